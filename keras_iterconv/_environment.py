@@ -1,0 +1,24 @@
+"""What must be settled before TensorFlow is imported; imported first by the package."""
+
+import os
+import sys
+
+# oneDNN doubles the speed of the convolutions on a CPU and is off by default on some of them.
+# TensorFlow reads the variable once, at its import: later it is too late, and a user's own
+# value wins.
+if "tensorflow" not in sys.modules:
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+_REMEDY = (
+    "keras_iterconv runs on Keras's TensorFlow backend only; set the environment variable "
+    "KERAS_BACKEND=tensorflow before Keras is imported. Received: backend={!r}"
+)
+
+if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+    raise ImportError(_REMEDY.format(os.environ["KERAS_BACKEND"]))
+
+import keras  # noqa: E402
+
+# The backend can also come from Keras's configuration file.
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(_REMEDY.format(keras.backend.backend()))

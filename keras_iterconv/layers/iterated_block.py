@@ -1,0 +1,213 @@
+"""What every block has that repeats an update on a state."""
+
+import keras
+import tensorflow as tf
+
+from keras_iterconv.naming import unknown_name
+from keras_iterconv.unrolling import Unrolled, unroll_adaptive, unroll_fixed
+
+ACTIVATIONS = {"relu": tf.nn.relu, "tanh": tf.nn.tanh}
+GRADIENTS = ("unroll",)
+INITIAL_STATES = ("zeros", "input")
+
+
+def check_positive_int(name: str, value) -> int:
+    """Return `value` where it is an integer of at least 1, and raise `ValueError` elsewhere."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < 1:
+        raise ValueError(f"`{name}` must be an integer of at least 1. Received: {name}={value!r}")
+    return value.__index__()
+
+
+def check_between(name: str, value, low: float, high: float, *, closed: bool = False) -> float:
+    """Return `value` where it lies in (low, high), or in (low, high] where `closed`."""
+    inside = isinstance(value, int | float) and (
+        low < value < high or (closed and value == high)
+    )
+    if not inside:
+        bracket = "]" if closed else ")"
+        raise ValueError(
+            f"`{name}` must lie in ({low:g}, {high:g}{bracket}. Received: {name}={value!r}"
+        )
+    return float(value)
+
+
+class IteratedBlock(keras.layers.Layer):
+    """Base of the blocks x(k+1) = x(k) + h sigma(A x(k) + B u + b).
+
+    A subclass builds the weights and says, in `_make_increment`, what an update adds. The state
+    is held in float32 or better, also under a mixed precision policy: an update near the
+    threshold would be lost in the rounding of a half precision state.
+
+    Args:
+        max_unroll: The number of updates where `threshold` is None, else the largest number.
+        threshold: None, or the 2-norm under which a sample's update counts as none: that sample
+            then stops, by itself.
+        step_size: h, in (0, 1].
+        activation: `"relu"` or `"tanh"`.
+        initial_state: x(0): `"zeros"`, or `"input"` where u has as many channels as the state.
+        gradient: How the backward pass runs; `"unroll"` is exact and keeps every state.
+        tied: Whether all updates share one set of weights.
+        **kwargs: Passed to `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: u, `[N, ..., channels]`.
+        return_depth: Also return, int32 `[N]` each, the number of updates that each sample took
+            and its `keras_iterconv.unrolling.Status`.
+
+    Raises:
+        ValueError: An argument is out of its range, or the inputs do not fit the block.
+    """
+
+    def __init__(
+        self,
+        max_unroll: int,
+        threshold: float | None,
+        step_size: float,
+        activation: str,
+        initial_state: str,
+        gradient: str,
+        tied: bool,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.max_unroll = check_positive_int("max_unroll", max_unroll)
+        if threshold is not None:
+            threshold = check_between("threshold", threshold, 0, float("inf"))
+        self.threshold = threshold
+        self.step_size = check_between("step_size", step_size, 0, 1, closed=True)
+        for name, value, known in (
+            ("activation", activation, ACTIVATIONS),
+            ("initial_state", initial_state, INITIAL_STATES),
+            ("gradient", gradient, GRADIENTS),
+        ):
+            if value not in known:
+                raise ValueError(unknown_name(name, value, known))
+        self.activation = activation
+        self.initial_state = initial_state
+        self.gradient = gradient
+        self.tied = bool(tied)
+        # Keras compiles with XLA wherever every layer allows it: that is 40 times slower for
+        # these loops on a CPU, and XLA cannot differentiate a loop whose end depends on the data.
+        self.supports_jit = False
+
+    @property
+    def state_channels(self) -> int:
+        """The size of the state's last axis."""
+        raise NotImplementedError
+
+    @property
+    def state_dtype(self) -> str:
+        """The dtype of the state inside the loop: float32, or float64 for a float64 layer."""
+        return "float64" if self.compute_dtype == "float64" else "float32"
+
+    def _check_inputs(self, input_shape):
+        """Fix the inputs' channels, once they are known."""
+        channels = input_shape[-1]
+        if channels is None:
+            raise ValueError(
+                f"The last axis of the inputs of {self.name!r} must be known. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        if self.initial_state == "input" and channels != self.state_channels:
+            raise ValueError(
+                f'`initial_state="input"` needs inputs with as many channels as the state, '
+                f"{self.state_channels}; change the inputs' channels or take "
+                f'`initial_state="zeros"`. Received: input_shape={tuple(input_shape)}'
+            )
+        self.input_spec = keras.layers.InputSpec(ndim=len(input_shape), axes={-1: channels})
+
+    def _add_stack(self, name, shape, initializer, constraint=None):
+        """Add a weight of `shape` where tied, else of `[max_unroll, *shape]`.
+
+        Args:
+            name: The weight's name.
+            shape: The shape for one update.
+            initializer: A function of no arguments that makes a Keras initializer. It is asked
+                anew for each update: an initializer gives the same draw each time, and it would
+                read the wrong fan-in from the stacked shape.
+            constraint: The weight's projection, applied to the initial value too.
+        """
+
+        def initial_value(shape, dtype=None):
+            if self.tied:
+                value = initializer()(shape, dtype)
+            else:
+                value = tf.stack([initializer()(shape[1:], dtype) for _ in range(shape[0])])
+            return value if constraint is None else constraint(value)
+
+        if not self.tied:
+            shape = (self.max_unroll, *shape)
+        return self.add_weight(
+            shape=shape, initializer=initial_value, constraint=constraint, name=name
+        )
+
+    def _value(self, weight) -> tf.Tensor:
+        """Return a weight's value in the compute dtype, inside `call` or out of it."""
+        return tf.cast(tf.convert_to_tensor(weight), self.compute_dtype)
+
+    def _make_increment(self, inputs):
+        """Return the function `(state, k) -> h sigma(...)` of one update, in the state's dtype."""
+        raise NotImplementedError
+
+    def _make_initial_state(self, inputs):
+        """Return x(0) in the state's dtype."""
+        if self.initial_state == "input":
+            return tf.cast(inputs, self.state_dtype)
+        shape = tf.concat([tf.shape(inputs)[:-1], [self.state_channels]], axis=0)
+        state = tf.zeros(shape, self.state_dtype)
+        return tf.ensure_shape(state, [*inputs.shape[:-1], self.state_channels])
+
+    def update(self, state, inputs, k: int = 0):
+        """Make one update by itself.
+
+        Args:
+            state: x(k), `[N, ..., state_channels]`.
+            inputs: u, `[N, ..., channels]`.
+            k: The update's number from 0; it matters only for untied weights.
+
+        Returns:
+            x(k+1), of the state's shape, in `state_dtype`.
+        """
+        inputs = tf.cast(inputs, self.compute_dtype)
+        if not self.built:
+            self.build(inputs.shape)
+        state = tf.cast(state, self.state_dtype)
+        return state + self._make_increment(inputs)(state, tf.constant(k))
+
+    def call(self, inputs, return_depth=False):
+        increment = self._make_increment(inputs)
+        state = self._make_initial_state(inputs)
+        if self.threshold is None:
+            unrolled = unroll_fixed(increment, state, self.max_unroll)
+        else:
+            unrolled = unroll_adaptive(increment, state, self.max_unroll, self.threshold)
+        state = tf.cast(unrolled.state, self.compute_dtype)
+        if return_depth:
+            return Unrolled(state, unrolled.depth, unrolled.status)
+        return state
+
+    def compute_output_spec(self, inputs, return_depth=False):
+        # Said outright: Keras would trace the whole loop to find it.
+        state = keras.KerasTensor(
+            (*inputs.shape[:-1], self.state_channels), dtype=self.compute_dtype
+        )
+        if return_depth:
+            per_sample = inputs.shape[:1]
+            return Unrolled(
+                state,
+                keras.KerasTensor(per_sample, dtype="int32"),
+                keras.KerasTensor(per_sample, dtype="int32"),
+            )
+        return state
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "max_unroll": self.max_unroll,
+            "threshold": self.threshold,
+            "step_size": self.step_size,
+            "activation": self.activation,
+            "initial_state": self.initial_state,
+            "gradient": self.gradient,
+            "tied": self.tied,
+        }

@@ -1,0 +1,177 @@
+"""The convolutional NAIS-Net block."""
+
+import keras
+import tensorflow as tf
+
+from keras_iterconv.layers.iterated_block import (
+    ACTIVATIONS,
+    IteratedBlock,
+    check_between,
+    check_positive_int,
+)
+from keras_iterconv.projections import ConvProjection, DeltaProjection, write_center
+
+CENTERS = ("trainable", "fixed")
+
+# The variance of D is this over its fan-in, 1 / 54: each block of the paper's chain of 54 then
+# adds a 54th of its input's variance at the start, and the chain as a whole a factor of about e.
+# With the usual 1 the states grow without bound along the chain, and it hardly trains.
+INPUT_KERNEL_SCALE = 1 / 54
+
+
+def _input_kernel_initializer():
+    return keras.initializers.VarianceScaling(INPUT_KERNEL_SCALE)
+
+
+@keras.saving.register_keras_serializable("keras_iterconv")
+class NAISConv2D(IteratedBlock):
+    """A stable convolutional block, X(k+1) = X(k) + h sigma(C * X(k) + D * U + E).
+
+    Algorithm 2 holds C, from the start and after each optimizer step, where the infinity norm of
+    the update's Jacobian is below one for positive slopes of the activation, and at most one for
+    ReLU. That is one norm for all updates, so the guarantee holds for untied weights too. Both
+    convolutions are zero-padded and of stride 1.
+
+    Args:
+        filters: The number of channels of the state.
+        kernel_size: The side of both kernels, odd.
+        max_unroll: The number of updates, or the largest number where a threshold is given.
+        threshold: None for exactly `max_unroll` updates; else each sample stops by itself once
+            the 2-norm of its update, over all pixels and channels, is below this number.
+        step_size: h, in (0, 1].
+        activation: sigma, `"relu"` or `"tanh"`.
+        margin: epsilon of Algorithm 2: the Jacobian's norm is held under 1 - h * margin.
+            0 < margin < center_margin < 1.
+        center_margin: eta of Algorithm 2: |delta| is held at or under 1 - center_margin.
+        center: `"trainable"`: each channel's own centre tap is -1 - delta, with delta trained;
+            `"fixed"`: delta = 0.
+        initial_state: X(0): `"input"`, where U has `filters` channels, or `"zeros"` (Eq. 2).
+        gradient: How the backward pass runs; `"unroll"` is exact and keeps every state.
+        tied: Whether all updates share C, D, E and delta.
+        **kwargs: Passed to `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: U, `[N, height, width, channels]`, any float dtype.
+        return_depth: Return an `Unrolled` of state, depth and status.
+
+    Returns:
+        The last state, `[N, height, width, filters]` in the layer's compute dtype; with
+        `return_depth` also depth and status, int32 `[N]` each.
+
+    Raises:
+        ValueError: An argument is out of its range, or the inputs do not fit.
+
+    Example:
+        >>> images = keras.random.normal((8, 32, 32, 16))
+        >>> state, depth, status = NAISConv2D(16, threshold=1e-4)(images, return_depth=True)
+        >>> state.shape
+        TensorShape([8, 32, 32, 16])
+
+    Reference:
+        Ciccone et al. 2018, Eq. 4, Algorithm 2, Theorems 1 and 3.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int = 3,
+        max_unroll: int = 10,
+        threshold: float | None = None,
+        step_size: float = 1.0,
+        activation: str = "relu",
+        margin: float = 0.01,
+        center_margin: float = 0.05,
+        center: str = "trainable",
+        initial_state: str = "input",
+        gradient: str = "unroll",
+        tied: bool = True,
+        **kwargs,
+    ):
+        super().__init__(
+            max_unroll, threshold, step_size, activation, initial_state, gradient, tied, **kwargs
+        )
+        self.filters = check_positive_int("filters", filters)
+        self.kernel_size = check_positive_int("kernel_size", kernel_size)
+        if self.kernel_size % 2 == 0:
+            raise ValueError(
+                "`kernel_size` must be odd, so that the kernel has a centre. "
+                f"Received: kernel_size={kernel_size}"
+            )
+        self.center_margin = check_between("center_margin", center_margin, 0, 1)
+        self.margin = check_between("margin", margin, 0, 1)
+        if not self.margin < self.center_margin:
+            raise ValueError(
+                "`margin` must be smaller than `center_margin`, or nothing is left for the taps "
+                f"around the centre. Received: margin={margin}, center_margin={center_margin}"
+            )
+        if center not in CENTERS:
+            raise ValueError(f"`center` must be one of {CENTERS}. Received: center={center!r}")
+        self.center = center
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+
+    @property
+    def state_channels(self) -> int:
+        return self.filters
+
+    def build(self, input_shape):
+        self._check_inputs(input_shape)
+        window = (self.kernel_size, self.kernel_size)
+        self.delta = None
+        if self.center == "trainable":
+            self.delta = self._add_stack(
+                "delta",
+                (self.filters,),
+                keras.initializers.Zeros,
+                DeltaProjection(self.center_margin),
+            )
+        self.C = self._add_stack(
+            "C",
+            (*window, self.filters, self.filters),
+            keras.initializers.GlorotUniform,
+            ConvProjection(self.margin, self.center_margin, self.delta),
+        )
+        self.D = self._add_stack(
+            "D", (*window, input_shape[-1], self.filters), _input_kernel_initializer
+        )
+        self.E = self._add_stack("E", (self.filters,), keras.initializers.Zeros)
+        self.built = True
+
+    def state_kernel(self):
+        """Return C with -1 - delta at its centres, `[k, k, filters, filters]` (stacked untied).
+
+        Reading the centre from delta, and not from the stored kernel, is what gives delta its
+        gradient; the two are equal after each projection.
+        """
+        C = self._value(self.C)
+        if self.delta is None:
+            return write_center(C, tf.zeros([*C.shape[:-4], self.filters], C.dtype))
+        return write_center(C, self._value(self.delta))
+
+    def _make_increment(self, inputs):
+        C = self.state_kernel()
+        D, E = self._value(self.D), self._value(self.E)
+        sigma = ACTIVATIONS[self.activation]
+        h = self.step_size
+
+        def drive(D, E):
+            return tf.nn.bias_add(tf.nn.conv2d(inputs, D, 1, "SAME"), E)
+
+        def change(state, C, drive):
+            pre = tf.nn.conv2d(tf.cast(state, C.dtype), C, 1, "SAME") + drive
+            change = sigma(pre)
+            return tf.cast(change if h == 1 else h * change, self.state_dtype)
+
+        if self.tied:
+            drive_u = drive(D, E)
+            return lambda state, k: change(state, C, drive_u)
+        return lambda state, k: change(state, C[k], drive(D[k], E[k]))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "margin": self.margin,
+            "center_margin": self.center_margin,
+            "center": self.center,
+        }

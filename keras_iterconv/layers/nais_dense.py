@@ -1,0 +1,153 @@
+"""The fully connected NAIS-Net block."""
+
+import keras
+import tensorflow as tf
+
+from keras_iterconv.layers.iterated_block import (
+    ACTIVATIONS,
+    IteratedBlock,
+    check_between,
+    check_positive_int,
+)
+from keras_iterconv.projections import DenseProjection
+
+
+@keras.saving.register_keras_serializable("keras_iterconv")
+class NAISDense(IteratedBlock):
+    """A stable fully connected block, x(k+1) = x(k) + h sigma(A x(k) + B u + b).
+
+    A = -R'R - shift I is symmetric and negative definite. Algorithm 1 keeps ||R'R||_F at or under
+    `bound` from the start and after each optimizer step, so every update is stable: its
+    Jacobian's eigenvalues lie inside the unit circle wherever the activation's slopes are
+    positive. Untied weights keep this for each update; that the whole of a untied block converges
+    does not follow from it.
+
+    Args:
+        units: n, the size of the state.
+        max_unroll: K, the number of updates, or the largest number where a threshold is given.
+        threshold: None for exactly `max_unroll` updates; else each sample stops by itself once
+            the 2-norm of its update is below this number.
+        step_size: h, in (0, 1].
+        activation: sigma, `"relu"` or `"tanh"`.
+        shift: epsilon of Eq. 13, in (0, 0.5).
+        rank: The number of rows of R; `units` where None.
+        bound: delta of Algorithm 1, in (0, 2 (1 - shift)]; `1 - 2 * shift` where None. Up to that
+            default the state does not oscillate; up to the largest value it is still stable
+            (Theorem 2).
+        initial_state: x(0): `"zeros"` (Eq. 2) or `"input"`, where u has `units` channels.
+        gradient: How the backward pass runs; `"unroll"` is exact and keeps every state.
+        tied: Whether all updates share R, B and b.
+        non_autonomous: Whether u drives each update. False leaves B out, so that the input only
+            sets x(0) (the paper's RESNET-SH-STABLE); it needs `initial_state="input"`.
+        **kwargs: Passed to `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: u, `[N, channels]`, any float dtype.
+        return_depth: Return an `Unrolled` of state, depth and status.
+
+    Returns:
+        The last state, `[N, units]` in the layer's compute dtype; with `return_depth` also depth
+        and status, int32 `[N]` each.
+
+    Raises:
+        ValueError: An argument is out of its range, or the inputs do not fit.
+
+    Example:
+        >>> u = keras.random.normal((32, 64))
+        >>> NAISDense(128)(u).shape
+        TensorShape([32, 128])
+
+    Reference:
+        Ciccone et al. 2018, Eq. 3, Eq. 13, Algorithm 1, Theorems 1 and 2.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        max_unroll: int = 30,
+        threshold: float | None = None,
+        step_size: float = 0.1,
+        activation: str = "relu",
+        shift: float = 0.01,
+        rank: int | None = None,
+        bound: float | None = None,
+        initial_state: str = "zeros",
+        gradient: str = "unroll",
+        tied: bool = True,
+        non_autonomous: bool = True,
+        **kwargs,
+    ):
+        super().__init__(
+            max_unroll, threshold, step_size, activation, initial_state, gradient, tied, **kwargs
+        )
+        self.units = check_positive_int("units", units)
+        self.shift = check_between("shift", shift, 0, 0.5)
+        if rank is not None and check_positive_int("rank", rank) > units:
+            raise ValueError(
+                f"`rank` must be at most `units`. Received: rank={rank}, units={units}"
+            )
+        self.rank = rank
+        if bound is not None:
+            bound = check_between("bound", bound, 0, 2 * (1 - shift), closed=True)
+        self.bound = bound
+        self.non_autonomous = bool(non_autonomous)
+        if not self.non_autonomous and self.initial_state != "input":
+            raise ValueError(
+                '`non_autonomous=False` needs `initial_state="input"`: the input would reach the '
+                f"state nowhere. Received: initial_state={initial_state!r}"
+            )
+        self.input_spec = keras.layers.InputSpec(ndim=2)
+
+    @property
+    def state_channels(self) -> int:
+        return self.units
+
+    def build(self, input_shape):
+        self._check_inputs(input_shape)
+        self.R = self._add_stack(
+            "R",
+            (self.rank or self.units, self.units),
+            keras.initializers.GlorotUniform,
+            DenseProjection(self.shift, self.bound),
+        )
+        if self.non_autonomous:
+            self.B = self._add_stack(
+                "B", (input_shape[-1], self.units), keras.initializers.GlorotUniform
+            )
+        self.b = self._add_stack("b", (self.units,), keras.initializers.Zeros)
+        self.built = True
+
+    def state_matrix(self):
+        """Return A = -R'R - shift I, `[units, units]`, or `[max_unroll, units, units]` untied."""
+        R = self._value(self.R)
+        return -tf.matmul(R, R, transpose_a=True) - self.shift * tf.eye(self.units, dtype=R.dtype)
+
+    def _make_increment(self, inputs):
+        A = self.state_matrix()
+        b = self._value(self.b)
+        sigma = ACTIVATIONS[self.activation]
+        h = self.step_size
+        B = self._value(self.B) if self.non_autonomous else None
+
+        def drive(B, b):
+            return b if B is None else tf.matmul(inputs, B) + b
+
+        def change(state, A, drive):
+            # A is symmetric, so that x A is A x for each row.
+            pre = tf.matmul(tf.cast(state, A.dtype), A) + drive
+            return tf.cast(h * sigma(pre), self.state_dtype)
+
+        if self.tied:
+            drive_u = drive(B, b)
+            return lambda state, k: change(state, A, drive_u)
+        return lambda state, k: change(state, A[k], drive(None if B is None else B[k], b[k]))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "shift": self.shift,
+            "rank": self.rank,
+            "bound": self.bound,
+            "non_autonomous": self.non_autonomous,
+        }

@@ -1,0 +1,65 @@
+"""One update of a residual network whose transfer is computed by other layers."""
+
+import keras
+import tensorflow as tf
+
+from keras_iterconv.layers.iterated_block import ACTIVATIONS, check_between
+from keras_iterconv.naming import unknown_name
+from keras_iterconv.unrolling import Unrolled, unroll_fixed
+
+
+@keras.saving.register_keras_serializable("keras_iterconv")
+class ResidualUpdate(keras.layers.Layer):
+    """The last line of a residual block: x(k+1) = x(k) + h sigma(transfer).
+
+    The free blocks of the ResNet baselines are chains of ordinary layers that end in this one;
+    it counts as a block of one update.
+
+    Args:
+        step_size: h, in (0, 1]; 1 in the original ResNet.
+        activation: sigma, `"relu"` or `"tanh"`.
+        **kwargs: Passed to `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: The state x(k) and the transfer, e.g. A x(k) + b, of one shape `[N, ...]`.
+        return_depth: Return an `Unrolled` of state, depth and status.
+
+    Returns:
+        x(k+1), of the state's shape; with `return_depth` also depth and status, int32 `[N]` each.
+
+    Raises:
+        ValueError: An argument is out of its range.
+
+    Reference:
+        Ciccone et al. 2018, Eq. 1, and Eq. 3 with B = 0.
+    """
+
+    max_unroll = 1
+    threshold = None
+
+    def __init__(self, step_size: float = 1.0, activation: str = "relu", **kwargs):
+        super().__init__(**kwargs)
+        self.step_size = check_between("step_size", step_size, 0, 1, closed=True)
+        if activation not in ACTIVATIONS:
+            raise ValueError(unknown_name("activation", activation, ACTIVATIONS))
+        self.activation = activation
+
+    def call(self, inputs, return_depth=False):
+        state, transfer = inputs
+        change = self.step_size * ACTIVATIONS[self.activation](transfer)
+        unrolled = unroll_fixed(lambda state, k: change, state, 1)
+        return unrolled if return_depth else unrolled.state
+
+    def compute_output_spec(self, inputs, return_depth=False):
+        state = keras.KerasTensor(inputs[0].shape, dtype=self.compute_dtype)
+        if return_depth:
+            per_sample = keras.KerasTensor(inputs[0].shape[:1], dtype="int32")
+            return Unrolled(state, per_sample, tf.nest.map_structure(lambda x: x, per_sample))
+        return state
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "step_size": self.step_size,
+            "activation": self.activation,
+        }

@@ -1,0 +1,81 @@
+"""How deep a net is, and how deep it went for each sample."""
+
+import keras
+
+from keras_iterconv.layers import IteratedBlock, ResidualUpdate
+
+_BLOCKS = (IteratedBlock, ResidualUpdate)
+
+
+@keras.saving.register_keras_serializable("keras_iterconv")
+class ReturnDepth(keras.layers.Wrapper):
+    """A block that always returns its depth and status.
+
+    Keras refuses a functional model in which one layer was called before with fewer outputs, so
+    that the block itself cannot be called anew.
+    """
+
+    def call(self, inputs):
+        return self.layer(inputs, return_depth=True)
+
+    def compute_output_spec(self, inputs):
+        return self.layer.compute_output_spec(inputs, return_depth=True)
+
+
+def iterated_blocks(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return the blocks of a functional model that count updates, from input to output."""
+    return [layer for layer in model.layers if isinstance(layer, _BLOCKS)]
+
+
+def processing_depth(model: keras.Model) -> int:
+    """Return the number of updates that a sample makes at most: the sum of `max_unroll`.
+
+    N counts a block of one update as two, for its two convolutions; here it is one.
+    """
+    return sum(block.max_unroll for block in iterated_blocks(model))
+
+
+def with_depth(model: keras.Model) -> keras.Model:
+    """Return a model over the same weights that also says how deep it went.
+
+    Args:
+        model: A functional model of one output, the logits, with at least one iterated block.
+
+    Returns:
+        A functional model of the same inputs, with a dict of outputs: `"logits"`
+        `[N, num_classes]`; `"depth"`, int32 `[N, blocks]`, the updates made; `"status"`, int32
+        `[N, blocks]`, a `keras_iterconv.unrolling.Status` each.
+
+    Raises:
+        ValueError: The model is not functional, or has no iterated block.
+    """
+    if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
+        raise ValueError(
+            "`model` must be a functional Keras model, as `create_model` returns. "
+            f"Received: model={model!r}"
+        )
+    if not iterated_blocks(model):
+        raise ValueError(
+            "`model` must hold at least one iterated block (NAISConv2D, NAISDense or "
+            f"ResidualUpdate); {model.name!r} has none."
+        )
+    depths, statuses = [], []
+
+    def call(layer, inputs, **kwargs):
+        if not isinstance(layer, _BLOCKS):
+            return layer(inputs, **kwargs)
+        state, depth, status = ReturnDepth(layer, name=f"{layer.name}_with_depth")(inputs)
+        depths.append(depth)
+        statuses.append(status)
+        return state
+
+    twin = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
+    return keras.Model(
+        twin.inputs,
+        {
+            "logits": twin.output,
+            "depth": keras.ops.stack(depths, axis=1),
+            "status": keras.ops.stack(statuses, axis=1),
+        },
+        name=f"{model.name}_with_depth",
+    )

@@ -1,0 +1,122 @@
+"""Which architectures there are, by name."""
+
+import inspect
+import itertools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from keras_iterconv.layers import NAISConv2D, NAISDense
+from keras_iterconv.layers.iterated_block import check_positive_int
+from keras_iterconv.models.nais_net import nais_dense_net, nais_net
+from keras_iterconv.models.resnet import resnet54, resnet_dense
+from keras_iterconv.naming import unknown_name
+from keras_iterconv.trainer import IterativeModel
+
+
+class Architecture(NamedTuple):
+    """A named architecture.
+
+    Attributes:
+        build: The function that builds it.
+        settings: What the name stands for; a user may override it.
+        block: The layer whose arguments `build` passes on, if any.
+        fixed: What the name stands for and nobody may override.
+    """
+
+    build: Callable[..., IterativeModel]
+    settings: dict
+    block: type | None = None
+    fixed: dict = {}  # noqa: RUF012  # read only
+
+
+def _mnist_resnets() -> dict[str, Architecture]:
+    """Return the ResNets of N's section 5.1: each combination of SH, NA and BN."""
+    entries = {}
+    for shared, non_autonomous, batch_norm in itertools.product((False, True), repeat=3):
+        suffixes = zip(("_sh", "_na", "_bn"), (shared, non_autonomous, batch_norm), strict=True)
+        name = "resnet" + "".join(suffix for suffix, used in suffixes if used)
+        entries[name] = Architecture(
+            resnet_dense,
+            {},
+            fixed={"shared": shared, "non_autonomous": non_autonomous, "batch_norm": batch_norm},
+        )
+    return entries
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "nais1": Architecture(nais_net, {"max_unroll": 1}, NAISConv2D),
+    "nais10": Architecture(nais_net, {"max_unroll": 10}, NAISConv2D),
+    "nais_adaptive": Architecture(nais_net, {"max_unroll": 10, "threshold": 1e-4}, NAISConv2D),
+    "nais_mnist": Architecture(nais_dense_net, {"max_unroll": 30}, NAISDense),
+    "resnet54": Architecture(resnet54, {}),
+    **_mnist_resnets(),
+    "resnet_sh_stable": Architecture(
+        nais_dense_net,
+        {"max_unroll": 30},
+        NAISDense,
+        fixed={"embedding": True, "initial_state": "input", "non_autonomous": False},
+    ),
+}
+
+
+def list_models() -> list[str]:
+    """Return the names that `create_model` knows, sorted."""
+    return sorted(ARCHITECTURES)
+
+
+def create_model(
+    name: str, input_shape: Sequence[int], num_classes: int, **overrides
+) -> IterativeModel:
+    """Build an architecture by its name, with fresh weights.
+
+    Args:
+        name: One of `list_models()`.
+        input_shape: `(height, width, channels)` of a picture.
+        num_classes: The number of logits, at least 2.
+        **overrides: Settings to change: of the architecture (`filters`, `blocks`, `units`) or of
+            its block (`max_unroll`, `threshold`, `step_size`, `activation`, ...).
+
+    Returns:
+        An `IterativeModel` from images, float `[N, height, width, channels]`, to logits, float32
+        `[N, num_classes]`.
+
+    Raises:
+        ValueError: The name or a setting is unknown, or a value is out of its range.
+
+    Example:
+        >>> model = create_model("nais10", (32, 32, 3), 10, step_size=0.5)
+    """
+    if name not in ARCHITECTURES:
+        raise ValueError(unknown_name("name", name, ARCHITECTURES))
+    if len(input_shape) != 3:
+        raise ValueError(
+            "`input_shape` must be (height, width, channels). "
+            f"Received: input_shape={tuple(input_shape)}"
+        )
+    for size in input_shape:
+        check_positive_int("input_shape", size)
+    if check_positive_int("num_classes", num_classes) < 2:
+        raise ValueError(f"`num_classes` must be at least 2. Received: num_classes={num_classes}")
+    architecture = ARCHITECTURES[name]
+    settings = list_settings(name)
+    for setting in overrides:
+        if setting not in settings:
+            raise ValueError(unknown_name(f"create_model({name!r}, ...=)", setting, settings))
+    return architecture.build(
+        tuple(input_shape),
+        num_classes,
+        name=name,
+        **{**architecture.settings, **overrides, **architecture.fixed},
+    )
+
+
+def list_settings(name: str) -> list[str]:
+    """Return the settings of an architecture that `create_model` lets a user override."""
+    architecture = ARCHITECTURES[name]
+    functions = [architecture.build]
+    if architecture.block is not None:
+        functions.append(architecture.block.__init__)
+    reserved = {"self", "kwargs", "block_options", "input_shape", "num_classes", "name"}
+    reserved.update(architecture.fixed)
+    names = {p for f in functions for p in inspect.signature(f).parameters}
+    return sorted(names - reserved)

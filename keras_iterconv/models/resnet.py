@@ -1,0 +1,134 @@
+"""N's baselines: the convolutional ResNet of 54 blocks, and 30-layer ResNets for MNIST."""
+
+from collections.abc import Sequence
+
+import keras
+
+from keras_iterconv.layers import ResidualUpdate
+from keras_iterconv.layers.iterated_block import check_positive_int
+from keras_iterconv.models.staged_network import (
+    BATCH_NORM_MOMENTUM,
+    classifier,
+    staged_network,
+)
+from keras_iterconv.trainer import IterativeModel
+
+
+def resnet54(
+    input_shape: Sequence[int],
+    num_classes: int,
+    *,
+    filters: Sequence[int] = (16, 32, 64),
+    blocks: int = 18,
+    step_size: float = 1.0,
+    activation: str = "relu",
+    name: str = "resnet54",
+) -> IterativeModel:
+    """Build N's ResNet baseline: blocks x + h sigma(C * x + E), one convolution each.
+
+    As in the NAIS-Net beside it, only the transitions and the head are normalised.
+
+    Args:
+        input_shape: `(height, width, channels)`.
+        num_classes: The number of logits.
+        filters: The channels of each stage.
+        blocks: The number of blocks of each stage.
+        step_size: h, in (0, 1].
+        activation: `"relu"` or `"tanh"`.
+        name: The model's name.
+
+    Returns:
+        An `IterativeModel` from images to logits.
+
+    Reference:
+        Ciccone et al. 2018, section 5.2.
+    """
+    check_positive_int("blocks", blocks)
+
+    def add_block(state, channels, name):
+        # Without normalisation inside the blocks, He's variance of 2 / fan-in would double the
+        # state's variance at each block; a share of it for each block keeps the chain in bounds.
+        transfer = keras.layers.Conv2D(
+            channels,
+            3,
+            padding="same",
+            kernel_initializer=keras.initializers.VarianceScaling(
+                2 / (len(filters) * blocks), distribution="untruncated_normal"
+            ),
+            name=f"{name}_conv",
+        )(state)
+        return ResidualUpdate(step_size, activation, name=name)([state, transfer])
+
+    return staged_network(
+        input_shape, num_classes, add_block, filters=filters, blocks=blocks, name=name
+    )
+
+
+def resnet_dense(
+    input_shape: Sequence[int],
+    num_classes: int,
+    *,
+    shared: bool = False,
+    non_autonomous: bool = False,
+    batch_norm: bool = False,
+    units: int = 128,
+    max_unroll: int = 30,
+    step_size: float = 0.1,
+    activation: str = "relu",
+    name: str = "resnet_dense",
+) -> IterativeModel:
+    """Build one of N's fully connected ResNets, x(k+1) = x(k) + h sigma(norm(A x(k) [+ B u + b])).
+
+    A is free: nothing keeps these nets stable. An autonomous net hears of the picture through
+    x(0) = W u + c alone; a non-autonomous one starts at zero, as the NAIS block does.
+
+    Args:
+        input_shape: The picture's shape, `(height, width, channels)`.
+        num_classes: The number of logits.
+        shared: SH: all updates share A, b and B. Statistics and scales of the normalisation are
+            never shared.
+        non_autonomous: NA: the picture drives each update.
+        batch_norm: BN: batch normalisation before each activation.
+        units: The size of the state.
+        max_unroll: The number of updates.
+        step_size: h, in (0, 1].
+        activation: `"relu"` or `"tanh"`.
+        name: The model's name.
+
+    Returns:
+        An `IterativeModel` from images to logits.
+
+    Reference:
+        Ciccone et al. 2018, section 5.1.
+    """
+    check_positive_int("units", units)
+    check_positive_int("max_unroll", max_unroll)
+    inputs = keras.Input(tuple(input_shape), name="image")
+    flat = keras.layers.Flatten(name="flatten")(inputs)
+
+    def state_part(suffix):
+        # A starts small: the state's norm then grows by a factor of about e over the chain at
+        # most, whatever h is.
+        small = keras.initializers.VarianceScaling(1 / max_unroll)
+        return keras.layers.Dense(units, kernel_initializer=small, name=f"A{suffix}")
+
+    def drive(suffix):
+        return keras.layers.Dense(units, use_bias=False, name=f"B{suffix}")(flat)
+
+    suffixes = [""] * max_unroll if shared else range(1, max_unroll + 1)
+    parts = {suffix: state_part(suffix) for suffix in suffixes}
+    if non_autonomous:
+        drives = {suffix: drive(suffix) for suffix in parts}
+        state = keras.ops.zeros_like(drives[suffixes[0]])
+    else:
+        state = keras.layers.Dense(units, name="embedding")(flat)
+    for k, suffix in enumerate(suffixes, start=1):
+        transfer = parts[suffix](state)
+        if non_autonomous:
+            transfer = keras.layers.Add(name=f"drive{k}")([transfer, drives[suffix]])
+        if batch_norm:
+            transfer = keras.layers.BatchNormalization(
+                momentum=BATCH_NORM_MOMENTUM, name=f"norm{k}"
+            )(transfer)
+        state = ResidualUpdate(step_size, activation, name=f"update{k}")([state, transfer])
+    return IterativeModel(inputs, classifier(state, num_classes), name=name)

@@ -1,0 +1,49 @@
+"""What a loop returns: the state, and per sample how many updates it took and why it stopped."""
+
+import enum
+from typing import NamedTuple
+
+import tensorflow as tf
+
+
+class Status(enum.IntEnum):
+    """Why a sample's unroll ended."""
+
+    CONVERGED = 0
+    """The 2-norm of its last update fell below the threshold."""
+    MAX_UNROLL = 1
+    """It made `max_unroll` updates; always so for a fixed depth."""
+    NOT_FINITE = 2
+    """Its state holds a NaN or an infinity, or its update is too large to have a norm."""
+
+
+class Unrolled(NamedTuple):
+    """The end of an unroll of N samples.
+
+    Attributes:
+        state: The last state, `[N, ...]`.
+        depth: The number of updates made, int32 `[N]`. The update that fell below the threshold
+            is made and counted.
+        status: A `Status`, int32 `[N]`.
+    """
+
+    state: tf.Tensor
+    depth: tf.Tensor
+    status: tf.Tensor
+
+
+def per_sample(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """Reshape `[N]` values so that they broadcast over the samples of `like`, `[N, ...]`."""
+    return tf.reshape(values, [-1] + [1] * (like.shape.rank - 1))
+
+
+def sample_norms(update: tf.Tensor) -> tf.Tensor:
+    """2-norm of each sample's whole update `[N, ...]`, as `[N]`, in float32 or better."""
+    if update.dtype.size < 4:
+        update = tf.cast(update, tf.float32)
+    return tf.sqrt(tf.reduce_sum(tf.square(update), axis=range(1, update.shape.rank)))
+
+
+def samples_finite(state: tf.Tensor) -> tf.Tensor:
+    """Whether every number of each sample of `[N, ...]` is finite, as bool `[N]`."""
+    return tf.reduce_all(tf.math.is_finite(state), axis=range(1, state.shape.rank))
