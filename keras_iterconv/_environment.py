@@ -14,10 +14,18 @@ _REMEDY = (
     "KERAS_BACKEND=tensorflow before Keras is imported. Received: backend={!r}"
 )
 
-if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
-    raise ImportError(_REMEDY.format(os.environ["KERAS_BACKEND"]))
+# Keras takes an empty value for none.
+_backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+if _backend != "tensorflow":
+    raise ImportError(_REMEDY.format(_backend))
 
-import keras  # noqa: E402
+try:
+    import keras
+except ImportError as error:
+    # The configuration file may name a backend that is not even installed.
+    if error.name not in ("jax", "torch", "openvino"):
+        raise
+    raise ImportError(_REMEDY.format(error.name)) from error
 
 # The backend can also come from Keras's configuration file.
 if keras.backend.backend() != "tensorflow":

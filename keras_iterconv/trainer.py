@@ -66,10 +66,10 @@ class IterativeModel(keras.Model):
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def get_compile_config(self):
-        return {
-            **super().get_compile_config(),
-            "coupling": keras.saving.serialize_keras_object(self.coupling),
-        }
+        config = super().get_compile_config()
+        if config:  # empty for a model that was not compiled, which must load as such
+            config["coupling"] = keras.saving.serialize_keras_object(self.coupling)
+        return config
 
     def compile_from_config(self, config):
         config = keras.saving.deserialize_keras_object(config)

@@ -1,10 +1,13 @@
 """What every block has that repeats an update on a state."""
 
+import numbers
+
 import keras
 import tensorflow as tf
 
 from keras_iterconv.naming import unknown_name
 from keras_iterconv.unrolling import Unrolled, unroll_adaptive, unroll_fixed
+from keras_iterconv.unrolling.result import per_sample, samples_finite
 
 ACTIVATIONS = {"relu": tf.nn.relu, "tanh": tf.nn.tanh}
 GRADIENTS = ("unroll",)
@@ -20,10 +23,8 @@ def check_positive_int(name: str, value) -> int:
 
 def check_between(name: str, value, low: float, high: float, *, closed: bool = False) -> float:
     """Return `value` where it lies in (low, high), or in (low, high] where `closed`."""
-    inside = isinstance(value, int | float) and (
-        low < value < high or (closed and value == high)
-    )
-    if not inside:
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not (low < value < high or (closed and value == high)):
         bracket = "]" if closed else ")"
         raise ValueError(
             f"`{name}` must lie in ({low:g}, {high:g}{bracket}. Received: {name}={value!r}"
@@ -80,7 +81,7 @@ class IteratedBlock(keras.layers.Layer):
             ("initial_state", initial_state, INITIAL_STATES),
             ("gradient", gradient, GRADIENTS),
         ):
-            if value not in known:
+            if not isinstance(value, str) or value not in known:
                 raise ValueError(unknown_name(name, value, known))
         self.activation = activation
         self.initial_state = initial_state
@@ -153,8 +154,12 @@ class IteratedBlock(keras.layers.Layer):
         """Return x(0) in the state's dtype."""
         if self.initial_state == "input":
             return tf.cast(inputs, self.state_dtype)
+        # A NaN or an infinity in u must not be lost: a ReLU that is fused with its convolution may
+        # turn NaN into 0, and tanh makes an infinity finite. A NaN in the state stays.
+        bad = per_sample(~samples_finite(inputs), inputs)
+        zero = tf.zeros([], self.state_dtype)
         shape = tf.concat([tf.shape(inputs)[:-1], [self.state_channels]], axis=0)
-        state = tf.zeros(shape, self.state_dtype)
+        state = tf.broadcast_to(tf.where(bad, zero + float("nan"), zero), shape)
         return tf.ensure_shape(state, [*inputs.shape[:-1], self.state_channels])
 
     def update(self, state, inputs, k: int = 0):
@@ -185,6 +190,9 @@ class IteratedBlock(keras.layers.Layer):
         if return_depth:
             return Unrolled(state, unrolled.depth, unrolled.status)
         return state
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.state_channels)
 
     def compute_output_spec(self, inputs, return_depth=False):
         # Said outright: Keras would trace the whole loop to find it.

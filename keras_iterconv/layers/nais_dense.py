@@ -82,10 +82,12 @@ class NAISDense(IteratedBlock):
         )
         self.units = check_positive_int("units", units)
         self.shift = check_between("shift", shift, 0, 0.5)
-        if rank is not None and check_positive_int("rank", rank) > units:
-            raise ValueError(
-                f"`rank` must be at most `units`. Received: rank={rank}, units={units}"
-            )
+        if rank is not None:
+            rank = check_positive_int("rank", rank)
+            if rank > self.units:
+                raise ValueError(
+                    f"`rank` must be at most `units`. Received: rank={rank}, units={units}"
+                )
         self.rank = rank
         if bound is not None:
             bound = check_between("bound", bound, 0, 2 * (1 - shift), closed=True)

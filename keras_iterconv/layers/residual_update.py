@@ -1,7 +1,6 @@
 """One update of a residual network whose transfer is computed by other layers."""
 
 import keras
-import tensorflow as tf
 
 from keras_iterconv.layers.iterated_block import ACTIVATIONS, check_between
 from keras_iterconv.naming import unknown_name
@@ -28,7 +27,7 @@ class ResidualUpdate(keras.layers.Layer):
         x(k+1), of the state's shape; with `return_depth` also depth and status, int32 `[N]` each.
 
     Raises:
-        ValueError: An argument is out of its range.
+        ValueError: An argument is out of its range, or the inputs do not fit each other.
 
     Reference:
         Ciccone et al. 2018, Eq. 1, and Eq. 3 with B = 0.
@@ -44,6 +43,19 @@ class ResidualUpdate(keras.layers.Layer):
             raise ValueError(unknown_name("activation", activation, ACTIVATIONS))
         self.activation = activation
 
+    def build(self, input_shape):
+        try:
+            state, transfer = (tuple(shape) for shape in input_shape)
+        except (TypeError, ValueError):
+            state, transfer = None, None
+        # Broadcasting would hide a transfer of the wrong shape.
+        if state is None or state != transfer:
+            raise ValueError(
+                "`inputs` must be the state and the transfer, two tensors of one shape. "
+                f"Received: input_shape={input_shape}"
+            )
+        self.built = True
+
     def call(self, inputs, return_depth=False):
         state, transfer = inputs
         change = self.step_size * ACTIVATIONS[self.activation](transfer)
@@ -53,8 +65,13 @@ class ResidualUpdate(keras.layers.Layer):
     def compute_output_spec(self, inputs, return_depth=False):
         state = keras.KerasTensor(inputs[0].shape, dtype=self.compute_dtype)
         if return_depth:
-            per_sample = keras.KerasTensor(inputs[0].shape[:1], dtype="int32")
-            return Unrolled(state, per_sample, tf.nest.map_structure(lambda x: x, per_sample))
+            samples = inputs[0].shape[:1]
+            # Two tensors: Keras tells them apart by their identity.
+            return Unrolled(
+                state,
+                keras.KerasTensor(samples, dtype="int32"),
+                keras.KerasTensor(samples, dtype="int32"),
+            )
         return state
 
     def get_config(self):

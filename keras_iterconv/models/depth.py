@@ -47,7 +47,7 @@ def with_depth(model: keras.Model) -> keras.Model:
         `[N, blocks]`, a `keras_iterconv.unrolling.Status` each.
 
     Raises:
-        ValueError: The model is not functional, or has no iterated block.
+        ValueError: The model is not functional, has no iterated block or more than one output.
     """
     if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
         raise ValueError(
@@ -58,6 +58,11 @@ def with_depth(model: keras.Model) -> keras.Model:
         raise ValueError(
             "`model` must hold at least one iterated block (NAISConv2D, NAISDense or "
             f"ResidualUpdate); {model.name!r} has none."
+        )
+    if len(model.outputs) != 1:
+        raise ValueError(
+            "`model` must have one output, the logits. "
+            f"Received: model={model.name!r} with {len(model.outputs)} outputs"
         )
     depths, statuses = [], []
 

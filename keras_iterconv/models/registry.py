@@ -2,7 +2,7 @@
 
 import inspect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from keras_iterconv.layers import NAISConv2D, NAISDense
@@ -86,12 +86,13 @@ def create_model(
     Example:
         >>> model = create_model("nais10", (32, 32, 3), 10, step_size=0.5)
     """
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         raise ValueError(unknown_name("name", name, ARCHITECTURES))
+    input_shape = tuple(input_shape) if isinstance(input_shape, Iterable) else (input_shape,)
     if len(input_shape) != 3:
         raise ValueError(
             "`input_shape` must be (height, width, channels). "
-            f"Received: input_shape={tuple(input_shape)}"
+            f"Received: input_shape={input_shape!r}"
         )
     for size in input_shape:
         check_positive_int("input_shape", size)
@@ -101,9 +102,12 @@ def create_model(
     settings = list_settings(name)
     for setting in overrides:
         if setting not in settings:
-            raise ValueError(unknown_name(f"create_model({name!r}, ...=)", setting, settings))
+            raise ValueError(
+                f"{name!r} has no setting {setting!r}; it has {', '.join(settings)}. "
+                f"Received: {setting}={overrides[setting]!r}"
+            )
     return architecture.build(
-        tuple(input_shape),
+        input_shape,
         num_classes,
         name=name,
         **{**architecture.settings, **overrides, **architecture.fixed},

@@ -43,8 +43,11 @@ def staged_network(
     Reference:
         Ciccone et al. 2018, section 5.2.
     """
-    if len(filters) == 0:
-        raise ValueError(f"`filters` must name at least one stage. Received: filters={filters!r}")
+    if not isinstance(filters, Sequence) or len(filters) == 0:
+        raise ValueError(
+            "`filters` must list the channels of each stage, at least one. "
+            f"Received: filters={filters!r}"
+        )
     for count in filters:
         check_positive_int("filters", count)
     check_positive_int("blocks", blocks)

@@ -42,30 +42,30 @@ def unroll_adaptive(
     """
     samples = tf.shape(state)[:1]
 
-    def update(k, x, active, depth, converged):
+    def update(k, x, active, depth, status):
         change = increment(x, k)
         norm = sample_norms(change)
         # `where` and not a product: a NaN of one kind must not leak through a factor of zero.
         x = tf.where(per_sample(active, x), x + change, x)
         depth += tf.cast(active, tf.int32)
         small = norm < tf.cast(threshold, norm.dtype)
-        converged |= active & small
-        active &= ~small & tf.math.is_finite(norm)
-        return k + 1, x, active, depth, converged
+        endless = ~tf.math.is_finite(norm)
+        status = tf.where(active & small, int(Status.CONVERGED), status)
+        status = tf.where(active & endless, int(Status.NOT_FINITE), status)
+        active &= ~(small | endless)
+        return k + 1, x, active, depth, status
 
-    _, state, _, depth, converged = tf.while_loop(
-        lambda k, x, active, depth, converged: (k < max_unroll) & tf.reduce_any(active),
+    _, state, _, depth, status = tf.while_loop(
+        lambda k, x, active, depth, status: (k < max_unroll) & tf.reduce_any(active),
         update,
         (
             tf.constant(0),
             state,
             tf.fill(samples, True),
             tf.fill(samples, 0),
-            tf.fill(samples, False),
+            tf.fill(samples, int(Status.MAX_UNROLL)),
         ),
         maximum_iterations=max_unroll,
     )
-    status = tf.where(converged, int(Status.CONVERGED), int(Status.MAX_UNROLL))
-    unusable = ~samples_finite(state)
-    status = tf.where(unusable, int(Status.NOT_FINITE), status)
+    status = tf.where(samples_finite(state), status, int(Status.NOT_FINITE))
     return Unrolled(state, depth, status)

@@ -1,0 +1,20 @@
+import sys
+
+import pytest
+
+from training.extras import MissingExtraError, require_addons
+
+
+def test_addons_missing_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_addons", None)
+    with pytest.raises(MissingExtraError, match=r'`pip install "keras-iterconv\[addons\]"`.*3\.11'):
+        require_addons()
+
+
+def test_addons_are_imported_quietly(capfd):
+    try:
+        addons = require_addons()
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    assert callable(addons.image.translate)
+    assert "Addons" not in "".join(capfd.readouterr())

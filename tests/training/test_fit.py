@@ -1,0 +1,128 @@
+"""The command line: what it takes, what it refuses and how it says so."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+QUICK = ("--epochs", 1, "--batch-size", 32, "--limit-train", 64)
+
+
+def test_a_run_of_the_command_line(fit_command, tmp_path):
+    code, screen, error = fit_command(
+        "--model", "nais_mnist", *QUICK, "--max-unroll", 7, "--output", tmp_path / "run"
+    )
+    assert (code, error) == (0, "")
+    assert "7 updates in 1 block" in screen
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["model"], result["mean_depth"]) == ("nais_mnist", 7)
+    assert f"{result['test_accuracy']:.2%}" in screen
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "--model or --preset must be given"),
+        (("--model", "nais11"), "Did you mean 'nais1"),
+        (("--model", "nais10", "--dataset", "digit"), "Did you mean 'digits'"),
+        (("--preset", "nais-mnits"), "Did you mean 'nais-mnist'"),
+        (("--model", "nais10", "--threshold", 0), "`threshold` must lie in (0, inf)"),
+        (("--model", "nais10", "--threshold", "nan"), "`threshold` must lie in (0, inf)"),
+        (("--model", "nais10", "--max-unroll", 0), "`max_unroll` must be an integer"),
+        (("--model", "nais10", "--step-size", 1.5), "`step_size` must lie in (0, 1]"),
+        (("--model", "resnet54", "--threshold", 1e-4), "has no setting 'threshold'"),
+        (("--model", "nais10", "--epochs", "many"), "--epochs"),
+        (("--model", "nais10", "--epoch", 3), "--epoch"),
+        (("--model", "nais10", "--limit-train", 3), "`limit_train`"),
+        (("--model", "nais10", "--batch-size", 5000), "`batch_size`"),
+        (("--resume", "nowhere"), "holds no run that could go on"),
+        (("--resume", "nowhere", "--epochs", 3), "leave out --epochs"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(fit_command, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    code, screen, error = fit_command(*arguments)
+    assert code == 2
+    assert said in error
+    assert error.count("\n") == 1
+    assert "Traceback" not in screen + error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_run_into_the_same_folder_is_refused(fit_command, tmp_path):
+    run = ("--model", "nais_mnist", *QUICK, "--output", tmp_path / "run")
+    assert fit_command(*run)[0] == 0
+    before = {f.name: f.read_bytes() for f in (tmp_path / "run").iterdir() if f.is_file()}
+    code, _, error = fit_command(*run)
+    assert code == 2
+    assert "already holds a run" in error
+    after = {f.name: f.read_bytes() for f in (tmp_path / "run").iterdir() if f.is_file()}
+    assert before == after
+
+
+def test_a_missing_extra_names_the_install(fit_command, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_addons", None)
+    for option in (("--augment", "addons"), ("--schedule", "cyclical")):
+        code, _, error = fit_command(
+            "--model", "nais_mnist", *QUICK, *option, "--output", tmp_path / option[1]
+        )
+        assert code == 2
+        assert 'pip install "keras-iterconv[addons]"' in error
+        assert not (tmp_path / option[1]).exists()
+
+
+def test_the_extra_s_augmentation_and_schedule_train(fit_command, tmp_path):
+    pytest.importorskip("tensorflow_addons", reason="needs the extra `addons` (Python 3.11)")
+    code, _, error = fit_command(
+        "--model", "nais_mnist", *QUICK, "--augment", "addons", "--schedule", "cyclical",
+        "--output", tmp_path / "run",
+    )  # fmt: skip
+    assert (code, error) == (0, "")
+
+
+def start_command(*arguments):
+    """Start the command line in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "training.fit", *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_stopped_from_outside_can_go_on(fit_command, tmp_path, kind):
+    run = tmp_path / "run"
+    process = start_command(
+        "--model", "nais_mnist", "--epochs", 2000, "--batch-size", 32, "--output", run
+    )
+    deadline = time.monotonic() + 120
+    while not (run / "best.keras").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(kind)
+    screen, error = process.communicate(timeout=60)
+    assert "Traceback" not in screen + error
+    if kind == signal.SIGINT:
+        assert process.returncode == 130
+        assert f"--resume {run}" in screen
+    done = len((run / "history.csv").read_text().splitlines()) - 1
+    # The schedule is that of the whole run, so it cannot be shortened; one more epoch is enough
+    # to see that the run goes on.
+    process = start_command("--resume", run)
+    while time.monotonic() < deadline + 120:
+        if len((run / "history.csv").read_text().splitlines()) - 1 > done + 1:
+            break
+        time.sleep(0.1)
+    process.kill()
+    process.communicate()
+    epochs = [line.split(",")[0] for line in (run / "history.csv").read_text().splitlines()[1:]]
+    assert epochs == [str(i) for i in range(1, len(epochs) + 1)]
+    assert len(epochs) > done

@@ -1,0 +1,75 @@
+"""The optimizer and its schedules, against the formulas that they stand for."""
+
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from training.extras import MissingExtraError
+from training.optimization import CLIP_NORM, make_optimizer, make_schedule
+from training.settings import make_settings
+
+
+def rates(schedule, steps):
+    """Return the learning rate at each step."""
+    return np.array([float(schedule(step)) for step in steps])
+
+
+def test_cosine_goes_from_the_rate_to_zero():
+    settings = make_settings(model="nais10", epochs=5, learning_rate=0.3)
+    steps = np.arange(51)
+    expected = 0.15 * (1 + np.cos(np.pi * steps / 50))
+    np.testing.assert_allclose(rates(make_schedule(settings, 10), steps), expected, atol=1e-7)
+
+
+def test_step_divides_by_ten_where_n_does():
+    settings = make_settings("nais-cifar10")
+    schedule = make_schedule(settings, steps_per_epoch=7)
+    # Keras drops the rate after its boundary: the step of that number has the old rate still.
+    epochs = np.array([0, 149, 151, 249, 251, 349, 351, 449])
+    expected = [0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 0.0001, 0.0001]
+    np.testing.assert_allclose(rates(schedule, epochs * 7), expected, rtol=1e-6)
+
+
+def test_cyclical_is_a_triangular_wave():
+    pytest.importorskip("tensorflow_addons", reason="needs the extra `addons` (Python 3.11)")
+    settings = make_settings(model="nais10", epochs=4, learning_rate=0.5, schedule="cyclical")
+    schedule = make_schedule(settings, steps_per_epoch=20)
+    corners = np.arange(9) * 10
+    wave = np.interp(np.arange(81), corners, np.where(np.arange(9) % 2, 0.5, 0.05))
+    np.testing.assert_allclose(rates(schedule, np.arange(81.0)), wave, rtol=1e-5)
+
+
+def test_cyclical_without_the_extra_names_the_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_addons", None)
+    settings = make_settings(model="nais10", schedule="cyclical")
+    with pytest.raises(MissingExtraError, match=r'pip install "keras-iterconv\[addons\]"'):
+        make_schedule(settings, 10)
+
+
+def test_weight_decay_shrinks_kernels_only():
+    layer = keras.layers.Dense(3, bias_initializer="ones")
+    layer.build((None, 4))
+    kernel = layer.kernel.numpy()
+    settings = make_settings(
+        model="nais10", schedule="constant", learning_rate=0.5, weight_decay=0.1
+    )
+    optimizer = make_optimizer(settings, 1, layer.trainable_variables)
+    optimizer.apply([np.zeros(v.shape, "float32") for v in layer.variables], layer.variables)
+    np.testing.assert_allclose(layer.kernel.numpy(), kernel * (1 - 0.5 * 0.1), rtol=1e-6)
+    np.testing.assert_array_equal(layer.bias.numpy(), np.ones(3))
+
+
+def test_a_step_is_momentum_sgd_on_the_clipped_gradient():
+    weight = keras.Variable(np.zeros(2, "float32"))
+    settings = make_settings(model="nais10", schedule="constant", learning_rate=0.1)
+    optimizer = make_optimizer(settings, 1, [weight])
+    gradient = np.array([30.0, 40.0], "float32")
+    velocity = np.zeros(2)
+    position = np.zeros(2)
+    for _ in range(3):
+        optimizer.apply([gradient], [weight])
+        velocity = 0.9 * velocity - 0.1 * gradient * CLIP_NORM / 50
+        position += velocity
+    np.testing.assert_allclose(weight.numpy(), position, rtol=1e-6)

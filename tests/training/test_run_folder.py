@@ -1,0 +1,84 @@
+"""The run's folder: nothing in it is lost."""
+
+import errno
+
+import pytest
+
+from training.errors import UserError
+from training.run_folder import HISTORY_FIELDS, RunFolder
+
+
+def row(epoch):
+    """Return an epoch's numbers."""
+    return {name: float(i) for i, name in enumerate(HISTORY_FIELDS)} | {"epoch": epoch}
+
+
+def test_unnamed_runs_are_numbered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [RunFolder.create(None, "nais10-digits").path.name for _ in range(3)]
+    assert names == ["nais10-digits-1", "nais10-digits-2", "nais10-digits-3"]
+
+
+def test_a_folder_with_a_run_is_left_alone(tmp_path):
+    folder = RunFolder.create(tmp_path / "run", "x")
+    folder.write_json(folder.config, {"kept": True})
+    with pytest.raises(UserError, match="already holds a run; go on with it by --resume"):
+        RunFolder.create(tmp_path / "run", "x")
+    assert folder.read_config() == {"kept": True}
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="is not empty"):
+        RunFolder.create(tmp_path, "x")
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(UserError, match="cannot be used"):
+        RunFolder.create(tmp_path / "run", "x")
+
+
+def test_a_full_disk_keeps_the_old_file_and_says_so(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write(folder.result, "old")
+
+    def fill_disk():
+        with folder.replacing(folder.result) as partial:
+            partial.write_text("ne")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match=r"No space left on device.*what was there is kept"):
+        fill_disk()
+    assert folder.result.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_history_of_an_epoch_without_its_checkpoint_is_dropped(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write_history([row(1), row(2), row(3)])
+    assert folder.read_history(epochs=2) == [row(1), row(2)]
+    assert RunFolder(tmp_path / "none").read_history(5) == []
+
+
+@pytest.mark.parametrize("present", [(), ("config.json",), ("last.keras",)])
+def test_resume_needs_a_run(tmp_path, present):
+    for name in present:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match="holds no run that could go on"):
+        RunFolder.open(tmp_path)
+
+
+def test_a_finished_run_is_not_resumed(tmp_path):
+    for name in ("config.json", "last.keras", "result.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match="is finished"):
+        RunFolder.open(tmp_path)
+
+
+def test_a_damaged_config_is_one_sentence(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.config.write_text('{"settings": {')
+    with pytest.raises(UserError, match=r"config\.json is not JSON"):
+        folder.read_config()

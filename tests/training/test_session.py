@@ -1,0 +1,162 @@
+"""A whole run: its files, its numbers, and its going on after it was cut off."""
+
+import csv
+import io
+import json
+
+import keras
+import numpy as np
+import pytest
+from rich.console import Console
+
+from training import callbacks, session
+from training.datasets import load_dataset
+from training.errors import TrainingDivergedError, UserError
+from training.settings import make_settings
+
+MODELS = ("nais_adaptive", "resnet54", "nais_mnist")
+
+
+@pytest.fixture
+def quick(small_nets):
+    """Return a function that makes the settings of a run of some seconds."""
+
+    def settings(model="nais10", **given):
+        return make_settings(
+            model=model, **{"epochs": 2, "batch_size": 32, "limit_train": 96, **given}
+        )
+
+    return settings
+
+
+@pytest.fixture
+def console():
+    """Return a console that keeps what is written to it."""
+    return Console(record=True, width=200, file=io.StringIO())
+
+
+def accuracy(model, split, data):
+    """Compute the accuracy from the raw pictures, without the pipeline."""
+    images = (split.images.astype("float32") - data.mean) / data.std
+    return np.mean(np.argmax(model.predict(images, verbose=0), axis=1) == split.labels)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_run_leaves_its_folder(quick, console, tmp_path, model):
+    settings = quick(model)
+    result = session.start(settings, tmp_path / "run", console)
+    files = {file.name for file in (tmp_path / "run").iterdir()}
+    assert files == {
+        "config.json",
+        "history.csv",
+        "tensorboard",
+        "last.keras",
+        "best.keras",
+        "curves.png",
+        "result.json",
+    }
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
+    with (tmp_path / "run" / "history.csv").open() as stream:
+        assert [int(row["epoch"]) for row in csv.DictReader(stream)] == [1, 2]
+
+    data = load_dataset("digits", limit_train=96)
+    last = keras.models.load_model(tmp_path / "run" / "last.keras")
+    for part in ("train", "test"):
+        expected = accuracy(last, getattr(data, part), data)
+        assert result[f"{part}_accuracy"] == pytest.approx(expected)
+    gap = result["train_accuracy"] - result["test_accuracy"]
+    assert result["generalization_gap"] == pytest.approx(gap)
+    assert result["parameters"] == last.count_params()
+    assert f"{result['test_accuracy']:.2%}" in console.export_text()
+
+
+class _CutOff(callbacks.Record):
+    """A record that stops a run as Ctrl-C does, in the middle of the third epoch."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, logs)
+        if len(self.rows) == 2 and batch == 1:
+            raise KeyboardInterrupt
+
+
+def arrays(path):
+    """Return all weights and the optimizer's state of a checkpoint."""
+    model = keras.models.load_model(path)
+    return [np.asarray(v) for v in model.variables + model.optimizer.variables]
+
+
+@pytest.mark.parametrize("model", ["nais10", "resnet_sh_bn"])
+def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
+    quick, console, tmp_path, monkeypatch, model
+):
+    settings = quick(model, epochs=4, augment="standard", weight_decay=1e-4)
+    whole = session.start(settings, tmp_path / "whole", console)
+    with monkeypatch.context() as patched:
+        patched.setattr(session, "Record", _CutOff)
+        with pytest.raises(KeyboardInterrupt):
+            session.start(settings, tmp_path / "cut", console)
+    assert f"--resume {tmp_path / 'cut'}" in console.export_text()
+    assert not (tmp_path / "cut" / "result.json").exists()
+    cut = session.resume(tmp_path / "cut", console)
+
+    for a, b in zip(
+        arrays(tmp_path / "whole" / "last.keras"),
+        arrays(tmp_path / "cut" / "last.keras"),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+    for name in ("test_accuracy", "train_accuracy", "mean_depth", "best_epoch", "epochs"):
+        assert whole[name] == cut[name]
+
+
+def test_a_truncated_checkpoint_is_refused_and_nothing_is_lost(
+    quick, console, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patched:
+        patched.setattr(session, "Record", _CutOff)
+        with pytest.raises(KeyboardInterrupt):
+            session.start(quick(epochs=4), tmp_path / "run", console)
+    last = tmp_path / "run" / "last.keras"
+    last.write_bytes(last.read_bytes()[:2000])
+    before = {f.name: f.read_bytes() for f in (tmp_path / "run").iterdir() if f.is_file()}
+    with pytest.raises(UserError, match=r"last\.keras is damaged"):
+        session.resume(tmp_path / "run", console)
+    after = {f.name: f.read_bytes() for f in (tmp_path / "run").iterdir() if f.is_file()}
+    assert before == after
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_at_the_last_good_state(quick, console, tmp_path):
+    settings = quick("resnet", learning_rate=1e30, schedule="constant")
+    with pytest.raises(TrainingDivergedError, match="smaller --learning-rate"):
+        session.start(settings, tmp_path / "run", console)
+    assert all(np.isfinite(value).all() for value in arrays(tmp_path / "run" / "last.keras"))
+
+
+def test_a_seed_repeats_a_run_and_another_does_not(quick, console, tmp_path):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        session.start(quick("nais_mnist", seed=seed), tmp_path / name, console)
+    a, b, c = (arrays(tmp_path / name / "last.keras") for name in "abc")
+    assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+    assert not all(np.array_equal(x, y) for x, y in zip(a, c, strict=True))
+
+
+def test_a_mixed_precision_run_learns_and_leaves_the_policy(quick, console, tmp_path):
+    before = keras.config.dtype_policy()
+    settings = quick("nais_mnist", mixed_precision=True, limit_train=640, epochs=4)
+    result = session.start(settings, tmp_path / "run", console)
+    assert result["train_accuracy"] > 0.5
+    assert keras.config.dtype_policy() == before
+
+
+def test_mirrored_trains_and_counts_every_test_image(quick, console, tmp_path):
+    result = session.start(quick("nais_mnist", strategy="mirrored"), tmp_path / "run", console)
+    assert "2 replicas" in console.export_text()
+    data = load_dataset("digits", limit_train=96)
+    last = keras.models.load_model(tmp_path / "run" / "last.keras")
+    assert result["test_accuracy"] == pytest.approx(accuracy(last, data.test, data))
+
+
+def test_mirrored_refuses_a_batch_that_cannot_be_divided(quick, console, tmp_path):
+    with pytest.raises(UserError, match="--batch-size must be a multiple of the"):
+        session.start(quick(strategy="mirrored", batch_size=31), tmp_path / "run", console)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,135 @@
+"""What happens at the end of an epoch: time, history, checkpoints and the bar on the screen."""
+
+import math
+import time
+
+import keras
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from .errors import TrainingDivergedError
+from .run_folder import RunFolder
+
+
+class Record(keras.callbacks.Callback):
+    """Keeps the history, and the last and the best state of the model, in the run's folder.
+
+    The history is written before the checkpoint: a run that is killed between the two does the
+    epoch again and drops the row.
+
+    Args:
+        folder: The run's folder.
+        rows: The epochs that are done, from `RunFolder.read_history`.
+        batch_size: Images a step.
+    """
+
+    def __init__(self, folder: RunFolder, rows: list[dict[str, float]], batch_size: int):
+        super().__init__()
+        self.folder = folder
+        self.rows = rows
+        self.batch_size = batch_size
+        self._last = self._first_end = self._begin = 0.0
+        self._steps = 0
+
+    def on_train_begin(self, logs=None):
+        if not self.rows:
+            # A run that is stopped in its first epoch can go on too.
+            self._save(self.folder.last)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._begin = time.perf_counter()
+        self._steps = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._last = time.perf_counter()
+        self._steps += 1
+        if self._steps == 1:
+            self._first_end = self._last
+        if logs and not math.isfinite(logs["loss"]):
+            raise TrainingDivergedError(
+                f"the loss is not finite any more in epoch {len(self.rows) + 1}: try a smaller "
+                f"--learning-rate; the last good state is in {self.folder.last}"
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        # The first step is left out: at the start of a run it holds the compilation.
+        timed = self._last - self._first_end
+        rate = self.batch_size * (self._steps - 1) / timed if self._steps > 1 else math.nan
+        row = {
+            "epoch": epoch + 1,
+            **{key: float(value) for key, value in logs.items() if key != "learning_rate"},
+            "learning_rate": float(self.model.optimizer.learning_rate),
+            "seconds": time.perf_counter() - self._begin,
+            "images_per_second": rate,
+        }
+        best = max((r["val_accuracy"] for r in self.rows), default=-math.inf)
+        self.rows.append(row)
+        self.folder.write_history(self.rows)
+        if row["val_accuracy"] > best:
+            self._save(self.folder.best)
+        self._save(self.folder.last)
+
+    def _save(self, file):
+        with self.folder.replacing(file) as partial:
+            self.model.save(partial)
+
+
+class EpochLines(keras.callbacks.Callback):
+    """Shows a bar within an epoch, where there is a screen, and leaves a line for each.
+
+    Args:
+        console: Where to write.
+        epochs: The number of epochs of the run.
+        steps: The number of steps of an epoch.
+        record: Where the epoch's numbers are.
+    """
+
+    def __init__(self, console: Console, epochs: int, steps: int, record: Record):
+        super().__init__()
+        self.console = console
+        self.epochs = epochs
+        self.steps = steps
+        self.record = record
+        self._progress = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._progress = Progress(
+            TextColumn(f"epoch {epoch + 1:>3}/{self.epochs}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self._progress.start()
+        self._task = self._progress.add_task("the first step compiles the net", total=self.steps)
+
+    def on_train_batch_end(self, batch, logs=None):
+        described = f"loss {logs['loss']:.4f}  accuracy {logs['accuracy']:.2%}"
+        self._progress.update(self._task, advance=1, description=described)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._progress.stop()
+        row = self.record.rows[-1]
+        self.console.print(
+            f"epoch {row['epoch']:>3}/{self.epochs}  loss {row['loss']:.4f}  "
+            f"accuracy {row['accuracy']:.2%}  validation {row['val_accuracy']:.2%}  "
+            f"{row['images_per_second']:.0f} images/s  {row['seconds']:.1f} s",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def stop(self):
+        """Take the bar off the screen, also when training was cut off."""
+        if self._progress is not None:
+            self._progress.stop()

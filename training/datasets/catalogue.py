@@ -1,0 +1,138 @@
+"""The one catalogue of data sets, and how each is cut into three parts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from keras_iterconv.naming import unknown_name
+from training.datasets.image_data import ImageData, Split, channel_statistics
+from training.datasets.splitting import VALIDATION_SHARE, cut, stratified_subset
+from training.datasets.tfds_reader import read_tfds
+
+DIGITS_TEST_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """What is known of a data set before it is read.
+
+    Args:
+        name: What a user writes.
+        input_shape: (H, W, C) of every image.
+        num_classes: How many classes there are.
+        scale: The largest raw value a pixel can have.
+        read: Returns `(splits, classes)`: a dictionary with `(images uint8 [N, H, W, C],
+            labels int32 [N])` under `"train"` and `"test"`, and the class names by label.
+    """
+
+    name: str
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    scale: int
+    read: Callable[[], tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]]
+
+
+def _read_digits():
+    digits = load_digits()
+    images = digits.images.astype(np.uint8)[..., np.newaxis]
+    labels = digits.target.astype(np.int32)
+    parts = zip(("train", "test"), cut(labels, DIGITS_TEST_SHARE), strict=True)
+    splits = {part: (images[indices], labels[indices]) for part, indices in parts}
+    return splits, tuple(str(name) for name in digits.target_names)
+
+
+_CIFAR = "https://www.cs.toronto.edu/~kriz/cifar.html"
+_MNIST = "https://storage.googleapis.com/cvdf-datasets/mnist/train-labels-idx1-ubyte.gz"
+
+CATALOGUE = {
+    entry.name: entry
+    for entry in (
+        DatasetEntry("digits", (8, 8, 1), 10, 16, _read_digits),
+        DatasetEntry("mnist", (28, 28, 1), 10, 255, partial(read_tfds, "mnist", _MNIST)),
+        DatasetEntry("cifar10", (32, 32, 3), 10, 255, partial(read_tfds, "cifar10", _CIFAR)),
+        DatasetEntry("cifar100", (32, 32, 3), 100, 255, partial(read_tfds, "cifar100", _CIFAR)),
+    )
+}
+
+
+def list_datasets() -> list[str]:
+    """The names that `load_dataset` knows, the default first."""
+    return list(CATALOGUE)
+
+
+def load_dataset(name: str = "digits", *, limit_train: int | None = None) -> ImageData:
+    """Read a data set, cut it into training, validation and test parts, and measure it.
+
+    Validation is a tenth of the official training part, stratified; the test part is the official
+    one, whole. `digits` has no official test part: a fifth of it, stratified, is held out. All
+    cuts use one fixed seed of their own, so they do not change with the training seed. They follow
+    the order of the records in the folder: two folders that hold the same images in another order
+    are cut elsewhere.
+
+    Args:
+        name: One of `list_datasets()`.
+        limit_train: Keep this many training images, in proportion by class as far as whole images
+            permit, and a ninth as many for validation. `None` keeps all.
+
+    Returns:
+        An `ImageData`; its mean and standard deviation are those of the training part only, after
+        the cut and the limit.
+
+    Raises:
+        ValueError: If the name is unknown, or the limit is less than one image a class or more
+            than the training part holds.
+        DatasetNotFoundError: If it is not in the TFDS folder and cannot be downloaded.
+        DatasetCorruptedError: If it is in the TFDS folder but cannot be read.
+
+    Example:
+        >>> data = load_dataset("digits", limit_train=900)
+        >>> len(data.train), len(data.validation), len(data.test), data.scale
+        (900, 100, 360, 16)
+    """
+    if name not in CATALOGUE:
+        raise ValueError(unknown_name("dataset", name, CATALOGUE))
+    entry = CATALOGUE[name]
+    splits, classes = entry.read()
+    official, test = Split(*splits["train"]), Split(*splits["test"])
+
+    train_indices, validation_indices = cut(official.labels, VALIDATION_SHARE)
+    if limit_train is not None:
+        _check_limit(limit_train, entry, len(train_indices))
+        # A ninth of the training part is a tenth of both, the share of the uncut data set.
+        wanted = max(1, round(limit_train * VALIDATION_SHARE / (1 - VALIDATION_SHARE)))
+        train_indices = _limit(train_indices, official.labels, limit_train)
+        validation_indices = _limit(validation_indices, official.labels, wanted)
+    train = official.take(train_indices)
+    mean, std = channel_statistics(train.images)
+    return ImageData(
+        name=name,
+        train=train,
+        validation=official.take(validation_indices),
+        test=test,
+        mean=mean,
+        std=std,
+        classes=classes,
+        scale=entry.scale,
+    )
+
+
+def _limit(indices: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    return indices[stratified_subset(labels[indices], min(count, len(indices)))]
+
+
+def _check_limit(limit: int, entry: DatasetEntry, available: int) -> None:
+    if isinstance(limit, bool) or not isinstance(limit, int | np.integer):
+        raise ValueError(f"`limit_train` must be a whole number. Received: limit_train={limit!r}")
+    if limit < entry.num_classes:
+        raise ValueError(
+            f"`limit_train` must be at least {entry.num_classes}, one image for each class of "
+            f"{entry.name}. Received: limit_train={limit}"
+        )
+    if limit > available:
+        raise ValueError(
+            f"`limit_train` must be at most {available}, the images in the training part of "
+            f"{entry.name}. Received: limit_train={limit}"
+        )

@@ -1,0 +1,94 @@
+"""The two containers every reader fills and every pipeline drinks from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One part of a data set, held in memory as it was read.
+
+    Args:
+        images: uint8 [N, H, W, C], raw values from 0 to the data set's `scale`.
+        labels: int32 [N], class numbers from 0.
+
+    Raises:
+        ValueError: If the two are not of one length, or the images are not [N, H, W, C].
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self):
+        if self.images.ndim != 4:
+            raise ValueError(
+                "`images` must have the shape [N, H, W, C]. "
+                f"Received: images.shape={self.images.shape}"
+            )
+        if self.labels.shape != self.images.shape[:1]:
+            raise ValueError(
+                f"`labels` must have the shape [{len(self.images)}], a label an image. "
+                f"Received: labels.shape={self.labels.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: np.ndarray) -> "Split":
+        """Copy out the samples at `indices`, in that order."""
+        return Split(self.images[indices], self.labels[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """A data set, cut and measured.
+
+    Args:
+        name: The catalogue's name.
+        train: What the weights are fitted to.
+        validation: What choices are made on; cut from the official training part.
+        test: What is reported; never cut, never limited.
+        mean: float32 [C], the mean of each channel of `train`, in raw values.
+        std: float32 [C], the standard deviation of each channel of `train`, in raw values.
+        classes: The class names, by label.
+        scale: The largest raw value a pixel can have: 16 for `digits`, 255 otherwise. Exported
+            models need it to turn a picture of 0 to 255 into what the net was trained on.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    mean: np.ndarray
+    std: np.ndarray
+    classes: tuple[str, ...]
+    scale: int
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every image."""
+        return self.train.images.shape[1:]
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are, whether or not each occurs in every part."""
+        return len(self.classes)
+
+
+def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel, exact up to the last rounding.
+
+    Args:
+        images: uint8 [N, H, W, C].
+
+    Returns:
+        `(mean, std)`, float32 [C] each, in raw values; `std` divides by the number of pixels.
+    """
+    pixels = images[..., 0].size
+    total = images.sum(axis=(0, 1, 2), dtype=np.int64)
+    # 255 squared still fits 16 bits; a float64 copy of CIFAR would take over a gigabyte.
+    squares = np.square(images, dtype=np.uint16).sum(axis=(0, 1, 2), dtype=np.int64)
+    mean = total / pixels
+    std = np.sqrt(squares / pixels - mean**2)
+    return mean.astype(np.float32), std.astype(np.float32)

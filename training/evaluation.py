@@ -1,0 +1,41 @@
+"""Accuracy and depth of a trained model on one part of a data set."""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_iterconv.unrolling import Status
+
+from .datasets import ImageData, Split, evaluation_batches
+
+
+class Evaluation(NamedTuple):
+    """What a model did on a part of a data set.
+
+    Attributes:
+        accuracy: The share of pictures whose largest logit is their class.
+        depth: The updates that each picture took in all blocks together, int `[N]`.
+        share_at_limit: The share of pictures and blocks that did not settle within `max_unroll`
+            updates; 1 for blocks of fixed depth.
+        share_not_finite: The share of pictures and blocks whose state was not finite.
+    """
+
+    accuracy: float
+    depth: np.ndarray
+    share_at_limit: float
+    share_not_finite: float
+
+
+def evaluate(
+    depth_model: keras.Model, data: ImageData, split: Split, batch_size: int
+) -> Evaluation:
+    """Run a model of `keras_iterconv.with_depth` over a part of a data set."""
+    batches = evaluation_batches(split, mean=data.mean, std=data.std, batch_size=batch_size)
+    outputs = depth_model.predict(batches, verbose=0)
+    return Evaluation(
+        accuracy=float(np.mean(np.argmax(outputs["logits"], axis=1) == split.labels)),
+        depth=outputs["depth"].sum(axis=1),
+        share_at_limit=float(np.mean(outputs["status"] == Status.MAX_UNROLL)),
+        share_not_finite=float(np.mean(outputs["status"] == Status.NOT_FINITE)),
+    )

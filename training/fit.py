@@ -1,0 +1,103 @@
+"""Train a named model on a named data set: `python -m training.fit --model nais10`."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from .errors import UserError, run_command
+from .startup import load_quietly
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def fit(
+    context: typer.Context,
+    model: Annotated[
+        str | None, typer.Option(help="Its name, for example nais10 or nais_adaptive.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="digits (the default), mnist, cifar10 or cifar100.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The largest learning rate.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="cosine (the default), step, constant or cyclical.")
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="Decay of kernels, times the learning rate, a step.")
+    ] = None,
+    augment: Annotated[str | None, typer.Option(help="none, standard or addons.")] = None,
+    max_unroll: Annotated[
+        int | None, typer.Option(help="Updates a block, or the most of them.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Norm of an update below which an image stops.")
+    ] = None,
+    step_size: Annotated[float | None, typer.Option(help="h of an update, in (0, 1].")] = None,
+    mixed_precision: Annotated[
+        bool | None, typer.Option("--mixed-precision", help="Half precision products.")
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="none, or mirrored: all GPUs, or two logical CPUs.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")] = None,
+    limit_train: Annotated[
+        int | None, typer.Option(help="Use this many training images only.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(help="The run's folder, new or empty; runs/MODEL-DATASET-N.")
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="Go on with the run in this folder, with its settings.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="A paper's settings, for example nais-cifar10.")
+    ] = None,
+) -> None:
+    """Train a named model on a named data set and show how well and how deep it computes.
+
+    What is not given has a default that fits the model and the data set.
+    """
+    given = {name: value for name, value in context.params.items() if value is not None}
+    given.pop("output", None)
+    load_quietly()
+    console = Console()
+    if resume is not None:
+        given.pop("resume")
+        if given or output is not None:
+            extra = next(iter(given), "output").replace("_", "-")
+            raise UserError(f"--resume takes all settings from its folder; leave out --{extra}")
+        from . import session
+
+        _guarded(session.resume, resume, console)
+        return
+
+    from .settings import make_settings
+
+    settings = make_settings(**given)
+    from . import session
+
+    _guarded(session.start, settings, output, console)
+
+
+def _guarded(function, *args) -> None:
+    """Run a session; what its data set or an extra lacks is for the user to mend."""
+    from .datasets import DatasetError
+    from .extras import MissingExtraError
+
+    try:
+        function(*args)
+    except (DatasetError, MissingExtraError) as error:
+        raise UserError(str(error)) from error
+
+
+def main() -> None:
+    """Run the command line."""
+    run_command(app, "python -m training.fit")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""What a run shows: its header, its table and its curves."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from rich.console import Console
+from rich.table import Table
+
+import keras_iterconv as ki
+
+from .datasets import ImageData
+from .run_folder import RunFolder
+from .settings import Settings
+
+
+def print_header(
+    console: Console,
+    settings: Settings,
+    data: ImageData,
+    model: keras.Model,
+    strategy: tf.distribute.Strategy,
+    folder: RunFolder,
+) -> None:
+    """Say what is about to be trained."""
+    blocks = ki.iterated_blocks(model)
+    threshold = blocks[0].threshold
+    adaptive = "" if threshold is None else f" at most, until an update is below {threshold:g}"
+    table = Table.grid(padding=(0, 2))
+    table.add_row("model", f"{settings.model}: {model.count_params():,} parameters")
+    table.add_row(
+        "depth",
+        f"{ki.processing_depth(model)} updates in {len(blocks)} "
+        f"block{'s' if len(blocks) > 1 else ''}{adaptive}",
+    )
+    table.add_row(
+        "data",
+        f"{settings.dataset}: {len(data.train.labels):,} training, "
+        f"{len(data.validation.labels):,} validation, {len(data.test.labels):,} test images",
+    )
+    table.add_row(
+        "training",
+        f"{settings.epochs} epochs, batch {settings.batch_size}, "
+        f"learning rate {settings.learning_rate:g} ({settings.schedule}), seed {settings.seed}, "
+        f"{strategy.num_replicas_in_sync} replica"
+        f"{'s' if strategy.num_replicas_in_sync > 1 else ''}",
+    )
+    table.add_row("folder", str(folder.path))
+    console.print(table, highlight=False)
+
+
+def print_result(console: Console, result: dict[str, Any], folder: RunFolder) -> None:
+    """Show the table of a finished run."""
+    table = Table(title=f"{result['model']} on {result['dataset']}", title_justify="left")
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    for part in ("train", "validation", "test"):
+        table.add_row(f"{part} accuracy", f"{result[f'{part}_accuracy']:.2%}")
+    table.add_row("generalisation gap (train - test)", f"{result['generalization_gap']:.2%}")
+    table.add_row(
+        "updates a test image, mean", f"{result['mean_depth']:.1f} of {result['processing_depth']}"
+    )
+    table.add_row("fewest and most", f"{result['min_depth']} and {result['max_depth']}")
+    table.add_row("image-blocks at the limit", f"{result['share_at_limit']:.2%}")
+    if result["share_not_finite"]:
+        table.add_row("image-blocks not finite", f"{result['share_not_finite']:.2%}")
+    table.add_row("training speed", f"{result['images_per_second']:.0f} images/s")
+    table.add_row("training time", f"{result['seconds']:.0f} s")
+    console.print(table, highlight=False)
+    console.print(f"Everything is in {folder.path}", highlight=False, soft_wrap=True)
+
+
+def plot_curves(
+    path: Path, rows: list[dict[str, float]], settings: Settings, test_accuracy: float
+) -> None:
+    """Draw loss and accuracy by epoch.
+
+    Args:
+        path: The picture to write.
+        rows: An epoch each, as in `history.csv`.
+        settings: The run.
+        test_accuracy: The last epoch's accuracy on the test part.
+    """
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(f"{settings.model} on {settings.dataset}, seed {settings.seed}")
+    loss, accuracy = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in rows]
+    for axes, measure in ((loss, "loss"), (accuracy, "accuracy")):
+        axes.plot(epochs, [row[measure] for row in rows], "o-", ms=4, label="training, running")
+        axes.plot(epochs, [row[f"val_{measure}"] for row in rows], "s-", ms=4, label="validation")
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", alpha=0.3)
+    loss.set_ylabel("cross-entropy")
+    loss.set_yscale("log")
+    accuracy.set_ylabel("accuracy")
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
+    accuracy.axhline(
+        test_accuracy, color="0.4", ls="--", lw=1, label=f"test, at the end: {test_accuracy:.2%}"
+    )
+    loss.legend(frameon=False)
+    accuracy.legend(frameon=False, loc="lower right")
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,249 @@
+"""One training run, from its settings to its result."""
+
+import contextlib
+import dataclasses
+import os
+import platform
+import sys
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+
+import keras_iterconv as ki
+
+from .callbacks import EpochLines, Record
+from .datasets import (
+    ImageData,
+    evaluation_batches,
+    get_augmentation,
+    load_dataset,
+    steps_per_epoch,
+    training_batches,
+)
+from .distribution import make_strategy
+from .errors import UserError, as_user_error
+from .evaluation import evaluate
+from .optimization import make_optimizer
+from .report import plot_curves, print_header, print_result
+from .run_folder import RunFolder
+from .settings import Settings
+
+
+def start(settings: Settings, output: str | None, console: Console) -> dict[str, Any]:
+    """Train a new model and return its result.
+
+    Args:
+        settings: The run.
+        output: The run's folder, new or empty; None for a numbered one under `runs/`.
+        console: Where the table and the progress are written.
+
+    Returns:
+        What `result.json` holds.
+
+    Raises:
+        UserError: The settings ask for something that cannot be, or the folder is taken.
+    """
+    session = _Session(settings, console)
+    folder = RunFolder.create(output, f"{settings.model}-{settings.dataset}")
+    folder.write_json(folder.config, session.describe())
+    return session.run(folder, rows=[])
+
+
+def resume(path: str, console: Console) -> dict[str, Any]:
+    """Go on with a run that was cut off, and return its result.
+
+    On one device the final weights are those of a run that was never cut off, bit for bit: they
+    depend on the weights, the optimizer's state and the epoch, all of which the checkpoint holds,
+    and on shuffles and augmentations that are functions of seed, epoch and image.
+
+    Args:
+        path: The run's folder.
+        console: Where the table and the progress are written.
+
+    Returns:
+        What `result.json` holds.
+
+    Raises:
+        UserError: The folder holds no run that could go on, or a damaged checkpoint.
+    """
+    folder = RunFolder.open(path)
+    try:
+        settings = Settings(**folder.read_config()["settings"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{folder.config} is not this version's ({error!r})") from error
+    session = _Session(settings, console)
+    epochs = session.restore(folder)
+    return session.run(folder, folder.read_history(epochs))
+
+
+@contextlib.contextmanager
+def _precision(mixed: bool):
+    """Build layers under a mixed policy: float16 on a GPU, bfloat16 on a CPU."""
+    before = keras.config.dtype_policy()
+    if mixed:
+        on_gpu = tf.config.list_physical_devices("GPU")
+        keras.config.set_dtype_policy("mixed_float16" if on_gpu else "mixed_bfloat16")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+class _Session:
+    """The data, the strategy and the compiled model of a run."""
+
+    def __init__(self, settings: Settings, console: Console):
+        self.settings = settings
+        self.console = console
+        self.data: ImageData = as_user_error(
+            load_dataset, settings.dataset, limit_train=settings.limit_train
+        )
+        self.steps = as_user_error(steps_per_epoch, self.data.train, settings.batch_size)
+        # Asked for early, so that an extra that is missing leaves no folder behind.
+        get_augmentation(settings.augment)
+        self.strategy = make_strategy(settings.strategy, settings.batch_size)
+        keras.utils.set_random_seed(settings.seed)
+        with self.strategy.scope(), _precision(settings.mixed_precision):
+            self.model = as_user_error(
+                ki.create_model,
+                settings.model,
+                self.data.input_shape,
+                self.data.num_classes,
+                **settings.overrides(),
+            )
+            self.model.compile(
+                make_optimizer(settings, self.steps, self.model.trainable_variables),
+                keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+                metrics=["accuracy"],
+            )
+            self.model.optimizer.build(self.model.trainable_variables)
+            self.depth_model = ki.with_depth(self.model)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what `config.json` holds: the settings, the data's scale and the versions."""
+        return {
+            "settings": dataclasses.asdict(self.settings),
+            "data": {
+                "input_shape": list(self.data.input_shape),
+                "classes": list(self.data.classes),
+                "scale": self.data.scale,
+                "mean": self.data.mean.tolist(),
+                "std": self.data.std.tolist(),
+                "images": {
+                    part: len(getattr(self.data, part).labels)
+                    for part in ("train", "validation", "test")
+                },
+            },
+            "versions": {
+                "keras_iterconv": ki.__version__,
+                "keras": keras.__version__,
+                "tensorflow": tf.__version__,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
+            "command": sys.argv,
+        }
+
+    def restore(self, folder: RunFolder) -> int:
+        """Load the last checkpoint and return the number of epochs that it has seen."""
+        try:
+            with self.strategy.scope():
+                self.model.load_weights(folder.last)
+        except Exception as error:  # zip, HDF5 and Keras each have their own for a damaged file
+            raise UserError(
+                f"{folder.last} is damaged and cannot be loaded ({type(error).__name__}); the "
+                f"other files of {folder.path} are as they were: {folder.best.name}, if there, "
+                "holds the best epoch"
+            ) from error
+        epochs, rest = divmod(int(self.model.optimizer.iterations), self.steps)
+        if rest:
+            raise UserError(
+                f"{folder.last} stopped within an epoch: the data set is not the one it was "
+                "trained on, or has another size"
+            )
+        return epochs
+
+    def run(self, folder: RunFolder, rows: list[dict[str, float]]) -> dict[str, Any]:
+        """Train the epochs that `rows` does not have, then evaluate and write the result."""
+        settings, data = self.settings, self.data
+        print_header(self.console, settings, data, self.model, self.strategy, folder)
+        record = Record(folder, rows, settings.batch_size)
+        lines = EpochLines(self.console, settings.epochs, self.steps, record)
+        scaling = {"mean": data.mean, "std": data.std, "batch_size": settings.batch_size}
+        try:
+            if len(rows) < settings.epochs:
+                self.model.fit(
+                    training_batches(
+                        data.train,
+                        seed=settings.seed,
+                        augment=settings.augment,
+                        initial_epoch=len(rows),
+                        **scaling,
+                    ),
+                    epochs=settings.epochs,
+                    initial_epoch=len(rows),
+                    steps_per_epoch=self.steps,
+                    validation_data=evaluation_batches(data.validation, **scaling),
+                    shuffle=False,
+                    callbacks=[
+                        record,
+                        lines,
+                        keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),
+                    ],
+                    verbose=0,
+                )
+            return self._finish(folder, rows)
+        except KeyboardInterrupt:
+            lines.stop()
+            self.console.print(
+                f"Stopped after {len(rows)} of {settings.epochs} epochs; go on with: "
+                f"python -m training.fit --resume {folder.path}",
+                highlight=False,
+                soft_wrap=True,
+            )
+            raise
+        finally:
+            lines.stop()
+
+    def _finish(self, folder: RunFolder, rows: list[dict[str, float]]) -> dict[str, Any]:
+        settings, data = self.settings, self.data
+        parts = {
+            part: evaluate(self.depth_model, data, getattr(data, part), settings.batch_size)
+            for part in ("train", "validation", "test")
+        }
+        test = parts["test"]
+        accuracy = {part: evaluation.accuracy for part, evaluation in parts.items()}
+        best = max(rows, key=lambda row: row["val_accuracy"])
+        result = {
+            "model": settings.model,
+            "dataset": settings.dataset,
+            "epochs": len(rows),
+            "parameters": self.model.count_params(),
+            "train_accuracy": accuracy["train"],
+            "validation_accuracy": accuracy["validation"],
+            "test_accuracy": accuracy["test"],
+            "generalization_gap": accuracy["train"] - accuracy["test"],
+            "best_epoch": best["epoch"],
+            "best_validation_accuracy": best["val_accuracy"],
+            "processing_depth": ki.processing_depth(self.model),
+            "mean_depth": float(test.depth.mean()),
+            "min_depth": int(test.depth.min()),
+            "max_depth": int(test.depth.max()),
+            "distinct_depths": len(np.unique(test.depth)),
+            "share_at_limit": test.share_at_limit,
+            "share_not_finite": test.share_not_finite,
+            "images_per_second": float(np.median([row["images_per_second"] for row in rows])),
+            "seconds": float(sum(row["seconds"] for row in rows)),
+            "seed": settings.seed,
+            "machine": f"{os.cpu_count()} CPUs, {platform.machine()}, "
+            f"{len(tf.config.list_physical_devices('GPU'))} GPUs",
+        }
+        with folder.replacing(folder.curves) as partial:
+            plot_curves(partial, rows, settings, accuracy["test"])
+        # Last of all: a folder with a result is a run that is finished.
+        folder.write_json(folder.result, result)
+        print_result(self.console, result, folder)
+        return result

@@ -1,0 +1,146 @@
+"""What a run is: every choice that decides its result, and the defaults that fit the data."""
+
+import dataclasses
+import math
+from typing import Any
+
+from .errors import UserError
+
+SCHEDULES = ("cosine", "step", "constant", "cyclical")
+STRATEGIES = ("none", "mirrored")
+AUGMENTATIONS = ("none", "standard", "addons")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The settings of one run, as `config.json` keeps them.
+
+    Attributes:
+        model: A name of `keras_iterconv.list_models()`.
+        dataset: A name of `training.datasets.list_datasets()`.
+        epochs: Passes over the training part.
+        batch_size: Images a step, over all replicas.
+        learning_rate: The largest learning rate.
+        schedule: How the learning rate goes down; see `training.optimization`.
+        weight_decay: Decoupled decay of kernels, times the learning rate, a step.
+        augment: How training images are varied; see `training.datasets.augmentation`.
+        mixed_precision: Half precision products: float16 on a GPU, bfloat16 on a CPU.
+        strategy: `"none"`, or `"mirrored"` for all GPUs or, without one, two logical CPUs.
+        seed: Seeds the weights, the order of the images and their augmentation.
+        max_unroll: None for the model's own number.
+        threshold: None for the model's own.
+        step_size: None for the model's own.
+        limit_train: None, or how many training images to use.
+    """
+
+    model: str
+    dataset: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    schedule: str = "cosine"
+    weight_decay: float = 0.0
+    augment: str = "none"
+    mixed_precision: bool = False
+    strategy: str = "none"
+    seed: int = 0
+    max_unroll: int | None = None
+    threshold: float | None = None
+    step_size: float | None = None
+    limit_train: int | None = None
+
+    def __post_init__(self):
+        for name, low in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            if getattr(self, name) < low:
+                raise UserError(f"--{_flag(name)} must be at least {low}: {getattr(self, name)}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise UserError(f"--learning-rate must be a positive number: {self.learning_rate}")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise UserError(f"--weight-decay must be 0 or more: {self.weight_decay}")
+        for name, known in (
+            ("schedule", SCHEDULES),
+            ("strategy", STRATEGIES),
+            ("augment", AUGMENTATIONS),
+        ):
+            if getattr(self, name) not in known:
+                raise UserError(
+                    f"--{_flag(name)} must be one of {', '.join(known)}: {getattr(self, name)}"
+                )
+
+    def overrides(self) -> dict[str, Any]:
+        """Return the settings that go to `keras_iterconv.create_model`."""
+        given = {name: getattr(self, name) for name in ("max_unroll", "threshold", "step_size")}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
+
+
+# Measured on two cores; `docs/training.md` has the results that these settings reach.
+_CONVOLUTIONAL = {"batch_size": 64, "learning_rate": 0.05}
+_FULLY_CONNECTED = {"batch_size": 128, "learning_rate": 0.02}
+_EPOCHS = {
+    "convolutional": {"digits": 10, "mnist": 5, "cifar10": 30, "cifar100": 60},
+    "fully connected": {"digits": 30, "mnist": 20, "cifar10": 20, "cifar100": 20},
+}
+# Where shifted (and, in colour, mirrored) images help the convolutional nets.
+_AUGMENTED = ("digits", "cifar10", "cifar100")
+
+# The papers' settings in full. N says neither batch nor weight decay nor, for MNIST, the step
+# size: batch 128, no decay and the step of the model are ours.
+_N_CIFAR = {
+    "epochs": 450,
+    "batch_size": 128,
+    "learning_rate": 0.1,
+    "schedule": "step",
+    "augment": "standard",
+}
+_N_MNIST = {"epochs": 150, "batch_size": 128, "learning_rate": 0.1, "schedule": "constant"}
+PRESETS: dict[str, dict[str, Any]] = {
+    "nais-cifar10": {"model": "nais10", "dataset": "cifar10", **_N_CIFAR},
+    "nais-cifar100": {"model": "nais10", "dataset": "cifar100", **_N_CIFAR},
+    "nais1-cifar10": {"model": "nais1", "dataset": "cifar10", **_N_CIFAR},
+    "nais1-cifar100": {"model": "nais1", "dataset": "cifar100", **_N_CIFAR},
+    "nais-adaptive-cifar10": {"model": "nais_adaptive", "dataset": "cifar10", **_N_CIFAR},
+    "resnet-cifar10": {"model": "resnet54", "dataset": "cifar10", **_N_CIFAR},
+    "resnet-cifar100": {"model": "resnet54", "dataset": "cifar100", **_N_CIFAR},
+    "nais-mnist": {"model": "nais_mnist", "dataset": "mnist", **_N_MNIST},
+    "resnet-sh-mnist": {"model": "resnet_sh", "dataset": "mnist", **_N_MNIST},
+    "resnet-sh-bn-mnist": {"model": "resnet_sh_bn", "dataset": "mnist", **_N_MNIST},
+}
+
+
+def make_settings(preset: str | None = None, **given) -> Settings:
+    """Complete what the user gave: with the preset, then with defaults that fit the data set.
+
+    Args:
+        preset: A name of `PRESETS`, or None.
+        **given: Fields of `Settings`; None counts as not given, and what is given wins.
+
+    Returns:
+        The whole of the settings.
+
+    Raises:
+        UserError: The preset is unknown, no model is named, or a value is out of its range.
+    """
+    from keras_iterconv.naming import unknown_name
+
+    if preset is not None and preset not in PRESETS:
+        raise UserError(unknown_name("preset", preset, PRESETS))
+    chosen = dict(PRESETS.get(preset, {}))
+    chosen.update({name: value for name, value in given.items() if value is not None})
+    if "model" not in chosen:
+        raise UserError("--model or --preset must be given, for example --model nais10")
+    chosen.setdefault("dataset", "digits")
+    return Settings(**{**_defaults(chosen["model"], chosen["dataset"]), **chosen})
+
+
+def _defaults(model: str, dataset: str) -> dict[str, Any]:
+    convolutional = model.startswith("nais") and model != "nais_mnist" or model == "resnet54"
+    kind = "convolutional" if convolutional else "fully connected"
+    return {
+        **(_CONVOLUTIONAL if convolutional else _FULLY_CONNECTED),
+        "epochs": _EPOCHS[kind].get(dataset, 1),
+        "augment": "standard" if convolutional and dataset in _AUGMENTED else "none",
+    }
