@@ -9,7 +9,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    no_args_is_help=True,
     help="Networks that compute by iteration: train, measure and export them.",
 )
 app.command("fit")(fit)

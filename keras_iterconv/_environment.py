@@ -23,9 +23,10 @@ try:
     import keras
 except ImportError as error:
     # The configuration file may name a backend that is not even installed.
-    if error.name not in ("jax", "torch", "openvino"):
+    config = sys.modules.get("keras.src.backend.config")
+    if config is None or config.backend() == "tensorflow":
         raise
-    raise ImportError(_REMEDY.format(error.name)) from error
+    raise ImportError(_REMEDY.format(config.backend())) from error
 
 # The backend can also come from Keras's configuration file.
 if keras.backend.backend() != "tensorflow":

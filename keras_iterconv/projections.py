@@ -50,7 +50,8 @@ def project_dense(R, shift: float, bound: float | None = None):
         R where the norm was small enough, and sqrt(bound / ||R'R||_F) R elsewhere.
     """
     R = tf.convert_to_tensor(R)
-    bound = tf.cast(1 - 2 * shift if bound is None else bound, R.dtype)
+    # Not `cast`, which takes a Python number through float32.
+    bound = tf.constant(1 - 2 * shift if bound is None else bound, R.dtype)
     # Weights thrown far out by an optimizer step would overflow in the product.
     scale = tf.maximum(tf.reduce_max(tf.abs(R), axis=(-2, -1), keepdims=True), 1)
     scaled = R / scale

@@ -59,9 +59,10 @@ class Record(keras.callbacks.Callback):
             )
 
     def on_epoch_end(self, epoch, logs=None):
-        # The first step is left out: at the start of a run it holds the compilation.
-        timed = self._last - self._first_end
-        rate = self.batch_size * (self._steps - 1) / timed if self._steps > 1 else math.nan
+        # The first step is left out where there are others: at the start of a run it holds the
+        # compilation.
+        begin, steps = (self._first_end, self._steps - 1) if self._steps > 1 else (self._begin, 1)
+        rate = self.batch_size * steps / (self._last - begin)
         row = {
             "epoch": epoch + 1,
             **{key: float(value) for key, value in logs.items() if key != "learning_rate"},

@@ -33,7 +33,9 @@ def run_command(app: typer.Typer, name: str) -> None:
     try:
         code = app(prog_name=name, standalone_mode=False)
     except (UserError, TyperException) as error:
-        message = error.format_message() if isinstance(error, TyperException) else str(error)
+        message = str(error)
+        if isinstance(error, TyperException):
+            message = f"{error.format_message()} See {name} --help."
         print("Error:", " ".join(message.split()), file=sys.stderr)
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):

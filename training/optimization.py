@@ -16,7 +16,7 @@ def make_schedule(settings: Settings, steps_per_epoch: int):
 
     `cosine` falls to zero over the run; `step` divides by 10 after 1/3, 5/9 and 7/9 of the epochs
     (N: 150, 250 and 350 of 450); `constant` stays; `cyclical` swings four times between a tenth
-    of the rate and the rate (`tensorflow_addons.optimizers.CyclicalLearningRate`).
+    of the rate and the rate (`tensorflow_addons.optimizers.TriangularCyclicalLearningRate`).
 
     Args:
         settings: The run.
@@ -39,17 +39,11 @@ def make_schedule(settings: Settings, steps_per_epoch: int):
         return keras.optimizers.schedules.PiecewiseConstantDecay(
             boundaries, [rate / 10**drop for drop in range(4)]
         )
-    return require_addons().optimizers.CyclicalLearningRate(
+    return require_addons().optimizers.TriangularCyclicalLearningRate(
         initial_learning_rate=rate / 10,
         maximal_learning_rate=rate,
         step_size=max(1, steps // 8),
-        scale_fn=_keep_amplitude,
     )
-
-
-@keras.saving.register_keras_serializable("keras_iterconv")
-def _keep_amplitude(cycle):
-    return 1.0
 
 
 def make_optimizer(

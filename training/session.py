@@ -200,7 +200,7 @@ class _Session:
             lines.stop()
             self.console.print(
                 f"Stopped after {len(rows)} of {settings.epochs} epochs; go on with: "
-                f"python -m training.fit --resume {folder.path}",
+                f"iterconv fit --resume {folder.path}",
                 highlight=False,
                 soft_wrap=True,
             )

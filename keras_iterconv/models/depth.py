@@ -74,9 +74,12 @@ def with_depth(model: keras.Model) -> keras.Model:
         statuses.append(status)
         return state
 
-    twin = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
+    # A view of the model that is not compiled: a clone would compile itself like its original.
+    # `input` and not `inputs`: a list for one tensor would warn at each call.
+    view = keras.Model(model.input, model.outputs[0])
+    twin = keras.models.clone_model(view, clone_function=lambda layer: layer, call_function=call)
     return keras.Model(
-        twin.inputs,
+        twin.input,
         {
             "logits": twin.output,
             "depth": keras.ops.stack(depths, axis=1),

@@ -48,7 +48,7 @@ def unroll_adaptive(
         # `where` and not a product: a NaN of one kind must not leak through a factor of zero.
         x = tf.where(per_sample(active, x), x + change, x)
         depth += tf.cast(active, tf.int32)
-        small = norm < tf.cast(threshold, norm.dtype)
+        small = norm < threshold
         endless = ~tf.math.is_finite(norm)
         status = tf.where(active & small, int(Status.CONVERGED), status)
         status = tf.where(active & endless, int(Status.NOT_FINITE), status)

@@ -1,10 +1,10 @@
 """Data sets, their cuts, and the batches made of them."""
 
-from training.datasets.augmentation import AUGMENTATIONS, get_augmentation
-from training.datasets.catalogue import CATALOGUE, DatasetEntry, list_datasets, load_dataset
-from training.datasets.image_data import ImageData, Split
-from training.datasets.pipeline import evaluation_batches, steps_per_epoch, training_batches
-from training.datasets.tfds_reader import (
+from .augmentation import AUGMENTATIONS, get_augmentation
+from .catalogue import CATALOGUE, DatasetEntry, list_datasets, load_dataset
+from .image_data import ImageData, Split
+from .pipeline import evaluation_batches, steps_per_epoch, training_batches
+from .tfds_reader import (
     DatasetCorruptedError,
     DatasetError,
     DatasetNotFoundError,

@@ -14,7 +14,8 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from keras_iterconv.naming import unknown_name
-from training.extras import require_addons
+
+from ..extras import require_addons
 
 AUGMENTATIONS = ("none", "standard", "addons")
 

@@ -8,9 +8,10 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from keras_iterconv.naming import unknown_name
-from training.datasets.image_data import ImageData, Split, channel_statistics
-from training.datasets.splitting import VALIDATION_SHARE, cut, stratified_subset
-from training.datasets.tfds_reader import read_tfds
+
+from .image_data import ImageData, Split, channel_statistics
+from .splitting import VALIDATION_SHARE, cut, stratified_subset
+from .tfds_reader import read_tfds
 
 DIGITS_TEST_SHARE = 0.2
 
@@ -102,7 +103,7 @@ def load_dataset(name: str = "digits", *, limit_train: int | None = None) -> Ima
     if limit_train is not None:
         _check_limit(limit_train, entry, len(train_indices))
         # A ninth of the training part is a tenth of both, the share of the uncut data set.
-        wanted = max(1, round(limit_train * VALIDATION_SHARE / (1 - VALIDATION_SHARE)))
+        wanted = round(limit_train * VALIDATION_SHARE / (1 - VALIDATION_SHARE))
         train_indices = _limit(train_indices, official.labels, limit_train)
         validation_indices = _limit(validation_indices, official.labels, wanted)
     train = official.take(train_indices)
@@ -120,7 +121,7 @@ def load_dataset(name: str = "digits", *, limit_train: int | None = None) -> Ima
 
 
 def _limit(indices: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    return indices[stratified_subset(labels[indices], min(count, len(indices)))]
+    return indices[stratified_subset(labels[indices], count)]
 
 
 def _check_limit(limit: int, entry: DatasetEntry, available: int) -> None:

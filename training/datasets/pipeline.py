@@ -3,8 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from training.datasets.augmentation import DRAWS, Augmentation, get_augmentation
-from training.datasets.image_data import Split
+from .augmentation import DRAWS, Augmentation, get_augmentation
+from .image_data import Split
 
 # Two batches in the making use two cores; more would take them from the training step.
 PARALLEL_BATCHES = 2

@@ -4,7 +4,6 @@
 warnings, leaves temporary files in the folder, and ends in a traceback of urllib3.
 """
 
-import logging
 import os
 import re
 import tempfile
@@ -82,12 +81,10 @@ def read_tfds(name: str, source: str) -> tuple[dict[str, tuple], tuple[str, ...]
     damaged = f"Data set {name!r} in {os.path.join(folder, name)} is damaged"
     remedy = "delete that folder and run again with a connection, or set TFDS_DATA_DIR to another"
     try:
-        # The warning about a folder without dataset_info.json would come before our sentence.
-        with _quiet_absl():
-            builder = tfds.builder(name, data_dir=folder)
+        builder = tfds.builder(name, data_dir=folder)
     except Exception as error:
         raise DatasetCorruptedError(f"{damaged} ({_first_line(error)}): {remedy}.") from error
-    if not builder.data_path.exists():
+    if not builder.data_path.exists():  # builder.is_prepared() would log a warning here.
         _download(builder, folder, source)
 
     # TFDS would keep a copy of a small data set for a second reading that never comes.
@@ -122,16 +119,18 @@ def _download(builder, folder: str, source: str) -> None:
 
     if not is_reachable(source):
         raise not_found(f"no answer from {urlsplit(source).hostname}")
-    with _remove_new_empty_folders(folder, builder.name):
-        # A private download folder: whatever an attempt leaves there is this attempt's own.
-        with tempfile.TemporaryDirectory(prefix="keras_iterconv_") as downloads:
-            try:
-                builder.download_and_prepare(download_dir=downloads)
-            except ModuleNotFoundError as error:
-                # TFDS 4.9.10 needs importlib_resources to download, but does not require it.
-                raise not_found(f"`pip install {error.name}` is needed for that") from error
-            except Exception as error:
-                raise not_found(_first_line(error)) from error
+    # A private download folder: whatever an attempt leaves there is this attempt's own.
+    with (
+        _remove_new_empty_folders(folder, builder.name),
+        tempfile.TemporaryDirectory(prefix="keras_iterconv_") as downloads,
+    ):
+        try:
+            builder.download_and_prepare(download_dir=downloads)
+        except ModuleNotFoundError as error:
+            # TFDS 4.9.10 needs importlib_resources to download, but does not require it.
+            raise not_found(f"`pip install {error.name}` is needed for that") from error
+        except Exception as error:
+            raise not_found(_first_line(error)) from error
 
 
 @contextmanager
@@ -146,17 +145,6 @@ def _remove_new_empty_folders(folder: str, name: str):
             with suppress(OSError):  # Not empty, so not this attempt's alone.
                 path.rmdir()
         raise
-
-
-@contextmanager
-def _quiet_absl():
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _first_line(error: Exception) -> str:

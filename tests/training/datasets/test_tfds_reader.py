@@ -1,4 +1,5 @@
 import http.server
+import logging
 import os
 import threading
 import time
@@ -16,6 +17,11 @@ def empty_folder(tmp_path, monkeypatch):
     folder = tmp_path / "empty"
     folder.mkdir()
     monkeypatch.setenv("TFDS_DATA_DIR", str(folder))
+
+    def unexpected(self, **kwargs):
+        pytest.fail("A test that says nothing of a download started one.")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", unexpected)
     return folder
 
 
@@ -44,7 +50,13 @@ def test_without_a_connection(empty_folder, monkeypatch, capfd):
     assert "WARNING" not in "".join(capfd.readouterr())
 
 
-def test_a_folder_left_by_another_attempt_is_kept_quietly(empty_folder, monkeypatch, caplog):
+def test_a_folder_left_by_another_attempt_is_kept_quietly(
+    empty_folder, monkeypatch, caplog, request
+):
+    # absl's logger does not hand its records on to the root logger, where caplog listens.
+    logger = logging.getLogger("absl")
+    logger.addHandler(caplog.handler)
+    request.addfinalizer(lambda: logger.removeHandler(caplog.handler))
     monkeypatch.setattr(tfds_reader, "is_reachable", lambda url: False)
     (empty_folder / "mnist").mkdir()
     with pytest.raises(DatasetNotFoundError):
@@ -75,10 +87,9 @@ def test_a_download_that_breaks_off_leaves_nothing(exists, empty_folder, monkeyp
     assert not os.path.exists(downloads[0])
 
 
-def test_a_download_that_breaks_off_keeps_what_others_made(empty_folder, monkeypatch):
+def test_a_download_that_breaks_off_keeps_a_folder_that_was_there(empty_folder, monkeypatch):
     monkeypatch.setattr(tfds_reader, "is_reachable", lambda url: True)
     (empty_folder / "mnist").mkdir()
-    (empty_folder / "mine.txt").write_text("kept")
 
     def break_off(self, **kwargs):
         raise OSError("disk full")
@@ -86,7 +97,24 @@ def test_a_download_that_breaks_off_keeps_what_others_made(empty_folder, monkeyp
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", break_off)
     with pytest.raises(DatasetNotFoundError, match="disk full"):
         load_dataset("mnist")
-    assert sorted(path.name for path in empty_folder.iterdir()) == ["mine.txt", "mnist"]
+    assert [path.name for path in empty_folder.iterdir()] == ["mnist"]
+
+
+def test_a_download_that_breaks_off_keeps_what_others_made(empty_folder, monkeypatch):
+    monkeypatch.setattr(tfds_reader, "is_reachable", lambda url: True)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(empty_folder / "new"))
+    (empty_folder / "mine.txt").write_text("kept")
+
+    def break_off(self, **kwargs):
+        # Meanwhile another process puts another data set into a folder that was not there.
+        (empty_folder / "new" / "cifar10").mkdir(parents=True)
+        raise OSError("disk full")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", break_off)
+    with pytest.raises(DatasetNotFoundError, match="disk full"):
+        load_dataset("mnist")
+    kept = [str(empty_folder / path) for path in ("mine.txt", "new", "new/cifar10")]
+    assert everything_under(empty_folder) == kept
 
 
 def test_a_package_that_tfds_lacks_is_named(empty_folder, monkeypatch):

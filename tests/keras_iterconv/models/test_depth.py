@@ -1,0 +1,112 @@
+"""How deep a net is, and how deep it went."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_iterconv as ki
+from keras_iterconv.unrolling import Status
+
+
+def make_net(**settings):
+    settings = {"filters": (4, 6), "blocks": 2, "threshold": 0.5, **settings}
+    return ki.create_model("nais_adaptive", (6, 6, 2), 3, **settings)
+
+
+def images(samples=6):
+    x = np.random.default_rng(0).normal(size=(samples, 6, 6, 2))
+    return (x * np.logspace(-1, 1, samples).reshape(-1, 1, 1, 1)).astype(np.float32)
+
+
+def test_outputs_of_every_block_in_order():
+    model, x = make_net(max_unroll=5), images()
+    out = ki.with_depth(model)(x)
+    np.testing.assert_allclose(out["logits"], model(x), atol=1e-6)
+    depths, statuses, state = [], [], x
+    for layer in model.layers[1:]:
+        if isinstance(layer, ki.NAISConv2D):
+            state, depth, status = layer(state, return_depth=True)
+            depths.append(depth)
+            statuses.append(status)
+        else:
+            state = layer(state)
+    np.testing.assert_array_equal(out["depth"], np.stack(depths, axis=1))
+    np.testing.assert_array_equal(out["status"], np.stack(statuses, axis=1))
+    assert out["depth"].shape == (6, 4)
+    assert set(np.ravel(out["status"])) == {Status.CONVERGED, Status.MAX_UNROLL}
+    assert len(set(np.ravel(out["depth"]))) > 2
+
+
+def test_weights_are_shared():
+    model, x = make_net(), images()
+    deep = ki.with_depth(model)
+    assert {id(w) for w in deep.weights} == {id(w) for w in model.weights}
+    before = deep(x)["logits"]
+    for weight in model.trainable_variables:
+        weight.assign(1.5 * weight)
+    assert np.abs(deep(x)["logits"] - before).max() > 0.01
+    np.testing.assert_allclose(deep(x)["logits"], model(x), atol=1e-6)
+
+
+def test_the_model_itself_stays_as_it_is():
+    model, x = make_net(), images()
+    model.compile("sgd", "mse")
+    expected, config = model(x).numpy(), model.to_json()
+    for _ in range(2):
+        deep = ki.with_depth(model)
+        assert not deep.compiled
+    np.testing.assert_array_equal(model(x), expected)
+    assert model.to_json() == config
+    assert type(model) is ki.IterativeModel
+
+
+def test_fixed_depth_and_residual_nets():
+    model = ki.create_model("nais10", (6, 6, 2), 3, filters=(4,), blocks=2)
+    out = ki.with_depth(model)(images())
+    np.testing.assert_array_equal(out["depth"], np.full((6, 2), 10))
+    np.testing.assert_array_equal(out["status"], np.full((6, 2), Status.MAX_UNROLL))
+    x = images()
+    x[2] = np.nan
+    out = ki.with_depth(ki.create_model("resnet54", (6, 6, 2), 3, filters=(4,), blocks=2))(x)
+    np.testing.assert_array_equal(out["depth"], np.ones((6, 2)))
+    np.testing.assert_array_equal(out["status"][:, 0], [1, 1, Status.NOT_FINITE, 1, 1, 1])
+
+
+def test_a_model_with_depth_can_be_saved(tmp_path):
+    deep, x = ki.with_depth(make_net()), images()
+    deep.save(tmp_path / "deep.keras")
+    loaded = keras.models.load_model(tmp_path / "deep.keras")
+    got, expected = loaded(x), deep(x)
+    for key in ("logits", "depth", "status"):
+        np.testing.assert_array_equal(got[key], expected[key])
+
+
+def test_a_users_own_functional_model():
+    inputs = keras.Input((4,))
+    state = ki.NAISDense(5, max_unroll=7)(inputs)
+    shortcut = keras.layers.Dense(5)(inputs)
+    state = ki.ResidualUpdate()(
+        [keras.layers.Add()([state, shortcut]), keras.layers.Dense(5)(state)]
+    )
+    # A list of one output, as Keras also takes it.
+    model = keras.Model(inputs, [keras.layers.Dense(2)(state)])
+    assert ki.processing_depth(model) == 8
+    assert [type(b) for b in ki.iterated_blocks(model)] == [ki.NAISDense, ki.ResidualUpdate]
+    x = np.ones((3, 4), np.float32)
+    out = ki.with_depth(model)(x)
+    np.testing.assert_allclose(out["logits"], model(x)[0], atol=1e-6)
+    np.testing.assert_array_equal(out["depth"], [[7, 1]] * 3)
+
+
+def test_models_without_depth():
+    inputs = keras.Input((4,))
+    block = ki.NAISDense(4)
+    state = block(inputs)
+    with pytest.raises(ValueError, match=r"`model` must hold at least one iterated block"):
+        ki.with_depth(keras.Model(inputs, keras.layers.Dense(2)(inputs)))
+    two = keras.Model(inputs, [state, keras.layers.Dense(2)(state)])
+    with pytest.raises(ValueError, match=r"`model` must have one output.*2 outputs"):
+        ki.with_depth(two)
+    for wrong in (block, None, "nais10"):
+        with pytest.raises(ValueError, match=r"`model` must be a functional.*Received: model="):
+            ki.with_depth(wrong)

@@ -1,0 +1,185 @@
+"""Architectures by name: what they are in full size, and what goes wrong."""
+
+import numpy as np
+import pytest
+
+import keras_iterconv as ki
+from keras_iterconv.models.registry import list_settings
+
+NAMES = ki.list_models()
+
+
+def convolution(filters, channels, taps=9):
+    return filters * channels * taps
+
+
+def staged_weights(block, image_channels=3, filters=(16, 32, 64), blocks=18, classes=10):
+    """Count the weights of a staged net, given those of a block of c channels."""
+    total, channels = 0, image_channels
+    for c in filters:
+        # A transition without a bias, and a normalisation: two trained and two moving numbers.
+        total += convolution(c, channels) + 4 * c + blocks * block(c)
+        channels = c
+    return total + 4 * channels + channels * classes + classes
+
+
+def dense_weights(name, pixels=28 * 28, units=128, updates=30, classes=10):
+    """Count the weights of one of N's ResNets for MNIST."""
+    parts = name.split("_")[1:]
+    copies = 1 if "sh" in parts else updates
+    total = copies * (units * units + units) + units * classes + classes
+    total += copies * pixels * units if "na" in parts else pixels * units + units
+    return total + (updates * 4 * units if "bn" in parts else 0)
+
+
+# C, D, E and delta; the ResNet's block has one kernel and its bias.
+NAIS_BLOCK = staged_weights(lambda c: 2 * convolution(c, c) + 2 * c)
+FULL_SIZE = {
+    "nais1": ((32, 32, 3), NAIS_BLOCK, 54),
+    "nais10": ((32, 32, 3), NAIS_BLOCK, 540),
+    "nais_adaptive": ((32, 32, 3), NAIS_BLOCK, 540),
+    "resnet54": ((32, 32, 3), staged_weights(lambda c: convolution(c, c) + c), 54),
+    "nais_mnist": ((28, 28, 1), 128 * 128 + 784 * 128 + 128 + 1290, 30),
+    "resnet_sh_stable": ((28, 28, 1), 128 * 128 + 128 + 784 * 128 + 128 + 1290, 30),
+    **{
+        name: ((28, 28, 1), dense_weights(name), 30)
+        for name in (
+            "resnet", "resnet_sh", "resnet_na", "resnet_bn",
+            "resnet_sh_na", "resnet_sh_bn", "resnet_na_bn", "resnet_sh_na_bn",
+        )
+    },
+}  # fmt: skip
+
+
+def test_names():
+    assert sorted(FULL_SIZE) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_full_size(name):
+    input_shape, weights, depth = FULL_SIZE[name]
+    model = ki.create_model(name, input_shape, 10)
+    assert type(model) is ki.IterativeModel
+    assert model.name == name
+    assert model.input_shape == (None, *input_shape)
+    assert model.output_shape == (None, 10)
+    assert model.count_params() == weights
+    assert ki.processing_depth(model) == depth
+
+
+def test_blocks_of_the_convolutional_nets():
+    settings = {
+        name: {
+            (b.max_unroll, b.threshold, b.step_size, b.activation, b.initial_state, b.tied)
+            for b in ki.iterated_blocks(ki.create_model(name, (8, 8, 3), 10, blocks=2))
+        }
+        for name in ("nais1", "nais10", "nais_adaptive")
+    }
+    assert settings == {
+        "nais1": {(1, None, 1.0, "relu", "input", True)},
+        "nais10": {(10, None, 1.0, "relu", "input", True)},
+        "nais_adaptive": {(10, 1e-4, 1.0, "relu", "input", True)},
+    }
+
+
+def test_overrides_reach_the_blocks():
+    model = ki.create_model(
+        "nais10", (8, 8, 3), 4, filters=(4, 6, 8, 10), blocks=2, max_unroll=3, threshold=0.1,
+        step_size=0.5, activation="tanh", margin=0.02, center="fixed", tied=False, kernel_size=5,
+    )  # fmt: skip
+    blocks = ki.iterated_blocks(model)
+    assert [b.filters for b in blocks] == [4, 4, 6, 6, 8, 8, 10, 10]
+    for b in blocks:
+        assert (b.max_unroll, b.threshold, b.step_size, b.activation) == (3, 0.1, 0.5, "tanh")
+        assert (b.margin, b.center, b.tied, b.kernel_size) == (0.02, "fixed", False, 5)
+    (block,) = ki.iterated_blocks(ki.create_model("nais_mnist", (8, 8, 1), 4, units=6, rank=2))
+    assert (block.units, block.rank) == (6, 2)
+    model = ki.create_model("resnet_sh_na", (8, 8, 1), 4, units=6, max_unroll=4, step_size=0.5)
+    assert ki.processing_depth(model) == 4
+    assert {b.step_size for b in ki.iterated_blocks(model)} == {0.5}
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("nais_10", "nais10"), ("resnet_54", "resnet54"), ("NAIS_MNIST", "nais_mnist"),
+     ("resnet_sh_stabel", "resnet_sh_stable")],
+)  # fmt: skip
+def test_unknown_model_gets_the_nearest_name(name, nearest):
+    with pytest.raises(ValueError, match=f"`name` must be one of .*Did you mean '{nearest}'"):
+        ki.create_model(name, (8, 8, 1), 10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((["nais10"], (8, 8, 3), 10), r"`name` must .*Received: name=\['nais10'\]"),
+        ((None, (8, 8, 3), 10), "`name` must .*Received: name=None"),
+        (("nais10", (8, 8), 10), r"`input_shape` must .*Received: input_shape=\(8, 8\)"),
+        (("nais10", (1, 8, 8, 3), 10), "`input_shape` must .*Received: input_shape="),
+        (("nais10", 8, 10), "`input_shape` must .*Received: input_shape=.*8"),
+        (("nais10", (None, 8, 3), 10), "`input_shape` must .*Received: input_shape=None"),
+        (("nais10", (8, 8, 0), 10), "`input_shape` must .*Received: input_shape=0"),
+        (("nais10", (8, 8, 3), 1), "`num_classes` must .*Received: num_classes=1"),
+        (("nais10", (8, 8, 3), 10.0), "`num_classes` must .*Received: num_classes=10.0"),
+        (("nais10", (8, 8, 3), True), "`num_classes` must .*Received: num_classes=True"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ki.create_model(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("nais10", {"blocks": 0}, "`blocks` must .*Received: blocks=0"),
+        ("nais10", {"filters": ()}, r"`filters` must .*Received: filters=\(\)"),
+        ("nais10", {"filters": 16}, "`filters` must .*Received: filters=16"),
+        ("nais10", {"filters": (4, 0)}, "`filters` must .*Received: filters=0"),
+        ("nais10", {"max_unroll": 0}, "`max_unroll` must .*Received: max_unroll=0"),
+        ("nais10", {"threshold": 0}, "`threshold` must .*Received: threshold=0"),
+        ("nais10", {"step_size": 1.5}, "`step_size` must .*Received: step_size=1.5"),
+        ("nais10", {"kernel_size": 4}, "`kernel_size` must be odd.*Received: kernel_size=4"),
+        ("nais10", {"margin": 0.5}, "`margin` must .*Received: margin=0.5"),
+        ("nais10", {"units": 8}, "nais10.*units.*Received: units=8"),
+        ("nais_mnist", {"shift": 0.5}, "`shift` must .*Received: shift=0.5"),
+        ("nais_mnist", {"blocks": 2}, "nais_mnist.*blocks.*Received: blocks=2"),
+        ("nais_mnist", {"treshold": 0.1}, "treshold"),
+        ("resnet54", {"blocks": 0}, "`blocks` must .*Received: blocks=0"),
+        ("resnet54", {"threshold": 0.1}, "resnet54.*threshold.*Received: threshold=0.1"),
+        ("resnet_sh", {"max_unroll": 0}, "`max_unroll` must .*Received: max_unroll=0"),
+        ("resnet_sh", {"units": 0}, "`units` must .*Received: units=0"),
+        ("resnet_sh", {"step_size": 0}, "`step_size` must .*Received: step_size=0"),
+        ("resnet_sh", {"shared": False}, "resnet_sh.*shared.*Received: shared=False"),
+        ("resnet_sh_stable", {"embedding": False}, "embedding.*Received: embedding=False"),
+    ],
+)  # fmt: skip
+def test_bad_overrides(name, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        ki.create_model(name, (8, 8, 1), 10, **overrides)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((2, 8, 8), r"shape \(None, 8, 8, 3\), .* shape \(2, 8, 8\)"),
+        ((2, 8, 8, 1), r"expected axis -1 .* value 3, but received .* shape \(2, 8, 8, 1\)"),
+        ((2, 8, 8, 4), r"shape=\(None, 8, 8, 3\), found shape=\(2, 8, 8, 4\)"),
+        ((2, 8, 6, 3), r"shape=\(None, 8, 8, 3\), found shape=\(2, 8, 6, 3\)"),
+        ((2, 1, 8, 8, 3), r"shape=\(None, 8, 8, 3\), found shape=\(2, 1, 8, 8, 3\)"),
+    ],
+)
+def test_wrong_images(shape, message):
+    # The errors are Keras's own, and so is their wording.
+    model = ki.create_model("nais10", (8, 8, 3), 10, blocks=1, filters=(4,))
+    for called in (model, ki.with_depth(model)):
+        with pytest.raises(ValueError, match=message):
+            called(np.zeros(shape, np.float32))
+    with pytest.raises(ValueError, match=r"incompatible|expected axis"):
+        model.predict(np.zeros(shape, np.float32), verbose=0)
+
+
+def test_settings_are_listed_for_the_command_line():
+    assert "threshold" in list_settings("nais10")
+    assert list_settings("resnet_sh_na_bn") == ["activation", "max_unroll", "step_size", "units"]
+    assert not {"embedding", "initial_state", "name"} & set(list_settings("resnet_sh_stable"))

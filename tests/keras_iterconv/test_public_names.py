@@ -1,0 +1,34 @@
+"""The names that code outside is written against."""
+
+import inspect
+import re
+
+import pytest
+
+import keras_iterconv as ki
+
+# From the design; names that are still to come are not in it.
+SIGNATURES = {
+    ki.NAISDense: "units, max_unroll=30, threshold=None, step_size=0.1, activation='relu', "
+    "shift=0.01, rank=None, bound=None, initial_state='zeros', gradient='unroll', tied=True",
+    ki.NAISConv2D: "filters, kernel_size=3, max_unroll=10, threshold=None, step_size=1.0, "
+    "activation='relu', margin=0.01, center_margin=0.05, center='trainable', "
+    "initial_state='input', gradient='unroll', tied=True",
+    ki.create_model: "name, input_shape, num_classes, **overrides",
+    ki.list_models: "",
+    ki.with_depth: "model",
+    ki.projections.project_dense: "R, shift",
+    ki.projections.project_conv: "kernel, delta, margin, center_margin",
+}
+
+
+@pytest.mark.parametrize("function", SIGNATURES, ids=lambda f: f.__name__)
+def test_signature_begins_as_designed(function):
+    parameters = inspect.signature(function).parameters.values()
+    text = ", ".join(re.sub(r": [^=]+?( = |$)", lambda m: m[1].strip(), str(p)) for p in parameters)
+    assert text.startswith(SIGNATURES[function])
+
+
+def test_all_names_exist_and_are_sorted():
+    assert ki.__all__ == sorted(ki.__all__)
+    assert all(hasattr(ki, name) for name in ki.__all__)
