@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 
 import keras
 from rich.console import Console
@@ -15,11 +16,12 @@ from rich.progress import (
 )
 
 from .errors import TrainingDivergedError
+from .evaluation import Evaluation
 from .run_folder import RunFolder
 
 
 class Record(keras.callbacks.Callback):
-    """Keeps the history, and the last and the best state of the model, in the run's folder.
+    """Validates, and keeps the history and the last and the best state in the run's folder.
 
     The history is written before the checkpoint: a run that is killed between the two does the
     epoch again and drops the row.
@@ -28,13 +30,21 @@ class Record(keras.callbacks.Callback):
         folder: The run's folder.
         rows: The epochs that are done, from `RunFolder.read_history`.
         batch_size: Images a step.
+        validate: Evaluates the model on the validation part.
     """
 
-    def __init__(self, folder: RunFolder, rows: list[dict[str, float]], batch_size: int):
+    def __init__(
+        self,
+        folder: RunFolder,
+        rows: list[dict[str, float]],
+        batch_size: int,
+        validate: Callable[[], Evaluation],
+    ):
         super().__init__()
         self.folder = folder
         self.rows = rows
         self.batch_size = batch_size
+        self.validate = validate
         self._last = self._first_end = self._begin = 0.0
         self._steps = 0
 
@@ -63,9 +73,15 @@ class Record(keras.callbacks.Callback):
         # compilation.
         begin, steps = (self._first_end, self._steps - 1) if self._steps > 1 else (self._begin, 1)
         rate = self.batch_size * steps / (self._last - begin)
+        validation = self.validate()
+        # Written into Keras's own dict, so that the callbacks behind this one log them too.
+        logs.update(val_loss=validation.loss, val_accuracy=validation.accuracy)
         row = {
             "epoch": epoch + 1,
-            **{key: float(value) for key, value in logs.items() if key != "learning_rate"},
+            "loss": float(logs["loss"]),
+            "accuracy": float(logs["accuracy"]),
+            "val_loss": validation.loss,
+            "val_accuracy": validation.accuracy,
             "learning_rate": float(self.model.optimizer.learning_rate),
             "seconds": time.perf_counter() - self._begin,
             "images_per_second": rate,

@@ -14,6 +14,7 @@ class Evaluation(NamedTuple):
     """What a model did on a part of a data set.
 
     Attributes:
+        loss: The mean cross-entropy.
         accuracy: The share of pictures whose largest logit is their class.
         depth: The updates that each picture took in all blocks together, int `[N]`.
         share_at_limit: The share of pictures and blocks that did not settle within `max_unroll`
@@ -21,6 +22,7 @@ class Evaluation(NamedTuple):
         share_not_finite: The share of pictures and blocks whose state was not finite.
     """
 
+    loss: float
     accuracy: float
     depth: np.ndarray
     share_at_limit: float
@@ -30,10 +32,22 @@ class Evaluation(NamedTuple):
 def evaluate(
     depth_model: keras.Model, data: ImageData, split: Split, batch_size: int
 ) -> Evaluation:
-    """Run a model of `keras_iterconv.with_depth` over a part of a data set."""
+    """Run a model of `keras_iterconv.with_depth` over a part of a data set.
+
+    Args:
+        depth_model: The model, made outside of any strategy's scope: Keras divides a batch among
+            replicas, and stumbles where it cannot do so evenly.
+        data: The data set, for its mean and standard deviation.
+        split: The part.
+        batch_size: Images a batch; the last one may be smaller.
+    """
     batches = evaluation_batches(split, mean=data.mean, std=data.std, batch_size=batch_size)
     outputs = depth_model.predict(batches, verbose=0)
+    losses = keras.losses.sparse_categorical_crossentropy(
+        split.labels, outputs["logits"], from_logits=True
+    )
     return Evaluation(
+        loss=float(np.mean(losses)),
         accuracy=float(np.mean(np.argmax(outputs["logits"], axis=1) == split.labels)),
         depth=outputs["depth"].sum(axis=1),
         share_at_limit=float(np.mean(outputs["status"] == Status.MAX_UNROLL)),

@@ -17,7 +17,7 @@ import keras_iterconv as ki
 from .callbacks import EpochLines, Record
 from .datasets import (
     ImageData,
-    evaluation_batches,
+    Split,
     get_augmentation,
     load_dataset,
     steps_per_epoch,
@@ -25,7 +25,7 @@ from .datasets import (
 )
 from .distribution import make_strategy
 from .errors import UserError, as_user_error
-from .evaluation import evaluate
+from .evaluation import Evaluation, evaluate
 from .optimization import make_optimizer
 from .report import plot_curves, print_header, print_result
 from .run_folder import RunFolder
@@ -120,7 +120,7 @@ class _Session:
                 metrics=["accuracy"],
             )
             self.model.optimizer.build(self.model.trainable_variables)
-            self.depth_model = ki.with_depth(self.model)
+        self.depth_model = ki.with_depth(self.model)
 
     def describe(self) -> dict[str, Any]:
         """Return what `config.json` holds: the settings, the data's scale and the versions."""
@@ -170,23 +170,25 @@ class _Session:
         """Train the epochs that `rows` does not have, then evaluate and write the result."""
         settings, data = self.settings, self.data
         print_header(self.console, settings, data, self.model, self.strategy, folder)
-        record = Record(folder, rows, settings.batch_size)
+        record = Record(
+            folder, rows, settings.batch_size, validate=lambda: self._evaluate(data.validation)
+        )
         lines = EpochLines(self.console, settings.epochs, self.steps, record)
-        scaling = {"mean": data.mean, "std": data.std, "batch_size": settings.batch_size}
         try:
             if len(rows) < settings.epochs:
                 self.model.fit(
                     training_batches(
                         data.train,
+                        mean=data.mean,
+                        std=data.std,
+                        batch_size=settings.batch_size,
                         seed=settings.seed,
                         augment=settings.augment,
                         initial_epoch=len(rows),
-                        **scaling,
                     ),
                     epochs=settings.epochs,
                     initial_epoch=len(rows),
                     steps_per_epoch=self.steps,
-                    validation_data=evaluation_batches(data.validation, **scaling),
                     shuffle=False,
                     callbacks=[
                         record,
@@ -208,11 +210,13 @@ class _Session:
         finally:
             lines.stop()
 
+    def _evaluate(self, split: Split) -> Evaluation:
+        return evaluate(self.depth_model, self.data, split, self.settings.batch_size)
+
     def _finish(self, folder: RunFolder, rows: list[dict[str, float]]) -> dict[str, Any]:
         settings, data = self.settings, self.data
         parts = {
-            part: evaluate(self.depth_model, data, getattr(data, part), settings.batch_size)
-            for part in ("train", "validation", "test")
+            part: self._evaluate(getattr(data, part)) for part in ("train", "validation", "test")
         }
         test = parts["test"]
         accuracy = {part: evaluation.accuracy for part, evaluation in parts.items()}
