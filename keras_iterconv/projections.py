@@ -84,6 +84,8 @@ def project_conv(kernel, delta, margin: float, center_margin: float):
         The projected `(kernel, delta)`, the centre written into the kernel.
     """
     kernel = tf.convert_to_tensor(kernel)
+    # Where a block is built inside another layer's `call`, Keras hands out delta in the compute
+    # dtype.
     delta = project_delta(tf.cast(delta, kernel.dtype), center_margin)
     mask = center_mask(tuple(kernel.shape[-4:-2]), kernel.shape[-1])
     others = tf.where(mask, tf.zeros([], kernel.dtype), kernel)
@@ -148,8 +150,6 @@ class ConvProjection(keras.constraints.Constraint):
         if self.delta is None:
             delta = tf.zeros([*value.shape[:-4], value.shape[-1]], value.dtype)
         else:
-            # Inside another layer's `call`, where a block may be built, Keras reads variables in
-            # the compute dtype.
-            delta = tf.cast(tf.convert_to_tensor(self.delta), value.dtype)
+            delta = tf.convert_to_tensor(self.delta)
         kernel, _ = project_conv(value, delta, self.margin, self.center_margin)
         return kernel

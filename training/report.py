@@ -64,8 +64,9 @@ def print_result(console: Console, result: dict[str, Any], folder: RunFolder) ->
     table.add_row(
         "updates a test image, mean", f"{result['mean_depth']:.1f} of {result['processing_depth']}"
     )
-    table.add_row("fewest and most", f"{result['min_depth']} and {result['max_depth']}")
-    table.add_row("image-blocks at the limit", f"{result['share_at_limit']:.2%}")
+    if result["adaptive"]:
+        table.add_row("fewest and most", f"{result['min_depth']} and {result['max_depth']}")
+        table.add_row("image-blocks at the limit", f"{result['share_at_limit']:.2%}")
     if result["share_not_finite"]:
         table.add_row("image-blocks not finite", f"{result['share_not_finite']:.2%}")
     table.add_row("training speed", f"{result['images_per_second']:.0f} images/s")

@@ -232,6 +232,7 @@ class _Session:
             "generalization_gap": accuracy["train"] - accuracy["test"],
             "best_epoch": best["epoch"],
             "best_validation_accuracy": best["val_accuracy"],
+            "adaptive": any(block.threshold for block in ki.iterated_blocks(self.model)),
             "processing_depth": ki.processing_depth(self.model),
             "mean_depth": float(test.depth.mean()),
             "min_depth": int(test.depth.min()),

@@ -8,7 +8,8 @@ import tensorflow as tf
 from keras_iterconv import projections
 from keras_iterconv.projections import project_conv, project_delta, project_dense
 
-SCALES = [0.01, 1.0, 100.0, 1e10, 1e30]
+# The sum of some tens of taps of the last overflows in float32.
+SCALES = [0.01, 1.0, 100.0, 1e10, 1e30, 5e37]
 
 
 def algorithm_1(R, shift, bound=None):

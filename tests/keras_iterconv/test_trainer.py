@@ -16,13 +16,13 @@ def make_data(samples=40):
 
 
 def make_model(model_class=ki.IterativeModel, batch_norm=False):
-    """Return a net with a block of each kind."""
+    """Return a net with a block of each kind, and a loop of each kind."""
     inputs = keras.Input((6, 6, 2))
     state = keras.layers.Conv2D(4, 3, strides=2, name="transition")(inputs)
     if batch_norm:
         state = keras.layers.BatchNormalization()(state)
     state = ki.NAISConv2D(4, max_unroll=3)(state)
-    state = ki.NAISDense(5, max_unroll=3)(keras.layers.Flatten()(state))
+    state = ki.NAISDense(5, max_unroll=3, threshold=0.1)(keras.layers.Flatten()(state))
     return model_class(inputs, keras.layers.Dense(3)(state))
 
 

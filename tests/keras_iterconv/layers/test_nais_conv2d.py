@@ -155,3 +155,11 @@ def test_image_size_may_change_between_calls(make_block, make_inputs, set_weight
     model = keras.Sequential([keras.Input((None, None, 6)), layer])
     np.testing.assert_allclose(model(u), layer(u), atol=1e-6)
     assert model(u[:, :3, :3]).shape == (3, 3, 3, 6)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_rounded_kernel_is_still_stable(policy, make_block, make_inputs, set_weights, conv_matrix):
+    layer = make_block("conv", dtype=policy)
+    set_weights(layer, make_inputs("conv"), "thrown")
+    kernel = keras.ops.convert_to_numpy(layer.state_kernel()).astype(np.float64)
+    assert infinity_norm(np.eye(5 * 4 * 6) + conv_matrix(kernel, 5, 4)) < 1
