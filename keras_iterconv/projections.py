@@ -11,6 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_iterconv.checks import check_margins, check_shift
+
 
 def center_mask(kernel_size: tuple[int, int], filters: int) -> np.ndarray:
     """Mark the taps from each channel's own centre to itself, bool `[kh, kw, filters, filters]`."""
@@ -48,7 +50,11 @@ def project_dense(R, shift: float, bound: float | None = None):
 
     Returns:
         R where the norm was small enough, and sqrt(bound / ||R'R||_F) R elsewhere.
+
+    Raises:
+        ValueError: `shift` or `bound` is out of its range.
     """
+    shift, bound = check_shift(shift, bound)
     R = tf.convert_to_tensor(R)
     # Not `cast`, which takes a Python number through float32.
     bound = tf.constant(1 - 2 * shift if bound is None else bound, R.dtype)
@@ -68,7 +74,10 @@ def project_delta(delta, center_margin: float):
 
 
 def project_conv(kernel, delta, margin: float, center_margin: float):
-    """Bound the infinity norm of a convolutional update's Jacobian by 1 - margin (Algorithm 2).
+    """Bound the infinity norm of a convolutional update's Jacobian (Algorithm 2).
+
+    For slopes of one and a step of one the bound is 1 - margin; for smaller slopes it lies nearer
+    to one, and an inactive ReLU leaves one itself.
 
     The centre tap from each channel to itself becomes -1 - delta. All other taps into an output
     channel, those between channels at the centre included, are scaled together where the sum of
@@ -82,8 +91,18 @@ def project_conv(kernel, delta, margin: float, center_margin: float):
 
     Returns:
         The projected `(kernel, delta)`, the centre written into the kernel.
+
+    Raises:
+        ValueError: A margin is out of its range or order, or the kernel has no centre.
     """
+    margin, center_margin = check_margins(margin, center_margin)
     kernel = tf.convert_to_tensor(kernel)
+    height, width, channels, filters = kernel.shape[-4:]
+    if height % 2 == 0 or width % 2 == 0 or channels != filters:
+        raise ValueError(
+            "`kernel` must have odd sides, so that it has a centre, and as many input as output "
+            f"channels. Received: kernel of shape {tuple(kernel.shape)}"
+        )
     # Where a block is built inside another layer's `call`, Keras hands out delta in the compute
     # dtype.
     delta = project_delta(tf.cast(delta, kernel.dtype), center_margin)

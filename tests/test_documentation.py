@@ -25,6 +25,11 @@ def test_the_code_of_a_page_runs(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_gap_is_left_open(page):
+    assert not re.search(r"@[A-Z_]+@|TODO|TBD", page.read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         if not target.startswith("http"):

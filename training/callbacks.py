@@ -15,6 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from .checkpoint import save_checkpoint
 from .errors import TrainingDivergedError
 from .evaluation import Evaluation
 from .run_folder import RunFolder
@@ -47,11 +48,6 @@ class Record(keras.callbacks.Callback):
         self.validate = validate
         self._last = self._first_end = self._begin = 0.0
         self._steps = 0
-
-    def on_train_begin(self, logs=None):
-        if not self.rows:
-            # A run that is stopped in its first epoch can go on too.
-            self._save(self.folder.last)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._begin = time.perf_counter()
@@ -90,12 +86,8 @@ class Record(keras.callbacks.Callback):
         self.rows.append(row)
         self.folder.write_history(self.rows)
         if row["val_accuracy"] > best:
-            self._save(self.folder.best)
-        self._save(self.folder.last)
-
-    def _save(self, file):
-        with self.folder.replacing(file) as partial:
-            self.model.save(partial)
+            save_checkpoint(self.model, self.folder, self.folder.best, epoch + 1)
+        save_checkpoint(self.model, self.folder, self.folder.last, epoch + 1)
 
 
 class EpochLines(keras.callbacks.Callback):

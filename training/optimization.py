@@ -28,14 +28,15 @@ def make_schedule(settings: Settings, steps_per_epoch: int):
     Raises:
         MissingExtraError: `cyclical` without the extra `addons`.
     """
-    rate, epochs = settings.learning_rate, settings.epochs
-    steps = epochs * steps_per_epoch
+    rate = settings.learning_rate
+    steps = settings.epochs * steps_per_epoch
     if settings.schedule == "constant":
         return rate
     if settings.schedule == "cosine":
         return keras.optimizers.schedules.CosineDecay(rate, steps)
     if settings.schedule == "step":
-        boundaries = [round(epochs * ninths / 9) * steps_per_epoch for ninths in (3, 5, 7)]
+        # Keras keeps a rate up to and with the step of its boundary.
+        boundaries = [round(steps * ninths / 9) - 1 for ninths in (3, 5, 7)]
         return keras.optimizers.schedules.PiecewiseConstantDecay(
             boundaries, [rate / 10**drop for drop in range(4)]
         )

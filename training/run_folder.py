@@ -1,6 +1,7 @@
 """The folder of a run: what lies in it, and how it is written so that nothing is lost."""
 
 import csv
+import itertools
 import json
 import os
 from pathlib import Path
@@ -51,25 +52,32 @@ class RunFolder:
         Raises:
             UserError: The folder holds something already, or cannot be made.
         """
-        if path is None:
-            number = 1
-            while (Path("runs") / f"{name}-{number}").exists():
-                number += 1
-            path = Path("runs") / f"{name}-{number}"
-        folder = cls(path)
         try:
-            folder.path.mkdir(parents=True, exist_ok=True)
-            taken = any(folder.path.iterdir())
+            if path is None:
+                return cls(_make_numbered(Path("runs"), name))
+            cls.refuse_taken(path)
+            Path(path).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"--output {path} cannot be used: {error.strerror}") from error
+            raise UserError(
+                f"--output {path or 'runs'} cannot be used: {error.strerror}"
+            ) from error
+        return cls(path)
+
+    @classmethod
+    def refuse_taken(cls, path: str | os.PathLike) -> None:
+        """Raise `UserError` where a new run cannot have this folder."""
+        folder = cls(path)
+        if not os.fspath(path):
+            raise UserError("--output must name a folder")
         if folder.config.exists():
             raise UserError(
                 f"--output {path} already holds a run; go on with it by --resume {path}, or name "
                 "another folder"
             )
-        if taken:
+        if folder.path.exists() and not folder.path.is_dir():
+            raise UserError(f"--output {path} cannot be used: it is no folder")
+        if folder.path.is_dir() and any(folder.path.iterdir()):
             raise UserError(f"--output {path} is not empty; name a new or an empty folder")
-        return folder
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> "RunFolder":
@@ -119,18 +127,42 @@ class RunFolder:
         """Return the rows of the first `epochs` epochs.
 
         A later row belongs to an epoch that a kill cut off before its checkpoint was written.
+
+        Raises:
+            UserError: A row is missing or damaged.
         """
-        if not self.history.exists():
+        if epochs == 0:
             return []
-        with self.history.open(newline="") as stream:
-            rows = [
-                {key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)
-            ]
-        return [{**row, "epoch": int(row["epoch"])} for row in rows if row["epoch"] <= epochs]
+        try:
+            with self.history.open(newline="") as stream:
+                rows = [
+                    {**{key: float(row[key]) for key in HISTORY_FIELDS}, "epoch": int(row["epoch"])}
+                    for row in csv.DictReader(stream)
+                ][:epochs]
+            complete = [row["epoch"] for row in rows] == list(range(1, epochs + 1))
+        except (OSError, KeyError, TypeError, ValueError):
+            complete = False
+        if not complete:
+            raise UserError(
+                f"{self.history} does not hold the {epochs} epochs that {self.last.name} has seen; "
+                "put the whole file back to go on"
+            )
+        return rows
 
     def replacing(self, file: Path) -> "_Replacing":
         """Return a context that gives a path to write to and moves it to `file` at the end."""
         return _Replacing(file)
+
+
+def _make_numbered(folder: Path, name: str) -> Path:
+    """Make and return the first of `NAME-1`, `NAME-2` and on that is free."""
+    for number in itertools.count(1):
+        path = folder / f"{name}-{number}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return path
 
 
 class _Replacing:

@@ -15,6 +15,7 @@ from rich.console import Console
 import keras_iterconv as ki
 
 from .callbacks import EpochLines, Record
+from .checkpoint import load_checkpoint, save_checkpoint
 from .datasets import (
     ImageData,
     Split,
@@ -46,8 +47,12 @@ def start(settings: Settings, output: str | None, console: Console) -> dict[str,
     Raises:
         UserError: The settings ask for something that cannot be, or the folder is taken.
     """
+    if output is not None:
+        RunFolder.refuse_taken(output)
     session = _Session(settings, console)
     folder = RunFolder.create(output, f"{settings.model}-{settings.dataset}")
+    # The checkpoint first: a folder with a config is a run that can go on.
+    save_checkpoint(session.model, folder, folder.last, epochs=0)
     folder.write_json(folder.config, session.describe())
     return session.run(folder, rows=[])
 
@@ -70,12 +75,20 @@ def resume(path: str, console: Console) -> dict[str, Any]:
         UserError: The folder holds no run that could go on, or a damaged checkpoint.
     """
     folder = RunFolder.open(path)
+    config = folder.read_config()
     try:
-        settings = Settings(**folder.read_config()["settings"])
+        settings = Settings(**config["settings"])
+        data = config["data"]
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder.config} is not this version's ({error!r})") from error
     session = _Session(settings, console)
-    epochs = session.restore(folder)
+    if session.describe()["data"] != data:
+        raise UserError(
+            f"the data set {settings.dataset!r} is not the one that {path} was started on; put its "
+            "files back (TFDS_DATA_DIR), or start a new run"
+        )
+    with session.strategy.scope():
+        epochs = load_checkpoint(session.model, folder)
     return session.run(folder, folder.read_history(epochs))
 
 
@@ -114,8 +127,12 @@ class _Session:
                 self.data.num_classes,
                 **settings.overrides(),
             )
+            optimizer = make_optimizer(settings, self.steps, self.model.trainable_variables)
+            if self.model.dtype_policy.name == "mixed_float16":
+                # Keras would do this by itself, but forget it in the files it writes.
+                optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
             self.model.compile(
-                make_optimizer(settings, self.steps, self.model.trainable_variables),
+                optimizer,
                 keras.losses.SparseCategoricalCrossentropy(from_logits=True),
                 metrics=["accuracy"],
             )
@@ -146,25 +163,6 @@ class _Session:
             },
             "command": sys.argv,
         }
-
-    def restore(self, folder: RunFolder) -> int:
-        """Load the last checkpoint and return the number of epochs that it has seen."""
-        try:
-            with self.strategy.scope():
-                self.model.load_weights(folder.last)
-        except Exception as error:  # zip, HDF5 and Keras each have their own for a damaged file
-            raise UserError(
-                f"{folder.last} is damaged and cannot be loaded ({type(error).__name__}); the "
-                f"other files of {folder.path} are as they were: {folder.best.name}, if there, "
-                "holds the best epoch"
-            ) from error
-        epochs, rest = divmod(int(self.model.optimizer.iterations), self.steps)
-        if rest:
-            raise UserError(
-                f"{folder.last} stopped within an epoch: the data set is not the one it was "
-                "trained on, or has another size"
-            )
-        return epochs
 
     def run(self, folder: RunFolder, rows: list[dict[str, float]]) -> dict[str, Any]:
         """Train the epochs that `rows` does not have, then evaluate and write the result."""
@@ -232,7 +230,9 @@ class _Session:
             "generalization_gap": accuracy["train"] - accuracy["test"],
             "best_epoch": best["epoch"],
             "best_validation_accuracy": best["val_accuracy"],
-            "adaptive": any(block.threshold for block in ki.iterated_blocks(self.model)),
+            "adaptive": any(
+                block.threshold is not None for block in ki.iterated_blocks(self.model)
+            ),
             "processing_depth": ki.processing_depth(self.model),
             "mean_depth": float(test.depth.mean()),
             "min_depth": int(test.depth.min()),

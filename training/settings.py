@@ -4,11 +4,13 @@ import dataclasses
 import math
 from typing import Any
 
+from keras_iterconv.naming import unknown_name
+
+from .datasets import AUGMENTATIONS
 from .errors import UserError
 
 SCHEDULES = ("cosine", "step", "constant", "cyclical")
 STRATEGIES = ("none", "mirrored")
-AUGMENTATIONS = ("none", "standard", "addons")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +53,10 @@ class Settings:
 
     def __post_init__(self):
         for name, low in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
-            if getattr(self, name) < low:
-                raise UserError(f"--{_flag(name)} must be at least {low}: {getattr(self, name)}")
+            if not low <= getattr(self, name) < 2**32:
+                raise UserError(
+                    f"--{_flag(name)} must be from {low} to {2**32 - 1}: {getattr(self, name)}"
+                )
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise UserError(f"--learning-rate must be a positive number: {self.learning_rate}")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
@@ -126,8 +130,6 @@ def make_settings(preset: str | None = None, **given) -> Settings:
     Raises:
         UserError: The preset is unknown, no model is named, or a value is out of its range.
     """
-    from keras_iterconv.naming import unknown_name
-
     if preset is not None and preset not in PRESETS:
         raise UserError(unknown_name("preset", preset, PRESETS))
     chosen = dict(PRESETS.get(preset, {}))

@@ -1,35 +1,15 @@
 """What every block has that repeats an update on a state."""
 
-import numbers
-
 import keras
 import tensorflow as tf
 
-from keras_iterconv.naming import unknown_name
+from keras_iterconv.checks import check_between, check_choice, check_positive_int
 from keras_iterconv.unrolling import Unrolled, unroll_adaptive, unroll_fixed
 from keras_iterconv.unrolling.result import per_sample, samples_finite
 
 ACTIVATIONS = {"relu": tf.nn.relu, "tanh": tf.nn.tanh}
 GRADIENTS = ("unroll",)
 INITIAL_STATES = ("zeros", "input")
-
-
-def check_positive_int(name: str, value) -> int:
-    """Return `value` where it is an integer of at least 1, and raise `ValueError` elsewhere."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < 1:
-        raise ValueError(f"`{name}` must be an integer of at least 1. Received: {name}={value!r}")
-    return value.__index__()
-
-
-def check_between(name: str, value, low: float, high: float, *, closed: bool = False) -> float:
-    """Return `value` where it lies in (low, high), or in (low, high] where `closed`."""
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or not (low < value < high or (closed and value == high)):
-        bracket = "]" if closed else ")"
-        raise ValueError(
-            f"`{name}` must lie in ({low:g}, {high:g}{bracket}. Received: {name}={value!r}"
-        )
-    return float(value)
 
 
 class IteratedBlock(keras.layers.Layer):
@@ -76,16 +56,9 @@ class IteratedBlock(keras.layers.Layer):
             threshold = check_between("threshold", threshold, 0, float("inf"))
         self.threshold = threshold
         self.step_size = check_between("step_size", step_size, 0, 1, closed=True)
-        for name, value, known in (
-            ("activation", activation, ACTIVATIONS),
-            ("initial_state", initial_state, INITIAL_STATES),
-            ("gradient", gradient, GRADIENTS),
-        ):
-            if not isinstance(value, str) or value not in known:
-                raise ValueError(unknown_name(name, value, known))
-        self.activation = activation
-        self.initial_state = initial_state
-        self.gradient = gradient
+        self.activation = check_choice("activation", activation, ACTIVATIONS)
+        self.initial_state = check_choice("initial_state", initial_state, INITIAL_STATES)
+        self.gradient = check_choice("gradient", gradient, GRADIENTS)
         self.tied = bool(tied)
         # Keras compiles with XLA wherever every layer allows it: that is 40 times slower for
         # these loops on a CPU, and XLA cannot differentiate a loop whose end depends on the data.
@@ -102,11 +75,11 @@ class IteratedBlock(keras.layers.Layer):
         return "float64" if self.compute_dtype == "float64" else "float32"
 
     def _check_inputs(self, input_shape):
-        """Fix the inputs' channels, once they are known."""
-        channels = input_shape[-1]
-        if channels is None:
+        """Check the inputs' rank, and fix their channels once they are known."""
+        rank, channels = self.input_spec.ndim, input_shape[-1]
+        if len(input_shape) != rank or channels is None:
             raise ValueError(
-                f"The last axis of the inputs of {self.name!r} must be known. "
+                f"The inputs of {self.name!r} must have {rank} axes, the last of a known size. "
                 f"Received: input_shape={tuple(input_shape)}"
             )
         if self.initial_state == "input" and channels != self.state_channels:
@@ -115,7 +88,7 @@ class IteratedBlock(keras.layers.Layer):
                 f"{self.state_channels}; change the inputs' channels or take "
                 f'`initial_state="zeros"`. Received: input_shape={tuple(input_shape)}'
             )
-        self.input_spec = keras.layers.InputSpec(ndim=len(input_shape), axes={-1: channels})
+        self.input_spec = keras.layers.InputSpec(ndim=rank, axes={-1: channels})
 
     def _add_stack(self, name, shape, initializer, constraint=None):
         """Add a weight of `shape` where tied, else of `[max_unroll, *shape]`.
@@ -172,14 +145,33 @@ class IteratedBlock(keras.layers.Layer):
 
         Returns:
             x(k+1), of the state's shape, in `state_dtype`.
+
+        Raises:
+            ValueError: `inputs` or `state` do not fit the block, or k is no update of it.
         """
         inputs = tf.cast(inputs, self.compute_dtype)
+        state = tf.cast(state, self.state_dtype)
         if not self.built:
             self.build(inputs.shape)
-        state = tf.cast(state, self.state_dtype)
+        expected = (*inputs.shape[:-1], self.state_channels)
+        channels = self.input_spec.axes[-1]
+        if inputs.shape.rank != self.input_spec.ndim or inputs.shape[-1] != channels:
+            raise ValueError(
+                f"`inputs` must have {self.input_spec.ndim} axes and {channels} channels. "
+                f"Received: inputs of shape {tuple(inputs.shape)}"
+            )
+        if not state.shape.is_compatible_with(expected):
+            raise ValueError(
+                f"`state` must have the shape {expected}. "
+                f"Received: state of shape {tuple(state.shape)}"
+            )
+        if not 0 <= k < self.max_unroll:
+            raise ValueError(f"`k` must be from 0 to {self.max_unroll - 1}. Received: k={k}")
         return state + self._make_increment(inputs)(state, tf.constant(k))
 
     def call(self, inputs, return_depth=False):
+        # Keras casts floats only; pictures may come as integers.
+        inputs = tf.cast(inputs, self.compute_dtype)
         increment = self._make_increment(inputs)
         state = self._make_initial_state(inputs)
         if self.threshold is None:

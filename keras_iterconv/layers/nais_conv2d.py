@@ -3,12 +3,8 @@
 import keras
 import tensorflow as tf
 
-from keras_iterconv.layers.iterated_block import (
-    ACTIVATIONS,
-    IteratedBlock,
-    check_between,
-    check_positive_int,
-)
+from keras_iterconv.checks import check_choice, check_margins, check_positive_int
+from keras_iterconv.layers.iterated_block import ACTIVATIONS, IteratedBlock
 from keras_iterconv.projections import ConvProjection, DeltaProjection, write_center
 
 CENTERS = ("trainable", "fixed")
@@ -40,8 +36,8 @@ class NAISConv2D(IteratedBlock):
             the 2-norm of its update, over all pixels and channels, is below this number.
         step_size: h, in (0, 1].
         activation: sigma, `"relu"` or `"tanh"`.
-        margin: epsilon of Algorithm 2: the Jacobian's norm is held under 1 - h * margin.
-            0 < margin < center_margin < 1.
+        margin: epsilon of Algorithm 2, 0 < margin < center_margin < 1: where all slopes are one,
+            the Jacobian's norm is at most 1 - h * margin.
         center_margin: eta of Algorithm 2: |delta| is held at or under 1 - center_margin.
         center: `"trainable"`: each channel's own centre tap is -1 - delta, with delta trained;
             `"fixed"`: delta = 0.
@@ -97,16 +93,8 @@ class NAISConv2D(IteratedBlock):
                 "`kernel_size` must be odd, so that the kernel has a centre. "
                 f"Received: kernel_size={kernel_size}"
             )
-        self.center_margin = check_between("center_margin", center_margin, 0, 1)
-        self.margin = check_between("margin", margin, 0, 1)
-        if not self.margin < self.center_margin:
-            raise ValueError(
-                "`margin` must be smaller than `center_margin`, or nothing is left for the taps "
-                f"around the centre. Received: margin={margin}, center_margin={center_margin}"
-            )
-        if center not in CENTERS:
-            raise ValueError(f"`center` must be one of {CENTERS}. Received: center={center!r}")
-        self.center = center
+        self.margin, self.center_margin = check_margins(margin, center_margin)
+        self.center = check_choice("center", center, CENTERS)
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
     @property

@@ -3,12 +3,8 @@
 import keras
 import tensorflow as tf
 
-from keras_iterconv.layers.iterated_block import (
-    ACTIVATIONS,
-    IteratedBlock,
-    check_between,
-    check_positive_int,
-)
+from keras_iterconv.checks import check_positive_int, check_shift
+from keras_iterconv.layers.iterated_block import ACTIVATIONS, IteratedBlock
 from keras_iterconv.projections import DenseProjection
 
 
@@ -81,7 +77,7 @@ class NAISDense(IteratedBlock):
             max_unroll, threshold, step_size, activation, initial_state, gradient, tied, **kwargs
         )
         self.units = check_positive_int("units", units)
-        self.shift = check_between("shift", shift, 0, 0.5)
+        self.shift, self.bound = check_shift(shift, bound)
         if rank is not None:
             rank = check_positive_int("rank", rank)
             if rank > self.units:
@@ -89,9 +85,6 @@ class NAISDense(IteratedBlock):
                     f"`rank` must be at most `units`. Received: rank={rank}, units={units}"
                 )
         self.rank = rank
-        if bound is not None:
-            bound = check_between("bound", bound, 0, 2 * (1 - shift), closed=True)
-        self.bound = bound
         self.non_autonomous = bool(non_autonomous)
         if not self.non_autonomous and self.initial_state != "input":
             raise ValueError(

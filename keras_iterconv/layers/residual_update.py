@@ -2,8 +2,8 @@
 
 import keras
 
-from keras_iterconv.layers.iterated_block import ACTIVATIONS, check_between
-from keras_iterconv.naming import unknown_name
+from keras_iterconv.checks import check_between, check_choice
+from keras_iterconv.layers.iterated_block import ACTIVATIONS
 from keras_iterconv.unrolling import Unrolled, unroll_fixed
 
 
@@ -39,9 +39,7 @@ class ResidualUpdate(keras.layers.Layer):
     def __init__(self, step_size: float = 1.0, activation: str = "relu", **kwargs):
         super().__init__(**kwargs)
         self.step_size = check_between("step_size", step_size, 0, 1, closed=True)
-        if activation not in ACTIVATIONS:
-            raise ValueError(unknown_name("activation", activation, ACTIVATIONS))
-        self.activation = activation
+        self.activation = check_choice("activation", activation, ACTIVATIONS)
 
     def build(self, input_shape):
         try:

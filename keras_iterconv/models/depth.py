@@ -23,7 +23,17 @@ class ReturnDepth(keras.layers.Wrapper):
 
 
 def iterated_blocks(model: keras.Model) -> list[keras.layers.Layer]:
-    """Return the blocks of a functional model that count updates, from input to output."""
+    """Return the blocks of a functional model that count updates, from input to output.
+
+    Raises:
+        ValueError: A block lies in a model within the model, where its updates could not be read.
+    """
+    for layer in model.layers:
+        if isinstance(layer, keras.Model) and iterated_blocks(layer):
+            raise ValueError(
+                f"The blocks of {layer.name!r} lie in a model within {model.name!r}; build the "
+                "blocks into one functional model, so that their depth can be read"
+            )
     return [layer for layer in model.layers if isinstance(layer, _BLOCKS)]
 
 
@@ -47,7 +57,8 @@ def with_depth(model: keras.Model) -> keras.Model:
         `[N, blocks]`, a `keras_iterconv.unrolling.Status` each.
 
     Raises:
-        ValueError: The model is not functional, has no iterated block or more than one output.
+        ValueError: The model is not functional, has no iterated block, one that is used twice or
+            lies in a model within the model, or more than one output.
     """
     if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
         raise ValueError(
@@ -64,11 +75,16 @@ def with_depth(model: keras.Model) -> keras.Model:
             "`model` must have one output, the logits. "
             f"Received: model={model.name!r} with {len(model.outputs)} outputs"
         )
-    depths, statuses = [], []
+    depths, statuses, seen = [], [], []
 
     def call(layer, inputs, **kwargs):
         if not isinstance(layer, _BLOCKS):
             return layer(inputs, **kwargs)
+        if layer in seen:
+            raise ValueError(
+                f"The block {layer.name!r} is used more than once; its depth has no place"
+            )
+        seen.append(layer)
         state, depth, status = ReturnDepth(layer, name=f"{layer.name}_with_depth")(inputs)
         depths.append(depth)
         statuses.append(status)

@@ -5,8 +5,8 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from keras_iterconv.checks import check_positive_int
 from keras_iterconv.layers import NAISConv2D, NAISDense
-from keras_iterconv.layers.iterated_block import check_positive_int
 from keras_iterconv.models.nais_net import nais_dense_net, nais_net
 from keras_iterconv.models.resnet import resnet54, resnet_dense
 from keras_iterconv.naming import unknown_name

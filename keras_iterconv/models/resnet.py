@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_iterconv.checks import check_positive_int
 from keras_iterconv.layers import ResidualUpdate
-from keras_iterconv.layers.iterated_block import check_positive_int
 from keras_iterconv.models.staged_network import (
     BATCH_NORM_MOMENTUM,
     classifier,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import keras
 
-from keras_iterconv.layers.iterated_block import check_positive_int
+from keras_iterconv.checks import check_positive_int
 from keras_iterconv.trainer import IterativeModel
 
 # The moving statistics follow the training's with a time constant of ten steps, so that they are

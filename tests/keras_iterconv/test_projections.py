@@ -159,3 +159,32 @@ def test_write_center_separates_the_gradients():
     expected[[16, 19]] = 0
     np.testing.assert_array_equal(np.ravel(dkernel), expected)
     np.testing.assert_array_equal(ddelta, [-16, -19])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"shift": 0.5}, "`shift` must lie in"),
+        ({"shift": 0.0}, "`shift` must lie in"),
+        ({"shift": 0.1, "bound": 1.81}, "`bound` must lie in"),
+        ({"shift": 0.1, "bound": 0.0}, "`bound` must lie in"),
+    ],
+)
+def test_dense_bad_arguments(options, said):
+    with pytest.raises(ValueError, match=said):
+        project_dense(np.eye(2, dtype=np.float32), **options)
+
+
+@pytest.mark.parametrize(
+    ("shape", "margin", "center_margin", "said"),
+    [
+        ((3, 3, 2, 2), 0.9, 0.05, "`margin` must be smaller"),
+        ((3, 3, 2, 2), 0.0, 0.05, "`margin` must lie in"),
+        ((3, 3, 2, 2), 0.1, 1.0, "`center_margin` must lie in"),
+        ((3, 2, 2, 2), 0.1, 0.2, "`kernel` must have odd sides"),
+        ((3, 3, 1, 2), 0.1, 0.2, "`kernel` must have odd sides"),
+    ],
+)
+def test_conv_bad_arguments(shape, margin, center_margin, said):
+    with pytest.raises(ValueError, match=said):
+        project_conv(np.zeros(shape, np.float32), np.zeros(2), margin, center_margin)

@@ -41,6 +41,9 @@ def test_a_run_of_the_command_line(fit_command, tmp_path):
         (("--model", "nais10", "--epoch", 3), "--epoch"),
         (("--model", "nais10", "--limit-train", 3), "`limit_train`"),
         (("--model", "nais10", "--batch-size", 5000), "`batch_size`"),
+        (("--model", "nais10", "--seed", 99999999999), "--seed must be from 0"),
+        (("--model", "nais10", "--max-unroll", 2**40), "`max_unroll` must be at most"),
+        (("--model", "nais10", "--output", ""), "--output must name a folder"),
         (("--resume", "nowhere"), "holds no run that could go on"),
         (("--resume", "nowhere", "--epochs", 3), "leave out --epochs"),
     ],
@@ -84,6 +87,19 @@ def test_the_extra_s_augmentation_and_schedule_train(fit_command, tmp_path):
         "--output", tmp_path / "run",
     )  # fmt: skip
     assert (code, error) == (0, "")
+
+
+def test_another_backend_is_one_line():
+    answer = subprocess.run(
+        [sys.executable, "-m", "training.fit", "--model", "nais10"],
+        cwd=ROOT,
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+    )
+    assert answer.returncode == 2
+    assert "KERAS_BACKEND=tensorflow" in answer.stderr
+    assert answer.stderr.count("\n") == 1
 
 
 def start_command(*arguments):

@@ -26,10 +26,15 @@ def test_cosine_goes_from_the_rate_to_zero():
 def test_step_divides_by_ten_where_n_does():
     settings = make_settings("nais-cifar10")
     schedule = make_schedule(settings, steps_per_epoch=7)
-    # Keras drops the rate after its boundary: the step of that number has the old rate still.
-    epochs = np.array([0, 149, 151, 249, 251, 349, 351, 449])
-    expected = [0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 0.0001, 0.0001]
-    np.testing.assert_allclose(rates(schedule, epochs * 7), expected, rtol=1e-6)
+    last_and_first = np.array([0, 150 * 7 - 1, 150 * 7, 250 * 7 - 1, 250 * 7, 350 * 7 - 1, 350 * 7])
+    expected = [0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 0.0001]
+    np.testing.assert_allclose(rates(schedule, last_and_first), expected, rtol=1e-6)
+
+
+def test_step_divides_a_run_of_one_epoch_too():
+    schedule = make_schedule(make_settings("nais-cifar10", epochs=1), steps_per_epoch=90)
+    expected = [0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 0.0001]
+    np.testing.assert_allclose(rates(schedule, [0, 29, 30, 49, 50, 69, 70]), expected, rtol=1e-6)
 
 
 def test_cyclical_is_a_triangular_wave():

@@ -36,7 +36,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "run").write_text("mine")
-    with pytest.raises(UserError, match="cannot be used"):
+    with pytest.raises(UserError, match="cannot be used: it is no folder"):
         RunFolder.create(tmp_path / "run", "x")
 
 
@@ -59,7 +59,25 @@ def test_history_of_an_epoch_without_its_checkpoint_is_dropped(tmp_path):
     folder = RunFolder(tmp_path)
     folder.write_history([row(1), row(2), row(3)])
     assert folder.read_history(epochs=2) == [row(1), row(2)]
-    assert RunFolder(tmp_path / "none").read_history(5) == []
+    assert RunFolder(tmp_path / "none").read_history(0) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.unlink(),
+        lambda file: file.write_text(""),
+        lambda file: file.write_text(file.read_text()[:-12]),
+        lambda file: file.write_text(file.read_text().replace("val_loss", "other")),
+        lambda file: file.write_text(file.read_text().replace("\n2,", "\n7,")),
+    ],
+)
+def test_a_damaged_history_is_refused(tmp_path, damage):
+    folder = RunFolder(tmp_path)
+    folder.write_history([row(1), row(2)])
+    damage(folder.history)
+    with pytest.raises(UserError, match="does not hold the 2 epochs"):
+        folder.read_history(epochs=2)
 
 
 @pytest.mark.parametrize("present", [(), ("config.json",), ("last.keras",)])

@@ -1,5 +1,6 @@
 """A whole run: its files, its numbers, and its going on after it was cut off."""
 
+import contextlib
 import csv
 import io
 import json
@@ -12,6 +13,7 @@ from rich.console import Console
 from training import callbacks, session
 from training.datasets import load_dataset
 from training.errors import TrainingDivergedError, UserError
+from training.evaluation import evaluate
 from training.settings import make_settings
 
 MODELS = ("nais_adaptive", "resnet54", "nais_mnist")
@@ -107,6 +109,82 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
         np.testing.assert_array_equal(a, b)
     for name in ("test_accuracy", "train_accuracy", "mean_depth", "best_epoch", "epochs"):
         assert whole[name] == cut[name]
+
+
+def test_a_run_with_a_loss_scale_that_skips_steps_goes_on_exactly(
+    quick, console, tmp_path, monkeypatch
+):
+    @contextlib.contextmanager
+    def float16(mixed):
+        keras.config.set_dtype_policy("mixed_float16")
+        yield
+        keras.config.set_dtype_policy("float32")
+
+    class Overflow(session.Record):
+        """A record that lets the loss scale overflow in the second epoch."""
+
+        def on_epoch_begin(self, epoch, logs=None):
+            super().on_epoch_begin(epoch, logs)
+            if epoch == 1:
+                self.model.optimizer.dynamic_scale.assign(1e38)
+
+    class OverflowAndCutOff(Overflow, _CutOff):
+        pass
+
+    monkeypatch.setattr(session, "_precision", float16)
+    settings = quick("nais_mnist", epochs=4)
+    monkeypatch.setattr(session, "Record", Overflow)
+    session.start(settings, tmp_path / "whole", console)
+    monkeypatch.setattr(session, "Record", OverflowAndCutOff)
+    with pytest.raises(KeyboardInterrupt):
+        session.start(settings, tmp_path / "cut", console)
+    monkeypatch.setattr(session, "Record", Overflow)
+    session.resume(tmp_path / "cut", console)
+    whole, cut = (arrays(tmp_path / name / "last.keras") for name in ("whole", "cut"))
+    steps = keras.models.load_model(tmp_path / "whole" / "last.keras").optimizer.iterations
+    assert int(steps) < 4 * 3
+    for a, b in zip(whole, cut, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_run_that_is_stopped_before_its_first_step_can_go_on(
+    quick, console, tmp_path, monkeypatch
+):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(session, "print_header", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            session.start(quick("nais_mnist"), tmp_path / "run", console)
+    assert session.resume(tmp_path / "run", console)["epochs"] == 2
+
+
+def test_a_run_does_not_go_on_with_other_data(quick, console, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(session, "Record", _CutOff)
+        with pytest.raises(KeyboardInterrupt):
+            session.start(quick("nais_mnist", epochs=4), tmp_path / "run", console)
+    config = tmp_path / "run" / "config.json"
+    config.write_text(config.read_text().replace('"limit_train": 96', '"limit_train": 97'))
+    with pytest.raises(UserError, match="is not the one that"):
+        session.resume(tmp_path / "run", console)
+
+
+def test_logits_that_are_not_finite_are_never_right():
+    data = load_dataset("digits", limit_train=96)
+    outputs = {
+        "logits": np.full((len(data.test), 10), np.nan, "float32"),
+        "depth": np.ones((len(data.test), 1), "int32"),
+        "status": np.full((len(data.test), 1), 2),
+    }
+
+    class Model:
+        def predict(self, batches, verbose):
+            return outputs
+
+    result = evaluate(Model(), data, data.test, 32)
+    assert (result.accuracy, result.share_not_finite) == (0, 1)
 
 
 def test_a_truncated_checkpoint_is_refused_and_nothing_is_lost(

@@ -18,7 +18,7 @@ def kind(request):
 @pytest.mark.parametrize(
     ("argument", "value"),
     [
-        *(("max_unroll", v) for v in (0, -1, 2.0, NAN, True, "10", None)),
+        *(("max_unroll", v) for v in (0, -1, 2.0, NAN, True, "10", None, 2**31)),
         *(("threshold", v) for v in (0, 0.0, -1e-4, NAN, float("inf"), True, "1e-4")),
         *(("step_size", v) for v in (0, -0.1, 1.0001, 2, NAN, True, "0.1", None)),
         *(("activation", v) for v in ("sigmoid", "ReLU", None, 1, ["relu"])),
@@ -71,7 +71,7 @@ def test_input_start_needs_as_many_channels(kind, make_block, make_inputs):
 
 def test_channels_must_be_known(kind, make_block, make_inputs):
     shape = make_inputs(kind).shape
-    with pytest.raises(ValueError, match=r"last axis of the inputs .* must be known"):
+    with pytest.raises(ValueError, match=r"must have . axes, the last of a known size"):
         make_block(kind, initial_state="zeros")(keras.Input((*shape[1:-1], None)))
 
 
@@ -140,3 +140,24 @@ def test_defaults_are_those_of_the_design():
 def test_registered_under_the_package(kind, make_block):
     name = keras.saving.get_registered_name(type(make_block(kind)))
     assert name.startswith("keras_iterconv>")
+
+
+def test_an_update_by_itself_checks_what_it_is_given(kind, make_block, make_inputs):
+    layer, u = make_block(kind, max_unroll=3), make_inputs(kind)
+    state = layer(u)
+    with pytest.raises(ValueError, match=r"must have \d axes"):
+        layer.update(state, u[..., None])
+    with pytest.raises(ValueError, match=r"`inputs` must have .* channels"):
+        layer.update(state, u[..., :-1])
+    with pytest.raises(ValueError, match="`state` must have the shape"):
+        layer.update(state[..., :-1], u)
+    with pytest.raises(ValueError, match="`k` must be from 0 to 2"):
+        layer.update(state, u, k=3)
+    with pytest.raises(ValueError, match=r"must have . axes"):
+        make_block(kind).build((*u.shape, 4))
+
+
+def test_pictures_of_integers_are_taken(kind, make_block, make_inputs):
+    layer = make_block(kind)
+    u = np.arange(make_inputs(kind).size).reshape(make_inputs(kind).shape) % 7
+    np.testing.assert_array_equal(layer(u.astype(np.uint8)), layer(u.astype(np.float32)))

@@ -110,3 +110,17 @@ def test_models_without_depth():
     for wrong in (block, None, "nais10"):
         with pytest.raises(ValueError, match=r"`model` must be a functional.*Received: model="):
             ki.with_depth(wrong)
+
+
+def test_blocks_whose_depth_has_no_place():
+    inputs = keras.Input((4,))
+    inner = keras.Model(inputs, ki.NAISDense(4)(inputs), name="inner")
+    outer = keras.Input((4,))
+    nested = keras.Model(outer, ki.NAISDense(4)(inner(outer)))
+    for function in (ki.with_depth, ki.processing_depth):
+        with pytest.raises(ValueError, match="'inner' lie in a model within"):
+            function(nested)
+    block = ki.NAISDense(4)
+    twice = keras.Model(inputs, block(block(inputs)))
+    with pytest.raises(ValueError, match="is used more than once"):
+        ki.with_depth(twice)

@@ -1,0 +1,68 @@
+"""Checks of arguments, with one wording for all."""
+
+import numbers
+
+from keras_iterconv.naming import unknown_name
+
+# Depths and counters are int32.
+LARGEST_INT = 2**31 - 1
+
+
+def check_positive_int(name: str, value) -> int:
+    """Return `value` as an int where it is an integer from 1 to 2**31 - 1.
+
+    Raises:
+        ValueError: It is not.
+    """
+    whole = hasattr(value, "__index__") and not isinstance(value, bool)
+    if not whole or value.__index__() < 1:
+        raise ValueError(f"`{name}` must be an integer of at least 1. Received: {name}={value!r}")
+    if value.__index__() > LARGEST_INT:
+        raise ValueError(f"`{name}` must be at most {LARGEST_INT}. Received: {name}={value!r}")
+    return value.__index__()
+
+
+def check_between(name: str, value, low: float, high: float, *, closed: bool = False) -> float:
+    """Return `value` as a float where it lies in (low, high), or in (low, high] where `closed`.
+
+    Raises:
+        ValueError: It does not.
+    """
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not (low < value < high or (closed and value == high)):
+        bracket = "]" if closed else ")"
+        raise ValueError(
+            f"`{name}` must lie in ({low:g}, {high:g}{bracket}. Received: {name}={value!r}"
+        )
+    return float(value)
+
+
+def check_shift(shift, bound) -> tuple[float, float | None]:
+    """Check epsilon of Eq. 13, and delta of Algorithm 1 or None, and return both as floats."""
+    shift = check_between("shift", shift, 0, 0.5)
+    if bound is not None:
+        bound = check_between("bound", bound, 0, 2 * (1 - shift), closed=True)
+    return shift, bound
+
+
+def check_margins(margin, center_margin) -> tuple[float, float]:
+    """Check epsilon and eta of Algorithm 2, 0 < margin < center_margin < 1, and return both."""
+    center_margin = check_between("center_margin", center_margin, 0, 1)
+    margin = check_between("margin", margin, 0, 1)
+    if not margin < center_margin:
+        raise ValueError(
+            "`margin` must be smaller than `center_margin`, or nothing is left for the taps "
+            f"around the centre. Received: margin={margin}, center_margin={center_margin}"
+        )
+    return margin, center_margin
+
+
+def check_choice(name: str, value, known) -> str:
+    """Return `value` where it is one of the `known` strings.
+
+    Raises:
+        ValueError: It is not; the message offers the nearest.
+    """
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(unknown_name(name, value, known))
+    return value

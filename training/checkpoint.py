@@ -1,0 +1,48 @@
+"""A model's file that also knows how many epochs the model has seen."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import keras
+
+from .errors import UserError
+from .run_folder import RunFolder
+
+# Beside Keras's own members of the archive. The optimizer's step count does not tell the epoch:
+# a step that a loss scale skips is not counted.
+_MEMBER = "training.json"
+
+
+def save_checkpoint(model: keras.Model, folder: RunFolder, file: Path, epochs: int) -> None:
+    """Write model, optimizer and the number of epochs into one `.keras` file."""
+    with folder.replacing(file) as partial:
+        model.save(partial)
+        with zipfile.ZipFile(partial, "a") as archive:
+            archive.writestr(_MEMBER, json.dumps({"epochs": epochs}))
+
+
+def load_checkpoint(model: keras.Model, folder: RunFolder) -> int:
+    """Load the last checkpoint into a compiled model of the same kind.
+
+    Args:
+        model: The model, its optimizer built.
+        folder: The run's folder.
+
+    Returns:
+        The number of epochs that the checkpoint has seen.
+
+    Raises:
+        UserError: The file is damaged or belongs to another model.
+    """
+    try:
+        with zipfile.ZipFile(folder.last) as archive:
+            epochs = json.loads(archive.read(_MEMBER))["epochs"]
+        model.load_weights(folder.last)
+    except Exception as error:  # zip, HDF5 and Keras each have their own for a damaged file
+        raise UserError(
+            f"{folder.last} is damaged and cannot be loaded ({type(error).__name__}); the other "
+            f"files of {folder.path} are as they were: {folder.best.name}, if there, holds the "
+            "best epoch"
+        ) from error
+    return epochs
