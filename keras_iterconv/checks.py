@@ -1,6 +1,7 @@
 """Checks of arguments, with one wording for all."""
 
 import numbers
+import operator
 
 from keras_iterconv.naming import unknown_name
 
@@ -14,12 +15,15 @@ def check_positive_int(name: str, value) -> int:
     Raises:
         ValueError: It is not.
     """
-    whole = hasattr(value, "__index__") and not isinstance(value, bool)
-    if not whole or value.__index__() < 1:
+    try:
+        whole = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        whole = 0
+    if whole < 1:
         raise ValueError(f"`{name}` must be an integer of at least 1. Received: {name}={value!r}")
-    if value.__index__() > LARGEST_INT:
+    if whole > LARGEST_INT:
         raise ValueError(f"`{name}` must be at most {LARGEST_INT}. Received: {name}={value!r}")
-    return value.__index__()
+    return whole
 
 
 def check_between(name: str, value, low: float, high: float, *, closed: bool = False) -> float:

@@ -1,5 +1,6 @@
 """The command line: what it takes, what it refuses and how it says so."""
 
+import contextlib
 import json
 import os
 import signal
@@ -102,43 +103,59 @@ def test_another_backend_is_one_line():
     assert answer.stderr.count("\n") == 1
 
 
-def start_command(*arguments):
-    """Start the command line in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "training.fit", *map(str, arguments)],
+# A shell starts what it runs in the background deaf to Ctrl-C, and so are that one's children.
+_HEARING = (
+    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "runpy.run_module('training.fit', run_name='__main__')"
+)
+
+
+@contextlib.contextmanager
+def command(*arguments):
+    """Run the command line in a process of its own, and end it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HEARING, *map(str, arguments)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def epochs_done(run):
+    """Return the epochs in a run's history."""
+    history = run / "history.csv"
+    lines = history.read_text().splitlines()[1:] if history.exists() else []
+    return [int(line.split(",")[0]) for line in lines]
+
+
+def wait_for_epochs(run, count, seconds=120):
+    """Wait until a run has done some epochs."""
+    end = time.monotonic() + seconds
+    while len(epochs_done(run)) < count:
+        assert time.monotonic() < end, f"no {count} epochs within {seconds} s"
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_is_stopped_from_outside_can_go_on(fit_command, tmp_path, kind):
+def test_a_run_that_is_stopped_from_outside_can_go_on(tmp_path, kind):
     run = tmp_path / "run"
-    process = start_command(
-        "--model", "nais_mnist", "--epochs", 2000, "--batch-size", 32, "--output", run
-    )
-    deadline = time.monotonic() + 120
-    while not (run / "best.keras").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(kind)
-    screen, error = process.communicate(timeout=60)
+    start = ("--model", "nais_mnist", "--epochs", 2000, "--batch-size", 32, "--output", run)
+    with command(*start) as process:
+        wait_for_epochs(run, 2)
+        process.send_signal(kind)
+        screen, error = process.communicate(timeout=60)
     assert "Traceback" not in screen + error
     if kind == signal.SIGINT:
         assert process.returncode == 130
         assert f"--resume {run}" in screen
-    done = len((run / "history.csv").read_text().splitlines()) - 1
-    # The schedule is that of the whole run, so it cannot be shortened; one more epoch is enough
-    # to see that the run goes on.
-    process = start_command("--resume", run)
-    while time.monotonic() < deadline + 120:
-        if len((run / "history.csv").read_text().splitlines()) - 1 > done + 1:
-            break
-        time.sleep(0.1)
-    process.kill()
-    process.communicate()
-    epochs = [line.split(",")[0] for line in (run / "history.csv").read_text().splitlines()[1:]]
-    assert epochs == [str(i) for i in range(1, len(epochs) + 1)]
-    assert len(epochs) > done
+    done = len(epochs_done(run))
+    with command("--resume", run):
+        wait_for_epochs(run, done + 2)
+    assert epochs_done(run) == list(range(1, len(epochs_done(run)) + 1))
