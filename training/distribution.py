@@ -19,6 +19,7 @@ def make_strategy(name: str, batch_size: int) -> tf.distribute.Strategy:
     """
     if name == "none":
         return tf.distribute.get_strategy()
+    reduction = None
     devices = [f"GPU:{i}" for i, _ in enumerate(tf.config.list_physical_devices("GPU"))]
     if not devices:
         cpu = tf.config.list_physical_devices("CPU")[0]
@@ -32,8 +33,11 @@ def make_strategy(name: str, batch_size: int) -> tf.distribute.Strategy:
                     "--strategy mirrored must be chosen before TensorFlow runs anything"
                 ) from error
         devices = ["CPU:0", "CPU:1"]
+        # The keys of collectives on CPUs are those of the process: a second run in it would find
+        # the first one's shapes.
+        reduction = tf.distribute.ReductionToOneDevice()
     if batch_size % len(devices):
         raise UserError(
             f"--batch-size must be a multiple of the {len(devices)} replicas: {batch_size}"
         )
-    return tf.distribute.MirroredStrategy(devices)
+    return tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction)

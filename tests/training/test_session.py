@@ -234,6 +234,11 @@ def test_mirrored_trains_and_counts_every_test_image(quick, console, tmp_path):
     assert result["test_accuracy"] == pytest.approx(accuracy(last, data.test, data))
 
 
+def test_a_second_mirrored_run_in_one_process(quick, console, tmp_path):
+    for name in ("nais_mnist", "nais10"):
+        session.start(quick(name, strategy="mirrored", epochs=1), tmp_path / name, console)
+
+
 def test_mirrored_refuses_a_batch_that_cannot_be_divided(quick, console, tmp_path):
     with pytest.raises(UserError, match="--batch-size must be a multiple of the"):
         session.start(quick(strategy="mirrored", batch_size=31), tmp_path / "run", console)
