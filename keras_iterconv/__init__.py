@@ -2,8 +2,17 @@
 
 from keras_iterconv import _environment  # noqa: F401  isort: skip  # before TensorFlow
 
-from keras_iterconv import projections, unrolling
-from keras_iterconv.layers import IteratedBlock, NAISConv2D, NAISDense, ResidualUpdate
+from keras_iterconv import projections, spectral, unrolling
+from keras_iterconv.coupling import GradientCoupling
+from keras_iterconv.indices import IndexReport, measure_indices, plot_indices
+from keras_iterconv.layers import (
+    IteratedBlock,
+    NAISConv2D,
+    NAISDense,
+    ResidualBlock,
+    ResidualStage,
+    ResidualUpdate,
+)
 from keras_iterconv.models import (
     create_model,
     iterated_blocks,
@@ -16,16 +25,23 @@ from keras_iterconv.trainer import IterativeModel
 __version__ = "0.1.0"
 
 __all__ = [
+    "GradientCoupling",
+    "IndexReport",
     "IteratedBlock",
     "IterativeModel",
     "NAISConv2D",
     "NAISDense",
+    "ResidualBlock",
+    "ResidualStage",
     "ResidualUpdate",
     "create_model",
     "iterated_blocks",
     "list_models",
+    "measure_indices",
+    "plot_indices",
     "processing_depth",
     "projections",
+    "spectral",
     "unrolling",
     "with_depth",
 ]

@@ -1,17 +1,25 @@
-"""The model class whose training step leaves room for the coupling of gradients."""
+"""The model class that couples gradients in training and keeps caps true in evaluation."""
+
+import functools
+import inspect
 
 import keras
 import tensorflow as tf
 
+from keras_iterconv.coupling import GradientCoupling, as_coupling
+from keras_iterconv.layers import ResidualFunction
+from keras_iterconv.spectral import TOLERANCE
+
 
 @keras.saving.register_keras_serializable("keras_iterconv")
 class IterativeModel(keras.Model):
-    """A functional `keras.Model` whose gradients can be coupled before the optimizer.
+    """A functional `keras.Model` whose gradients can be coupled and whose caps hold.
 
     It trains like any Keras model: `compile`, `fit`, callbacks, `.keras` files, strategies of
     several replicas. A step takes the raw gradients, hands them to the coupling, and gives the
     result to the optimizer, which applies momentum, weight decay and, last, the projections that
-    the layers declared as weight constraints.
+    the layers declared as weight constraints. Where layers have a Lipschitz cap, `fit` leaves
+    them with converged norms, so that the cap holds for the saved model.
 
     Args:
         inputs: Symbolic inputs, as for `keras.Model`.
@@ -29,21 +37,56 @@ class IterativeModel(keras.Model):
 
         Args:
             *args: As for `keras.Model.compile`.
-            coupling: None, or a callable `(gradients, variables) -> gradients` over lists of equal
-                length. It sees the raw gradients of one replica, scaled where the optimizer
-                scales the loss, so it must be linear in them.
+            coupling: None; a strength in [0, 1] for `GradientCoupling`; or a callable
+                `(gradients, variables) -> gradients` over lists of equal length. It sees the raw
+                gradients of one replica, scaled where the optimizer scales the loss, so it must
+                be linear in them.
             **kwargs: As for `keras.Model.compile`.
 
         Raises:
-            ValueError: `coupling` is not callable.
+            ValueError: `coupling` is none of these, or finds nothing to couple in this model.
         """
-        if coupling is not None and not callable(coupling):
-            raise ValueError(
-                "`coupling` must be None or a callable (gradients, variables) -> gradients. "
-                f"Received: coupling={coupling!r}"
-            )
+        coupling = as_coupling(coupling)
+        if isinstance(coupling, GradientCoupling):
+            coupling.check(self.trainable_variables)
         super().compile(*args, **kwargs)
         self.coupling = coupling
+
+    @functools.wraps(keras.Model.fit)
+    def fit(self, *args, **kwargs):
+        if not self._capped_layers():
+            return super().fit(*args, **kwargs)
+        given = inspect.signature(super().fit).bind(*args, **kwargs)
+        callbacks = given.arguments.get("callbacks") or []
+        if isinstance(callbacks, keras.callbacks.Callback):
+            callbacks = [callbacks]
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            raise ValueError(
+                "A model with Lipschitz caps takes `callbacks` as a list of callbacks, so that the "
+                "caps are true before any of them saves the model. Received: a CallbackList"
+            )
+        # The first, so that what another one saves is capped.
+        given.arguments["callbacks"] = [_ConvergeCaps(), *callbacks]
+        return super().fit(*given.args, **given.kwargs)
+
+    def converge_caps(self, tolerance: float = TOLERANCE) -> None:
+        """Converge the norms of all Lipschitz caps for the moving statistics.
+
+        `fit` does it at its start, before each validation and at the end of each epoch. Call it
+        after a training loop of your own, or after weights were assigned by hand.
+
+        Args:
+            tolerance: The residual to stop at, relative to the norm's square.
+        """
+        for layer in self._capped_layers():
+            layer.converge_cap(tolerance=tolerance)
+
+    def _capped_layers(self) -> list[ResidualFunction]:
+        return [
+            layer
+            for layer in self._flatten_layers(include_self=False)
+            if isinstance(layer, ResidualFunction) and layer.lipschitz_cap is not None
+        ]
 
     def train_step(self, data):
         """Take one training step; Keras calls it on each replica."""
@@ -76,3 +119,19 @@ class IterativeModel(keras.Model):
         self.compile(**config)
         if self.built:
             self.optimizer.build(self.trainable_variables)
+
+
+class _ConvergeCaps(keras.callbacks.Callback):
+    """Makes the caps true for the moving statistics whenever the model may be looked at."""
+
+    def on_train_begin(self, logs=None):
+        # A model that has been trained comes with the norms that it was left with, so that a run
+        # that goes on sees what an uninterrupted one would have seen.
+        if int(self.model.optimizer.iterations) == 0:
+            self.model.converge_caps()
+
+    def on_test_begin(self, logs=None):
+        self.model.converge_caps()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.converge_caps()

@@ -3,6 +3,17 @@
 from keras_iterconv.layers.iterated_block import IteratedBlock
 from keras_iterconv.layers.nais_conv2d import NAISConv2D
 from keras_iterconv.layers.nais_dense import NAISDense
+from keras_iterconv.layers.residual_block import ResidualBlock
+from keras_iterconv.layers.residual_function import ResidualFunction
+from keras_iterconv.layers.residual_stage import ResidualStage
 from keras_iterconv.layers.residual_update import ResidualUpdate
 
-__all__ = ["IteratedBlock", "NAISConv2D", "NAISDense", "ResidualUpdate"]
+__all__ = [
+    "IteratedBlock",
+    "NAISConv2D",
+    "NAISDense",
+    "ResidualBlock",
+    "ResidualFunction",
+    "ResidualStage",
+    "ResidualUpdate",
+]

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_iterconv.checks import check_between, check_choice, check_positive_int
+from keras_iterconv.stacks import draw_stack, mark_stack
 from keras_iterconv.unrolling import Unrolled, unroll_adaptive, unroll_fixed
 from keras_iterconv.unrolling.result import per_sample, samples_finite
 
@@ -96,9 +97,7 @@ class IteratedBlock(keras.layers.Layer):
         Args:
             name: The weight's name.
             shape: The shape for one update.
-            initializer: A function of no arguments that makes a Keras initializer. It is asked
-                anew for each update: an initializer gives the same draw each time, and it would
-                read the wrong fan-in from the stacked shape.
+            initializer: A function of no arguments that makes a Keras initializer.
             constraint: The weight's projection, applied to the initial value too.
         """
 
@@ -106,14 +105,17 @@ class IteratedBlock(keras.layers.Layer):
             if self.tied:
                 value = initializer()(shape, dtype)
             else:
-                value = tf.stack([initializer()(shape[1:], dtype) for _ in range(shape[0])])
+                value = draw_stack(initializer, shape, dtype)
             return value if constraint is None else constraint(value)
 
         if not self.tied:
             shape = (self.max_unroll, *shape)
-        return self.add_weight(
+        weight = self.add_weight(
             shape=shape, initializer=initial_value, constraint=constraint, name=name
         )
+        if not self.tied:
+            mark_stack(weight)
+        return weight
 
     def _value(self, weight) -> tf.Tensor:
         """Return a weight's value in the compute dtype, inside `call` or out of it."""

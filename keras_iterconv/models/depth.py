@@ -2,9 +2,10 @@
 
 import keras
 
-from keras_iterconv.layers import IteratedBlock, ResidualUpdate
+from keras_iterconv.layers import IteratedBlock, ResidualStage, ResidualUpdate
 
-_BLOCKS = (IteratedBlock, ResidualUpdate)
+# A stage counts as one block of as many updates as it has blocks.
+_BLOCKS = (IteratedBlock, ResidualStage, ResidualUpdate)
 
 
 @keras.saving.register_keras_serializable("keras_iterconv")
@@ -67,8 +68,8 @@ def with_depth(model: keras.Model) -> keras.Model:
         )
     if not iterated_blocks(model):
         raise ValueError(
-            "`model` must hold at least one iterated block (NAISConv2D, NAISDense or "
-            f"ResidualUpdate); {model.name!r} has none."
+            "`model` must hold at least one iterated block (NAISConv2D, NAISDense, ResidualStage "
+            f"or ResidualUpdate); {model.name!r} has none."
         )
     if len(model.outputs) != 1:
         raise ValueError(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_iterconv.checks import check_positive_int
 from keras_iterconv.layers import NAISConv2D, NAISDense
 from keras_iterconv.models.staged_network import classifier, staged_network
 from keras_iterconv.trainer import IterativeModel
@@ -36,12 +37,14 @@ def nais_net(
         Ciccone et al. 2018, section 5.2.
     """
 
-    def add_block(state, channels, name):
-        return NAISConv2D(channels, name=name, **block_options)(state)
+    check_positive_int("blocks", blocks)
 
-    return staged_network(
-        input_shape, num_classes, add_block, filters=filters, blocks=blocks, name=name
-    )
+    def add_stage(state, channels, name):
+        for number in range(1, blocks + 1):
+            state = NAISConv2D(channels, name=f"{name}_block{number}", **block_options)(state)
+        return state
+
+    return staged_network(input_shape, num_classes, add_stage, filters=filters, name=name)
 
 
 def nais_dense_net(

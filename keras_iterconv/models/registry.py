@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from keras_iterconv.checks import check_positive_int
-from keras_iterconv.layers import NAISConv2D, NAISDense
+from keras_iterconv.layers import NAISConv2D, NAISDense, ResidualStage
 from keras_iterconv.models.nais_net import nais_dense_net, nais_net
-from keras_iterconv.models.resnet import resnet54, resnet_dense
+from keras_iterconv.models.resnet import residual_net, resnet54, resnet_dense
 from keras_iterconv.naming import unknown_name
 from keras_iterconv.trainer import IterativeModel
 
@@ -43,11 +43,35 @@ def _mnist_resnets() -> dict[str, Architecture]:
     return entries
 
 
+# L's widths of the first stage and, by family, what its blocks are. mu = 0.95 throughout.
+_WIDTHS = (8, 16, 32, 64)
+_FAMILIES = {
+    "resnet": {},
+    "icr": {"lipschitz_cap": 0.95},
+    "pcr": {"lipschitz_cap": 0.95, "skip_from": "stage_input"},
+}
+
+
+def _residual_nets() -> dict[str, Architecture]:
+    """Return L's ordinary, improperly convergent and properly convergent ResNets."""
+    return {
+        f"{family}_w{width}": Architecture(
+            residual_net,
+            {"width": width, **settings},
+            ResidualStage,
+            fixed={"skip_from": settings.get("skip_from", "previous")},
+        )
+        for family, settings in _FAMILIES.items()
+        for width in _WIDTHS
+    }
+
+
 ARCHITECTURES: dict[str, Architecture] = {
     "nais1": Architecture(nais_net, {"max_unroll": 1}, NAISConv2D),
     "nais10": Architecture(nais_net, {"max_unroll": 10}, NAISConv2D),
     "nais_adaptive": Architecture(nais_net, {"max_unroll": 10, "threshold": 1e-4}, NAISConv2D),
     "nais_mnist": Architecture(nais_dense_net, {"max_unroll": 30}, NAISDense),
+    **_residual_nets(),
     "resnet54": Architecture(resnet54, {}),
     **_mnist_resnets(),
     "resnet_sh_stable": Architecture(

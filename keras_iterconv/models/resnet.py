@@ -1,17 +1,60 @@
-"""N's baselines: the convolutional ResNet of 54 blocks, and 30-layer ResNets for MNIST."""
+"""The ResNets: L's of residual stages, and N's baselines for images and for MNIST."""
 
 from collections.abc import Sequence
 
 import keras
 
 from keras_iterconv.checks import check_positive_int
-from keras_iterconv.layers import ResidualUpdate
-from keras_iterconv.models.staged_network import (
-    BATCH_NORM_MOMENTUM,
-    classifier,
-    staged_network,
-)
+from keras_iterconv.layers import ResidualStage, ResidualUpdate
+from keras_iterconv.layers.residual_function import BATCH_NORM_MOMENTUM
+from keras_iterconv.models.staged_network import classifier, staged_network
 from keras_iterconv.trainer import IterativeModel
+
+
+def residual_net(
+    input_shape: Sequence[int],
+    num_classes: int,
+    *,
+    width: int = 16,
+    blocks: int = 16,
+    name: str = "residual_net",
+    **stage_options,
+) -> IterativeModel:
+    """Build one of L's pre-activation ResNets: three stages of `ResidualStage`.
+
+    L does not publish the transitions: ours are a 3x3 convolution and batch normalisation, as in
+    `staged_network`, of stride 2 before the second and the third stage.
+
+    Args:
+        input_shape: `(height, width, channels)`.
+        num_classes: The number of logits.
+        width: The channels of the first stage; the second has twice and the third four times as
+            many.
+        blocks: T, the number of blocks of each stage.
+        name: The model's name.
+        **stage_options: Arguments of `ResidualStage`, the same for all stages: `skip_from`,
+            `lipschitz_cap`, `shared_initialization`, `initial_gamma`.
+
+    Returns:
+        An `IterativeModel` from images to logits.
+
+    Reference:
+        Lippl et al. 2024, "Iterative convergence indices" and Eq. 3.
+    """
+    check_positive_int("width", width)
+    check_positive_int("blocks", blocks)
+
+    def add_stage(state, channels, name):
+        return ResidualStage(channels, blocks, name=name, **stage_options)(state)
+
+    return staged_network(
+        input_shape,
+        num_classes,
+        add_stage,
+        filters=(width, 2 * width, 4 * width),
+        name=name,
+        head_activation="relu",
+    )
 
 
 def resnet54(
@@ -45,23 +88,25 @@ def resnet54(
     """
     check_positive_int("blocks", blocks)
 
-    def add_block(state, channels, name):
-        # Without normalisation inside the blocks, He's variance of 2 / fan-in would double the
-        # state's variance at each block; a share of it for each block keeps the chain in bounds.
-        transfer = keras.layers.Conv2D(
-            channels,
-            3,
-            padding="same",
-            kernel_initializer=keras.initializers.VarianceScaling(
-                2 / (len(filters) * blocks), distribution="untruncated_normal"
-            ),
-            name=f"{name}_conv",
-        )(state)
-        return ResidualUpdate(step_size, activation, name=name)([state, transfer])
+    def add_stage(state, channels, name):
+        for number in range(1, blocks + 1):
+            # Without normalisation inside the blocks, He's variance of 2 / fan-in would double
+            # the state's variance at each block; a share of it for each block keeps the chain in
+            # bounds.
+            transfer = keras.layers.Conv2D(
+                channels,
+                3,
+                padding="same",
+                kernel_initializer=keras.initializers.VarianceScaling(
+                    2 / (len(filters) * blocks), distribution="untruncated_normal"
+                ),
+                name=f"{name}_block{number}_conv",
+            )(state)
+            update = ResidualUpdate(step_size, activation, name=f"{name}_block{number}")
+            state = update([state, transfer])
+        return state
 
-    return staged_network(
-        input_shape, num_classes, add_block, filters=filters, blocks=blocks, name=name
-    )
+    return staged_network(input_shape, num_classes, add_stage, filters=filters, name=name)
 
 
 def resnet_dense(

@@ -1,0 +1,171 @@
+"""Running a net with its stages perturbed."""
+
+from collections.abc import Iterable, Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_iterconv.answers import chance_error, wrong_answers
+from keras_iterconv.checks import check_positive_int
+from keras_iterconv.indices.report import IndexReport, StageErrors, make_report
+from keras_iterconv.layers import ResidualStage
+
+REPEATS = 16
+BATCH_SIZE = 256
+
+
+def measure_indices(
+    model: keras.Model,
+    dataset,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> IndexReport:
+    """Measure the convergence, recurrence and divergence index of each stage of a trained net.
+
+    Each stage is perturbed in turn, in evaluation: read out after each block, run without each
+    block, and run with its last block applied up to 16 more times; the layers behind it do as
+    always. The states along a stage are computed once for all of this.
+
+    Args:
+        model: A functional model of one output, the logits, with at least one `ResidualStage`,
+            through which all paths from input to output lead.
+        dataset: Batches `(images, labels)`, e.g. a `tf.data.Dataset`, finite; or one pair of
+            arrays. Labels are class numbers, `[N]`, or multi-hot, `[N, classes]`: an answer is
+            then right where the largest outputs are just the targets.
+        resamples: Bootstrap samples of the test set for the intervals.
+        seed: Of the bootstrap.
+
+    Returns:
+        An `IndexReport`.
+
+    Raises:
+        ValueError: The model has no stage, or one that is used twice, lies in a model within the
+            model or has a path around it; or the data set is empty.
+
+    Reference:
+        Lippl et al. 2024, "Iterative convergence indices", Fig. 2.
+    """
+    check_positive_int("resamples", resamples)
+    stages = residual_stages(model)
+    net = _PerturbedNet(model, stages)
+    parts, all_labels = [], []
+    for images, labels in _batches(dataset):
+        labels = np.asarray(labels)
+        parts.append(net.wrong(images, labels))
+        all_labels.append(labels)
+    if not parts:
+        raise ValueError("`dataset` must hold at least one batch. Received: an empty one")
+    labels = np.concatenate(all_labels)
+    errors = [
+        StageErrors(*(np.concatenate(curve, axis=1) for curve in zip(*stage, strict=True)))
+        for stage in zip(*parts, strict=True)
+    ]
+    chance = chance_error(labels, model.output_shape[-1])
+    return make_report([stage.name for stage in stages], errors, chance, resamples, seed)
+
+
+def residual_stages(model: keras.Model) -> list[ResidualStage]:
+    """Return the stages of a functional model, from input to output.
+
+    Raises:
+        ValueError: There is none, or one is used twice or lies in a model within the model.
+    """
+    if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
+        raise ValueError(
+            "`model` must be a functional Keras model, as `create_model` returns. "
+            f"Received: model={model!r}"
+        )
+    for layer in model.layers:
+        if isinstance(layer, keras.Model) and any(
+            isinstance(inner, ResidualStage) for inner in layer._flatten_layers(include_self=False)
+        ):
+            raise ValueError(
+                f"A stage lies in {layer.name!r}, a model within {model.name!r}; build the stages "
+                "into one functional model, so that they can be run apart"
+            )
+    stages = [layer for layer in model.layers if isinstance(layer, ResidualStage)]
+    if not stages:
+        raise ValueError(
+            f"{model.name!r} has no ResidualStage, so there is no index to measure. Indices are "
+            "those of nets built of stages: resnet_w*, icr_w*, pcr_w*, or your own of "
+            "`ResidualStage`."
+        )
+    for stage in stages:
+        if len(stage._inbound_nodes) > 1:
+            raise ValueError(f"The stage {stage.name!r} is used more than once")
+    return stages
+
+
+def _batches(dataset) -> Iterator:
+    if isinstance(dataset, tuple | list) and len(dataset) == 2:
+        images, labels = (np.asarray(part) for part in dataset)
+        if len(images) != len(labels):
+            raise ValueError(
+                "`dataset` must have a label for each image. "
+                f"Received: {len(images)} images, {len(labels)} labels"
+            )
+        for begin in range(0, len(images), BATCH_SIZE):
+            yield images[begin : begin + BATCH_SIZE], labels[begin : begin + BATCH_SIZE]
+        return
+    if not isinstance(dataset, Iterable):
+        raise ValueError(
+            "`dataset` must be batches (images, labels) or a pair of arrays. "
+            f"Received: dataset={dataset!r}"
+        )
+    cardinality = getattr(dataset, "cardinality", None)
+    if cardinality is not None and int(cardinality()) == tf.data.INFINITE_CARDINALITY:
+        raise ValueError("`dataset` must end. Received: a data set without end")
+    yield from dataset
+
+
+class _PerturbedNet:
+    """The parts of a net that are run apart, each traced once."""
+
+    def __init__(self, model: keras.Model, stages: list[ResidualStage]):
+        self.stages = stages
+        trunk = keras.Model(model.input, [*(stage.input for stage in stages), model.output])
+        self.trunk = tf.function(lambda x: trunk(x, training=False), reduce_retracing=True)
+        self.updates = [tf.function(stage.update, reduce_retracing=True) for stage in stages]
+        self.readouts = [self._readout(model, stage) for stage in stages]
+
+    @staticmethod
+    def _readout(model, stage):
+        try:
+            rest = keras.Model(stage.output, model.output)
+        except ValueError as error:
+            raise ValueError(
+                f"A path from input to output leads around the stage {stage.name!r}, so that it "
+                "cannot be read out by itself"
+            ) from error
+        return tf.function(lambda state: rest(state, training=False), reduce_retracing=True)
+
+    def wrong(self, images, labels) -> list[StageErrors]:
+        """Return for each stage which samples each perturbation gets wrong."""
+        *inputs, logits = self.trunk(images)
+        full = wrong_answers(logits, labels)
+        return [self._wrong_of_stage(s, x, full, labels) for s, x in enumerate(inputs)]
+
+    def _wrong_of_stage(self, s, x, full, labels) -> StageErrors:
+        blocks, update = self.stages[s].blocks, self.updates[s]
+
+        def wrong(state):
+            return wrong_answers(self.readouts[s](state), labels)
+
+        def run(state, schedule):
+            for t in schedule:
+                state = update(state, x, tf.constant(t))
+            return state
+
+        states = [x]
+        for t in range(blocks):
+            states.append(run(states[-1], [t]))
+        early = [*(wrong(state) for state in states[1:-1]), full]
+        # Without the last block the stage ends where it is read out one block early.
+        left_out = [wrong(run(states[t], range(t + 1, blocks))) for t in range(blocks - 1)]
+        left_out.append(early[-2] if blocks > 1 else wrong(x))
+        repeated, state = [], states[-1]
+        for _ in range(REPEATS):
+            state = run(state, [blocks - 1])
+            repeated.append(wrong(state))
+        return StageErrors(np.stack(early), np.stack(left_out), np.stack(repeated))

@@ -1,0 +1,127 @@
+"""The figure of error curves and indices, in the layout of L's Fig. 2."""
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+# Okabe and Ito's colours, told apart by all readers.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_CURVES = (
+    ("early_readout", "read out after block", "convergence"),
+    ("left_out", "block left out", "recurrence"),
+    ("repeated", "further runs of the last block", "divergence"),
+)
+
+
+def plot_indices(reports: Sequence, labels: Sequence[str] | None = None):
+    """Draw error curves (a), indices (b), and error against indices (c) of one or several nets.
+
+    Args:
+        reports: `IndexReport`s, of nets with as many stages each.
+        labels: What each net is called; those of one label share a colour and are instances of
+            one condition. None for one condition.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: There is no report, or not a label for each, or the stages differ.
+
+    Reference:
+        Lippl et al. 2024, Fig. 2 and 3c.
+    """
+    reports = list(reports)
+    labels = [""] * len(reports) if labels is None else list(labels)
+    if not reports or len(labels) != len(reports):
+        raise ValueError(
+            "`reports` must hold at least one report, and `labels` one for each. "
+            f"Received: {len(reports)} reports, {len(labels)} labels"
+        )
+    stages = len(reports[0].stages)
+    if any(len(report.stages) != stages for report in reports):
+        raise ValueError("`reports` must be of nets with as many stages each")
+    conditions = list(dict.fromkeys(labels))
+    colors = {
+        label: COLORS[i] if len(conditions) <= len(COLORS) else _many(i, len(conditions))
+        for i, label in enumerate(conditions)
+    }
+    columns = 3 * stages
+    with matplotlib.rc_context(
+        {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    ):
+        figure = Figure(figsize=(max(10, 1.25 * columns), 8.6), layout="constrained")
+        FigureCanvasAgg(figure)
+        top, middle, bottom = figure.subfigures(3, 1, height_ratios=(1.1, 1, 1))
+        _curves(top, reports, labels, colors, stages)
+        _values(middle, reports, labels, colors, conditions, stages)
+        _against_error(bottom, reports, labels, colors, conditions)
+    return figure
+
+
+def _curves(figure, reports, labels, colors, stages):
+    figure.suptitle("a  error of the perturbed net", x=0.01, ha="left", weight="bold")
+    panels = figure.subplots(1, 3 * stages, sharey=True)
+    for c, (field, caption, _) in enumerate(_CURVES):
+        for s in range(stages):
+            axes = panels[c * stages + s]
+            for report, label in zip(reports, labels, strict=True):
+                curve = getattr(report.errors[s], field)
+                axes.plot(range(1, len(curve) + 1), curve, color=colors[label], lw=1, alpha=0.7)
+                axes.axhline(report.chance, color="0.6", ls=":", lw=1)
+            axes.set_title(reports[0].stages[s], fontsize=9)
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            axes.set_ylim(0, 1)
+        panels[c * stages + stages // 2].set_xlabel(caption)
+    panels[0].set_ylabel("error (dotted: chance)")
+
+
+def _values(figure, reports, labels, colors, conditions, stages):
+    figure.suptitle("b  indices by stage and, large, their mean", x=0.01, ha="left", weight="bold")
+    shift = 0.6 / max(len(conditions) - 1, 1)
+    for axes, (_, _, name) in zip(figure.subplots(1, 3), _CURVES, strict=True):
+        for report, label in zip(reports, labels, strict=True):
+            at = (conditions.index(label) - (len(conditions) - 1) / 2) * shift
+            values = getattr(report, name)
+            style = {"color": colors[label], "ls": "none", "marker": "o", "mew": 0}
+            axes.plot(np.arange(stages) + at, values, ms=4, alpha=0.5, **style)
+            axes.plot(stages + 0.3 + at, np.mean(values), ms=8, alpha=0.8, **style)
+        axes.axvline(stages - 0.35, color="0.85", lw=1)
+        axes.set_xticks([*range(stages), stages + 0.3], [*reports[0].stages, "mean"])
+        axes.set_ylabel(f"{name} index")
+        axes.grid(axis="y", alpha=0.3)
+
+
+def _against_error(figure, reports, labels, colors, conditions):
+    figure.suptitle("c  error of the net against its indices", x=0.01, ha="left", weight="bold")
+    panels = figure.subplots(1, 3)
+    for axes, name in zip(panels, ("convergence", "divergence"), strict=False):
+        for label in conditions:
+            chosen = [r for r, own in zip(reports, labels, strict=True) if own == label]
+            axes.plot(
+                [np.mean(getattr(report, name)) for report in chosen],
+                [report.error for report in chosen],
+                "o",
+                ms=6,
+                alpha=0.8,
+                mew=0,
+                color=colors[label],
+                label=label or None,
+            )
+        axes.set_xlabel(f"{name} index, mean of the stages")
+        axes.set_ylabel("error")
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.grid(alpha=0.3)
+    panels[2].axis("off")
+    if any(conditions):
+        handles, names = panels[0].get_legend_handles_labels()
+        panels[2].legend(handles, names, loc="center left", frameon=False, fontsize=9)
+
+
+def _many(i: int, count: int):
+    """Return a colour where there are more conditions than colours made by hand."""
+    return matplotlib.colormaps["viridis"](i / max(count - 1, 1))

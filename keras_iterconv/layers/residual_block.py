@@ -1,0 +1,67 @@
+"""The residual function of a pre-activation ResNet, and its cap."""
+
+import keras
+import tensorflow as tf
+
+from keras_iterconv.layers.residual_function import ResidualFunction
+
+
+@keras.saving.register_keras_serializable("keras_iterconv")
+class ResidualBlock(ResidualFunction):
+    """The residual function f = Conv2 . ReLU . BN2 . Conv1 . ReLU . BN1 of one block.
+
+    The skip connection is the caller's: z + f(z), or x + f(z). Both convolutions are 3x3,
+    zero-padded, of stride 1 and without bias; no normalisation follows the second one.
+
+    With a cap mu it computes f / c, c = max(L / mu, 1), where L is the product of the operator
+    norms of Conv2 and of BN2 . Conv1 . BN1 folded into one convolution: an upper bound of f's
+    Lipschitz constant. In training the norms belong to the batch's statistics and are followed by
+    one step of power iteration for each call; they are differentiated. In evaluation they belong
+    to the moving statistics, as `converge_cap` last found them.
+
+    Args:
+        filters: The channels of inputs and outputs.
+        lipschitz_cap: mu, positive, or None for no cap.
+        initial_gamma: The initial value of both gammas, positive.
+        **kwargs: Passed to `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: z, `[N, height, width, filters]`; with a cap of a known height and width.
+        training: Whether to normalise by the batch and to move the statistics.
+
+    Returns:
+        f(z), of the inputs' shape, in the layer's compute dtype.
+
+    Raises:
+        ValueError: An argument is out of its range, or the inputs do not fit.
+
+    Example:
+        >>> f = ResidualBlock(16, lipschitz_cap=0.95)
+        >>> f(keras.random.normal((8, 32, 32, 16))).shape
+        TensorShape([8, 32, 32, 16])
+
+    Reference:
+        Lippl et al. 2024, Eq. 3; He et al. 2016, "Identity mappings in deep residual networks".
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        lipschitz_cap: float | None = None,
+        initial_gamma: float = 1.0,
+        **kwargs,
+    ):
+        super().__init__(filters, None, False, lipschitz_cap, initial_gamma, **kwargs)
+
+    def call(self, inputs, training=None):
+        # Pictures may come as integers, which Keras does not cast.
+        inputs = tf.cast(inputs, self.compute_dtype)
+        (block,) = self.block_values()
+        if not (training and self.trainable):
+            return self._evaluate(inputs, block)
+        value, block = self._train(inputs, block)
+        self._keep([block])
+        return value
+
+    def compute_output_spec(self, inputs, training=None):
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)

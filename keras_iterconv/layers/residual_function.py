@@ -1,0 +1,299 @@
+"""What a residual block and a stage of them share: the weights and the value of f."""
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from keras_iterconv.checks import check_between, check_positive_int
+from keras_iterconv.spectral import (
+    ITERATIONS,
+    TOLERANCE,
+    ConvOperator,
+    cap_divisor,
+    converge,
+    fold_scales,
+    power_step,
+    start_vectors,
+)
+from keras_iterconv.stacks import draw_stack, mark_stack
+
+KERNEL_SIZE = 3
+# The moving statistics follow the training's with a time constant of ten steps, so that they are
+# right after one epoch of a small data set too.
+BATCH_NORM_MOMENTUM = 0.9
+BATCH_NORM_EPSILON = 1e-3
+
+
+class BlockValues(NamedTuple):
+    """The values of one block's variables; the last three are None without a cap.
+
+    Attributes:
+        kernel1, kernel2: `[3, 3, filters, filters]`.
+        gamma1, beta1, mean1, variance1: `[filters]`, the normalisation before the first kernel.
+        gamma2, beta2, mean2, variance2: `[filters]`, the one before the second.
+        vector1, vector2: `[height, width, filters]`, estimates of the first singular vectors of
+            BN2 . Conv1 . BN1 and of Conv2.
+        divisor: A scalar, c of Eq. 3 for the moving statistics.
+    """
+
+    kernel1: tf.Tensor
+    kernel2: tf.Tensor
+    gamma1: tf.Tensor
+    beta1: tf.Tensor
+    mean1: tf.Tensor
+    variance1: tf.Tensor
+    gamma2: tf.Tensor
+    beta2: tf.Tensor
+    mean2: tf.Tensor
+    variance2: tf.Tensor
+    vector1: tf.Tensor | None = None
+    vector2: tf.Tensor | None = None
+    divisor: tf.Tensor | None = None
+
+
+# What a training step changes without a gradient.
+MOVING = ("mean1", "variance1", "mean2", "variance2")
+VECTORS = ("vector1", "vector2")
+
+
+class ResidualFunction(keras.layers.Layer):
+    """Base of the layers made of f = Conv2 . ReLU . BN2 . Conv1 . ReLU . BN1, capped or not.
+
+    The variables of several blocks are stacked, `[blocks, ...]`: the optimizer then makes one
+    update for all, and coupling their gradients is one reduction. Norms, statistics and the
+    variables themselves are float32 or better under every precision policy.
+
+    Args:
+        filters: The channels of inputs and outputs.
+        blocks: How many functions; None for one whose variables are not stacked.
+        shared_initialization: Whether all functions start from the same kernels.
+        lipschitz_cap: mu, or None for no cap.
+        initial_gamma: The initial value of both gammas, a number.
+        **kwargs: Passed to `keras.layers.Layer`.
+
+    Raises:
+        ValueError: An argument is out of its range, or the inputs do not fit.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        blocks: int | None,
+        shared_initialization: bool,
+        lipschitz_cap: float | None,
+        initial_gamma: float,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.filters = check_positive_int("filters", filters)
+        self._blocks = None if blocks is None else check_positive_int("blocks", blocks)
+        self.shared_initialization = bool(shared_initialization)
+        if lipschitz_cap is not None:
+            lipschitz_cap = check_between("lipschitz_cap", lipschitz_cap, 0, float("inf"))
+        self.lipschitz_cap = lipschitz_cap
+        self.initial_gamma = check_between("initial_gamma", initial_gamma, 0, 1e6)
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+        # XLA is many times slower than oneDNN on a CPU.
+        self.supports_jit = False
+
+    def build(self, input_shape):
+        if len(input_shape) != 4 or input_shape[-1] != self.filters:
+            raise ValueError(
+                f"The inputs of {self.name!r} must be [N, height, width, {self.filters}]: a "
+                "residual function keeps the number of channels. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: self.filters})
+        kernel = (KERNEL_SIZE, KERNEL_SIZE, self.filters, self.filters)
+        channels = (self.filters,)
+        gamma = keras.initializers.Constant(self.initial_gamma)
+        for number in (1, 2):
+            self._add(f"kernel{number}", kernel)
+            self._add(f"gamma{number}", channels, gamma)
+            self._add(f"beta{number}", channels, "zeros")
+            self._add(f"mean{number}", channels, "zeros", trainable=False)
+            self._add(f"variance{number}", channels, "ones", trainable=False)
+        if self.lipschitz_cap is not None:
+            self._build_cap(input_shape)
+        self.built = True
+
+    def _build_cap(self, input_shape):
+        image = tuple(input_shape[1:])
+        if None in image:
+            raise ValueError(
+                f"The norm of a convolution depends on the image's size: with `lipschitz_cap` the "
+                f"inputs of {self.name!r} must have a known height and width. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        for name in VECTORS:
+            self._add(name, image, lambda shape, dtype: self._start(shape, dtype), trainable=False)
+        self._add("divisor", (), "ones", trainable=False)
+
+    def _start(self, shape, dtype):
+        vectors = start_vectors(self._blocks or 1, shape[-3:], dtype)
+        return tf.reshape(vectors, shape)
+
+    def _add(self, name, shape, initializer=None, trainable=True):
+        """Add a variable of each block; kernels, without an initializer, start as He's normal."""
+
+        def kernels(shape, dtype):
+            make = keras.initializers.HeNormal
+            if self._blocks is None:
+                return make()(shape, dtype)
+            return draw_stack(make, shape, dtype, shared=self.shared_initialization)
+
+        if self._blocks is not None:
+            shape = (self._blocks, *shape)
+        variable = self.add_weight(
+            shape=shape,
+            initializer=initializer or kernels,
+            trainable=trainable,
+            autocast=False,
+            # Statistics and vectors of replicas would drift apart.
+            aggregation="none" if trainable else "mean",
+            name=name,
+        )
+        if self._blocks is not None and trainable:
+            mark_stack(variable)
+        setattr(self, name, variable)
+
+    def _names(self):
+        return BlockValues._fields if self.lipschitz_cap is not None else BlockValues._fields[:-3]
+
+    def block_values(self, t=None) -> list[BlockValues] | BlockValues:
+        """Return the values of all blocks, or of block t, an int or an int32 scalar."""
+        values = {name: tf.convert_to_tensor(getattr(self, name)) for name in self._names()}
+        if self._blocks is None:
+            block = BlockValues(**values)
+            return block if t is not None else [block]
+        if t is not None:
+            return BlockValues(**{name: value[t] for name, value in values.items()})
+        rows = {name: tf.unstack(value) for name, value in values.items()}
+        return [
+            BlockValues(**{name: row[i] for name, row in rows.items()}) for i in range(self._blocks)
+        ]
+
+    def _evaluate(self, state, block: BlockValues):
+        """Return f(state), capped, in evaluation."""
+        scale1, scale2 = scales(block)
+        # The second normalisation folds into the kernel before it; between the first one and its
+        # kernel stands a ReLU.
+        y = tf.nn.relu(state * self._cast(scale1) + self._cast(block.beta1 - block.mean1 * scale1))
+        y = tf.nn.conv2d(y, self._cast(block.kernel1 * scale2), 1, "SAME")
+        y = tf.nn.relu(tf.nn.bias_add(y, self._cast(block.beta2 - block.mean2 * scale2)))
+        kernel2 = block.kernel2
+        if self.lipschitz_cap is not None:
+            kernel2 = kernel2 / block.divisor
+        return tf.nn.conv2d(y, self._cast(kernel2), 1, "SAME")
+
+    def _train(self, state, block: BlockValues):
+        """Return f(state), capped, in training, and the block with what the step moves."""
+        y, mean1, variance1 = _normalize(state, block.gamma1, block.beta1)
+        y = tf.nn.conv2d(tf.nn.relu(y), self._cast(block.kernel1), 1, "SAME")
+        y, mean2, variance2 = _normalize(y, block.gamma2, block.beta2)
+        kernel2 = block.kernel2
+        m = BATCH_NORM_MOMENTUM
+        moved = {
+            "mean1": m * block.mean1 + (1 - m) * mean1,
+            "variance1": m * block.variance1 + (1 - m) * variance1,
+            "mean2": m * block.mean2 + (1 - m) * mean2,
+            "variance2": m * block.variance2 + (1 - m) * variance2,
+        }
+        if self.lipschitz_cap is not None:
+            # The statistics of this very pass, so that the capped f is what it computes.
+            batch = block._replace(variance1=variance1, variance2=variance2)
+            bound, moved["vector1"], moved["vector2"] = self._bound(batch)
+            kernel2 = kernel2 / cap_divisor(bound, self.lipschitz_cap)
+        y = tf.nn.conv2d(tf.nn.relu(y), self._cast(kernel2), 1, "SAME")
+        return y, block._replace(**moved)
+
+    def _cast(self, value):
+        return tf.cast(value, self.compute_dtype)
+
+    def _bound(self, block: BlockValues):
+        """Return L of the paper after one power step, and both next vectors."""
+        image = block.vector1.shape
+        folded = ConvOperator(folded_kernel(block), image)
+        norm1, vector1 = power_step(folded, block.vector1[tf.newaxis])
+        norm2, vector2 = power_step(ConvOperator(block.kernel2, image), block.vector2[tf.newaxis])
+        return norm1 * norm2, vector1[0], vector2[0]
+
+    def _keep(self, blocks: list[BlockValues]):
+        """Write what a training step changed back into the variables."""
+        for name in MOVING + (VECTORS if self.lipschitz_cap is not None else ()):
+            values = [getattr(block, name) for block in blocks]
+            value = values[0] if self._blocks is None else tf.stack(values)
+            getattr(self, name).assign(tf.stop_gradient(value))
+
+    def converge_cap(self, iterations: int = ITERATIONS, tolerance: float = TOLERANCE):
+        """Converge the norms for the moving statistics, so that the cap holds in evaluation.
+
+        Power iteration approaches a norm from below, a step for each training step. `fit` of an
+        `IterativeModel` calls this before it validates or saves; after a training loop of your
+        own, call it, or `IterativeModel.converge_caps`.
+
+        Args:
+            iterations: The largest number of steps for each norm.
+            tolerance: The residual to stop at; c is raised by as much.
+        """
+        if self.lipschitz_cap is None:
+            return
+        found = []
+        for block in self.block_values():
+            bound, vectors = 1.0, []
+            for kernel, vector in (
+                (folded_kernel(block), block.vector1),
+                (block.kernel2, block.vector2),
+            ):
+                operator = ConvOperator(kernel, tuple(vector.shape))
+                vector = converge(
+                    *operator[:1], vector[tf.newaxis], *operator[1:],
+                    tf.constant(iterations), tf.constant(tolerance, kernel.dtype),
+                )  # fmt: skip
+                norm, _ = power_step(operator, vector)
+                bound *= norm
+                vectors.append(vector[0])
+            divisor = cap_divisor(bound * (1 + tolerance), self.lipschitz_cap)
+            found.append((*vectors, divisor))
+        for name, values in zip((*VECTORS, "divisor"), zip(*found, strict=True), strict=True):
+            value = values[0] if self._blocks is None else tf.stack(values)
+            getattr(self, name).assign(value)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "lipschitz_cap": self.lipschitz_cap,
+            "initial_gamma": self.initial_gamma,
+        }
+
+
+def scales(block: BlockValues):
+    """Return the factors gamma / sqrt(variance + epsilon) of both normalisations, `[filters]`.
+
+    The statistics count as constants.
+    """
+    return tuple(
+        gamma * tf.stop_gradient(tf.math.rsqrt(variance + BATCH_NORM_EPSILON))
+        for gamma, variance in ((block.gamma1, block.variance1), (block.gamma2, block.variance2))
+    )
+
+
+def folded_kernel(block: BlockValues):
+    """Return the kernel of BN2 . Conv1 . BN1."""
+    return fold_scales(block.kernel1, *scales(block))
+
+
+def _normalize(x, gamma, beta):
+    """Normalise by the batch, and return its mean and variance, `[channels]` each."""
+    if x.dtype == tf.float64:  # The fused operation knows no float64.
+        mean, variance = tf.nn.moments(x, axes=[0, 1, 2])
+        y = tf.nn.batch_normalization(x, mean, variance, beta, gamma, BATCH_NORM_EPSILON)
+        return y, tf.stop_gradient(mean), tf.stop_gradient(variance)
+    y, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+        x, gamma, beta, epsilon=BATCH_NORM_EPSILON, is_training=True
+    )
+    # It normalises by the biased variance and returns the unbiased one.
+    count = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), variance.dtype)
+    return y, tf.stop_gradient(mean), tf.stop_gradient(variance * (count - 1) / count)

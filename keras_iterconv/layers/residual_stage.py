@@ -1,0 +1,166 @@
+"""A stage of residual blocks at one resolution."""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from keras_iterconv.checks import check_choice
+from keras_iterconv.layers.residual_function import ResidualFunction
+from keras_iterconv.unrolling import Unrolled
+from keras_iterconv.unrolling.result import Status, samples_finite
+
+SKIPS = ("previous", "stage_input")
+
+
+@keras.saving.register_keras_serializable("keras_iterconv")
+class ResidualStage(ResidualFunction):
+    """A chain of T residual blocks, z_t = z_{t-1} + f_t(z_{t-1}) or x + f_t(z_{t-1}), z_0 = x.
+
+    f_t is `ResidualBlock`'s, with weights and statistics of its own; the weights of all blocks
+    lie in stacked variables, `[blocks, ...]`, which `GradientCoupling` finds.
+
+    A *schedule* of block numbers says which blocks run, in which order: 0, 1, ..., T-1 unless
+    given. A prefix of it reads out early, one number left out drops a block, and the last number
+    repeated goes on beyond the stage's end.
+
+    Args:
+        filters: The channels of inputs and outputs.
+        blocks: T, at least 1.
+        skip_from: `"previous"`: z + f(z), an ordinary ResNet or, capped, ICR; `"stage_input"`:
+            x + f(z), PCR: capped below one, each block is a contraction.
+        shared_initialization: Whether all blocks start from the same kernels, as coupled ones
+            should.
+        lipschitz_cap: mu for each f_t, or None for no cap.
+        initial_gamma: The initial value of all gammas, positive.
+        **kwargs: Passed to `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: x, `[N, height, width, filters]`; with a cap of a known height and width.
+        training: Whether to normalise by the batch and to move the statistics.
+        schedule: None, or a sequence of block numbers from 0.
+        return_depth: Return an `Unrolled` of state, depth and status; the depth is the number of
+            blocks that ran.
+
+    Returns:
+        The last state, of the inputs' shape, in the layer's compute dtype; with `return_depth`
+        also depth and status, int32 `[N]` each.
+
+    Raises:
+        ValueError: An argument is out of its range, or the inputs do not fit.
+
+    Example:
+        >>> stage = ResidualStage(16, blocks=4)
+        >>> early = stage(keras.random.normal((8, 32, 32, 16)), schedule=[0, 1])
+
+    Reference:
+        Lippl et al. 2024, "Manipulating convergence and iteration in residual networks".
+    """
+
+    threshold = None
+
+    def __init__(
+        self,
+        filters: int,
+        blocks: int,
+        skip_from: str = "previous",
+        shared_initialization: bool = False,
+        lipschitz_cap: float | None = None,
+        initial_gamma: float = 1.0,
+        **kwargs,
+    ):
+        if blocks is None:
+            raise ValueError("`blocks` must be an integer of at least 1. Received: blocks=None")
+        super().__init__(
+            filters, blocks, shared_initialization, lipschitz_cap, initial_gamma, **kwargs
+        )
+        self.skip_from = check_choice("skip_from", skip_from, SKIPS)
+
+    @property
+    def blocks(self) -> int:
+        """T, the number of blocks."""
+        return self._blocks
+
+    @property
+    def max_unroll(self) -> int:
+        """T again: a block is one update of the state."""
+        return self._blocks
+
+    def update(self, state, inputs, k):
+        """Run one block by itself, in evaluation.
+
+        Args:
+            state: z, `[N, height, width, filters]`.
+            inputs: x, the stage's input, of the same shape.
+            k: The block's number from 0, an int or an int32 scalar.
+
+        Returns:
+            z + f_k(z), or x + f_k(z) where `skip_from="stage_input"`.
+
+        Raises:
+            ValueError: k is no block of the stage.
+        """
+        if isinstance(k, int) and not 0 <= k < self.blocks:
+            raise ValueError(f"`k` must be from 0 to {self.blocks - 1}. Received: k={k}")
+        state, inputs = (tf.cast(z, self.compute_dtype) for z in (state, inputs))
+        change = self._evaluate(state, self.block_values(k))
+        return self._skip(state, inputs) + change
+
+    def _skip(self, state, inputs):
+        return state if self.skip_from == "previous" else inputs
+
+    def _check_schedule(self, schedule) -> list[int]:
+        if schedule is None:
+            return list(range(self.blocks))
+        valid = isinstance(schedule, Sequence) and all(
+            isinstance(t, int) and not isinstance(t, bool) and 0 <= t < self.blocks
+            for t in schedule
+        )
+        if not valid:
+            raise ValueError(
+                f"`schedule` must be a sequence of block numbers from 0 to {self.blocks - 1}. "
+                f"Received: schedule={schedule!r}"
+            )
+        return list(schedule)
+
+    def call(self, inputs, training=None, schedule=None, return_depth=False):
+        schedule = self._check_schedule(schedule)
+        training = training and self.trainable
+        # Pictures may come as integers, which Keras does not cast.
+        inputs = state = tf.cast(inputs, self.compute_dtype)
+        blocks = self.block_values()
+        for t in schedule:
+            if training:
+                change, blocks[t] = self._train(state, blocks[t])
+            else:
+                change = self._evaluate(state, blocks[t])
+            state = self._skip(state, inputs) + change
+        if training:
+            self._keep(blocks)
+        if not return_depth:
+            return state
+        finite = samples_finite(state)
+        depth = tf.fill(tf.shape(finite), len(schedule))
+        status = tf.where(finite, int(Status.MAX_UNROLL), int(Status.NOT_FINITE))
+        return Unrolled(state, depth, status)
+
+    def compute_output_spec(self, inputs, training=None, schedule=None, return_depth=False):
+        self._check_schedule(schedule)
+        # Said outright: Keras would trace the whole stage to find it.
+        state = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+        if not return_depth:
+            return state
+        samples = inputs.shape[:1]
+        return Unrolled(
+            state,
+            keras.KerasTensor(samples, dtype="int32"),
+            keras.KerasTensor(samples, dtype="int32"),
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "blocks": self.blocks,
+            "skip_from": self.skip_from,
+            "shared_initialization": self.shared_initialization,
+        }

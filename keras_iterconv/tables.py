@@ -1,0 +1,15 @@
+"""Tables as text, for reports that are printed anywhere."""
+
+import io
+
+from rich.console import Console
+from rich.table import Table
+
+WIDTH = 110
+
+
+def as_text(table: Table) -> str:
+    """Render a table as plain text, the same on a screen, in a notebook and in a file."""
+    console = Console(file=io.StringIO(), width=WIDTH, color_system=None, highlight=False)
+    console.print(table)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
