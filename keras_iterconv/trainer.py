@@ -57,14 +57,16 @@ class IterativeModel(keras.Model):
         if not self._capped_layers():
             return super().fit(*args, **kwargs)
         given = inspect.signature(super().fit).bind(*args, **kwargs)
-        callbacks = given.arguments.get("callbacks") or []
-        if isinstance(callbacks, keras.callbacks.Callback):
-            callbacks = [callbacks]
+        callbacks = given.arguments.get("callbacks")
         if isinstance(callbacks, keras.callbacks.CallbackList):
             raise ValueError(
                 "A model with Lipschitz caps takes `callbacks` as a list of callbacks, so that the "
                 "caps are true before any of them saves the model. Received: a CallbackList"
             )
+        if callbacks is None:
+            callbacks = []
+        elif isinstance(callbacks, keras.callbacks.Callback):
+            callbacks = [callbacks]
         # The first, so that what another one saves is capped.
         given.arguments["callbacks"] = [_ConvergeCaps(), *callbacks]
         return super().fit(*given.args, **given.kwargs)
@@ -127,7 +129,7 @@ class _ConvergeCaps(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         # A model that has been trained comes with the norms that it was left with, so that a run
         # that goes on sees what an uninterrupted one would have seen.
-        if int(self.model.optimizer.iterations) == 0:
+        if int(self.model.optimizer.iterations.numpy()) == 0:
             self.model.converge_caps()
 
     def on_test_begin(self, logs=None):

@@ -8,6 +8,7 @@ import numpy as np
 from keras_iterconv.unrolling import Status
 
 from .datasets import ImageData, Split, evaluation_batches
+from .objectives import is_right, mean_loss
 
 
 class Evaluation(NamedTuple):
@@ -15,7 +16,8 @@ class Evaluation(NamedTuple):
 
     Attributes:
         loss: The mean cross-entropy.
-        accuracy: The share of pictures whose largest logit is their class.
+        accuracy: The share of pictures whose largest logit is their class; where a picture shows n
+            classes, whose n largest logits are exactly these.
         depth: The updates that each picture took in all blocks together, int `[N]`.
         share_at_limit: The share of pictures and blocks that did not settle within `max_unroll`
             updates; 1 for blocks of fixed depth.
@@ -44,12 +46,9 @@ def evaluate(
     batches = evaluation_batches(split, mean=data.mean, std=data.std, batch_size=batch_size)
     outputs = depth_model.predict(batches, verbose=0)
     logits = outputs["logits"]
-    # The largest of a row of NaNs is its first: such a row is never right.
-    right = np.argmax(logits, axis=1) == split.labels
-    losses = keras.losses.sparse_categorical_crossentropy(split.labels, logits, from_logits=True)
     return Evaluation(
-        loss=float(np.mean(losses)),
-        accuracy=float(np.mean(right & np.isfinite(logits).all(axis=1))),
+        loss=mean_loss(split.labels, logits),
+        accuracy=float(np.mean(is_right(split.labels, logits))),
         depth=outputs["depth"].sum(axis=1),
         share_at_limit=float(np.mean(outputs["status"] == Status.MAX_UNROLL)),
         share_not_finite=float(np.mean(outputs["status"] == Status.NOT_FINITE)),

@@ -18,13 +18,17 @@ def fit(
         str | None, typer.Option(help="Its name, for example nais10 or nais_adaptive.")
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="digits (the default), mnist, cifar10 or cifar100.")
+        str | None,
+        typer.Option(
+            help="digits (the default), mnist, cifar10, cifar100, or digitclutterN, N = 2 to 5."
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The largest learning rate.")] = None,
     schedule: Annotated[
-        str | None, typer.Option(help="cosine (the default), step, constant or cyclical.")
+        str | None,
+        typer.Option(help="cosine (the default), step, step-twice, constant or cyclical."),
     ] = None,
     weight_decay: Annotated[
         float | None, typer.Option(help="Decay of kernels, times the learning rate, a step.")
@@ -37,6 +41,21 @@ def fit(
         float | None, typer.Option(help="Norm of an update below which an image stops.")
     ] = None,
     step_size: Annotated[float | None, typer.Option(help="h of an update, in (0, 1].")] = None,
+    blocks: Annotated[int | None, typer.Option(help="Blocks a stage.")] = None,
+    coupling: Annotated[
+        float | None,
+        typer.Option(help="Share of the blocks' mean in each block's gradient, from 0 to 1."),
+    ] = None,
+    lipschitz_cap: Annotated[
+        float | None, typer.Option(help="Bound of each residual function's Lipschitz constant.")
+    ] = None,
+    shared_initialization: Annotated[
+        bool | None,
+        typer.Option(
+            "--shared-initialization/--independent-initialization",
+            help="Start the blocks of a stage equal; the default where there is a coupling.",
+        ),
+    ] = None,
     mixed_precision: Annotated[
         bool | None, typer.Option("--mixed-precision", help="Half precision products.")
     ] = None,

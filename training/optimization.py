@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_iterconv.stacks import is_stack
+
 from .extras import require_addons
 from .settings import Settings
 
@@ -9,14 +11,17 @@ MOMENTUM = 0.9
 # The gradient's norm, over all weights, at which a step is cut back: without it the first steps
 # at a useful learning rate throw a net of 540 updates out of the region where it trains.
 CLIP_NORM = 5.0
+# After which shares of a run the learning rate falls to a tenth.
+_DROPS = {"step": (3 / 9, 5 / 9, 7 / 9), "step-twice": (1 / 2, 3 / 4)}
 
 
 def make_schedule(settings: Settings, steps_per_epoch: int):
     """Return the learning rate as a function of the optimizer's step.
 
     `cosine` falls to zero over the run; `step` divides by 10 after 1/3, 5/9 and 7/9 of the epochs
-    (N: 150, 250 and 350 of 450); `constant` stays; `cyclical` swings four times between a tenth
-    of the rate and the rate (`tensorflow_addons.optimizers.TriangularCyclicalLearningRate`).
+    (N: 150, 250 and 350 of 450), and `step-twice` after 1/2 and 3/4 (as ResNets usually are);
+    `constant` stays; `cyclical` swings four times between a tenth of the rate and the rate
+    (`tensorflow_addons.optimizers.TriangularCyclicalLearningRate`).
 
     Args:
         settings: The run.
@@ -34,11 +39,11 @@ def make_schedule(settings: Settings, steps_per_epoch: int):
         return rate
     if settings.schedule == "cosine":
         return keras.optimizers.schedules.CosineDecay(rate, steps)
-    if settings.schedule == "step":
+    if settings.schedule in _DROPS:
         # Keras keeps a rate up to and with the step of its boundary.
-        boundaries = [round(steps * ninths / 9) - 1 for ninths in (3, 5, 7)]
+        boundaries = [round(steps * share) - 1 for share in _DROPS[settings.schedule]]
         return keras.optimizers.schedules.PiecewiseConstantDecay(
-            boundaries, [rate / 10**drop for drop in range(4)]
+            boundaries, [rate / 10**drop for drop in range(len(boundaries) + 1)]
         )
     return require_addons().optimizers.TriangularCyclicalLearningRate(
         initial_learning_rate=rate / 10,
@@ -62,5 +67,6 @@ def make_optimizer(
         weight_decay=settings.weight_decay or None,
     )
     if settings.weight_decay:
-        optimizer.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) < 2])
+        vectors = [v for v in variables if len(v.shape) - is_stack(v) < 2]
+        optimizer.exclude_from_weight_decay(var_list=vectors)
     return optimizer

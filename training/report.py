@@ -49,12 +49,19 @@ def print_header(
         f"{strategy.num_replicas_in_sync} replica"
         f"{'s' if strategy.num_replicas_in_sync > 1 else ''}",
     )
+    if settings.coupling is not None:
+        table.add_row("coupling", f"{settings.coupling:g} of the blocks' mean gradient")
     table.add_row("folder", str(folder.path))
     console.print(table, highlight=False)
 
 
-def print_result(console: Console, result: dict[str, Any], folder: RunFolder) -> None:
-    """Show the table of a finished run."""
+def print_result(
+    console: Console,
+    result: dict[str, Any],
+    indices: ki.IndexReport | None,
+    folder: RunFolder,
+) -> None:
+    """Show the tables of a finished run."""
     table = Table(title=f"{result['model']} on {result['dataset']}", title_justify="left")
     table.add_column("measure")
     table.add_column("value", justify="right")
@@ -72,6 +79,8 @@ def print_result(console: Console, result: dict[str, Any], folder: RunFolder) ->
     table.add_row("training speed", f"{result['images_per_second']:.0f} images/s")
     table.add_row("training time", f"{result['seconds']:.0f} s")
     console.print(table, highlight=False)
+    if indices is not None:
+        console.print(indices.table(), highlight=False)
     console.print(f"Everything is in {folder.path}", highlight=False, soft_wrap=True)
 
 

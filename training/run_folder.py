@@ -38,6 +38,7 @@ class RunFolder:
         self.last = self.path / "last.keras"
         self.best = self.path / "best.keras"
         self.curves = self.path / "curves.png"
+        self.indices = self.path / "indices.png"
         self.result = self.path / "result.json"
         self.tensorboard = self.path / "tensorboard"
 

@@ -19,6 +19,7 @@ from .checkpoint import load_checkpoint, save_checkpoint
 from .datasets import (
     ImageData,
     Split,
+    evaluation_batches,
     get_augmentation,
     load_dataset,
     steps_per_epoch,
@@ -27,10 +28,14 @@ from .datasets import (
 from .distribution import make_strategy
 from .errors import UserError, as_user_error
 from .evaluation import Evaluation, evaluate
+from .objectives import make_loss, make_metrics
 from .optimization import make_optimizer
 from .report import plot_curves, print_header, print_result
 from .run_folder import RunFolder
 from .settings import Settings
+
+# Images a batch where the indices are measured.
+INDEX_BATCH = 256
 
 
 def start(settings: Settings, output: str | None, console: Console) -> dict[str, Any]:
@@ -131,10 +136,12 @@ class _Session:
             if self.model.dtype_policy.name == "mixed_float16":
                 # Keras would do this by itself, but forget it in the files it writes.
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-            self.model.compile(
+            as_user_error(
+                self.model.compile,
                 optimizer,
-                keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-                metrics=["accuracy"],
+                make_loss(self.data.multi_label),
+                metrics=make_metrics(self.data.multi_label),
+                coupling=settings.coupling,
             )
             self.model.optimizer.build(self.model.trainable_variables)
         self.depth_model = ki.with_depth(self.model)
@@ -248,7 +255,23 @@ class _Session:
         }
         with folder.replacing(folder.curves) as partial:
             plot_curves(partial, rows, settings, accuracy["test"])
+        report = self._measure_indices()
+        if report is not None:
+            result["indices"] = report.to_dict()
+            with folder.replacing(folder.indices) as partial:
+                report.plot().savefig(partial, dpi=120)
         # Last of all: a folder with a result is a run that is finished.
         folder.write_json(folder.result, result)
-        print_result(self.console, result, folder)
+        print_result(self.console, result, report, folder)
         return result
+
+    def _measure_indices(self) -> ki.IndexReport | None:
+        """Measure the indices on the test part, of a net that has stages."""
+        if not any(isinstance(b, ki.ResidualStage) for b in ki.iterated_blocks(self.model)):
+            return None
+        test = self.data.test
+        self.console.print(f"measuring the indices on {len(test):,} test images", highlight=False)
+        batches = evaluation_batches(
+            test, mean=self.data.mean, std=self.data.std, batch_size=INDEX_BATCH
+        )
+        return ki.measure_indices(self.model, batches)

@@ -9,8 +9,16 @@ from keras_iterconv.naming import unknown_name
 from .datasets import AUGMENTATIONS
 from .errors import UserError
 
-SCHEDULES = ("cosine", "step", "constant", "cyclical")
+SCHEDULES = ("cosine", "step", "step-twice", "constant", "cyclical")
 STRATEGIES = ("none", "mirrored")
+_OVERRIDES = (
+    "max_unroll",
+    "threshold",
+    "step_size",
+    "blocks",
+    "lipschitz_cap",
+    "shared_initialization",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +40,11 @@ class Settings:
         max_unroll: None for the model's own number.
         threshold: None for the model's own.
         step_size: None for the model's own.
+        blocks: None for the model's own number of blocks a stage.
+        lipschitz_cap: None for the model's own, else mu of every residual function.
+        coupling: None, or lambda of the gradient coupling.
+        shared_initialization: Whether the blocks of a stage start from the same kernels; None: as
+            L trains, where there is a coupling, of strength 0 too.
         limit_train: None, or how many training images to use.
     """
 
@@ -49,6 +62,10 @@ class Settings:
     max_unroll: int | None = None
     threshold: float | None = None
     step_size: float | None = None
+    blocks: int | None = None
+    lipschitz_cap: float | None = None
+    coupling: float | None = None
+    shared_initialization: bool | None = None
     limit_train: int | None = None
 
     def __post_init__(self):
@@ -73,7 +90,9 @@ class Settings:
 
     def overrides(self) -> dict[str, Any]:
         """Return the settings that go to `keras_iterconv.create_model`."""
-        given = {name: getattr(self, name) for name in ("max_unroll", "threshold", "step_size")}
+        given = {name: getattr(self, name) for name in _OVERRIDES}
+        if self.shared_initialization is None and self.coupling is not None:
+            given["shared_initialization"] = True
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -84,9 +103,10 @@ def _flag(name: str) -> str:
 # Measured on two cores; `docs/training.md` has the results that these settings reach.
 _CONVOLUTIONAL = {"batch_size": 64, "learning_rate": 0.05}
 _FULLY_CONNECTED = {"batch_size": 128, "learning_rate": 0.02}
+_CLUTTER = {f"digitclutter{n}": 10 for n in (2, 3, 4, 5)}
 _EPOCHS = {
-    "convolutional": {"digits": 10, "mnist": 5, "cifar10": 30, "cifar100": 60},
-    "fully connected": {"digits": 30, "mnist": 20, "cifar10": 20, "cifar100": 20},
+    "convolutional": {"digits": 10, "mnist": 5, "cifar10": 30, "cifar100": 60, **_CLUTTER},
+    "fully connected": {"digits": 30, "mnist": 20, "cifar10": 20, "cifar100": 20, **_CLUTTER},
 }
 # Where each image stops by itself, an epoch costs half as much.
 _ADAPTIVE_EPOCHS = {"digits": 15}
@@ -102,6 +122,17 @@ _N_CIFAR = {
     "schedule": "step",
     "augment": "standard",
 }
+# L publishes neither of these; they are what pre-activation ResNets are usually trained with. The
+# five conditions are: no coupling, and couplings of 0, 0.5, 0.9 and 1.
+_L = {
+    "epochs": 164,
+    "batch_size": 128,
+    "learning_rate": 0.1,
+    "schedule": "step-twice",
+    "weight_decay": 1e-4,
+}
+_L_CIFAR = {**_L, "augment": "standard"}
+_L_DIGITS = {**_L, "epochs": 40}
 _N_MNIST = {"epochs": 150, "batch_size": 128, "learning_rate": 0.1, "schedule": "constant"}
 PRESETS: dict[str, dict[str, Any]] = {
     "nais-cifar10": {"model": "nais10", "dataset": "cifar10", **_N_CIFAR},
@@ -112,6 +143,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "resnet-cifar10": {"model": "resnet54", "dataset": "cifar10", **_N_CIFAR},
     "resnet-cifar100": {"model": "resnet54", "dataset": "cifar100", **_N_CIFAR},
     "nais-mnist": {"model": "nais_mnist", "dataset": "mnist", **_N_MNIST},
+    "resnet-w16-cifar10": {"model": "resnet_w16", "dataset": "cifar10", **_L_CIFAR},
+    "resnet-w16-cifar100": {"model": "resnet_w16", "dataset": "cifar100", **_L_CIFAR},
+    "resnet-w16-mnist": {"model": "resnet_w16", "dataset": "mnist", **_L_DIGITS},
+    "resnet-w16-digitclutter": {"model": "resnet_w16", "dataset": "digitclutter5", **_L_DIGITS},
+    "icr-w16-cifar10": {"model": "icr_w16", "dataset": "cifar10", **_L_CIFAR},
+    "pcr-w16-cifar10": {"model": "pcr_w16", "dataset": "cifar10", **_L_CIFAR},
     "resnet-sh-mnist": {"model": "resnet_sh", "dataset": "mnist", **_N_MNIST},
     "resnet-sh-bn-mnist": {"model": "resnet_sh_bn", "dataset": "mnist", **_N_MNIST},
 }
@@ -141,7 +178,7 @@ def make_settings(preset: str | None = None, **given) -> Settings:
 
 
 def _defaults(model: str, dataset: str) -> dict[str, Any]:
-    convolutional = (model.startswith("nais") and model != "nais_mnist") or model == "resnet54"
+    convolutional = model.startswith(("nais1", "nais_adaptive", "resnet54")) or "_w" in model
     kind = "convolutional" if convolutional else "fully connected"
     epochs = _EPOCHS[kind].get(dataset, 1)
     if model == "nais_adaptive":

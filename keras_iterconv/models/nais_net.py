@@ -36,7 +36,6 @@ def nais_net(
     Reference:
         Ciccone et al. 2018, section 5.2.
     """
-
     check_positive_int("blocks", blocks)
 
     def add_stage(state, channels, name):

@@ -108,9 +108,9 @@ def test_coupled_gradients_are_what_the_optimizer_gets():
     assert_same_weights(ours, plain, 1e-6)
 
 
-@pytest.mark.parametrize("coupling", ["uniform", 3, [halve_gradients]])
+@pytest.mark.parametrize("coupling", ["uniform", 3, -0.1, True, [halve_gradients]])
 def test_bad_coupling(coupling):
-    with pytest.raises(ValueError, match=r"`coupling` must be None or a callable.*Received: coup"):
+    with pytest.raises(ValueError, match=r"`coupling` must be None, a strength.*Received: coup"):
         make_model().compile("sgd", "mse", coupling=coupling)
 
 

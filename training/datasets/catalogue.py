@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 
 from keras_iterconv.naming import unknown_name
 
+from .digitclutter import CLASSES, PARTS, SIDE, SIZES
 from .image_data import ImageData, Split, channel_statistics
 from .splitting import VALIDATION_SHARE, cut, stratified_subset
 from .tfds_reader import read_tfds
@@ -26,14 +27,18 @@ class DatasetEntry:
         num_classes: How many classes there are.
         scale: The largest raw value a pixel can have.
         read: Returns `(splits, classes)`: a dictionary with `(images uint8 [N, H, W, C],
-            labels int32 [N])` under `"train"` and `"test"`, and the class names by label.
+            labels int32 [N] or [N, C])` under `"train"` and `"test"`, and the class names by label.
+        available: None where the parts are to be cut. Otherwise how many training images there
+            are: `read` then takes `limit_train` and returns the parts as they are to be used, one
+            for `"validation"` with them.
     """
 
     name: str
     input_shape: tuple[int, int, int]
     num_classes: int
     scale: int
-    read: Callable[[], tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]]
+    read: Callable[..., tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]]
+    available: int | None = None
 
 
 def _read_digits():
@@ -43,6 +48,18 @@ def _read_digits():
     parts = zip(("train", "test"), cut(labels, DIGITS_TEST_SHARE), strict=True)
     splits = {part: (images[indices], labels[indices]) for part, indices in parts}
     return splits, tuple(str(name) for name in digits.target_names)
+
+
+def _read_digitclutter(digits: int, limit_train: int | None):
+    # TFDS is wanted for a base class there, and takes its time to load.
+    from .digitclutter_builder import read_digitclutter
+
+    return read_digitclutter(digits, limit_train)
+
+
+def _digitclutter(digits: int) -> DatasetEntry:
+    read = partial(_read_digitclutter, digits)
+    return DatasetEntry(f"digitclutter{digits}", (SIDE, SIDE, 1), CLASSES, 255, read, SIZES[0])
 
 
 _CIFAR = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -55,6 +72,7 @@ CATALOGUE = {
         DatasetEntry("mnist", (28, 28, 1), 10, 255, partial(read_tfds, "mnist", _MNIST)),
         DatasetEntry("cifar10", (32, 32, 3), 10, 255, partial(read_tfds, "cifar10", _CIFAR)),
         DatasetEntry("cifar100", (32, 32, 3), 100, 255, partial(read_tfds, "cifar100", _CIFAR)),
+        *map(_digitclutter, (2, 3, 4, 5)),
     )
 }
 
@@ -73,10 +91,15 @@ def load_dataset(name: str = "digits", *, limit_train: int | None = None) -> Ima
     the order of the records in the folder: two folders that hold the same images in another order
     are cut elsewhere.
 
+    `digitclutter2` to `digitclutter5` have a validation part of their own. They are drawn into the
+    TFDS folder at the first use, which takes a minute or two; with a limit no more than the limited
+    set is drawn.
+
     Args:
         name: One of `list_datasets()`.
         limit_train: Keep this many training images, in proportion by class as far as whole images
-            permit, and a ninth as many for validation. `None` keeps all.
+            permit, and a ninth as many for validation. `None` keeps all. Of Digitclutter: the
+            first so many, and a tenth as many for validation.
 
     Returns:
         An `ImageData`; its mean and standard deviation are those of the training part only, after
@@ -86,6 +109,7 @@ def load_dataset(name: str = "digits", *, limit_train: int | None = None) -> Ima
         ValueError: If the name is unknown, or the limit is less than one image a class or more
             than the training part holds.
         DatasetNotFoundError: If it is not in the TFDS folder and cannot be downloaded.
+        DatasetError: If it is to be drawn and cannot be written to the TFDS folder.
         DatasetCorruptedError: If it is in the TFDS folder but cannot be read.
 
     Example:
@@ -96,28 +120,38 @@ def load_dataset(name: str = "digits", *, limit_train: int | None = None) -> Ima
     if name not in CATALOGUE:
         raise ValueError(unknown_name("dataset", name, CATALOGUE))
     entry = CATALOGUE[name]
-    splits, classes = entry.read()
-    official, test = Split(*splits["train"]), Split(*splits["test"])
-
-    train_indices, validation_indices = cut(official.labels, VALIDATION_SHARE)
-    if limit_train is not None:
-        _check_limit(limit_train, entry, len(train_indices))
-        # A ninth of the training part is a tenth of both, the share of the uncut data set.
-        wanted = round(limit_train * VALIDATION_SHARE / (1 - VALIDATION_SHARE))
-        train_indices = _limit(train_indices, official.labels, limit_train)
-        validation_indices = _limit(validation_indices, official.labels, wanted)
-    train = official.take(train_indices)
+    if entry.available is not None:
+        if limit_train is not None:
+            _check_limit(limit_train, entry, entry.available)
+        splits, classes = entry.read(limit_train)
+        train, validation, test = (Split(*splits[part]) for part in PARTS)
+    else:
+        splits, classes = entry.read()
+        official, test = Split(*splits["train"]), Split(*splits["test"])
+        train, validation = _cut(official, entry, limit_train)
     mean, std = channel_statistics(train.images)
     return ImageData(
         name=name,
         train=train,
-        validation=official.take(validation_indices),
+        validation=validation,
         test=test,
         mean=mean,
         std=std,
         classes=classes,
         scale=entry.scale,
     )
+
+
+def _cut(official: Split, entry: DatasetEntry, limit_train: int | None) -> tuple[Split, Split]:
+    """Cut an official training part into one for training and one for validation."""
+    train, validation = cut(official.labels, VALIDATION_SHARE)
+    if limit_train is not None:
+        _check_limit(limit_train, entry, len(train))
+        # A ninth of the training part is a tenth of both, the share of the uncut data set.
+        wanted = round(limit_train * VALIDATION_SHARE / (1 - VALIDATION_SHARE))
+        train = _limit(train, official.labels, limit_train)
+        validation = _limit(validation, official.labels, wanted)
+    return official.take(train), official.take(validation)
 
 
 def _limit(indices: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:

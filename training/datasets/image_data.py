@@ -11,10 +11,12 @@ class Split:
 
     Args:
         images: uint8 [N, H, W, C], raw values from 0 to the data set's `scale`.
-        labels: int32 [N], class numbers from 0.
+        labels: int32 [N], class numbers from 0; or, where a picture shows several classes, int32
+            [N, C], 1 for each class that it shows and 0 for the others.
 
     Raises:
-        ValueError: If the two are not of one length, or the images are not [N, H, W, C].
+        ValueError: If the two are not of one length, the images are not [N, H, W, C], or the
+            labels neither [N] nor [N, C] of zeros and ones.
     """
 
     images: np.ndarray
@@ -26,14 +28,25 @@ class Split:
                 "`images` must have the shape [N, H, W, C]. "
                 f"Received: images.shape={self.images.shape}"
             )
-        if self.labels.shape != self.images.shape[:1]:
+        if self.labels.ndim not in (1, 2) or len(self.labels) != len(self.images):
             raise ValueError(
-                f"`labels` must have the shape [{len(self.images)}], a label an image. "
+                f"`labels` must have the shape [{len(self.images)}], a label an image, or "
+                f"[{len(self.images)}, C], a set of classes an image. "
                 f"Received: labels.shape={self.labels.shape}"
+            )
+        if self.multi_label and not np.isin(self.labels, (0, 1)).all():
+            raise ValueError(
+                "`labels` of the shape [N, C] must be 0 or 1. "
+                f"Received: labels from {self.labels.min()} to {self.labels.max()}"
             )
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a label is a set of classes rather than one class."""
+        return self.labels.ndim == 2
 
     def take(self, indices: np.ndarray) -> "Split":
         """Copy out the samples at `indices`, in that order."""
@@ -47,7 +60,8 @@ class ImageData:
     Args:
         name: The catalogue's name.
         train: What the weights are fitted to.
-        validation: What choices are made on; cut from the official training part.
+        validation: What choices are made on; cut from the official training part, unless the data
+            set has one of its own.
         test: What is reported; never cut, never limited.
         mean: float32 [C], the mean of each channel of `train`, in raw values.
         std: float32 [C], the standard deviation of each channel of `train`, in raw values.
@@ -69,6 +83,11 @@ class ImageData:
     def input_shape(self) -> tuple[int, int, int]:
         """(H, W, C) of every image."""
         return self.train.images.shape[1:]
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a label is a set of classes rather than one class."""
+        return self.train.multi_label
 
     @property
     def num_classes(self) -> int:

@@ -65,7 +65,8 @@ def training_batches(
         initial_epoch: The epoch to start at, from 0.
 
     Returns:
-        A dataset of `(images float32 [batch_size, H, W, C], labels int32 [batch_size])`.
+        A dataset of `(images float32 [batch_size, H, W, C], labels int32 [batch_size])`; the labels
+        are int32 [batch_size, classes] where a label is a set of classes.
 
     Raises:
         ValueError: If an argument is out of range or the augmentation unknown.
@@ -108,7 +109,8 @@ def evaluation_batches(
         batch_size: Images a batch; may be larger than the split.
 
     Returns:
-        A dataset of `(images float32 [B, H, W, C], labels int32 [B])`, B at most `batch_size`.
+        A dataset of `(images float32 [B, H, W, C], labels int32 [B])`, B at most `batch_size`; the
+        labels are int32 [B, classes] where a label is a set of classes.
 
     Raises:
         ValueError: If the batch size is not a positive whole number.

@@ -13,14 +13,14 @@ def cut(labels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
     """Cut off a share of the samples, with every class in proportion.
 
     Args:
-        labels: int [N].
+        labels: int [N], or int [N, C] for sets of classes, each distinct set counting as a class.
         share: How much to cut off, between 0 and 1.
 
     Returns:
         `(kept, cut_off)`: sorted sample numbers, int [N - M] and int [M], disjoint.
     """
     kept, cut_off = train_test_split(
-        np.arange(len(labels)), test_size=share, stratify=labels, random_state=CUT_SEED
+        np.arange(len(labels)), test_size=share, stratify=_strata(labels), random_state=CUT_SEED
     )
     return np.sort(kept), np.sort(cut_off)
 
@@ -32,12 +32,13 @@ def stratified_subset(labels: np.ndarray, count: int) -> np.ndarray:
     trial run is just that, so the places are dealt out by largest remainder instead.
 
     Args:
-        labels: int [N].
+        labels: int [N], or int [N, C] for sets of classes, each distinct set counting as a class.
         count: How many to choose, at most N.
 
     Returns:
         Sorted sample numbers, int [count].
     """
+    labels = _strata(labels)
     classes, sizes = np.unique(labels, return_counts=True)
     exact = sizes * count / len(labels)
     places = np.floor(exact).astype(int)
@@ -50,3 +51,10 @@ def stratified_subset(labels: np.ndarray, count: int) -> np.ndarray:
         for label, place in zip(classes, places, strict=True)
     ]
     return np.sort(np.concatenate(chosen))
+
+
+def _strata(labels: np.ndarray) -> np.ndarray:
+    """Number the distinct labels: int [N]."""
+    if labels.ndim == 1:
+        return labels
+    return np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)

@@ -83,28 +83,51 @@ def read_tfds(name: str, source: str) -> tuple[dict[str, tuple], tuple[str, ...]
     try:
         builder = tfds.builder(name, data_dir=folder)
     except Exception as error:
-        raise DatasetCorruptedError(f"{damaged} ({_first_line(error)}): {remedy}.") from error
+        raise DatasetCorruptedError(f"{damaged} ({first_line(error)}): {remedy}.") from error
     if not builder.data_path.exists():  # builder.is_prepared() would log a warning here.
         _download(builder, folder, source)
 
+    splits = read_parts(builder, {part: part for part in ("train", "test")}, remedy)
+    return splits, tuple(builder.info.features["label"].names)
+
+
+def read_parts(
+    builder, parts: dict[str, str], remedy: str
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Read parts of a prepared data set into memory.
+
+    Args:
+        builder: A TFDS builder of images with labels.
+        parts: What to read, in TFDS's words, for example `"train[:100]"`, by split.
+        remedy: What the user can do where the data set is damaged.
+
+    Returns:
+        For each part `(images uint8 [N, H, W, C], labels int32 [N] or [N, C])`.
+
+    Raises:
+        DatasetCorruptedError: If a part is missing or cannot be read.
+    """
+    import tensorflow_datasets as tfds
+
+    damaged = f"Data set {builder.name!r} in {builder.data_path.parent} is damaged"
     # TFDS would keep a copy of a small data set for a second reading that never comes.
     once = tfds.ReadConfig(try_autocache=False)
     splits = {}
-    for part in ("train", "test"):
+    for part, wanted in parts.items():
         if part not in builder.info.splits:
             raise DatasetCorruptedError(f"{damaged} (no split {part!r} is described): {remedy}.")
         try:
             # The whole split as one batch: TF also checks its length against dataset_info.json.
             read = builder.as_dataset(
-                split=part, batch_size=-1, as_supervised=True, read_config=once
+                split=wanted, batch_size=-1, as_supervised=True, read_config=once
             )
             images, labels = tfds.as_numpy(read)
         except Exception as error:
             raise DatasetCorruptedError(
-                f"{damaged} (split {part!r}: {_first_line(error)}): {remedy}."
+                f"{damaged} (split {part!r}: {first_line(error)}): {remedy}."
             ) from error
         splits[part] = (images, labels.astype(np.int32))
-    return splits, tuple(builder.info.features["label"].names)
+    return splits
 
 
 def _download(builder, folder: str, source: str) -> None:
@@ -121,7 +144,7 @@ def _download(builder, folder: str, source: str) -> None:
         raise not_found(f"no answer from {urlsplit(source).hostname}")
     # A private download folder: whatever an attempt leaves there is this attempt's own.
     with (
-        _remove_new_empty_folders(folder, builder.name),
+        remove_new_empty_folders(Path(folder, builder.name)),
         tempfile.TemporaryDirectory(prefix="keras_iterconv_") as downloads,
     ):
         try:
@@ -130,14 +153,17 @@ def _download(builder, folder: str, source: str) -> None:
             # TFDS 4.9.10 needs importlib_resources to download, but does not require it.
             raise not_found(f"`pip install {error.name}` is needed for that") from error
         except Exception as error:
-            raise not_found(_first_line(error)) from error
+            raise not_found(first_line(error)) from error
 
 
 @contextmanager
-def _remove_new_empty_folders(folder: str, name: str):
-    """Remove, after a failure, the folders TFDS makes before it has anything to put in them."""
-    inner_first = [Path(folder, name), *(Path(folder), *Path(folder).parents)]
-    new = [path for path in inner_first if not path.exists()]
+def remove_new_empty_folders(innermost: Path):
+    """Remove, after a failure, the folders TFDS makes before it has anything to put in them.
+
+    Args:
+        innermost: The folder that holds a data set's versions.
+    """
+    new = [path for path in (innermost, *innermost.parents) if not path.exists()]
     try:
         yield
     except BaseException:
@@ -147,7 +173,7 @@ def _remove_new_empty_folders(folder: str, name: str):
         raise
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """What went wrong, without the names of TF's nodes and devices."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__

@@ -32,6 +32,18 @@ def dense_weights(name, pixels=28 * 28, units=128, updates=30, classes=10):
     return total + (updates * 4 * units if "bn" in parts else 0)
 
 
+def residual_weights(width, capped):
+    """Count the weights of one of L's nets for 32x32x3."""
+    # Two kernels, and two normalisations of two trained and two moving numbers a channel.
+    total = staged_weights(
+        lambda c: 2 * convolution(c, c) + 8 * c, filters=(width, 2 * width, 4 * width), blocks=16
+    )
+    # Two images for the power iteration, and the divisor.
+    for stage in range(3) if capped else ():
+        total += 16 * (2 * (32 >> stage) ** 2 * (width << stage) + 1)
+    return total
+
+
 # C, D, E and delta; the ResNet's block has one kernel and its bias.
 NAIS_BLOCK = staged_weights(lambda c: 2 * convolution(c, c) + 2 * c)
 FULL_SIZE = {
@@ -39,6 +51,11 @@ FULL_SIZE = {
     "nais10": ((32, 32, 3), NAIS_BLOCK, 540),
     "nais_adaptive": ((32, 32, 3), NAIS_BLOCK, 540),
     "resnet54": ((32, 32, 3), staged_weights(lambda c: convolution(c, c) + c), 54),
+    **{
+        f"{family}_w{width}": ((32, 32, 3), residual_weights(width, family != "resnet"), 48)
+        for family in ("resnet", "icr", "pcr")
+        for width in (8, 16, 32, 64)
+    },
     "nais_mnist": ((28, 28, 1), 128 * 128 + 784 * 128 + 128 + 1290, 30),
     "resnet_sh_stable": ((28, 28, 1), 128 * 128 + 128 + 784 * 128 + 128 + 1290, 30),
     **{
@@ -99,6 +116,32 @@ def test_overrides_reach_the_blocks():
     assert {b.step_size for b in ki.iterated_blocks(model)} == {0.5}
 
 
+def test_stages_of_l_s_nets():
+    settings = {
+        name: [
+            (s.filters, s.blocks, s.skip_from, s.lipschitz_cap, s.shared_initialization)
+            for s in ki.iterated_blocks(ki.create_model(f"{name}_w32", (8, 8, 3), 10, blocks=2))
+        ]
+        for name in ("resnet", "icr", "pcr")
+    }
+    widths = (32, 64, 128)
+    assert settings == {
+        "resnet": [(width, 2, "previous", None, False) for width in widths],
+        "icr": [(width, 2, "previous", 0.95, False) for width in widths],
+        "pcr": [(width, 2, "stage_input", 0.95, False) for width in widths],
+    }
+    model = ki.create_model(
+        "pcr_w8", (8, 8, 1), 4, width=6, blocks=3, lipschitz_cap=0.5,
+        shared_initialization=True, initial_gamma=0.1,
+    )  # fmt: skip
+    stages = ki.iterated_blocks(model)
+    assert [s.filters for s in stages] == [6, 12, 24]
+    for s in stages:
+        assert (s.blocks, s.lipschitz_cap, s.initial_gamma) == (3, 0.5, 0.1)
+        assert s.shared_initialization
+    assert ki.processing_depth(model) == 9
+
+
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [("nais_10", "nais10"), ("resnet_54", "resnet54"), ("NAIS_MNIST", "nais_mnist"),
@@ -147,6 +190,11 @@ def test_bad_arguments(arguments, message):
         ("nais_mnist", {"treshold": 0.1}, "treshold"),
         ("resnet54", {"blocks": 0}, "`blocks` must .*Received: blocks=0"),
         ("resnet54", {"threshold": 0.1}, "resnet54.*threshold.*Received: threshold=0.1"),
+        ("resnet_w8", {"blocks": 0}, "`blocks` must .*Received: blocks=0"),
+        ("resnet_w8", {"width": 0}, "`width` must .*Received: width=0"),
+        ("icr_w8", {"lipschitz_cap": 0}, "`lipschitz_cap` must .*Received: lipschitz_cap=0"),
+        ("pcr_w8", {"skip_from": "previous"}, "pcr_w8.*skip_from.*Received: skip_from"),
+        ("resnet_w8", {"threshold": 0.1}, "resnet_w8.*threshold.*Received: threshold=0.1"),
         ("resnet_sh", {"max_unroll": 0}, "`max_unroll` must .*Received: max_unroll=0"),
         ("resnet_sh", {"units": 0}, "`units` must .*Received: units=0"),
         ("resnet_sh", {"step_size": 0}, "`step_size` must .*Received: step_size=0"),

@@ -12,7 +12,8 @@ def rows(images):
 
 
 def test_list_has_the_default_first():
-    assert list_datasets() == ["digits", "mnist", "cifar10", "cifar100"]
+    images = ["digits", "mnist", "cifar10", "cifar100"]
+    assert list_datasets() == images + [f"digitclutter{n}" for n in (2, 3, 4, 5)]
     assert load_dataset().name == "digits"
 
 

@@ -36,3 +36,24 @@ def test_take_keeps_the_given_order():
     taken = split.take(np.array([3, 1]))
     assert taken.labels.tolist() == taken.images.ravel().tolist() == [3, 1]
     assert len(taken) == 2
+
+
+def test_a_label_can_be_a_set_of_classes():
+    split = Split(np.zeros((3, 8, 8, 1), np.uint8), np.eye(3, 5, dtype=np.int32))
+    assert split.multi_label
+    assert len(split) == 3
+    assert split.take(np.array([2, 0])).labels.tolist() == [[0, 0, 1, 0, 0], [1, 0, 0, 0, 0]]
+    assert not Split(split.images, np.zeros(3, np.int32)).multi_label
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros((2, 5), np.int32), r"\[3\].*Received: labels.shape=\(2, 5\)"),
+        (np.zeros((3, 5, 1), np.int32), r"\[3\].*Received: labels.shape=\(3, 5, 1\)"),
+        (np.full((3, 5), 2, np.int32), "must be 0 or 1.*Received: labels from 2 to 2"),
+    ],
+)
+def test_split_refuses_sets_that_are_none(labels, message):
+    with pytest.raises(ValueError, match=f"`labels`.*{message}"):
+        Split(np.zeros((3, 8, 8, 1), np.uint8), labels)

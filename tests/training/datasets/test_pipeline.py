@@ -92,6 +92,20 @@ def test_a_resumed_run_sees_the_same_bits(augment):
         assert labels.tobytes() == labels_again.tobytes()
 
 
+def test_sets_of_classes_stay_with_their_images():
+    split = numbered()
+    sets = (split.labels[:, np.newaxis] >> np.arange(5)) % 2
+    sets_split = Split(split.images, sets.astype(np.int32))
+    for (images, labels), (images_again, rows) in zip(
+        batches(split, steps=4), batches(sets_split, steps=4), strict=True
+    ):
+        assert np.array_equal(images, images_again)
+        assert rows.dtype == np.int32
+        assert np.array_equal(rows, sets[labels])
+    whole = evaluation_batches(sets_split, mean=np.zeros(3), std=np.ones(3), batch_size=9)
+    assert np.array_equal(np.concatenate([y for _, y in whole.as_numpy_iterator()]), sets)
+
+
 def by_number(found):
     return {n: image for images, labels in found for n, image in zip(labels, images, strict=True)}
 

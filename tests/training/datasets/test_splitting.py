@@ -41,3 +41,10 @@ def test_places_left_over_go_to_the_largest_remainders():
     labels = np.repeat([0, 1, 2], [50, 30, 20])
     # Exact shares of 7: 3.5, 2.1, 1.4.
     assert np.bincount(labels[stratified_subset(labels, 7)]).tolist() == [4, 2, 1]
+
+
+def test_a_set_of_classes_is_cut_as_a_class_of_its_own():
+    sets = np.array([[0, 0, 1], [0, 1, 1], [1, 0, 0], [1, 1, 0]], np.int32)
+    for by_class, by_set in zip(cut(UNEVEN, 0.1), cut(sets[UNEVEN], 0.1), strict=True):
+        assert np.array_equal(by_class, by_set)
+    assert np.array_equal(stratified_subset(UNEVEN, 71), stratified_subset(sets[UNEVEN], 71))
