@@ -4,6 +4,7 @@ import typer
 
 from iterconv.training.errors import run_command
 from iterconv.training.fit import fit
+from iterconv.training.reproduce.__main__ import app as reproduce
 
 app = typer.Typer(
     add_completion=False,
@@ -12,11 +13,7 @@ app = typer.Typer(
     help="Networks that compute by iteration: train, measure and export them.",
 )
 app.command("fit")(fit)
-
-
-@app.callback()
-def _commands() -> None:
-    """Keep `fit` a sub-command while it is the only one."""
+app.add_typer(reproduce, name="reproduce")
 
 
 def main() -> None:

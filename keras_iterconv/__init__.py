@@ -3,6 +3,8 @@
 from keras_iterconv import _environment  # noqa: F401  isort: skip  # before TensorFlow
 
 from keras_iterconv import projections, spectral, unrolling
+from keras_iterconv.answers import ExactSetAccuracy
+from keras_iterconv.certificates import StabilityReport, certify
 from keras_iterconv.coupling import GradientCoupling
 from keras_iterconv.indices import IndexReport, measure_indices, plot_indices
 from keras_iterconv.layers import (
@@ -25,6 +27,7 @@ from keras_iterconv.trainer import IterativeModel
 __version__ = "0.1.0"
 
 __all__ = [
+    "ExactSetAccuracy",
     "GradientCoupling",
     "IndexReport",
     "IteratedBlock",
@@ -34,6 +37,8 @@ __all__ = [
     "ResidualBlock",
     "ResidualStage",
     "ResidualUpdate",
+    "StabilityReport",
+    "certify",
     "create_model",
     "iterated_blocks",
     "list_models",

@@ -1,7 +1,8 @@
-"""When a net's answer is wrong, and how often a guess would be."""
+"""When a net's answer is right or wrong, and how often a guess would be wrong."""
 
 import math
 
+import keras
 import numpy as np
 
 
@@ -21,17 +22,14 @@ def wrong_answers(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
     logits, labels = np.asarray(logits), np.asarray(labels)
     if labels.shape == logits.shape:
-        targets = labels.astype(bool)
-        weakest = np.where(targets, logits, np.inf).min(axis=1)
-        strongest_other = np.where(targets, -np.inf, logits).max(axis=1)
-        wrong = ~(weakest > strongest_other)
-    elif labels.shape in (logits.shape[:1], (*logits.shape[:1], 1)):
-        wrong = np.argmax(logits, axis=1) != labels.reshape(-1)
-    else:
+        return ~keras.ops.convert_to_numpy(exact_set(labels, logits))
+    if labels.shape not in (logits.shape[:1], (*logits.shape[:1], 1)):
         raise ValueError(
             "`labels` must be class numbers [N] or multi-hot [N, classes]. "
             f"Received: logits of shape {logits.shape}, labels of shape {labels.shape}"
         )
+    # The largest of a row of NaNs is its first: such a row is never right.
+    wrong = np.argmax(logits, axis=1) != labels.reshape(-1)
     return wrong | ~np.isfinite(logits).all(axis=1)
 
 
@@ -51,3 +49,49 @@ def chance_error(labels: np.ndarray, num_classes: int) -> float:
         return 1 - 1 / num_classes
     counts = np.count_nonzero(labels, axis=1)
     return float(np.mean([1 - 1 / math.comb(num_classes, int(n)) for n in counts]))
+
+
+def exact_set(y_true, y_pred):
+    """Say whether the n largest outputs are exactly the n classes of the target.
+
+    n is read from each row of the target. Where the n-th and the next output are equal, the n
+    largest are no one set, and the answer is not right; nor is one that is not finite.
+
+    Args:
+        y_true: Multi-hot, `[B, classes]`.
+        y_pred: Logits or probabilities, `[B, classes]`.
+
+    Returns:
+        A tensor, bool `[B]`.
+    """
+    y_pred = keras.ops.convert_to_tensor(y_pred)
+    wanted = keras.ops.cast(y_true, "bool")
+    lowest_wanted = keras.ops.min(keras.ops.where(wanted, y_pred, math.inf), axis=-1)
+    highest_other = keras.ops.max(keras.ops.where(wanted, -math.inf, y_pred), axis=-1)
+    finite = keras.ops.all(keras.ops.isfinite(y_pred), axis=-1)
+    return keras.ops.logical_and(finite, lowest_wanted > highest_other)
+
+
+@keras.saving.register_keras_serializable("keras_iterconv")
+class ExactSetAccuracy(keras.metrics.MeanMetricWrapper):
+    """The share of answers whose n largest outputs are exactly the n classes of the target.
+
+    Args:
+        name: What the logs call it.
+        dtype: Of its sums; None for Keras's default.
+
+    Example:
+        >>> accuracy = ExactSetAccuracy()
+        >>> accuracy.update_state([[1, 0, 1], [1, 1, 0]], [[2.0, -1.0, 1.0], [2.0, -1.0, 1.0]])
+        >>> float(accuracy.result())
+        0.5
+
+    Reference:
+        Spoerer, McClure and Kriegeskorte 2017.
+    """
+
+    def __init__(self, name: str = "accuracy", dtype=None):
+        super().__init__(fn=exact_set, name=name, dtype=dtype)
+
+    def get_config(self):
+        return {"name": self.name, "dtype": self.dtype}

@@ -49,7 +49,8 @@ def test_the_model_table_is_true():
 
 def test_every_option_and_preset_that_is_named_exists():
     text = "".join(page.read_text() for page in PAGES)
-    source = (ROOT / "training" / "fit.py").read_text()
+    commands = ("fit.py", "reproduce/__main__.py")
+    source = "".join((ROOT / "training" / name).read_text() for name in commands)
     options = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", text)) - {"help"}
     missing = {name for name in options if not re.search(rf"\b{name.replace('-', '_')}:", source)}
     assert not missing

@@ -5,10 +5,11 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from keras_iterconv.answers import wrong_answers
 from keras_iterconv.unrolling import Status
 
 from .datasets import ImageData, Split, evaluation_batches
-from .objectives import is_right, mean_loss
+from .objectives import mean_loss
 
 
 class Evaluation(NamedTuple):
@@ -48,7 +49,7 @@ def evaluate(
     logits = outputs["logits"]
     return Evaluation(
         loss=mean_loss(split.labels, logits),
-        accuracy=float(np.mean(is_right(split.labels, logits))),
+        accuracy=float(np.mean(~wrong_answers(logits, split.labels))),
         depth=outputs["depth"].sum(axis=1),
         share_at_limit=float(np.mean(outputs["status"] == Status.MAX_UNROLL)),
         share_not_finite=float(np.mean(outputs["status"] == Status.NOT_FINITE)),

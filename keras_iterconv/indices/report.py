@@ -74,6 +74,25 @@ class IndexReport:
             "reasons": self.reasons,
         }
 
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "IndexReport":
+        """Build a report from what `to_dict` returned."""
+        return cls(
+            stages=list(content["stages"]),
+            samples=content["samples"],
+            error=content["error"],
+            chance=content["chance"],
+            **{name: np.array(content[name], np.float64) for name in INDICES},
+            intervals={
+                name: np.array(content["intervals"][name], np.float64) for name in INDICES
+            },
+            errors=[
+                StageErrors(*(np.array(stage[field]) for field in StageErrors._fields))
+                for stage in content["errors"]
+            ],
+            reasons=[dict(reasons) for reasons in content["reasons"]],
+        )
+
     def table(self) -> Table:
         """Return the indices as a Rich table."""
         table = Table(

@@ -7,10 +7,10 @@ import keras
 import numpy as np
 import pytest
 
+from keras_iterconv.answers import ExactSetAccuracy, chance_error, wrong_answers
 from training import objectives
 from training.datasets import ImageData, Split, load_dataset
 from training.evaluation import evaluate
-from training.objectives import ExactSetAccuracy, chance_error
 
 
 def loop_accuracy(labels, logits):
@@ -47,7 +47,7 @@ def test_the_metric_is_the_share_of_exact_sets():
     for start in range(0, 600, 250):  # The last batch is smaller.
         metric.update_state(labels[start : start + 250], logits[start : start + 250])
     assert float(metric.result()) == pytest.approx(expected)
-    assert objectives.is_right(labels, logits).mean() == pytest.approx(expected)
+    assert 1 - wrong_answers(logits, labels).mean() == pytest.approx(expected)
     assert metric.name == "accuracy"
 
 
@@ -69,7 +69,7 @@ def test_the_metric_is_the_share_of_exact_sets():
 )
 def test_ties_and_what_is_not_finite_are_never_right(label, logits, right):
     labels, outputs = np.array([label], np.int32), np.array([logits], np.float32)
-    assert objectives.is_right(labels, outputs).tolist() == [right]
+    assert wrong_answers(outputs, labels).tolist() == [not right]
     metric = ExactSetAccuracy()
     metric.update_state(labels, outputs)
     assert float(metric.result()) == right
@@ -111,31 +111,27 @@ def test_the_loss_of_classes_is_the_mean_cross_entropy():
     assert objectives.mean_loss(labels, logits) == pytest.approx(expected, rel=1e-5)
     assert float(objectives.make_loss(False)(labels, logits)) == pytest.approx(expected, rel=1e-5)
     assert objectives.make_metrics(False) == ["accuracy"]
-    right = [np.argmax(row) == label for row, label in zip(logits, labels, strict=True)]
-    assert objectives.is_right(labels, logits).tolist() == right
-    assert 0 < sum(right) < 40
+    wrong = [np.argmax(row) != label for row, label in zip(logits, labels, strict=True)]
+    assert wrong_answers(logits, labels).tolist() == wrong
+    assert 0 < sum(wrong) < 40
     for bad in (np.nan, np.inf):
         spoilt = np.where(np.arange(6) == labels[:, np.newaxis], bad, logits)
-        assert not objectives.is_right(labels, spoilt).any()
+        assert wrong_answers(spoilt, labels).all()
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 4, 5, 10])
 def test_chance_error_counts_the_sets(n):
     sets = list(itertools.combinations(range(10), n))
-    assert chance_error(n) == pytest.approx(1 - 1 / len(sets))
+    labels = np.zeros((3, 10), int)
+    labels[:, :n] = 1
+    assert chance_error(labels, 10) == pytest.approx(1 - 1 / len(sets))
 
 
 def test_chance_error_is_that_of_random_outputs():
     rng = np.random.default_rng(0)
     labels = np.tile([1, 1, 0, 0, 0, 0], (30_000, 1)).astype(np.int32)
-    right = objectives.is_right(labels, rng.normal(size=labels.shape).astype(np.float32))
-    assert 1 - right.mean() == pytest.approx(chance_error(2, 6), abs=0.006)  # 4 standard errors.
-
-
-@pytest.mark.parametrize("n", [-1, 11])
-def test_chance_error_refuses_what_cannot_be(n):
-    with pytest.raises(ValueError, match=f"`targets` must be from 0 to 10. Received: targets={n}"):
-        chance_error(n)
+    wrong = wrong_answers(rng.normal(size=labels.shape).astype(np.float32), labels)
+    assert wrong.mean() == pytest.approx(chance_error(labels, 6), abs=0.006)  # 4 standard errors.
 
 
 def test_evaluation_takes_loss_and_accuracy_of_sets():

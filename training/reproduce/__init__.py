@@ -1,0 +1,1 @@
+"""The papers' experiments, each a command: `python -m training.reproduce --help`."""

@@ -1,0 +1,106 @@
+"""Reproduce the papers' experiments: `python -m training.reproduce figure1`."""
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ..errors import TrainingDivergedError, UserError, as_user_error, run_command
+from ..startup import load_quietly
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Reproduce the papers' experiments.",
+)
+PICTURES = (".png", ".pdf", ".svg")
+
+
+@app.command()
+def figure1(
+    output: Annotated[
+        str, typer.Option(help="The picture to write: .png, .pdf or .svg.")
+    ] = "figure1.png",
+    seed: Annotated[int, typer.Option(help="Of the first training; the others count up.")] = 0,
+    runs: Annotated[int, typer.Option(help="Trainings of each net, for the spread.")] = 5,
+    training_steps: Annotated[int, typer.Option(help="Optimizer steps of a training.")] = 2000,
+    update_scale: Annotated[
+        float, typer.Option(help="Factor on the blocks' initial last weights, in (0, 10].")
+    ] = 1.0,
+) -> None:
+    """Draw the first figure of Lippl 2024: trained nets beside an error-corrective algorithm.
+
+    Takes one to two minutes on one core for five trainings of each of three nets.
+    """
+    path = Path(output)
+    if path.suffix.lower() not in PICTURES:
+        raise UserError(f"--output must end in {', '.join(PICTURES)}: {output!r}")
+    if not path.parent.is_dir() or path.is_dir():
+        raise UserError(f"--output must be a file in a folder that exists: {output!r}")
+    if not 1 <= runs <= 100:
+        raise UserError(f"--runs must be from 1 to 100: {runs}")
+    if not 0 <= seed < 2**32 - runs:
+        raise UserError(f"--seed must be from 0 to {2**32 - 1 - runs}: {seed}")
+    load_quietly()
+    from .inverse_problem import run_experiment
+    from .inverse_problem_figure import PICTURED_Z, draw_figure, print_errors
+
+    console = Console()
+    experiment = as_user_error(
+        run_experiment,
+        PICTURED_Z,
+        range(seed, seed + runs),
+        training_steps=training_steps,
+        update_scale=update_scale,
+        report=lambda kind, seed: console.print(f"training {kind}, seed {seed}", highlight=False),
+    )
+    print_errors(console, experiment)
+    for kind, errors in experiment.errors.items():
+        # Repeated blocks may well overflow: that is a result.
+        if not all(map(math.isfinite, errors.early[:, -1])):
+            raise TrainingDivergedError(f"the error of {kind} is not finite after training")
+    try:
+        draw_figure(path, experiment)
+    except OSError as error:
+        raise UserError(f"cannot write {output!r}: {error.strerror}") from error
+    console.print(f"The picture is {output}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def coupling(
+    output: Annotated[
+        str, typer.Option(help="A folder for the runs, the table and the figure.")
+    ] = "runs/coupling",
+    seeds: Annotated[int, typer.Option(help="Trainings of each condition.")] = 3,
+) -> None:
+    """Compare nets that are coupled, capped, both or neither by error and indices, on MNIST.
+
+    Takes hours on two cores. What is finished is kept: start it again to go on.
+    """
+    if not 1 <= seeds <= 100:
+        raise UserError(f"--seeds must be from 1 to 100: {seeds}")
+    load_quietly()
+    from ..datasets import DatasetError
+    from .coupling import draw, make_table, read_results, summarise, train_all
+
+    console, folder = Console(), Path(output)
+    try:
+        train_all(folder, range(seeds), console)
+    except DatasetError as error:
+        raise UserError(str(error)) from error
+    results = read_results(folder, range(seeds))
+    console.print(make_table(summarise(results)), highlight=False)
+    draw(folder / "indices.png", results)
+    console.print(f"The figure is {folder / 'indices.png'}", highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line."""
+    run_command(app, "python -m training.reproduce")
+
+
+if __name__ == "__main__":
+    main()

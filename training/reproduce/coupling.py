@@ -1,0 +1,158 @@
+"""L's comparison of training conditions: how coupling and caps change the three indices."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import keras_iterconv as ki
+from keras_iterconv.indices.report import INDICES
+
+from .. import session
+from ..errors import UserError
+from ..run_folder import RunFolder
+from ..settings import make_settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """A net and how it is trained.
+
+    Attributes:
+        model: Its name.
+        coupling: None for independent blocks, else lambda, from a shared start.
+    """
+
+    model: str
+    coupling: float | None
+
+    @property
+    def name(self) -> str:
+        """What runs and plots call it."""
+        if self.coupling is None:
+            return f"{self.model}-independent"
+        return f"{self.model}-coupled-{self.coupling:g}"
+
+
+# L's five conditions for the ordinary net, and the ends of them for the capped ones.
+CONDITIONS = (
+    *(Condition("resnet_w8", coupling) for coupling in (None, 0.0, 0.5, 0.9, 1.0)),
+    *(Condition(model, coupling) for model in ("icr_w8", "pcr_w8") for coupling in (0.0, 0.9)),
+)
+# A comparison that two cores finish in two hours.
+SETTINGS = {"dataset": "mnist", "limit_train": 10_000, "blocks": 4, "epochs": 6}
+
+
+def train_all(
+    folder: Path,
+    seeds: Sequence[int],
+    console: Console,
+    conditions: Sequence[Condition] = CONDITIONS,
+    settings: dict = SETTINGS,
+) -> None:
+    """Train each condition with each seed; runs that are finished stay, cut ones go on.
+
+    Args:
+        folder: Holds a run's folder for each condition and seed.
+        seeds: The training seeds.
+        console: Where the runs report.
+        conditions: What to train.
+        settings: What all runs share, as `make_settings` takes it.
+
+    Raises:
+        UserError: A run's folder was made with other settings.
+    """
+    # Seed by seed: whoever looks early sees every condition.
+    for seed in seeds:
+        for condition in conditions:
+            keras.backend.clear_session()  # Else each net's graphs stay until the last run.
+            run = RunFolder(_path(folder, condition, seed))
+            wanted = make_settings(
+                model=condition.model, coupling=condition.coupling, seed=seed, **settings
+            )
+            if not run.config.exists():
+                session.start(wanted, str(run.path), console)
+                continue
+            _check_same(run, wanted)
+            if not run.result.exists():
+                session.resume(str(run.path), console)
+
+
+def _path(folder: Path, condition: Condition, seed: int) -> Path:
+    return folder / f"{condition.name}-{seed}"
+
+
+def _check_same(run: RunFolder, wanted) -> None:
+    found = run.read_config()["settings"]
+    for name, value in dataclasses.asdict(wanted).items():
+        if found.get(name) != value:
+            raise UserError(
+                f"{run.path} was trained with {name}={found.get(name)!r}, not {value!r}; name "
+                "another --output"
+            )
+
+
+def read_results(
+    folder: Path, seeds: Sequence[int], conditions: Sequence[Condition] = CONDITIONS
+) -> dict[Condition, list[dict]]:
+    """Read `result.json` of each finished run, by condition."""
+    return {
+        condition: [
+            json.loads(RunFolder(_path(folder, condition, seed)).result.read_text(encoding="utf-8"))
+            for seed in seeds
+            if RunFolder(_path(folder, condition, seed)).result.exists()
+        ]
+        for condition in conditions
+    }
+
+
+def summarise(results: dict[Condition, list[dict]]) -> list[dict]:
+    """Return mean and standard deviation over seeds of error and indices, a row a condition.
+
+    Indices are means over the stages, those of a run without a number left out.
+    """
+    rows = []
+    for condition, runs in results.items():
+        row = {"condition": condition.name, "runs": len(runs)}
+        measures = {"error": [1 - run["test_accuracy"] for run in runs]}
+        for name in INDICES:
+            found = [run["indices"]["mean"][name] for run in runs]
+            measures[name] = [value for value in found if value is not None]
+        for name, values in measures.items():
+            mean = float(np.mean(values)) if values else math.nan
+            row[name] = (mean, float(np.std(values, ddof=1)) if len(values) > 1 else math.nan)
+        rows.append(row)
+    return rows
+
+
+def make_table(rows: list[dict]) -> Table:
+    """Return the comparison as a Rich table."""
+    table = Table(title="Mean (standard deviation) over seeds", title_justify="left")
+    table.add_column("condition")
+    for column in ("runs", "error", *INDICES):
+        table.add_column(column, justify="right")
+    for row in rows:
+        error, spread = row["error"]
+        table.add_row(
+            row["condition"],
+            str(row["runs"]),
+            f"{error:.2%} ({spread:.2%})",
+            *("{:.3f} ({:.3f})".format(*row[name]) for name in INDICES),
+        )
+    return table
+
+
+def draw(path: Path, results: dict[Condition, list[dict]]) -> None:
+    """Draw the curves and indices of all runs, in the layout of L's Fig. 2 and 3c."""
+    reports, labels = [], []
+    for condition, runs in results.items():
+        reports += [ki.IndexReport.from_dict(run["indices"]) for run in runs]
+        labels += [condition.name] * len(runs)
+    figure = ki.plot_indices(reports, labels)
+    figure.savefig(path, dpi=110)
