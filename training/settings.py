@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
+from keras_iterconv.models.registry import ARCHITECTURES, list_settings
 from keras_iterconv.naming import unknown_name
 
 from .datasets import AUGMENTATIONS
@@ -91,9 +92,15 @@ class Settings:
     def overrides(self) -> dict[str, Any]:
         """Return the settings that go to `keras_iterconv.create_model`."""
         given = {name: getattr(self, name) for name in _OVERRIDES}
-        if self.shared_initialization is None and self.coupling is not None:
+        coupled = self.coupling is not None and self.shared_initialization is None
+        if coupled and "shared_initialization" in _settings_of(self.model):
             given["shared_initialization"] = True
         return {name: value for name, value in given.items() if value is not None}
+
+
+def _settings_of(model: str) -> list[str]:
+    """Return the settings of an architecture, none for a name that there is not."""
+    return list_settings(model) if model in ARCHITECTURES else []
 
 
 def _flag(name: str) -> str:

@@ -14,6 +14,14 @@ SIGNATURES = {
     ki.NAISConv2D: "filters, kernel_size=3, max_unroll=10, threshold=None, step_size=1.0, "
     "activation='relu', margin=0.01, center_margin=0.05, center='trainable', "
     "initial_state='input', gradient='unroll', tied=True",
+    ki.ResidualBlock: "filters, lipschitz_cap=None",
+    ki.ResidualStage: "filters, blocks, skip_from='previous', shared_initialization=False, "
+    "lipschitz_cap=None",
+    ki.GradientCoupling: "strength, kernel='uniform', members=None",
+    ki.measure_indices: "model, dataset",
+    ki.certify: "model, probe=None",
+    ki.spectral.conv_operator_norm: "kernel, image_shape, strides=1, padding='same', "
+    "iterations=5000, tolerance=0.0001",
     ki.create_model: "name, input_shape, num_classes, **overrides",
     ki.list_models: "",
     ki.with_depth: "model",

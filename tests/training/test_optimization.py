@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_iterconv as ki
 from training.extras import MissingExtraError
 from training.optimization import CLIP_NORM, make_optimizer, make_schedule
 from training.settings import make_settings
@@ -37,6 +38,12 @@ def test_step_divides_a_run_of_one_epoch_too():
     np.testing.assert_allclose(rates(schedule, [0, 29, 30, 49, 50, 69, 70]), expected, rtol=1e-6)
 
 
+def test_step_twice_divides_after_half_and_three_quarters():
+    schedule = make_schedule(make_settings("resnet-w16-cifar10", epochs=8), steps_per_epoch=10)
+    expected = [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+    np.testing.assert_allclose(rates(schedule, [0, 39, 40, 59, 60, 79]), expected, rtol=1e-6)
+
+
 def test_cyclical_is_a_triangular_wave():
     pytest.importorskip("tensorflow_addons", reason="needs the extra `addons` (Python 3.11)")
     settings = make_settings(model="nais10", epochs=4, learning_rate=0.5, schedule="cyclical")
@@ -64,6 +71,21 @@ def test_weight_decay_shrinks_kernels_only():
     optimizer.apply([np.zeros(v.shape, "float32") for v in layer.variables], layer.variables)
     np.testing.assert_allclose(layer.kernel.numpy(), kernel * (1 - 0.5 * 0.1), rtol=1e-6)
     np.testing.assert_array_equal(layer.bias.numpy(), np.ones(3))
+
+
+def test_weight_decay_leaves_the_scales_of_stacked_blocks_alone():
+    stage = ki.ResidualStage(3, 2)
+    stage.build((None, 4, 4, 3))
+    settings = make_settings(
+        model="resnet_w8", schedule="constant", learning_rate=0.5, weight_decay=0.1
+    )
+    weights = stage.trainable_variables
+    before = {v.name: v.numpy() for v in weights}
+    optimizer = make_optimizer(settings, 1, weights)
+    optimizer.apply([np.zeros(v.shape, "float32") for v in weights], weights)
+    for v in weights:
+        factor = 1 - 0.5 * 0.1 if "kernel" in v.name else 1
+        np.testing.assert_allclose(v.numpy(), before[v.name] * factor, rtol=1e-6)
 
 
 def test_a_step_is_momentum_sgd_on_the_clipped_gradient():

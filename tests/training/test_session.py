@@ -72,6 +72,27 @@ def test_a_run_leaves_its_folder(quick, console, tmp_path, model):
     assert f"{result['test_accuracy']:.2%}" in console.export_text()
 
 
+def test_a_run_of_stages_measures_their_indices(quick, console, tmp_path):
+    settings = quick("resnet_w8", blocks=2, coupling=0.5, lipschitz_cap=0.9, epochs=1)
+    result = session.start(settings, tmp_path / "run", console)
+    assert (tmp_path / "run" / "indices.png").stat().st_size > 10_000
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
+
+    last = keras.models.load_model(tmp_path / "run" / "last.keras")
+    assert last.coupling.strength == 0.5
+    stages = [block for block in last.layers if hasattr(block, "skip_from")]
+    assert {(s.blocks, s.lipschitz_cap, s.shared_initialization) for s in stages} == {
+        (2, 0.9, True)
+    }
+    indices = result["indices"]
+    assert indices["stages"] == ["stage1", "stage2", "stage3"]
+    assert indices["samples"] == len(load_dataset("digits").test)
+    assert indices["error"] == pytest.approx(1 - result["test_accuracy"])
+    text = console.export_text()
+    assert "0.5 of the blocks' mean gradient" in text
+    assert f"Indices on 360 samples: error {indices['error']:.2%}" in text
+
+
 class _CutOff(callbacks.Record):
     """A record that stops a run as Ctrl-C does, in the middle of the third epoch."""
 
@@ -87,11 +108,18 @@ def arrays(path):
     return [np.asarray(v) for v in model.variables + model.optimizer.variables]
 
 
-@pytest.mark.parametrize("model", ["nais10", "resnet_sh_bn"])
+@pytest.mark.parametrize(
+    ("model", "given"),
+    [
+        ("nais10", {}),
+        ("resnet_sh_bn", {}),
+        ("pcr_w8", {"blocks": 2, "coupling": 0.5, "limit_train": 64}),
+    ],
+)
 def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
-    quick, console, tmp_path, monkeypatch, model
+    quick, console, tmp_path, monkeypatch, model, given
 ):
-    settings = quick(model, epochs=4, augment="standard", weight_decay=1e-4)
+    settings = quick(model, epochs=4, augment="standard", weight_decay=1e-4, **given)
     whole = session.start(settings, tmp_path / "whole", console)
     with monkeypatch.context() as patched:
         patched.setattr(session, "Record", _CutOff)

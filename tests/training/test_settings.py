@@ -65,3 +65,22 @@ def test_settings_survive_the_config_file():
     settings = make_settings(model="nais_adaptive", threshold=1e-3, step_size=0.5)
     assert Settings(**dataclasses.asdict(settings)) == settings
     assert settings.overrides() == {"threshold": 1e-3, "step_size": 0.5}
+
+
+def test_a_coupling_brings_the_shared_start_with_it():
+    assert make_settings(model="resnet_w8").overrides() == {}
+    for coupling in (0.0, 0.9):
+        settings = make_settings(model="resnet_w8", coupling=coupling)
+        assert settings.overrides() == {"shared_initialization": True}
+    settings = make_settings(model="resnet_w8", coupling=0.9, shared_initialization=False)
+    assert settings.overrides() == {"shared_initialization": False}
+    settings = make_settings(model="resnet_w8", blocks=4, lipschitz_cap=0.5)
+    assert settings.overrides() == {"blocks": 4, "lipschitz_cap": 0.5}
+
+
+def test_l_s_presets_are_those_of_pre_activation_nets():
+    settings = make_settings("resnet-w16-cifar10", coupling=0.5)
+    assert (settings.batch_size, settings.learning_rate, settings.schedule) == (
+        128, 0.1, "step-twice",
+    )  # fmt: skip
+    assert (settings.weight_decay, settings.augment, settings.coupling) == (1e-4, "standard", 0.5)

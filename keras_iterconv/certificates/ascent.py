@@ -1,0 +1,158 @@
+"""The largest stretch that gradient ascent finds: a lower bound of a Lipschitz constant."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from keras_iterconv.certificates.gains import NORMS
+from keras_iterconv.checks import check_choice, check_positive_int
+
+STEPS = 40
+# Outputs that are tried, one by one, for the first direction in the infinity norm.
+FIRST_OUTPUTS = 16
+# The distance of a pair shrinks from the one to the other, in units of x's norm: far pairs feel
+# more of the function, near ones lie in one linear piece of it.
+FAR, NEAR = 0.3, 0.01
+# How far x itself moves in a step, in the same units.
+STRIDE = 0.05
+
+
+def largest_ratio(function: Callable, x, norm: str = "2", steps: int = STEPS) -> float:
+    """Look for the pair of inputs that a function stretches most, by gradient ascent.
+
+    Each x of the batch starts a pair (x, x + d), d drawn with a fixed seed. d follows the power
+    method for the function's Jacobian, x the gradient of the ratio. A step that does not raise a
+    pair's ratio is taken back and the next one halved.
+
+    Args:
+        function: Maps `[N, ...]` to `[N, ...]`, sample by sample, differentiable by TensorFlow.
+        x: Where to start, `[N, ...]`, float.
+        norm: `"2"` or `"infinity"`, of a sample's input and output.
+        steps: The number of steps.
+
+    Returns:
+        The largest ||f(x) - f(y)|| / ||x - y|| of all pairs seen: never over the Lipschitz
+        constant, but for the function's own rounding. NaN where no ratio is finite.
+
+    Raises:
+        ValueError: An argument is out of its range.
+
+    Example:
+        >>> x = tf.random.stateless_normal((4, 10), (0, 0))
+        >>> round(largest_ratio(lambda x: 3 * x, x), 3)
+        3.0
+    """
+    norm = check_choice("norm", norm, NORMS)
+    steps = check_positive_int("steps", steps)
+    x = tf.convert_to_tensor(x)
+    if x.shape.rank < 2 or 0 in x.shape or not x.dtype.is_floating:
+        raise ValueError(
+            "`x` must be a batch of inputs, float [N, ...]. "
+            f"Received: x of shape {tuple(x.shape)} and type {x.dtype.name}"
+        )
+    start = tf.reshape(x, (len(x), -1))
+    pairs = _Pairs(function, x, norm)
+    d = tf.random.stateless_normal(start.shape, (0, 1), dtype=start.dtype)
+    # Inputs of zeros have no scale of their own.
+    scale = _norms(start, norm)
+    scale = tf.where(scale > 0, scale, tf.ones_like(scale))
+    if norm == "infinity":
+        d = pairs.best_direction(start, d)
+    radius = FAR * scale
+    best = pairs.measure(start, _of_norm(d, radius, norm))
+    size = tf.ones_like(scale)
+    shrink = (NEAR / FAR) ** (1 / max(1, 2 * steps // 3))
+    for _ in range(steps):
+        radius = tf.maximum(radius * shrink, NEAR * scale)
+        best, size = pairs.step(best, size, radius, scale)
+    ratios = best[2].numpy()
+    ratios = ratios[np.isfinite(ratios)]
+    return float(ratios.max()) if len(ratios) else float("nan")
+
+
+class _Pairs:
+    """A function on flat samples, and one step of the ascent."""
+
+    def __init__(self, function, x, norm):
+        self.function = function
+        self.shape = x.shape[1:]
+        self.norm = norm
+        flat = tf.TensorSpec((x.shape[0], math.prod(self.shape)), x.dtype)
+        # Traced once for all steps; as a concrete function, since TensorFlow would take the
+        # traces of many ascents for an accident and warn.
+        self.measure = tf.function(self._measure).get_concrete_function(flat, flat)
+
+    def _call(self, x):
+        values = self.function(tf.reshape(x, (-1, *self.shape)))
+        return tf.reshape(values, (x.shape[0], math.prod(values.shape[1:])))
+
+    def _measure(self, x, d):
+        """Return x, d, the ratio of each pair, and the stretch's gradients in d and in x."""
+        with tf.GradientTape() as tape:
+            tape.watch([x, d])
+            y = x + d
+            value_x, value_y = tf.split(self._call(tf.concat([x, y], axis=0)), 2)
+            stretch = _norms(value_y - value_x, self.norm)
+        in_d, in_x = tape.gradient(stretch, [d, x], unconnected_gradients="zero")
+        # Not of d: the sum is rounded.
+        ratio = tf.cast(stretch, x.dtype) / _norms(y - x, self.norm)
+        return x, d, tf.where(tf.math.is_finite(ratio), ratio, -1.0), in_d, in_x
+
+    def step(self, best, size, radius, scale):
+        """Try one step from the best pairs, and return the best again and the next step's size."""
+        x, d, ratio, in_d, in_x = best
+        share = size[:, None]
+        turned = (1 - share) * _of_norm(d, 1, self.norm) + share * _dual(in_d, self.norm)
+        # Where the gradient vanishes there is nowhere to turn.
+        turned = tf.where(_norms(turned, self.norm)[:, None] > 0, turned, d)
+        moved = _of_norm(in_x, STRIDE * size * scale, self.norm)
+        following = self.measure(x + moved, _of_norm(turned, radius, self.norm))
+        better = following[2] > ratio
+        best = tuple(
+            tf.where(better[:, None] if new.shape.rank == 2 else better, new, old)
+            for new, old in zip(following, best, strict=True)
+        )
+        return best, tf.where(better, tf.minimum(2 * size, 1), tf.maximum(size / 2, 1e-3))
+
+    def best_direction(self, x, d):
+        """Return for each x the direction that moves one of some outputs most, in the maximum."""
+
+        def gradient(x, output):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                values = tf.gather(self._call(x), output, axis=1)
+            return tape.gradient(values, x, unconnected_gradients="zero")
+
+        flat = tf.TensorSpec(x.shape, x.dtype)
+        gradient = tf.function(gradient).get_concrete_function(flat, tf.TensorSpec((), tf.int32))
+        outputs = self._call(x).shape[1]
+        count = min(outputs, FIRST_OUTPUTS)
+        best = tf.zeros(len(x), x.dtype)
+        for output in np.linspace(0, outputs - 1, count).astype(np.int32):
+            found = gradient(x, tf.constant(output))
+            size = tf.reduce_sum(tf.abs(found), axis=1)
+            d = tf.where((size > best)[:, None], tf.sign(found), d)
+            best = tf.maximum(best, size)
+        return d
+
+
+def _norms(x, norm):
+    """Return the norm of each sample, `[N]`, with a gradient of zero at zero."""
+    if norm == "infinity":
+        return tf.reduce_max(tf.abs(x), axis=1)
+    square = tf.reduce_sum(tf.square(x), axis=1)
+    positive = square > 0
+    return tf.where(positive, tf.sqrt(tf.where(positive, square, 1)), 0)
+
+
+def _dual(gradient, norm):
+    """Return the direction of norm one along which a linear function grows fastest."""
+    return tf.sign(gradient) if norm == "infinity" else _of_norm(gradient, 1, norm)
+
+
+def _of_norm(x, size, norm):
+    """Scale each sample to a norm, a zero staying zero."""
+    norms = _norms(x, norm)
+    return x * (size / tf.where(norms > 0, norms, tf.ones_like(norms)))[:, None]

@@ -1,0 +1,236 @@
+"""What a block's weights say, in float64, and which theorem they satisfy."""
+
+import numpy as np
+
+from keras_iterconv.certificates.rows import BlockRow, ConvRow, DenseRow, FreeRow, ResidualRow
+from keras_iterconv.layers import (
+    IteratedBlock,
+    NAISConv2D,
+    NAISDense,
+    ResidualBlock,
+    ResidualFunction,
+    ResidualStage,
+    ResidualUpdate,
+)
+from keras_iterconv.layers.residual_function import folded_kernel
+from keras_iterconv.projections import write_center
+from keras_iterconv.spectral import TOLERANCE, conv_operator_norm
+
+BLOCKS = (IteratedBlock, ResidualFunction, ResidualUpdate)
+# Those that are known: a subclass of one may compute anything.
+KINDS = (NAISDense, NAISConv2D, ResidualBlock, ResidualStage, ResidualUpdate)
+# How far L / c may pass mu; the estimates of both norms are right to a tenth of it.
+CAP_SLACK = 1e-3
+# Projections leave float32 rounding behind.
+ROUNDING = 1e-5
+
+NON_EXPANSIVE = "no update expands a distance, the state never decreases and settles where x(0) led"
+ONE_POINT = "one fixed point for each input, which every start reaches"
+
+
+def block_rows(layer, image: tuple | None) -> list[BlockRow]:
+    """Return the row of a block, or one for each block of a stage.
+
+    Args:
+        layer: One of `BLOCKS`.
+        image: `(height, width)` of its input, where it has one.
+
+    Raises:
+        ValueError: The height or width of a residual block's input is unknown.
+    """
+    if type(layer) not in KINDS:
+        return [
+            FreeRow(
+                name=layer.name,
+                kind=type(layer).__name__,
+                holds=False,
+                reason="a block of your own, of which no theorem speaks",
+            )
+        ]
+    if isinstance(layer, ResidualFunction):
+        return residual_rows(layer, image)
+    if isinstance(layer, NAISDense):
+        return [_dense_row(layer)]
+    if isinstance(layer, NAISConv2D):
+        return [_conv_row(layer)]
+    return [
+        FreeRow(
+            name=layer.name,
+            kind=type(layer).__name__,
+            holds=False,
+            reason="free: nothing keeps its transfer stable",
+            step_size=layer.step_size,
+        )
+    ]
+
+
+def residual_rows(layer: ResidualFunction, image: tuple) -> list[ResidualRow]:
+    """Return the rows of f alone, or of each f of a stage, for the moving statistics.
+
+    Raises:
+        ValueError: The image's height or width is unknown.
+    """
+    if None in image:
+        raise ValueError(
+            f"The norm of a convolution depends on the image's size: to certify {layer.name!r} its "
+            f"inputs must have a known height and width. Received: inputs of {image} pixels"
+        )
+    stage = layer if isinstance(layer, ResidualStage) else None
+    rows = []
+    for t, block in enumerate(layer.block_values()):
+        # From fresh starts, and not from the layer's own vectors: they are what is checked.
+        # Power iteration comes from below, so its tolerance is added.
+        norm1, norm2 = (
+            float(conv_operator_norm(kernel, image)) * (1 + TOLERANCE)
+            for kernel in (folded_kernel(block), block.kernel2)
+        )
+        bound, cap = norm1 * norm2, layer.lipschitz_cap
+        divisor = 1.0 if cap is None else float(block.divisor)
+        capped = bound / divisor
+        cap_holds = None if cap is None else bool(capped <= cap * (1 + CAP_SLACK))
+        rows.append(
+            ResidualRow(
+                name=layer.name if stage is None else f"{layer.name}[{t}]",
+                kind=type(layer).__name__,
+                norm="2",
+                factor=capped + (stage is not None and stage.skip_from == "previous"),
+                **_residual_guarantee(stage, capped, cap, cap_holds),
+                norm1=norm1,
+                norm2=norm2,
+                bound=bound,
+                divisor=divisor,
+                capped_bound=capped,
+                cap=cap,
+                cap_holds=cap_holds,
+                skip_from=None if stage is None else stage.skip_from,
+            )
+        )
+    return rows
+
+
+def _residual_guarantee(stage, capped, cap, cap_holds) -> dict:
+    if stage is not None and stage.skip_from == "previous":
+        why = "z + f(z) is no contraction: convergence is not guaranteed"
+        if cap_holds is False:
+            why += "; and f passes its cap"
+        return {"holds": False, "reason": why}
+    what = "repeated on its own it converges to one fixed point for each x"
+    if stage is None:
+        what = f"where the skip leads from x, x + f(z): {what}; of z + f(z) nothing is said"
+    reason = None
+    if cap_holds is False:
+        reason = "f passes its cap: call `converge_caps` of the model"
+    elif not capped < 1:
+        reason = "the bound of f is not below one" if cap is None else "the cap is not below one"
+    return {
+        "guarantee": what,
+        "reference": "L, Banach fixed point theorem",
+        "holds": reason is None,
+        "reason": reason,
+    }
+
+
+def dense_matrices(layer: NAISDense) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return P = -A, `[updates, units, units]`, and B, `[updates, channels, units]` or None.
+
+    Tied weights count as one update. From the variables, whatever the precision policy.
+    """
+    R = _stack(layer, layer.R)
+    P = np.swapaxes(R, -1, -2) @ R + layer.shift * np.eye(layer.units)
+    return P, _stack(layer, layer.B) if layer.non_autonomous else None
+
+
+def conv_kernels(layer: NAISConv2D) -> tuple[np.ndarray, np.ndarray]:
+    """Return C as `call` uses it, `[updates, k, k, filters, filters]`, and delta.
+
+    The centre comes from delta, `[updates, filters]`, and not from the stored kernel.
+    """
+    C = _stack(layer, layer.C)
+    delta = np.zeros((len(C), layer.filters)) if layer.delta is None else _stack(layer, layer.delta)
+    return write_center(C, delta).numpy(), delta
+
+
+def conv_row_factors(layer: NAISConv2D) -> np.ndarray:
+    """Return for each update and channel the row sum of |I + h C|, `[updates, filters]`.
+
+    Beyond the image's border a row has fewer taps, so that the sum is a bound there.
+    """
+    C, delta = conv_kernels(layer)
+    h = layer.step_size
+    others = np.abs(C).sum(axis=(1, 2, 3)) - np.abs(1 + delta)
+    return np.abs(1 - h * (1 + delta)) + h * others
+
+
+def _stack(layer, weight) -> np.ndarray:
+    value = np.asarray(weight, np.float64)
+    return value[None] if layer.tied else value
+
+
+def _dense_row(layer: NAISDense) -> DenseRow:
+    P, _ = dense_matrices(layer)
+    R, h = _stack(layer, layer.R), layer.step_size
+    finite = np.isfinite(P).all()
+    values = np.linalg.eigvalsh(P) if finite else np.full(P.shape[:2], np.nan)
+    worst = float(h * values.max())
+    delta = 1 - 2 * layer.shift if layer.bound is None else layer.bound
+    frobenius = np.linalg.norm(np.swapaxes(R, -1, -2) @ R, axis=(-2, -1)).max()
+    # In the P-norm, P = -A: with y = P x and slopes S, x+ = x - h S y has
+    # |x+|^2 = |x|^2 - y'(2 h S - h^2 S P S) y, and S P S <= |P| S. So no update expands while
+    # h |P| <= 2, and each contracts strictly where h |P| < 2 and all slopes are positive.
+    holds = bool(worst < 2)
+    if not layer.tied:
+        what = "no update expands a distance, each in a norm of its own: convergence of the "
+        what += "whole is not implied"
+    else:
+        what = ONE_POINT if layer.activation == "tanh" else NON_EXPANSIVE
+    return DenseRow(
+        name=layer.name,
+        kind=type(layer).__name__,
+        norm="P = -A",
+        factor=float(np.abs(1 - h * values).max()),
+        guarantee=what,
+        reference="N, Theorems 1 and 2",
+        holds=holds,
+        reason=None if holds else f"h ||A|| is {worst:.3g}, not below 2",
+        eigenvalue_min=float(-values.max()),
+        eigenvalue_max=float(-values.min()),
+        spectral_radius=float(np.abs(1 - h * values).max()),
+        step_times_norm=worst,
+        within_bound=bool(frobenius <= delta * (1 + ROUNDING)),
+    )
+
+
+def _conv_row(layer: NAISConv2D) -> ConvRow:
+    C, delta = conv_kernels(layer)
+    others = np.abs(C).sum(axis=(1, 2, 3)) - np.abs(1 + delta)
+    excess = np.maximum(
+        others - (1 - layer.margin - np.abs(delta)), np.abs(delta) - (1 - layer.center_margin)
+    ).max()
+    factor = float(conv_row_factors(layer).max())
+    within = bool(excess <= ROUNDING)
+    # A slope s between 0 and 1 gives a row |1 - h s (1 + delta)| + h s others, convex in s: it is
+    # largest at s = 0, where it is one, or at s = 1. Thus factor <= 1 suffices for every slope.
+    holds = within and factor < 1
+    reason = None
+    if not holds:
+        reason = "the weights lie outside Algorithm 2's bound; its projection brings them back"
+        if within:
+            reason = "the margin drowns in rounding: a row's sum is not below one"
+    if not layer.tied:
+        what = "no update expands a distance, all in one norm"
+    else:
+        what = ONE_POINT if layer.activation == "tanh" else NON_EXPANSIVE
+    return ConvRow(
+        name=layer.name,
+        kind=type(layer).__name__,
+        norm="infinity",
+        factor=factor,
+        guarantee=what,
+        reference="N, Theorems 1 and 3",
+        holds=holds,
+        reason=reason,
+        taps=float(others.max()),
+        delta=float(np.abs(delta).max()),
+        excess=float(excess),
+        within_bound=within,
+    )

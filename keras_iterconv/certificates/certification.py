@@ -1,0 +1,116 @@
+"""The stability report of a trained net."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_iterconv.certificates.ascent import largest_ratio
+from keras_iterconv.certificates.blocks import BLOCKS, block_rows
+from keras_iterconv.certificates.network import calls, network_bound, network_norm, row_key
+from keras_iterconv.certificates.report import StabilityReport
+from keras_iterconv.certificates.rows import BlockRow
+
+PROBES = 8
+
+
+def certify(model: keras.Model, probe=None) -> StabilityReport:
+    """Say of each block of a net whether the papers' guarantee holds, and bound the net's gain.
+
+    All of it is about the weights and moving statistics as they are, in evaluation and in exact
+    arithmetic; under mixed precision, about the float32 weights. Nothing is changed.
+
+    Args:
+        model: A functional model with at least one of our blocks, trained, loaded or fresh.
+        probe: Inputs, float `[N, ...]`, from which pairs are looked for that the net stretches
+            most; a few normal draws where None, always the same.
+
+    Returns:
+        A `StabilityReport`.
+
+    Raises:
+        ValueError: The model is not functional, has no block, or has one in a model or layer
+            within it; the size of a residual block's images is unknown; or `probe` does not fit.
+
+    Example:
+        >>> print(certify(create_model("pcr_w8", (32, 32, 3), 10)))
+
+    Reference:
+        Ciccone et al. 2018, Theorems 1 to 3; Lippl et al. 2024, "Spectral normalization can
+        guarantee convergence in residual networks".
+    """
+    _check_model(model)
+    probe = _check_probe(model, probe)
+    rows = block_rows_of(model)
+    norm = network_norm(model)
+    bound, reason = network_bound(model, norm, rows)
+    ratio = None
+    if probe is not None:
+        ratio = largest_ratio(lambda x: model(x, training=False), probe, norm)
+    return StabilityReport(
+        name=model.name,
+        blocks=[row for block in rows.values() for row in block],
+        norm=norm,
+        bound=bound,
+        bound_reason=reason,
+        largest_ratio=ratio,
+    )
+
+
+def block_rows_of(model: keras.Model) -> dict[tuple, list[BlockRow]]:
+    """Return the rows of each block of a functional model by `row_key`, from input to output."""
+    rows = {}
+    for call in calls(model):
+        key = row_key(call)
+        # A block that is used twice at one size is one block.
+        if isinstance(call.layer, BLOCKS) and key not in rows:
+            rows[key] = block_rows(call.layer, key[1])
+    return rows
+
+
+def _check_model(model) -> None:
+    if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
+        raise ValueError(
+            "`model` must be a functional Keras model, as `create_model` returns. "
+            f"Received: model={model!r}"
+        )
+    for layer in model.layers:
+        inside = layer._flatten_layers(include_self=False)
+        if not isinstance(layer, BLOCKS) and any(isinstance(part, BLOCKS) for part in inside):
+            raise ValueError(
+                f"A block lies in {layer.name!r}, a model or layer within {model.name!r}; build "
+                "the blocks into one functional model, so that they can be certified"
+            )
+    if not any(isinstance(layer, BLOCKS) for layer in model.layers):
+        raise ValueError(
+            "`model` must hold at least one block (NAISConv2D, NAISDense, ResidualBlock, "
+            f"ResidualStage or ResidualUpdate); {model.name!r} has none."
+        )
+
+
+def _check_probe(model, probe):
+    """Return the inputs to start from, or None where the net has no one input and output."""
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        if probe is not None:
+            raise ValueError(
+                "`probe` needs a model of one input and one output. Received: a model of "
+                f"{len(model.inputs)} inputs and {len(model.outputs)} outputs"
+            )
+        return None
+    (entry,) = model.inputs
+    shape = tuple(entry.shape[1:])
+    if probe is None:
+        if None in shape or not tf.as_dtype(entry.dtype).is_floating:
+            return None
+        return tf.random.stateless_normal((PROBES, *shape), (0, 0), dtype=entry.dtype)
+    probe = np.asarray(probe)
+    fits = probe.ndim == len(shape) + 1 and all(
+        size in (None, got) for size, got in zip(shape, probe.shape[1:], strict=True)
+    )
+    if not fits or len(probe) == 0 or not np.issubdtype(probe.dtype, np.number):
+        raise ValueError(
+            f"`probe` must be a batch of the model's inputs, [N, {', '.join(map(str, shape))}]. "
+            f"Received: probe of shape {probe.shape} and type {probe.dtype}"
+        )
+    if not np.isfinite(probe).all():
+        raise ValueError("`probe` must be finite. Received: a probe with NaN or infinity")
+    return tf.cast(probe, entry.dtype if tf.as_dtype(entry.dtype).is_floating else "float32")

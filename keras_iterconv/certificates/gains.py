@@ -1,0 +1,158 @@
+"""How much one layer stretches a distance: bounds in the 2-norm and in the infinity norm.
+
+Each activation has slopes from 0 to 1, so two runs of an update differ by
+dx+ = dx + h S (A dx + B du) with a diagonal S, 0 <= S <= 1, that depends on both runs. All that
+follows holds for every such S.
+"""
+
+import keras
+import numpy as np
+
+from keras_iterconv.certificates.blocks import (
+    conv_row_factors,
+    dense_matrices,
+)
+from keras_iterconv.layers import NAISConv2D, NAISDense, ResidualFunction
+from keras_iterconv.layers.residual_function import folded_kernel
+from keras_iterconv.spectral import TOLERANCE, conv_operator_norm
+
+NORMS = ("2", "infinity")
+ACTIVATION_SLOPES = {
+    keras.activations.linear: 1.0,
+    keras.activations.relu: 1.0,
+    keras.activations.relu6: 1.0,
+    keras.activations.leaky_relu: 1.0,
+    keras.activations.tanh: 1.0,
+    keras.activations.elu: 1.0,
+    keras.activations.softplus: 1.0,
+    keras.activations.sigmoid: 0.25,
+    # p (1 - p) on the diagonal and -p q beside it: at most 1/2 in both norms.
+    keras.activations.softmax: 0.5,
+}
+
+
+def matrix_norm(matrix: np.ndarray, norm: str) -> float:
+    """Return the operator norm of x -> x W, `[inputs, outputs]`."""
+    if not np.isfinite(matrix).all():
+        return float("nan")
+    return float(np.linalg.norm(matrix.T, 2 if norm == "2" else np.inf))
+
+
+def conv_norm(kernel, image, norm: str, strides=1, padding: str = "same") -> float:
+    """Return the operator norm of a convolution `[kh, kw, channels, filters]`, from above.
+
+    The infinity norm is the largest sum of |taps| into a filter; that of an image too small for
+    all taps is smaller.
+    """
+    if norm == "infinity":
+        return float(np.abs(np.asarray(kernel, np.float64)).sum(axis=(0, 1, 2)).max())
+    found = conv_operator_norm(np.asarray(kernel, np.float32), image, strides, padding)
+    return float(found) * (1 + TOLERANCE)
+
+
+def dense_block_gain(layer: NAISDense, norm: str) -> float:
+    """Return a Lipschitz constant of a NAISDense from its input u to its last state."""
+    P, B = dense_matrices(layer)
+    if not np.isfinite(P).all() or (B is not None and not np.isfinite(B).all()):
+        return float("nan")
+    start = float(layer.initial_state == "input")
+    drive = [0.0] * len(P) if B is None else [matrix_norm(part, norm) for part in B]
+    if norm == "infinity":
+        diagonal = np.diagonal(P, axis1=1, axis2=2)
+        h = layer.step_size
+        factors = np.abs(1 - h * diagonal) + h * (np.abs(P).sum(axis=2) - np.abs(diagonal))
+        rows = np.zeros_like(factors) if B is None else np.abs(B).sum(axis=1)
+        return _infinity_gain(layer, start, factors, rows)
+    values = np.linalg.eigvalsh(P)
+    stretch = [_dense_stretch(layer.step_size, found) for found in values]
+    if layer.tied:
+        return _tied_dense_gain(layer, start, P[0], None if B is None else B[0], stretch[0])
+    # A different P for each update: plain products of 2-norms are left.
+    gain = start
+    for q, b in zip(stretch, drive, strict=True):
+        gain = q * gain + layer.step_size * b
+    return gain
+
+
+def _dense_stretch(h: float, values: np.ndarray) -> float:
+    """Bound ||I - h S P||_2 over all S.
+
+    With c halfway between P's eigenvalues, I - h S P = (I - h c S) - h S (P - c I).
+    """
+    center, spread = (values[-1] + values[0]) / 2, (values[-1] - values[0]) / 2
+    return float(max(1.0, abs(1 - h * center)) + h * spread)
+
+
+def _tied_dense_gain(layer, start: float, P, B, stretch: float) -> float:
+    """Return the better of two bounds of dx(K) in the 2-norm.
+
+    j updates without their drive stretch a difference by at most s_j = min(q^j, sqrt(kappa)): q
+    is the bound of one update in the 2-norm; and in the P-norm no update expands where
+    h ||P|| <= 2, while the two norms differ by sqrt(kappa), kappa = P's condition, at most.
+
+    First, the drives added one by one: ||dx(K)|| <= s_K ||dx(0)|| + h ||B|| sum_{j<K} s_j ||du||
+    (S stands left of B, so that only ||S B|| <= ||B|| can be used of it).
+    Second, about the point w = P^-1 B du, where the increment vanishes: dx+ - w =
+    (I - h S P)(dx - w), so that ||dx(K)|| <= ||w|| + s_K ||dx(0) - w||: no growth with K.
+    """
+    h, values = layer.step_size, np.linalg.eigvalsh(P)
+    limit = float("inf")
+    if h * values[-1] <= 2 and values[0] > 0:
+        limit = float(np.sqrt(values[-1] / values[0]))
+    power, total = 1.0, 0.0
+    for _ in range(layer.max_unroll):
+        total += power
+        power = min(power * stretch, limit)
+    if B is None:
+        return start * power
+    first = start * power + h * matrix_norm(B, "2") * total
+    if values[0] <= 0:
+        return first
+    w = np.linalg.solve(P, B.T)
+    identity = start * np.eye(*w.shape)
+    second = np.linalg.norm(w, 2) + power * np.linalg.norm(identity - w, 2)
+    return float(min(first, second))
+
+
+def conv_block_gain(layer: NAISConv2D) -> float:
+    """Return a Lipschitz constant of a NAISConv2D from U to its last state, infinity norm."""
+    D = np.asarray(layer.D, np.float64)
+    drive = np.abs(D if not layer.tied else D[None]).sum(axis=(1, 2, 3))
+    return _infinity_gain(
+        layer, float(layer.initial_state == "input"), conv_row_factors(layer), drive
+    )
+
+
+def _infinity_gain(layer, gain: float, factors, drive) -> float:
+    """Follow ||dx(k)|| / ||du|| over the updates.
+
+    Row c of the new difference is at most (|1 - h s a| + h s o) ||dx|| + h s b ||du||, a its
+    diagonal, o and b the sums of its other entries and of its row of B. That is convex in the
+    slope s: its largest value is at s = 0, ||dx||, or at s = 1, f_c ||dx|| + h b_c ||du||. Where
+    all f_c < 1 this stays bounded for any number of updates, by h b_c / (1 - f_c).
+
+    Args:
+        layer: The block.
+        gain: Of the initial state, 0 or 1.
+        factors: f, `[updates or 1, rows]`.
+        drive: b, of the same shape.
+    """
+    for k in range(layer.max_unroll):
+        at = 0 if layer.tied else k
+        moved = np.maximum(gain, factors[at] * gain + layer.step_size * drive[at]).max()
+        if moved == gain and layer.tied:
+            break
+        gain = float(moved)
+    return gain
+
+
+def function_bounds(layer: ResidualFunction) -> list[float]:
+    """Return the infinity norm bound of each capped f of a residual layer."""
+    found = []
+    for block in layer.block_values():
+        divisor = 1.0 if layer.lipschitz_cap is None else float(block.divisor)
+        first, second = folded_kernel(block), block.kernel2
+        found.append(
+            conv_norm(first, None, "infinity") * conv_norm(second, None, "infinity") / divisor
+        )
+    return found

@@ -1,0 +1,251 @@
+"""A Lipschitz bound of a whole net, carried through its functional graph."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_iterconv.certificates.blocks import BLOCKS, KINDS
+from keras_iterconv.certificates.gains import (
+    ACTIVATION_SLOPES,
+    conv_block_gain,
+    conv_norm,
+    dense_block_gain,
+    function_bounds,
+    matrix_norm,
+)
+from keras_iterconv.certificates.rows import ResidualRow
+from keras_iterconv.layers import (
+    NAISConv2D,
+    NAISDense,
+    ResidualStage,
+    ResidualUpdate,
+)
+
+_ACTIVATIONS = (keras.layers.Activation, keras.layers.ReLU)
+# In evaluation these hand each number on unchanged, at most to another place.
+_IDENTITIES = (
+    keras.layers.InputLayer,
+    keras.layers.Identity,
+    keras.layers.Flatten,
+    keras.layers.Reshape,
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout2D,
+    keras.layers.GaussianNoise,
+)
+
+
+class NoBoundError(Exception):
+    """Why no bound of the net follows."""
+
+
+class Call(NamedTuple):
+    """One call of a layer in a functional graph.
+
+    Attributes:
+        layer: The layer, or Keras operation.
+        inputs: Its symbolic inputs.
+        outputs: Its symbolic outputs.
+        options: Its keyword arguments that are not tensors and not None.
+    """
+
+    layer: object
+    inputs: list
+    outputs: list
+    options: dict
+
+
+def calls(model: keras.Model) -> Iterator[Call]:
+    """Yield the calls of a functional model, each after those that it needs."""
+    # Keras numbers depths from the outputs.
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            options = {
+                name: value
+                for name, value in node.arguments.kwargs.items()
+                if value is not None and not isinstance(value, keras.KerasTensor)
+            }
+            yield Call(node.operation, node.input_tensors, node.outputs, options)
+
+
+def network_norm(model: keras.Model) -> str:
+    """Return the norm in which a net is bounded: `"infinity"` where it holds a NAISConv2D."""
+    held = any(isinstance(layer, NAISConv2D) for layer in model.layers)
+    return "infinity" if held else "2"
+
+
+def network_bound(
+    model: keras.Model, norm: str, rows: dict[tuple, list[ResidualRow]]
+) -> tuple[float | None, str | None]:
+    """Bound ||F(x) - F(y)|| / ||x - y|| over all inputs, in evaluation.
+
+    Each tensor of the graph carries the bound of what it changes by when the net's input changes
+    by one.
+
+    Args:
+        model: Functional.
+        norm: `"2"` or `"infinity"`, throughout.
+        rows: The rows of the residual layers by `row_key`.
+
+    Returns:
+        The bound and None, or None and the reason why none follows.
+    """
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        return None, "the net has more than one input or output"
+    carried = {id(model.inputs[0]): 1.0}
+    makers = {}
+    try:
+        for call in calls(model):
+            if not call.inputs:
+                continue
+            gains = [carried[id(tensor)] for tensor in call.inputs]
+            carried[id(call.outputs[0])] = _carry(call, gains, norm, rows, carried, makers)
+            makers[id(call.outputs[0])] = call
+    except NoBoundError as error:
+        return None, str(error)
+    bound = carried[id(model.outputs[0])]
+    if not np.isfinite(bound):
+        return None, "the bound is not a finite number"
+    return float(bound), None
+
+
+def row_key(call: Call) -> tuple:
+    """Return what tells the rows of one call apart: the layer, and its images' size."""
+    shape = call.inputs[0].shape if call.inputs else ()
+    image = tuple(shape[1:3]) if len(shape) == 4 else None
+    return id(call.layer), image
+
+
+def _carry(call: Call, gains: list[float], norm: str, rows, carried, makers) -> float:
+    layer = call.layer
+    _check_options(call)
+    gain = gains[0]
+    if isinstance(layer, BLOCKS):
+        return _carry_block(call, gains, norm, rows)
+    if isinstance(layer, _IDENTITIES):
+        return gain
+    if isinstance(layer, keras.layers.Dense):
+        kernel = np.asarray(layer.kernel, np.float64)
+        return gain * matrix_norm(kernel, norm) * _slope(layer)
+    if isinstance(layer, keras.layers.Conv2D):
+        return gain * _convolution(call, norm) * _slope(layer)
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return _normalization(call, gain, norm, carried, makers)
+    if isinstance(layer, _ACTIVATIONS):
+        return gain * _slope(layer)
+    if isinstance(layer, keras.layers.GlobalAveragePooling2D):
+        sizes = call.inputs[0].shape[1:3] if _channels_last(layer) else call.inputs[0].shape[2:4]
+        return gain if norm == "infinity" else gain / np.sqrt(np.prod(_known(sizes, layer)))
+    return _carry_merge(call, gains, norm)
+
+
+def _carry_merge(call: Call, gains: list[float], norm: str) -> float:
+    layer = call.layer
+    kind = type(layer).__name__
+    # `x + y` of symbolic tensors is an operation of Keras's, and no layer.
+    operation = type(layer).__module__.startswith("keras.src.ops")
+    if operation and kind == "ZerosLike":
+        return 0.0
+    sums = isinstance(layer, keras.layers.Add | keras.layers.Subtract)
+    if sums or (operation and kind in ("Add", "Subtract")):
+        # Broadcasting would repeat, and so stretch, what is added.
+        if any(tensor.shape != call.outputs[0].shape for tensor in call.inputs):
+            raise NoBoundError(f"{layer.name!r} adds tensors of different shapes")
+        return sum(gains)
+    if isinstance(layer, keras.layers.Concatenate):
+        return max(gains) if norm == "infinity" else float(np.linalg.norm(gains))
+    raise NoBoundError(f"no rule for the layer {layer.name!r}, a {kind}")
+
+
+def _carry_block(call: Call, gains: list[float], norm: str, rows) -> float:
+    layer, gain = call.layer, gains[0]
+    if type(layer) not in KINDS:
+        raise NoBoundError(f"no rule for the block {layer.name!r}, a {type(layer).__name__}")
+    if getattr(layer, "threshold", None) is not None:
+        raise NoBoundError(
+            f"{layer.name!r} stops each sample by a threshold: where its depth changes, the "
+            "answer jumps"
+        )
+    if isinstance(layer, ResidualUpdate):
+        return gains[0] + layer.step_size * gains[1]
+    if isinstance(layer, NAISDense):
+        return gain * dense_block_gain(layer, norm)
+    if isinstance(layer, NAISConv2D):
+        return gain * conv_block_gain(layer)
+    if norm == "2":
+        found = [row.capped_bound for row in rows[row_key(call)]]
+    else:
+        found = function_bounds(layer)
+    if not isinstance(layer, ResidualStage):
+        return gain * found[0]
+    state = gain
+    for t in call.options.get("schedule", range(layer.blocks)):
+        skip = state if layer.skip_from == "previous" else gain
+        state = skip + found[t] * state
+    return state
+
+
+def _check_options(call: Call) -> None:
+    for name, value in call.options.items():
+        if value is False or (name == "schedule" and isinstance(call.layer, ResidualStage)):
+            continue
+        if isinstance(call.layer, keras.layers.Layer):
+            raise NoBoundError(f"{call.layer.name!r} is called with {name}={value!r}")
+
+
+def _slope(layer) -> float:
+    if isinstance(layer, keras.layers.ReLU):
+        if layer.threshold:
+            raise NoBoundError(f"{layer.name!r} jumps at its threshold")
+        return max(1.0, abs(float(layer.negative_slope or 0)))
+    try:
+        return ACTIVATION_SLOPES[layer.activation]
+    except KeyError:
+        raise NoBoundError(
+            f"no slope is known of the activation of {layer.name!r}: {layer.activation}"
+        ) from None
+
+
+def _channels_last(layer) -> bool:
+    return layer.data_format == "channels_last"
+
+
+def _known(sizes, layer) -> tuple:
+    if None in sizes:
+        raise NoBoundError(f"the height or width of what reaches {layer.name!r} is unknown")
+    return tuple(sizes)
+
+
+def _convolution(call: Call, norm: str, scale=None) -> float:
+    """Return the norm of a Conv2D, or of it and the scales of its outputs."""
+    layer = call.layer
+    plain = layer.dilation_rate == (1, 1) and layer.groups == 1 and _channels_last(layer)
+    if type(layer) is not keras.layers.Conv2D or not plain:
+        raise NoBoundError(
+            f"no rule for {layer.name!r}: only a plain Conv2D, channels last, without groups or "
+            "dilation, is measured"
+        )
+    kernel = np.asarray(layer.kernel, np.float64)
+    if scale is not None:
+        kernel = kernel * scale
+    if norm == "infinity":
+        return conv_norm(kernel, None, norm)
+    image = _known(call.inputs[0].shape[1:3], layer)
+    return conv_norm(kernel, image, norm, tuple(layer.strides), layer.padding)
+
+
+def _normalization(call: Call, gain: float, norm: str, carried, makers) -> float:
+    layer = call.layer
+    scale = 1 / np.sqrt(np.asarray(layer.moving_variance, np.float64) + layer.epsilon)
+    if layer.scale:
+        scale = scale * np.asarray(layer.gamma, np.float64)
+    before = makers.get(id(call.inputs[0]))
+    # Behind a convolution the two are one linear map, whose norm is often much below the product.
+    if (
+        before is not None
+        and type(before.layer) is keras.layers.Conv2D
+        and before.layer.activation is keras.activations.linear
+    ):
+        return carried[id(before.inputs[0])] * _convolution(before, norm, scale)
+    return gain * float(np.abs(scale).max())
