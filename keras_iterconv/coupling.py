@@ -65,7 +65,7 @@ class GradientCoupling:
     ):
         self.strength = _check_strength(strength)
         self.kernel = check_choice("kernel", kernel, KERNELS)
-        if members is not None and not isinstance(members, slice):
+        if members is not None and not _is_slice_of_numbers(members):
             raise ValueError(
                 "`members` must be None or a slice of block numbers: slice(-8, None) for the last "
                 f"eight, slice(5, None) for all but the first five. Received: members={members!r}"
@@ -81,6 +81,8 @@ class GradientCoupling:
                 f"Received: {len(gradients)} gradients, {len(variables)} variables"
             )
         places = self.check(variables)
+        if self.strength == 0:
+            return gradients
         if self.groups is None:
             for i in places:
                 if gradients[i] is not None:
@@ -98,8 +100,10 @@ class GradientCoupling:
                     for i in group
                 ]
             )
-            for i, gradient in zip(group, tf.unstack(self._couple(stack)), strict=True):
-                gradients[i] = gradient
+            coupled = tf.unstack(self._couple(stack))
+            # The others keep what they had: a zero for None would let momentum move them.
+            for t in self._members(len(group)):
+                gradients[group[t]] = coupled[t]
         return gradients
 
     def check(self, variables: Sequence) -> list:
@@ -118,7 +122,11 @@ class GradientCoupling:
             places = [[_find(member, variables) for member in group] for group in self.groups]
             for group in places:
                 _check_shapes([variables[i] for i in group])
-                self.matrix(len(group))
+                self._members(len(group))
+            # Known only here where one member is a path and the other the variable itself.
+            flat = [i for group in places for i in group]
+            for i in flat:
+                _check_once(flat.count(i) == 1, variables[i])
             return places
         places = [i for i, variable in enumerate(variables) if is_stack(variable)]
         if not places:
@@ -128,13 +136,11 @@ class GradientCoupling:
                 "without a coupling."
             )
         for i in places:
-            self.matrix(variables[i].shape[0])
+            self._members(variables[i].shape[0])
         return places
 
     def _couple(self, stack: tf.Tensor) -> tf.Tensor:
         """Couple the gradients of one group, `[blocks, ...]`."""
-        if self.strength == 0:
-            return stack
         count = stack.shape[0]
         if self.members is None and self.kernel == "uniform":
             mean = tf.reduce_mean(stack, axis=0, keepdims=True)
@@ -151,12 +157,7 @@ class GradientCoupling:
         Raises:
             ValueError: `members` names no block of so short a group.
         """
-        coupled = np.arange(blocks)[slice(None) if self.members is None else self.members]
-        if not len(coupled):
-            raise ValueError(
-                f"`members` names none of the {blocks} blocks of a group. "
-                f"Received: members={self.members}"
-            )
+        coupled = self._members(blocks)
         weights = np.ones((len(coupled), len(coupled)))
         if self.kernel == "triangular":
             weights -= np.abs(np.subtract.outer(coupled, coupled)) / blocks
@@ -166,6 +167,16 @@ class GradientCoupling:
             len(coupled)
         ) + self.strength * weights
         return matrix
+
+    def _members(self, blocks: int) -> np.ndarray:
+        """Return the numbers of the blocks of a group that are coupled."""
+        coupled = np.arange(blocks)[slice(None) if self.members is None else self.members]
+        if not len(coupled):
+            raise ValueError(
+                f"`members` names none of the {blocks} blocks of a group. "
+                f"Received: members={self.members}"
+            )
+        return coupled
 
     def get_config(self):
         members = self.members
@@ -182,6 +193,14 @@ class GradientCoupling:
     def from_config(cls, config):
         members = config["members"]
         return cls(**{**config, "members": None if members is None else slice(*members)})
+
+
+def _is_slice_of_numbers(members) -> bool:
+    try:
+        members.indices(1)
+    except (AttributeError, TypeError, ValueError):
+        return False
+    return True
 
 
 def as_coupling(coupling):
@@ -226,12 +245,16 @@ def _check_groups(groups) -> list[list]:
             _check_shapes(group)
         for member in group:
             key = member if isinstance(member, str) else id(member)
-            if key in seen:
-                raise ValueError(
-                    f"`groups` must hold each variable once. Received twice: {_name(member)!r}"
-                )
+            _check_once(key not in seen, member)
             seen.add(key)
     return [list(group) for group in groups]
+
+
+def _check_once(once: bool, member) -> None:
+    if not once:
+        raise ValueError(
+            f"`groups` must hold each variable once. Received twice: {_name(member)!r}"
+        )
 
 
 def _check_shapes(group):

@@ -84,11 +84,20 @@ def power_step(operator: ConvOperator, vector):
     """
     vector = tf.stop_gradient(vector)
     image = operator.apply(vector)
-    left = tf.stop_gradient(tf.math.l2_normalize(image))
+    left = tf.stop_gradient(_unit(image))
     # Not the norm of `image`, whose derivative at zero is not finite.
     norm = tf.reduce_sum(left * image)
-    following = tf.math.l2_normalize(tf.stop_gradient(operator.adjoint(left)))
+    # A kernel of zeros, or one that is not finite, must not take the vector with it.
+    following = _unit(tf.stop_gradient(operator.adjoint(left)), otherwise=vector)
     return norm, following
+
+
+def _unit(vector, otherwise=None):
+    """Scale to norm one, whatever the norm; return `otherwise`, or zero, where it is 0 or NaN."""
+    norm = tf.norm(vector)
+    fits = (norm > 0) & (norm < norm.dtype.max)
+    unit = vector / tf.where(fits, norm, 1)
+    return unit if otherwise is None else tf.where(fits, unit, otherwise)
 
 
 @tf.function
@@ -113,6 +122,11 @@ def converge(kernel, vector, image_shape, strides, padding, iterations, toleranc
     Returns:
         The vector, of norm one.
     """
+    # Its vectors are those of the kernel at any scale, and at this one no square overflows. Of a
+    # kernel that is not finite there is none; it would stop the decomposition.
+    kernel = tf.where(tf.reduce_all(tf.math.is_finite(kernel)), kernel, 0)
+    largest = tf.reduce_max(tf.abs(kernel))
+    kernel /= tf.where(largest > 0, largest, 1)
     operator = ConvOperator(kernel, image_shape, strides, padding)
     steps = min(KRYLOV, math.prod(image_shape))
 
@@ -126,11 +140,10 @@ def converge(kernel, vector, image_shape, strides, padding, iterations, toleranc
             following = operator.adjoint(image)
         u = tf.reshape(tf.stack(images), (steps, -1))
         _, rotation = tf.linalg.eigh(tf.matmul(u, u, transpose_b=True))
-        best = tf.math.l2_normalize(tf.tensordot(rotation[:, -1], tf.stack(basis), axes=1))
+        best = _unit(tf.tensordot(rotation[:, -1], tf.stack(basis), axes=1), otherwise=start)
         image = operator.apply(best)
         square = tf.reduce_sum(tf.square(image))
         residual = tf.norm(operator.adjoint(image) - square * best)
-        # Not the other way round: a NaN must end the loop.
         return k + steps + 1, best, residual > tolerance * square
 
     _, vector, _ = tf.while_loop(
@@ -143,14 +156,14 @@ def converge(kernel, vector, image_shape, strides, padding, iterations, toleranc
 
 def _orthogonal(vector, basis: list):
     """Return the part of a vector that is orthogonal to an orthonormal basis, of norm one."""
-    vector = tf.math.l2_normalize(vector)
+    vector = _unit(vector)
     if basis:
         rows = tf.reshape(tf.stack(basis), (len(basis), -1))
         flat = tf.reshape(vector, (-1, 1))
         # Where the space is exhausted what is left is rounding, which the later passes clean.
         for _ in range(3):
             flat -= tf.matmul(rows, tf.matmul(rows, flat), transpose_a=True)
-            flat = tf.math.l2_normalize(flat)
+            flat = _unit(flat)
         vector = tf.reshape(flat, vector.shape)
     return vector
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from keras_iterconv.certificates.gains import NORMS
+from keras_iterconv.certificates.norms import NORMS
 from keras_iterconv.checks import check_choice, check_positive_int
 
 STEPS = 40
@@ -17,6 +17,8 @@ FIRST_OUTPUTS = 16
 FAR, NEAR = 0.3, 0.01
 # How far x itself moves in a step, in the same units.
 STRIDE = 0.05
+# Below any ratio.
+_UNDEFINED = -1.0
 
 
 def largest_ratio(function: Callable, x, norm: str = "2", steps: int = STEPS) -> float:
@@ -67,9 +69,8 @@ def largest_ratio(function: Callable, x, norm: str = "2", steps: int = STEPS) ->
     for _ in range(steps):
         radius = tf.maximum(radius * shrink, NEAR * scale)
         best, size = pairs.step(best, size, radius, scale)
-    ratios = best[2].numpy()
-    ratios = ratios[np.isfinite(ratios)]
-    return float(ratios.max()) if len(ratios) else float("nan")
+    found = float(tf.reduce_max(best[2]))
+    return float("nan") if found == _UNDEFINED else found
 
 
 class _Pairs:
@@ -98,7 +99,7 @@ class _Pairs:
         in_d, in_x = tape.gradient(stretch, [d, x], unconnected_gradients="zero")
         # Not of d: the sum is rounded.
         ratio = tf.cast(stretch, x.dtype) / _norms(y - x, self.norm)
-        return x, d, tf.where(tf.math.is_finite(ratio), ratio, -1.0), in_d, in_x
+        return x, d, tf.where(tf.math.is_finite(ratio), ratio, _UNDEFINED), in_d, in_x
 
     def step(self, best, size, radius, scale):
         """Try one step from the best pairs, and return the best again and the next step's size."""
@@ -143,8 +144,8 @@ def _norms(x, norm):
     if norm == "infinity":
         return tf.reduce_max(tf.abs(x), axis=1)
     square = tf.reduce_sum(tf.square(x), axis=1)
-    positive = square > 0
-    return tf.where(positive, tf.sqrt(tf.where(positive, square, 1)), 0)
+    zero = square == 0
+    return tf.where(zero, square, tf.sqrt(tf.where(zero, tf.ones_like(square), square)))
 
 
 def _dual(gradient, norm):

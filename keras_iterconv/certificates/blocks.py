@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_iterconv.certificates.norms import conv_norm
 from keras_iterconv.certificates.rows import BlockRow, ConvRow, DenseRow, FreeRow, ResidualRow
 from keras_iterconv.layers import (
     IteratedBlock,
@@ -14,7 +15,6 @@ from keras_iterconv.layers import (
 )
 from keras_iterconv.layers.residual_function import folded_kernel
 from keras_iterconv.projections import write_center
-from keras_iterconv.spectral import TOLERANCE, conv_operator_norm
 
 BLOCKS = (IteratedBlock, ResidualFunction, ResidualUpdate)
 # Those that are known: a subclass of one may compute anything.
@@ -24,6 +24,7 @@ CAP_SLACK = 1e-3
 # Projections leave float32 rounding behind.
 ROUNDING = 1e-5
 
+NOT_FINITE = "the weights are not finite"
 NON_EXPANSIVE = "no update expands a distance, the state never decreases and settles where x(0) led"
 ONE_POINT = "one fixed point for each input, which every start reaches"
 
@@ -79,10 +80,8 @@ def residual_rows(layer: ResidualFunction, image: tuple) -> list[ResidualRow]:
     rows = []
     for t, block in enumerate(layer.block_values()):
         # From fresh starts, and not from the layer's own vectors: they are what is checked.
-        # Power iteration comes from below, so its tolerance is added.
         norm1, norm2 = (
-            float(conv_operator_norm(kernel, image)) * (1 + TOLERANCE)
-            for kernel in (folded_kernel(block), block.kernel2)
+            conv_norm(kernel, image, "2") for kernel in (folded_kernel(block), block.kernel2)
         )
         bound, cap = norm1 * norm2, layer.lipschitz_cap
         divisor = 1.0 if cap is None else float(block.divisor)
@@ -111,14 +110,18 @@ def residual_rows(layer: ResidualFunction, image: tuple) -> list[ResidualRow]:
 def _residual_guarantee(stage, capped, cap, cap_holds) -> dict:
     if stage is not None and stage.skip_from == "previous":
         why = "z + f(z) is no contraction: convergence is not guaranteed"
-        if cap_holds is False:
+        if not np.isfinite(capped):
+            why = NOT_FINITE
+        elif cap_holds is False:
             why += "; and f passes its cap"
         return {"holds": False, "reason": why}
     what = "repeated on its own it converges to one fixed point for each x"
     if stage is None:
         what = f"where the skip leads from x, x + f(z): {what}; of z + f(z) nothing is said"
     reason = None
-    if cap_holds is False:
+    if not np.isfinite(capped):
+        reason = NOT_FINITE
+    elif cap_holds is False:
         reason = "f passes its cap: call `converge_caps` of the model"
     elif not capped < 1:
         reason = "the bound of f is not below one" if cap is None else "the cap is not below one"
@@ -178,6 +181,9 @@ def _dense_row(layer: NAISDense) -> DenseRow:
     # |x+|^2 = |x|^2 - y'(2 h S - h^2 S P S) y, and S P S <= |P| S. So no update expands while
     # h |P| <= 2, and each contracts strictly where h |P| < 2 and all slopes are positive.
     holds = bool(worst < 2)
+    reason = None
+    if not holds:
+        reason = f"h ||A|| is {worst:.3g}, not below 2" if finite else NOT_FINITE
     if not layer.tied:
         what = "no update expands a distance, each in a norm of its own: convergence of the "
         what += "whole is not implied"
@@ -191,7 +197,7 @@ def _dense_row(layer: NAISDense) -> DenseRow:
         guarantee=what,
         reference="N, Theorems 1 and 2",
         holds=holds,
-        reason=None if holds else f"h ||A|| is {worst:.3g}, not below 2",
+        reason=reason,
         eigenvalue_min=float(-values.max()),
         eigenvalue_max=float(-values.min()),
         spectral_radius=float(np.abs(1 - h * values).max()),
@@ -214,7 +220,9 @@ def _conv_row(layer: NAISConv2D) -> ConvRow:
     reason = None
     if not holds:
         reason = "the weights lie outside Algorithm 2's bound; its projection brings them back"
-        if within:
+        if not np.isfinite(factor):
+            reason = NOT_FINITE
+        elif within:
             reason = "the margin drowns in rounding: a row's sum is not below one"
     if not layer.tied:
         what = "no update expands a distance, all in one norm"

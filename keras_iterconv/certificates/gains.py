@@ -12,11 +12,10 @@ from keras_iterconv.certificates.blocks import (
     conv_row_factors,
     dense_matrices,
 )
+from keras_iterconv.certificates.norms import conv_norm, matrix_norm
 from keras_iterconv.layers import NAISConv2D, NAISDense, ResidualFunction
 from keras_iterconv.layers.residual_function import folded_kernel
-from keras_iterconv.spectral import TOLERANCE, conv_operator_norm
 
-NORMS = ("2", "infinity")
 ACTIVATION_SLOPES = {
     keras.activations.linear: 1.0,
     keras.activations.relu: 1.0,
@@ -29,25 +28,6 @@ ACTIVATION_SLOPES = {
     # p (1 - p) on the diagonal and -p q beside it: at most 1/2 in both norms.
     keras.activations.softmax: 0.5,
 }
-
-
-def matrix_norm(matrix: np.ndarray, norm: str) -> float:
-    """Return the operator norm of x -> x W, `[inputs, outputs]`."""
-    if not np.isfinite(matrix).all():
-        return float("nan")
-    return float(np.linalg.norm(matrix.T, 2 if norm == "2" else np.inf))
-
-
-def conv_norm(kernel, image, norm: str, strides=1, padding: str = "same") -> float:
-    """Return the operator norm of a convolution `[kh, kw, channels, filters]`, from above.
-
-    The infinity norm is the largest sum of |taps| into a filter; that of an image too small for
-    all taps is smaller.
-    """
-    if norm == "infinity":
-        return float(np.abs(np.asarray(kernel, np.float64)).sum(axis=(0, 1, 2)).max())
-    found = conv_operator_norm(np.asarray(kernel, np.float32), image, strides, padding)
-    return float(found) * (1 + TOLERANCE)
 
 
 def dense_block_gain(layer: NAISDense, norm: str) -> float:

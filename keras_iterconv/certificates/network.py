@@ -10,11 +10,10 @@ from keras_iterconv.certificates.blocks import BLOCKS, KINDS
 from keras_iterconv.certificates.gains import (
     ACTIVATION_SLOPES,
     conv_block_gain,
-    conv_norm,
     dense_block_gain,
     function_bounds,
-    matrix_norm,
 )
+from keras_iterconv.certificates.norms import conv_norm, matrix_norm
 from keras_iterconv.certificates.rows import ResidualRow
 from keras_iterconv.layers import (
     NAISConv2D,

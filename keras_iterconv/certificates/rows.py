@@ -71,7 +71,7 @@ class ResidualRow(BlockRow):
         # The sign of the comparison as it was made, to one part in a thousand.
         sign = "<=" if self.cap_holds else ">"
         return (
-            f"L {self.bound:.3g}, c {self.divisor:.3g}: {self.capped_bound:.4g} {sign} {self.cap:g}"
+            f"L {self.bound:.3g}, c {self.divisor:.3g}: {self.capped_bound:.3g} {sign} {self.cap:g}"
         )
 
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_iterconv.answers import chance_error, wrong_answers
 from keras_iterconv.checks import check_positive_int
+from keras_iterconv.functional import Call, calls
 from keras_iterconv.indices.report import IndexReport, StageErrors, make_report
 from keras_iterconv.layers import ResidualStage
 
@@ -62,11 +63,11 @@ def measure_indices(
         for stage in zip(*parts, strict=True)
     ]
     chance = chance_error(labels, model.output_shape[-1])
-    return make_report([stage.name for stage in stages], errors, chance, resamples, seed)
+    return make_report([call.layer.name for call in stages], errors, chance, resamples, seed)
 
 
-def residual_stages(model: keras.Model) -> list[ResidualStage]:
-    """Return the stages of a functional model, from input to output.
+def residual_stages(model: keras.Model) -> list[Call]:
+    """Return the calls of the stages of a functional model, from input to output.
 
     Raises:
         ValueError: There is none, or one is used twice or lies in a model within the model.
@@ -84,21 +85,24 @@ def residual_stages(model: keras.Model) -> list[ResidualStage]:
                 f"A stage lies in {layer.name!r}, a model within {model.name!r}; build the stages "
                 "into one functional model, so that they can be run apart"
             )
-    stages = [layer for layer in model.layers if isinstance(layer, ResidualStage)]
+    stages = [call for call in calls(model) if isinstance(call.layer, ResidualStage)]
     if not stages:
         raise ValueError(
             f"{model.name!r} has no ResidualStage, so there is no index to measure. Indices are "
             "those of nets built of stages: resnet_w*, icr_w*, pcr_w*, or your own of "
             "`ResidualStage`."
         )
-    for stage in stages:
-        if len(stage._inbound_nodes) > 1:
+    layers = [call.layer for call in stages]
+    for stage in layers:
+        if layers.count(stage) > 1:
             raise ValueError(f"The stage {stage.name!r} is used more than once")
     return stages
 
 
 def _batches(dataset) -> Iterator:
-    if isinstance(dataset, tuple | list) and len(dataset) == 2:
+    pair = isinstance(dataset, tuple | list) and len(dataset) == 2
+    # Two batches in a list are pairs themselves.
+    if pair and not isinstance(dataset[0], tuple | list):
         images, labels = (np.asarray(part) for part in dataset)
         if len(images) != len(labels):
             raise ValueError(
@@ -122,21 +126,21 @@ def _batches(dataset) -> Iterator:
 class _PerturbedNet:
     """The parts of a net that are run apart, each traced once."""
 
-    def __init__(self, model: keras.Model, stages: list[ResidualStage]):
-        self.stages = stages
-        trunk = keras.Model(model.input, [*(stage.input for stage in stages), model.output])
+    def __init__(self, model: keras.Model, stages: list[Call]):
+        self.stages = [call.layer for call in stages]
+        trunk = keras.Model(model.input, [*(call.inputs[0] for call in stages), model.output])
         self.trunk = tf.function(lambda x: trunk(x, training=False), reduce_retracing=True)
-        self.updates = [tf.function(stage.update, reduce_retracing=True) for stage in stages]
-        self.readouts = [self._readout(model, stage) for stage in stages]
+        self.updates = [tf.function(s.update, reduce_retracing=True) for s in self.stages]
+        self.readouts = [self._readout(model, call) for call in stages]
 
     @staticmethod
-    def _readout(model, stage):
+    def _readout(model, call):
         try:
-            rest = keras.Model(stage.output, model.output)
+            rest = keras.Model(call.outputs[0], model.output)
         except ValueError as error:
             raise ValueError(
-                f"A path from input to output leads around the stage {stage.name!r}, so that it "
-                "cannot be read out by itself"
+                f"A path from input to output leads around the stage {call.layer.name!r}, so "
+                "that it cannot be read out by itself"
             ) from error
         return tf.function(lambda state: rest(state, training=False), reduce_retracing=True)
 

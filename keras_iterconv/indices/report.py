@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from keras_iterconv.tables import as_text
@@ -83,9 +84,7 @@ class IndexReport:
             error=content["error"],
             chance=content["chance"],
             **{name: np.array(content[name], np.float64) for name in INDICES},
-            intervals={
-                name: np.array(content["intervals"][name], np.float64) for name in INDICES
-            },
+            intervals={name: np.array(content["intervals"][name], np.float64) for name in INDICES},
             errors=[
                 StageErrors(*(np.array(stage[field]) for field in StageErrors._fields))
                 for stage in content["errors"]
@@ -104,7 +103,7 @@ class IndexReport:
         for name in INDICES:
             table.add_column(name, justify="right")
         for s, stage in enumerate(self.stages):
-            table.add_row(stage, *(self._cell(name, s) for name in INDICES))
+            table.add_row(escape(stage), *(self._cell(name, s) for name in INDICES))
         if len(self.stages) > 1:
             table.add_section()
             means = (np.mean(getattr(self, name)) for name in INDICES)

@@ -240,6 +240,7 @@ def test_nan_has_no_guarantee():
         weight.assign(weight * np.nan)
         (row,) = rows_of(layer, shape)
         assert not row.holds
+        assert row.reason == "the weights are not finite"
         assert row.to_dict()["factor"] is None
 
 

@@ -1,0 +1,38 @@
+"""The graph of a functional model, call by call."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import keras
+
+
+class Call(NamedTuple):
+    """One call of a layer in a functional graph.
+
+    Attributes:
+        layer: The layer, or Keras operation.
+        inputs: Its symbolic inputs.
+        outputs: Its symbolic outputs.
+        options: Its keyword arguments that are not tensors and not None.
+    """
+
+    layer: object
+    inputs: list
+    outputs: list
+    options: dict
+
+
+def calls(model: keras.Model) -> Iterator[Call]:
+    """Yield the calls of a functional model, each after those that it needs.
+
+    A layer's own nodes would not do: other models over the same layers leave theirs there too.
+    """
+    # Keras numbers depths from the outputs.
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            options = {
+                name: value
+                for name, value in node.arguments.kwargs.items()
+                if value is not None and not isinstance(value, keras.KerasTensor)
+            }
+            yield Call(node.operation, node.input_tensors, node.outputs, options)
