@@ -101,8 +101,8 @@ def _unit(vector, otherwise=None):
 
 
 @tf.function
-def converge(kernel, vector, image_shape, strides, padding, iterations, tolerance):
-    """Find the first singular vector, by power iteration that forgets no step of a cycle.
+def _converge(kernel, image_shape, strides, padding, iterations, tolerance):
+    """Find the first right singular vector, by power iteration that forgets no step of a cycle.
 
     A cycle makes `KRYLOV` power steps and takes the best vector of the space that they span
     (Rayleigh and Ritz; that is Lanczos's method, restarted). Plain power iteration can rest for
@@ -120,7 +120,7 @@ def converge(kernel, vector, image_shape, strides, padding, iterations, toleranc
             kernel's dtype; s is then within half of it of a singular value.
 
     Returns:
-        The vector, of norm one.
+        The vector, of norm one, `[1, height, width, channels]`.
     """
     # Its vectors are those of the kernel at any scale, and at this one no square overflows. Of a
     # kernel that is not finite there is none; it would stop the decomposition.
@@ -149,7 +149,7 @@ def converge(kernel, vector, image_shape, strides, padding, iterations, toleranc
     _, vector, _ = tf.while_loop(
         lambda k, vector, moving: (k < iterations) & moving,
         cycle,
-        (tf.constant(0), vector, tf.constant(True)),
+        (tf.constant(0), start_vectors(1, image_shape, kernel.dtype), tf.constant(True)),
     )
     return vector
 
@@ -166,6 +166,33 @@ def _orthogonal(vector, basis: list):
             flat = _unit(flat)
         vector = tf.reshape(flat, vector.shape)
     return vector
+
+
+def converged_norm(
+    operator: ConvOperator, iterations: int = ITERATIONS, tolerance: float = TOLERANCE
+):
+    """Return the norm of an operator and its first right singular vector.
+
+    Args:
+        operator: Its kernel in float32 or float64.
+        iterations: About the largest number of power steps.
+        tolerance: The residual, relative to the norm's square, at which to stop.
+
+    Returns:
+        `(norm, vector)`: a scalar, with the gradient of the norm in the kernel; and the vector,
+        of norm one, `[1, height, width, channels]`, without one.
+    """
+    kernel, image_shape, strides, padding = operator
+    vector = _converge(
+        tf.stop_gradient(kernel),
+        image_shape,
+        strides,
+        padding,
+        tf.constant(iterations),
+        tf.constant(tolerance, kernel.dtype),
+    )
+    norm, _ = power_step(operator, vector)
+    return norm, vector
 
 
 def conv_operator_norm(
@@ -218,17 +245,8 @@ def conv_operator_norm(
             'With `padding="valid"` the images must be at least as large as the kernel. '
             f"Received: kernel of shape {tuple(kernel.shape)}, image_shape={image_shape}"
         )
-    vector = converge(
-        tf.stop_gradient(kernel),
-        start_vectors(1, image_shape, kernel.dtype),
-        image_shape,
-        strides,
-        padding,
-        tf.constant(iterations),
-        tf.constant(tolerance, kernel.dtype),
-    )
-    norm, _ = power_step(ConvOperator(kernel, image_shape, strides, padding), vector)
-    return norm
+    operator = ConvOperator(kernel, image_shape, strides, padding)
+    return converged_norm(operator, iterations, tolerance)[0]
 
 
 def start_vectors(count: int, image_shape, dtype="float32"):

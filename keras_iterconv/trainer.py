@@ -127,10 +127,7 @@ class _ConvergeCaps(keras.callbacks.Callback):
     """Makes the caps true for the moving statistics whenever the model may be looked at."""
 
     def on_train_begin(self, logs=None):
-        # A model that has been trained comes with the norms that it was left with, so that a run
-        # that goes on sees what an uninterrupted one would have seen.
-        if int(self.model.optimizer.iterations.numpy()) == 0:
-            self.model.converge_caps()
+        self.model.converge_caps()
 
     def on_test_begin(self, logs=None):
         self.model.converge_caps()

@@ -11,7 +11,7 @@ from keras_iterconv.spectral import (
     TOLERANCE,
     ConvOperator,
     cap_divisor,
-    converge,
+    converged_norm,
     fold_scales,
     power_step,
     start_vectors,
@@ -227,7 +227,7 @@ class ResidualFunction(keras.layers.Layer):
             getattr(self, name).assign(tf.stop_gradient(value))
 
     def converge_cap(self, iterations: int = ITERATIONS, tolerance: float = TOLERANCE):
-        """Converge the norms for the moving statistics, so that the cap holds in evaluation.
+        """Find the norms for the moving statistics anew, so that the cap holds in evaluation.
 
         Power iteration approaches a norm from below, a step for each training step. `fit` of an
         `IterativeModel` calls this before it validates or saves; after a training loop of your
@@ -242,16 +242,9 @@ class ResidualFunction(keras.layers.Layer):
         found = []
         for block in self.block_values():
             bound, vectors = 1.0, []
-            for kernel, vector in (
-                (folded_kernel(block), block.vector1),
-                (block.kernel2, block.vector2),
-            ):
-                operator = ConvOperator(kernel, tuple(vector.shape))
-                vector = converge(
-                    *operator[:1], vector[tf.newaxis], *operator[1:],
-                    tf.constant(iterations), tf.constant(tolerance, kernel.dtype),
-                )  # fmt: skip
-                norm, _ = power_step(operator, vector)
+            for kernel in (folded_kernel(block), block.kernel2):
+                operator = ConvOperator(kernel, block.vector1.shape)
+                norm, vector = converged_norm(operator, iterations, tolerance)
                 bound *= norm
                 vectors.append(vector[0])
             divisor = cap_divisor(bound * (1 + tolerance), self.lipschitz_cap)
