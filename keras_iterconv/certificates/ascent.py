@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
 
 from keras_iterconv.certificates.norms import NORMS
@@ -12,6 +11,8 @@ from keras_iterconv.checks import check_choice, check_positive_int
 STEPS = 40
 # Outputs that are tried, one by one, for the first direction in the infinity norm.
 FIRST_OUTPUTS = 16
+# Random directions that say which outputs those are.
+DRAWS = 4
 # The distance of a pair shrinks from the one to the other, in units of x's norm: far pairs feel
 # more of the function, near ones lie in one linear piece of it.
 FAR, NEAR = 0.3, 0.01
@@ -60,9 +61,9 @@ def largest_ratio(function: Callable, x, norm: str = "2", steps: int = STEPS) ->
     # Inputs of zeros have no scale of their own.
     scale = _norms(start, norm)
     scale = tf.where(scale > 0, scale, tf.ones_like(scale))
-    if norm == "infinity":
-        d = pairs.best_direction(start, d)
     radius = FAR * scale
+    if norm == "infinity":
+        d = pairs.best_direction(start, d, NEAR * scale)
     best = pairs.measure(start, _of_norm(d, radius, norm))
     size = tf.ones_like(scale)
     shrink = (NEAR / FAR) ** (1 / max(1, 2 * steps // 3))
@@ -117,7 +118,7 @@ class _Pairs:
         )
         return best, tf.where(better, tf.minimum(2 * size, 1), tf.maximum(size / 2, 1e-3))
 
-    def best_direction(self, x, d):
+    def best_direction(self, x, d, radius):
         """Return for each x the direction that moves one of some outputs most, in the maximum."""
 
         def gradient(x, output):
@@ -128,11 +129,15 @@ class _Pairs:
 
         flat = tf.TensorSpec(x.shape, x.dtype)
         gradient = tf.function(gradient).get_concrete_function(flat, tf.TensorSpec((), tf.int32))
-        outputs = self._call(x).shape[1]
-        count = min(outputs, FIRST_OUTPUTS)
+        draws = tf.random.stateless_normal((DRAWS, *x.shape), (0, 2), dtype=x.dtype)
+        near = x + tf.sign(draws) * radius[:, None]
+        values = self._call(tf.concat([x, *tf.unstack(near)], axis=0))
+        values = tf.reshape(values, (DRAWS + 1, len(x), -1))
+        # Along random signs an output moves by about the 2-norm of its gradient.
+        response = tf.reduce_sum(tf.square(values[1:] - values[0]), axis=(0, 1))
         best = tf.zeros(len(x), x.dtype)
-        for output in np.linspace(0, outputs - 1, count).astype(np.int32):
-            found = gradient(x, tf.constant(output))
+        for output in tf.math.top_k(response, min(len(response), FIRST_OUTPUTS)).indices:
+            found = gradient(x, output)
             size = tf.reduce_sum(tf.abs(found), axis=1)
             d = tf.where((size > best)[:, None], tf.sign(found), d)
             best = tf.maximum(best, size)

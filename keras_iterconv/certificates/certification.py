@@ -6,9 +6,10 @@ import tensorflow as tf
 
 from keras_iterconv.certificates.ascent import largest_ratio
 from keras_iterconv.certificates.blocks import BLOCKS, block_rows
-from keras_iterconv.certificates.network import calls, network_bound, network_norm, row_key
+from keras_iterconv.certificates.network import network_bound, network_norm, row_key
 from keras_iterconv.certificates.report import StabilityReport
 from keras_iterconv.certificates.rows import BlockRow
+from keras_iterconv.functional import calls
 
 PROBES = 8
 

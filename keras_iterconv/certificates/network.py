@@ -1,8 +1,5 @@
 """A Lipschitz bound of a whole net, carried through its functional graph."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
-
 import keras
 import numpy as np
 
@@ -15,6 +12,7 @@ from keras_iterconv.certificates.gains import (
 )
 from keras_iterconv.certificates.norms import conv_norm, matrix_norm
 from keras_iterconv.certificates.rows import ResidualRow
+from keras_iterconv.functional import Call, calls
 from keras_iterconv.layers import (
     NAISConv2D,
     NAISDense,
@@ -37,35 +35,6 @@ _IDENTITIES = (
 
 class NoBoundError(Exception):
     """Why no bound of the net follows."""
-
-
-class Call(NamedTuple):
-    """One call of a layer in a functional graph.
-
-    Attributes:
-        layer: The layer, or Keras operation.
-        inputs: Its symbolic inputs.
-        outputs: Its symbolic outputs.
-        options: Its keyword arguments that are not tensors and not None.
-    """
-
-    layer: object
-    inputs: list
-    outputs: list
-    options: dict
-
-
-def calls(model: keras.Model) -> Iterator[Call]:
-    """Yield the calls of a functional model, each after those that it needs."""
-    # Keras numbers depths from the outputs.
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        for node in model._nodes_by_depth[depth]:
-            options = {
-                name: value
-                for name, value in node.arguments.kwargs.items()
-                if value is not None and not isinstance(value, keras.KerasTensor)
-            }
-            yield Call(node.operation, node.input_tensors, node.outputs, options)
 
 
 def network_norm(model: keras.Model) -> str:

@@ -141,8 +141,8 @@ def make_report(
     samples = wrong[0].early_readout.shape[1]
     full = float(wrong[0].early_readout[-1].mean())
     errors = [StageErrors(*(curve.mean(axis=1) for curve in stage)) for stage in wrong]
-    near_chance = full >= chance - 2 * np.sqrt(chance * (1 - chance) / samples)
-    reasons = [_reasons(stage, chance, near_chance) for stage in errors]
+    better = chance - 2 * np.sqrt(chance * (1 - chance) / samples)
+    reasons = [_reasons(stage, better) for stage in errors]
     spread = [_resample(stage, chance, resamples, seed) for stage in wrong]
     values, intervals = {}, {}
     tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
@@ -193,15 +193,21 @@ def compute_indices(errors: StageErrors, chance: float):
     return convergence, recurrence, divergence
 
 
-def _reasons(errors: StageErrors, chance: float, near_chance: bool) -> dict[str, str]:
-    """Say which indices are undefined, and why."""
+def _reasons(errors: StageErrors, better: float) -> dict[str, str]:
+    """Say which indices are undefined, and why.
+
+    Args:
+        errors: The stage's error curves.
+        better: An error that is two standard errors better than chance.
+    """
     if len(errors.early_readout) == 1:
         return dict.fromkeys(INDICES, "a stage of one block has no index")
-    if near_chance:
+    if errors.early_readout[-1] >= better:
         return dict.fromkeys(
             INDICES, "the net's error is not two standard errors better than chance"
         )
-    if np.isclose(errors.left_out[-1], chance, rtol=0, atol=1e-9):
+    # The denominator of RI is then zero but for the luck of the sample.
+    if errors.left_out[-1] >= better:
         return {"recurrence": "without its last block the net is at chance"}
     return {}
 

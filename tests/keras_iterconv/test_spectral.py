@@ -247,6 +247,15 @@ def test_a_power_step_is_that_of_the_matrix():
         np.testing.assert_allclose(np.ravel(vector), v, atol=1e-10)
 
 
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_a_power_step_keeps_its_vector_where_the_kernel_says_nothing(value):
+    operator = spectral.ConvOperator(tf.fill((3, 3, 2, 3), tf.constant(value)), (5, 4, 2))
+    vector = spectral.start_vectors(1, (5, 4, 2))
+    norm, following = spectral.power_step(operator, vector)
+    np.testing.assert_array_equal(norm, np.float32(value))
+    np.testing.assert_array_equal(following, vector)
+
+
 def test_a_power_step_s_gradient_holds_both_vectors_constant():
     kernel = tf.Variable(draw(3, 3, 2, 3))
     v = draw(40, seed=1)

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -38,6 +39,14 @@ class Condition:
         if self.coupling is None:
             return f"{self.model}-independent"
         return f"{self.model}-coupled-{self.coupling:g}"
+
+
+class Measure(NamedTuple):
+    """A measure of several runs: mean, standard deviation, and of how many runs it has a value."""
+
+    mean: float
+    spread: float
+    count: int
 
 
 # L's five conditions for the ordinary net, and the ends of them for the capped ones.
@@ -115,7 +124,7 @@ def read_results(
 def summarise(results: dict[Condition, list[dict]]) -> list[dict]:
     """Return mean and standard deviation over seeds of error and indices, a row a condition.
 
-    Indices are means over the stages, those of a run without a number left out.
+    Indices are means over the stages; a run that lacks one in some stage counts for the others.
     """
     rows = []
     for condition, runs in results.items():
@@ -126,7 +135,8 @@ def summarise(results: dict[Condition, list[dict]]) -> list[dict]:
             measures[name] = [value for value in found if value is not None]
         for name, values in measures.items():
             mean = float(np.mean(values)) if values else math.nan
-            row[name] = (mean, float(np.std(values, ddof=1)) if len(values) > 1 else math.nan)
+            spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+            row[name] = Measure(mean, spread, len(values))
         rows.append(row)
     return rows
 
@@ -138,13 +148,12 @@ def make_table(rows: list[dict]) -> Table:
     for column in ("runs", "error", *INDICES):
         table.add_column(column, justify="right")
     for row in rows:
-        error, spread = row["error"]
-        table.add_row(
-            row["condition"],
-            str(row["runs"]),
-            f"{error:.2%} ({spread:.2%})",
-            *("{:.3f} ({:.3f})".format(*row[name]) for name in INDICES),
-        )
+        cells = []
+        for name, form in (("error", ".2%"), *((index, ".3f") for index in INDICES)):
+            mean, spread, count = row[name]
+            few = "" if count == row["runs"] else f", of {count}"
+            cells.append(f"{mean:{form}} ({spread:{form}}{few})" if count else "undefined")
+        table.add_row(row["condition"], str(row["runs"]), *cells)
     return table
 
 

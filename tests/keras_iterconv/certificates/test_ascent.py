@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_iterconv as ki
+from keras_iterconv.certificates import ascent
 from keras_iterconv.certificates.ascent import largest_ratio
 
 ORDER = {"2": 2, "infinity": np.inf}
@@ -23,6 +24,26 @@ def test_the_norm_of_a_matrix(norm, dtype):
     W += 2 * np.outer(W[:, 0], W[0]) / 3
     found = largest_ratio(lambda x: tf.matmul(x, W) + b, draw(3, 8, seed=2).astype(dtype), norm)
     assert found == pytest.approx(np.linalg.norm(W.T, ORDER[norm]), rel=1e-4)
+
+
+def test_the_infinity_norm_may_sit_in_an_output_that_is_not_tried_first():
+    W = draw(8, 40)
+    W[:, 1] *= 4
+    found = largest_ratio(lambda x: tf.matmul(x, W), draw(3, 8, seed=2), "infinity")
+    assert found == pytest.approx(np.abs(W[:, 1]).sum(), rel=1e-4)
+
+
+def test_the_ascent_itself_finds_the_signs(monkeypatch):
+    monkeypatch.setattr(ascent._Pairs, "best_direction", lambda self, x, d, radius: d)
+    W = draw(8, 1)
+    found = largest_ratio(lambda x: tf.matmul(x, W), draw(3, 8, seed=2), "infinity")
+    assert found == pytest.approx(np.abs(W).sum(), rel=1e-4)
+
+
+def test_x_moves_to_where_the_slopes_are():
+    # From 1 alone the steepest chord is (tanh 5 - tanh 3.5) / 0.3 = 0.006.
+    found = largest_ratio(lambda x: tf.tanh(5 * x), np.ones((1, 1), np.float32))
+    assert 4 < found <= 5 * (1 + 1e-5)
 
 
 @pytest.mark.parametrize("norm", ORDER)

@@ -6,6 +6,7 @@ import pytest
 import scipy.sparse.linalg
 
 import keras_iterconv as ki
+from keras_iterconv.certificates.blocks import conv_row_factors
 from keras_iterconv.certificates.certification import block_rows_of
 
 IMAGE = (6, 5)
@@ -180,9 +181,13 @@ def test_conv(tied, activation, center, step_size, set_weights, make_inputs, num
     set_weights(layer, inputs, "random")
     (row,) = rows_of(layer, inputs.shape[1:])
     jacobians = []
-    for k in range(1 if tied else 3):
+    for k, factors in enumerate(conv_row_factors(layer)):
         double = numpy_double(layer, k)
         jacobians.append(double.jacobian(np.ones(len(double.A))))
+        # Of each channel the largest row, one away from the border.
+        sums = np.abs(jacobians[-1]).sum(axis=1).reshape(-1, 6)
+        np.testing.assert_allclose(factors, sums.max(axis=0), atol=1e-6)
+    assert len(jacobians) == (1 if tied else 3)
     worst = max(np.linalg.norm(jacobian, np.inf) for jacobian in jacobians)
     assert row.factor == pytest.approx(worst, abs=1e-6)
     assert row.factor <= 1 - step_size * layer.margin + 1e-6

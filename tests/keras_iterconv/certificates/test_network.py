@@ -186,6 +186,19 @@ def test_gain_of_a_convolutional_block_stays_bounded():
     assert conv_block_gain(layer) == pytest.approx(4.5)
 
 
+def test_gain_of_a_convolutional_block_knows_inactive_slopes_and_each_update():
+    layer = ki.NAISConv2D(2, max_unroll=3, tied=False)
+    layer.build((None, 5, 5, 2))
+    layer.C.assign(layer.C * 0)
+    D = np.zeros(layer.D.shape)
+    layer.D.assign(D)
+    # A ReLU that is never active hands the input on.
+    assert conv_block_gain(layer) == 1
+    D[1, 0, 0, 0, 0] = 3
+    layer.D.assign(D)
+    assert conv_block_gain(layer) == 3
+
+
 @pytest.mark.parametrize("skip_from", ["previous", "stage_input"])
 def test_stages_multiply_or_add(skip_from, conv_matrix, without_ascent):
     inputs = keras.Input((5, 4, 3))

@@ -130,7 +130,7 @@ def test_a_training_step_is_that_of_stock_layers(stock, skip_from):
     stage = make_stage(skip_from=skip_from)
     model, parts = stock(stage)
     weigh = images(seed=3)
-    gradients = []
+    outputs, gradients = [], []
     for function, weights in (
         (stage, [stage.kernel1, stage.gamma1, stage.beta1, stage.kernel2, stage.gamma2]),
         (model, [w for p in parts for w in (p[1].kernel, *p[0].weights[:2], p[3].kernel,
@@ -139,8 +139,8 @@ def test_a_training_step_is_that_of_stock_layers(stock, skip_from):
         with tf.GradientTape() as tape:
             out = function(images(), training=True)
             loss = tf.reduce_sum(out * weigh)
+        outputs.append(out)
         gradients.append(tape.gradient(loss, weights))
-        outputs = out if function is stage else (outputs, out)
     np.testing.assert_allclose(*outputs, atol=1e-5 * np.abs(outputs[0]).max())
     for i, stacked in enumerate(gradients[0]):
         expected = np.stack(gradients[1][i::5])

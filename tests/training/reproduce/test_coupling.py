@@ -65,16 +65,20 @@ def test_means_and_spreads():
     runs = [result(0.9, 0.5, 1.0, 0.0), result(0.8, 0.7, None, 0.25), result(0.7, 0.9, 2.0, 0.5)]
     (row,) = coupling.summarise({CONDITIONS[0]: runs})
     assert row["runs"] == 3
-    assert row["error"] == pytest.approx((0.2, 0.1))
-    assert row["convergence"] == pytest.approx((0.7, 0.2))
-    assert row["recurrence"] == pytest.approx((1.5, np.std([1, 2], ddof=1)))
+    assert row["error"] == pytest.approx((0.2, 0.1, 3))
+    assert row["convergence"] == pytest.approx((0.7, 0.2, 3))
+    assert row["recurrence"] == pytest.approx((1.5, np.std([1, 2], ddof=1), 2))
     text = io.StringIO()
     Console(file=text, width=120).print(coupling.make_table([row]))
     assert "20.00% (10.00%)" in text.getvalue()
     assert "0.250 (0.250)" in text.getvalue()
+    assert "1.500 (0.707, of 2)" in text.getvalue()
     (single,) = coupling.summarise({CONDITIONS[0]: [result(0.9, None, 1.0, 0.0)]})
     assert math.isnan(single["convergence"][0])
     assert math.isnan(single["error"][1])
+    text = io.StringIO()
+    Console(file=text, width=120).print(coupling.make_table([single]))
+    assert "undefined" in text.getvalue()
 
 
 def test_a_number_of_seeds_out_of_range_is_refused(monkeypatch, capsys):
