@@ -95,7 +95,7 @@ class StepClock(keras.callbacks.Callback):
 
 
 def keras_steps(model, images, labels, steps, **options):
-    """Return a function that trains an epoch of some steps by `fit`, and says how long they took."""
+    """Return a function that trains an epoch by `fit` and returns the seconds of its steps."""
     model.compile(
         keras.optimizers.SGD(0.01, momentum=0.9),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -8,8 +8,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-# Okabe and Ito's colours, told apart by all readers.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Paul Tol's "muted" colours, told apart by all readers.
+COLORS = (
+    "#332288",
+    "#CC6677",
+    "#117733",
+    "#88CCEE",
+    "#AA4499",
+    "#DDCC77",
+    "#882255",
+    "#44AA99",
+    "#999933",
+)
 _CURVES = (
     ("early_readout", "read out after block", "convergence"),
     ("left_out", "block left out", "recurrence"),
@@ -45,8 +55,19 @@ def plot_indices(reports: Sequence, labels: Sequence[str] | None = None):
     if any(len(report.stages) != stages for report in reports):
         raise ValueError("`reports` must be of nets with as many stages each")
     conditions = list(dict.fromkeys(labels))
+    lengths = {
+        (label, *(len(errors.early_readout) for errors in report.errors))
+        for report, label in zip(reports, labels, strict=True)
+    }
+    if len(lengths) > len(conditions):
+        raise ValueError(
+            "`reports` of one label must be of nets with as many blocks each; give the others "
+            f"another label. Received: {sorted(lengths)}"
+        )
+    few = len(conditions) <= len(COLORS)
+    viridis = matplotlib.colormaps["viridis"]
     colors = {
-        label: COLORS[i] if len(conditions) <= len(COLORS) else _many(i, len(conditions))
+        label: COLORS[i] if few else viridis(i / (len(conditions) - 1))
         for i, label in enumerate(conditions)
     }
     columns = 3 * stages
@@ -63,15 +84,24 @@ def plot_indices(reports: Sequence, labels: Sequence[str] | None = None):
 
 
 def _curves(figure, reports, labels, colors, stages):
-    figure.suptitle("a  error of the perturbed net", x=0.01, ha="left", weight="bold")
+    figure.suptitle(
+        "a  error of the perturbed net; bold: mean of a condition", x=0.01, ha="left", weight="bold"
+    )
     panels = figure.subplots(1, 3 * stages, sharey=True)
     for c, (field, caption, _) in enumerate(_CURVES):
         for s in range(stages):
             axes = panels[c * stages + s]
-            for report, label in zip(reports, labels, strict=True):
-                curve = getattr(report.errors[s], field)
-                axes.plot(range(1, len(curve) + 1), curve, color=colors[label], lw=1, alpha=0.7)
-                axes.axhline(report.chance, color="0.6", ls=":", lw=1)
+            for label, color in colors.items():
+                curves = [
+                    getattr(report.errors[s], field)
+                    for report, own in zip(reports, labels, strict=True)
+                    if own == label
+                ]
+                steps = range(1, len(curves[0]) + 1)
+                if len(curves) > 1:
+                    axes.plot(steps, np.transpose(curves), color=color, lw=0.7, alpha=0.25)
+                axes.plot(steps, np.mean(curves, axis=0), color=color, lw=1.6)
+            axes.axhline(reports[0].chance, color="0.6", ls=":", lw=1)
             axes.set_title(reports[0].stages[s], fontsize=9)
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -82,14 +112,15 @@ def _curves(figure, reports, labels, colors, stages):
 
 def _values(figure, reports, labels, colors, conditions, stages):
     figure.suptitle("b  indices by stage and, large, their mean", x=0.01, ha="left", weight="bold")
-    shift = 0.6 / max(len(conditions) - 1, 1)
+    shift = 0.7 / max(len(conditions) - 1, 1)
+    large = 8 if len(conditions) < 5 else 5.5
     for axes, (_, _, name) in zip(figure.subplots(1, 3), _CURVES, strict=True):
         for report, label in zip(reports, labels, strict=True):
             at = (conditions.index(label) - (len(conditions) - 1) / 2) * shift
             values = getattr(report, name)
             style = {"color": colors[label], "ls": "none", "marker": "o", "mew": 0}
-            axes.plot(np.arange(stages) + at, values, ms=4, alpha=0.5, **style)
-            axes.plot(stages + 0.3 + at, np.mean(values), ms=8, alpha=0.8, **style)
+            axes.plot(np.arange(stages) + at, values, ms=3.5, alpha=0.5, **style)
+            axes.plot(stages + 0.3 + at, np.mean(values), ms=large, alpha=0.9, **style)
         axes.axvline(stages - 0.35, color="0.85", lw=1)
         axes.set_xticks([*range(stages), stages + 0.3], [*reports[0].stages, "mean"])
         axes.set_ylabel(f"{name} index")
@@ -120,8 +151,3 @@ def _against_error(figure, reports, labels, colors, conditions):
     if any(conditions):
         handles, names = panels[0].get_legend_handles_labels()
         panels[2].legend(handles, names, loc="center left", frameon=False, fontsize=9)
-
-
-def _many(i: int, count: int):
-    """Return a colour where there are more conditions than colours made by hand."""
-    return matplotlib.colormaps["viridis"](i / max(count - 1, 1))
