@@ -4,8 +4,7 @@ import keras
 import numpy as np
 
 import keras_iterconv as ki
-
-EPSILON = 1e-3
+from keras_iterconv.layers.residual_function import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM
 
 
 def stock_twin(model: keras.Model) -> keras.Model:
@@ -26,7 +25,9 @@ def _stock_stage(state, stage):
     for t in range(stage.blocks):
         y = state
         for number in "12":
-            norm = keras.layers.BatchNormalization(momentum=0.9, epsilon=EPSILON)
+            norm = keras.layers.BatchNormalization(
+                momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON
+            )
             conv = keras.layers.Conv2D(stage.filters, 3, padding="same", use_bias=False)
             y = conv(keras.layers.ReLU()(norm(y)))
             conv.kernel.assign(getattr(stage, f"kernel{number}")[t])
@@ -55,7 +56,7 @@ def torch_twin(model: keras.Model):
         return layer if stride == 1 else nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), layer)
 
     def norm(gamma, beta, mean, variance):
-        layer = nn.BatchNorm2d(len(gamma), eps=EPSILON, momentum=0.1)
+        layer = nn.BatchNorm2d(len(gamma), eps=BATCH_NORM_EPSILON, momentum=1 - BATCH_NORM_MOMENTUM)
         layer.weight.data, layer.bias.data = tensor(gamma), tensor(beta)
         layer.running_mean, layer.running_var = tensor(mean), tensor(variance)
         return layer

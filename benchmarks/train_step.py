@@ -55,7 +55,7 @@ def train_step(
     end_of_epoch = time.perf_counter() - begin
     title = f"Training {model}, {blocks} blocks a stage, batch {batch_size}, 32x32x3"
     show(title, seconds, steps * batch_size, "PyTorch, eager", output)
-    print(f"converging the caps, once an epoch: {end_of_epoch:.1f} s")
+    print(f"converging the caps, after each epoch: {end_of_epoch:.1f} s")
     print(f"largest matrix product of this machine: {matrix_rate() / 1e9:.0f} GFLOP/s")
 
 

@@ -74,15 +74,15 @@ def power_step(operator: ConvOperator, vector):
 
     Args:
         operator: A, linear on images.
-        vector: v, the present estimate of the first right singular vector, of norm one,
-            `[1, height, width, channels]`.
+        vector: v, the present estimate of the first right singular vector, of any norm (a mean
+            over replicas is shorter than one), `[1, height, width, channels]`.
 
     Returns:
         `(norm, vector)`: u'Av with u = Av / ||Av||, differentiable in the kernel while u and v
         count as constants (at convergence that is the gradient of the norm itself); and the next
         v, A'u normalised, without a gradient. The norm never exceeds the operator's.
     """
-    vector = tf.stop_gradient(vector)
+    vector = _unit(tf.stop_gradient(vector))
     image = operator.apply(vector)
     left = tf.stop_gradient(_unit(image))
     # Not the norm of `image`, whose derivative at zero is not finite.
@@ -111,7 +111,6 @@ def _converge(kernel, image_shape, strides, padding, iterations, tolerance):
 
     Args:
         kernel: `[kh, kw, channels, filters]`, float32 or float64.
-        vector: The start, `[1, height, width, channels]`, not zero.
         image_shape: `(height, width, channels)`.
         strides: `(vertical, horizontal)`.
         padding: `"same"` or `"valid"`.
@@ -125,8 +124,7 @@ def _converge(kernel, image_shape, strides, padding, iterations, tolerance):
     # Its vectors are those of the kernel at any scale, and at this one no square overflows. Of a
     # kernel that is not finite there is none; it would stop the decomposition.
     kernel = tf.where(tf.reduce_all(tf.math.is_finite(kernel)), kernel, 0)
-    largest = tf.reduce_max(tf.abs(kernel))
-    kernel /= tf.where(largest > 0, largest, 1)
+    kernel /= _scale(kernel)
     operator = ConvOperator(kernel, image_shape, strides, padding)
     steps = min(KRYLOV, math.prod(image_shape))
 
@@ -191,8 +189,16 @@ def converged_norm(
         tf.constant(iterations),
         tf.constant(tolerance, kernel.dtype),
     )
-    norm, _ = power_step(operator, vector)
-    return norm, vector
+    # At the scale where no square overflows, as in `_converge`.
+    scale = _scale(kernel)
+    norm, _ = power_step(operator._replace(kernel=kernel / scale), vector)
+    return norm * scale, vector
+
+
+def _scale(kernel):
+    """Return the largest tap's size, or one where the kernel is zero or not finite."""
+    largest = tf.stop_gradient(tf.reduce_max(tf.abs(kernel)))
+    return tf.where((largest > 0) & (largest < largest.dtype.max), largest, 1)
 
 
 def conv_operator_norm(

@@ -74,8 +74,8 @@ class IterativeModel(keras.Model):
     def converge_caps(self, tolerance: float = TOLERANCE) -> None:
         """Converge the norms of all Lipschitz caps for the moving statistics.
 
-        `fit` does it at its start, before each validation and at the end of each epoch. Call it
-        after a training loop of your own, or after weights were assigned by hand.
+        `fit` does it at its start and end, before each validation and at the end of each epoch.
+        Call it after a training loop of your own, or after weights were assigned by hand.
 
         Args:
             tolerance: The residual to stop at, relative to the norm's square.
@@ -128,9 +128,23 @@ class _ConvergeCaps(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self.model.converge_caps()
+        self._trained = False
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._trained = True
 
     def on_test_begin(self, logs=None):
-        self.model.converge_caps()
+        self._converge()
 
     def on_epoch_end(self, epoch, logs=None):
+        self._converge()
+
+    def on_train_end(self, logs=None):
+        # An optimizer may put averages in the place of the weights at the very end.
         self.model.converge_caps()
+
+    def _converge(self):
+        # At an epoch's end validation has done it already.
+        if self._trained:
+            self.model.converge_caps()
+        self._trained = False

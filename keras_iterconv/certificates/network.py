@@ -21,6 +21,7 @@ from keras_iterconv.layers import (
 )
 
 _ACTIVATIONS = (keras.layers.Activation, keras.layers.ReLU)
+# Exactly these classes: a subclass may compute anything.
 # In evaluation these hand each number on unchanged, at most to another place.
 _IDENTITIES = (
     keras.layers.InputLayer,
@@ -91,18 +92,18 @@ def _carry(call: Call, gains: list[float], norm: str, rows, carried, makers) -> 
     gain = gains[0]
     if isinstance(layer, BLOCKS):
         return _carry_block(call, gains, norm, rows)
-    if isinstance(layer, _IDENTITIES):
+    if type(layer) in _IDENTITIES:
         return gain
-    if isinstance(layer, keras.layers.Dense):
+    if type(layer) is keras.layers.Dense:
         kernel = np.asarray(layer.kernel, np.float64)
         return gain * matrix_norm(kernel, norm) * _slope(layer)
     if isinstance(layer, keras.layers.Conv2D):
         return gain * _convolution(call, norm) * _slope(layer)
-    if isinstance(layer, keras.layers.BatchNormalization):
+    if type(layer) is keras.layers.BatchNormalization:
         return _normalization(call, gain, norm, carried, makers)
-    if isinstance(layer, _ACTIVATIONS):
+    if type(layer) in _ACTIVATIONS:
         return gain * _slope(layer)
-    if isinstance(layer, keras.layers.GlobalAveragePooling2D):
+    if type(layer) is keras.layers.GlobalAveragePooling2D:
         sizes = call.inputs[0].shape[1:3] if _channels_last(layer) else call.inputs[0].shape[2:4]
         return gain if norm == "infinity" else gain / np.sqrt(np.prod(_known(sizes, layer)))
     return _carry_merge(call, gains, norm)
@@ -205,6 +206,8 @@ def _convolution(call: Call, norm: str, scale=None) -> float:
 
 def _normalization(call: Call, gain: float, norm: str, carried, makers) -> float:
     layer = call.layer
+    if layer.axis not in (-1, len(call.inputs[0].shape) - 1):
+        raise NoBoundError(f"{layer.name!r} normalises along another axis than the last")
     scale = 1 / np.sqrt(np.asarray(layer.moving_variance, np.float64) + layer.epsilon)
     if layer.scale:
         scale = scale * np.asarray(layer.gamma, np.float64)

@@ -85,6 +85,11 @@ def residual_stages(model: keras.Model) -> list[Call]:
                 f"A stage lies in {layer.name!r}, a model within {model.name!r}; build the stages "
                 "into one functional model, so that they can be run apart"
             )
+    if len(model.outputs) != 1:
+        raise ValueError(
+            "`model` must have one output, the logits. "
+            f"Received: model={model.name!r} with {len(model.outputs)} outputs"
+        )
     stages = [call for call in calls(model) if isinstance(call.layer, ResidualStage)]
     if not stages:
         raise ValueError(
@@ -96,6 +101,12 @@ def residual_stages(model: keras.Model) -> list[Call]:
     for stage in layers:
         if layers.count(stage) > 1:
             raise ValueError(f"The stage {stage.name!r} is used more than once")
+    for call in stages:
+        if call.options.get("schedule") is not None:
+            raise ValueError(
+                f"The stage {call.layer.name!r} is called with a schedule of its own; indices are "
+                f"those of a stage that runs its blocks in turn. Received: {call.options}"
+            )
     return stages
 
 

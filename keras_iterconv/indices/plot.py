@@ -101,7 +101,8 @@ def _curves(figure, reports, labels, colors, stages):
                 if len(curves) > 1:
                     axes.plot(steps, np.transpose(curves), color=color, lw=0.7, alpha=0.25)
                 axes.plot(steps, np.mean(curves, axis=0), color=color, lw=1.6)
-            axes.axhline(reports[0].chance, color="0.6", ls=":", lw=1)
+            for chance in {report.chance for report in reports}:
+                axes.axhline(chance, color="0.6", ls=":", lw=1)
             axes.set_title(reports[0].stages[s], fontsize=9)
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

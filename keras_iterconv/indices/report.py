@@ -141,8 +141,8 @@ def make_report(
     samples = wrong[0].early_readout.shape[1]
     full = float(wrong[0].early_readout[-1].mean())
     errors = [StageErrors(*(curve.mean(axis=1) for curve in stage)) for stage in wrong]
-    better = chance - 2 * np.sqrt(chance * (1 - chance) / samples)
-    reasons = [_reasons(stage, better) for stage in errors]
+    doubt = 2 * np.sqrt(chance * (1 - chance) / samples)
+    reasons = [_reasons(stage, chance, doubt) for stage in errors]
     spread = [_resample(stage, chance, resamples, seed) for stage in wrong]
     values, intervals = {}, {}
     tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
@@ -193,21 +193,22 @@ def compute_indices(errors: StageErrors, chance: float):
     return convergence, recurrence, divergence
 
 
-def _reasons(errors: StageErrors, better: float) -> dict[str, str]:
+def _reasons(errors: StageErrors, chance: float, doubt: float) -> dict[str, str]:
     """Say which indices are undefined, and why.
 
     Args:
         errors: The stage's error curves.
-        better: An error that is two standard errors better than chance.
+        chance: The error of a guess.
+        doubt: Two standard errors of it.
     """
     if len(errors.early_readout) == 1:
         return dict.fromkeys(INDICES, "a stage of one block has no index")
-    if errors.early_readout[-1] >= better:
+    if errors.early_readout[-1] >= chance - doubt:
         return dict.fromkeys(
             INDICES, "the net's error is not two standard errors better than chance"
         )
     # The denominator of RI is then zero but for the luck of the sample.
-    if errors.left_out[-1] >= better:
+    if abs(errors.left_out[-1] - chance) <= doubt:
         return {"recurrence": "without its last block the net is at chance"}
     return {}
 

@@ -17,7 +17,8 @@ class ResidualBlock(ResidualFunction):
     norms of Conv2 and of BN2 . Conv1 . BN1 folded into one convolution: an upper bound of f's
     Lipschitz constant. In training the norms belong to the batch's statistics and are followed by
     one step of power iteration for each call; they are differentiated. In evaluation they belong
-    to the moving statistics, as `converge_cap` last found them.
+    to the moving statistics, as `converge_cap` last found them; until then c is that of the last
+    batch or, of fresh weights, larger than need be.
 
     Args:
         filters: The channels of inputs and outputs.

@@ -34,7 +34,8 @@ class BlockValues(NamedTuple):
         gamma2, beta2, mean2, variance2: `[filters]`, the one before the second.
         vector1, vector2: `[height, width, filters]`, estimates of the first singular vectors of
             BN2 . Conv1 . BN1 and of Conv2.
-        divisor: A scalar, c of Eq. 3 for the moving statistics.
+        divisor: A scalar, c of Eq. 3 in evaluation: of the moving statistics where `converge_cap`
+            found it, of the last batch where training went on, and at first a bound of it.
     """
 
     kernel1: tf.Tensor
@@ -55,6 +56,7 @@ class BlockValues(NamedTuple):
 # What a training step changes without a gradient.
 MOVING = ("mean1", "variance1", "mean2", "variance2")
 VECTORS = ("vector1", "vector2")
+CAPPING = (*VECTORS, "divisor")
 
 
 class ResidualFunction(keras.layers.Layer):
@@ -128,7 +130,16 @@ class ResidualFunction(keras.layers.Layer):
             )
         for name in VECTORS:
             self._add(name, image, lambda shape, dtype: self._start(shape, dtype), trainable=False)
-        self._add("divisor", (), "ones", trainable=False)
+        self._add("divisor", (), self._first_divisor, trainable=False)
+
+    def _first_divisor(self, shape, dtype):
+        """Return a divisor that is large enough for the initial weights, without an iteration."""
+        # No operator norm is over KERNEL_SIZE times the Frobenius norm of its kernel.
+        bound = (KERNEL_SIZE * self.initial_gamma) ** 2 / (1 + BATCH_NORM_EPSILON)
+        for kernel in (self.kernel1, self.kernel2):
+            value = tf.cast(tf.convert_to_tensor(kernel), dtype)
+            bound *= tf.sqrt(tf.reduce_sum(tf.square(value), axis=(-4, -3, -2, -1)))
+        return cap_divisor(bound, self.lipschitz_cap)
 
     def _start(self, shape, dtype):
         vectors = start_vectors(self._blocks or 1, shape[-3:], dtype)
@@ -204,7 +215,9 @@ class ResidualFunction(keras.layers.Layer):
             # The statistics of this very pass, so that the capped f is what it computes.
             batch = block._replace(variance1=variance1, variance2=variance2)
             bound, moved["vector1"], moved["vector2"] = self._bound(batch)
-            kernel2 = kernel2 / cap_divisor(bound, self.lipschitz_cap)
+            # Kept for evaluation, until `converge_cap` finds the one of the moving statistics.
+            moved["divisor"] = cap_divisor(bound, self.lipschitz_cap)
+            kernel2 = kernel2 / moved["divisor"]
         y = tf.nn.conv2d(tf.nn.relu(y), self._cast(kernel2), 1, "SAME")
         return y, block._replace(**moved)
 
@@ -221,7 +234,7 @@ class ResidualFunction(keras.layers.Layer):
 
     def _keep(self, blocks: list[BlockValues]):
         """Write what a training step changed back into the variables."""
-        for name in MOVING + (VECTORS if self.lipschitz_cap is not None else ()):
+        for name in MOVING + (CAPPING if self.lipschitz_cap is not None else ()):
             values = [getattr(block, name) for block in blocks]
             value = values[0] if self._blocks is None else tf.stack(values)
             getattr(self, name).assign(tf.stop_gradient(value))
@@ -249,9 +262,12 @@ class ResidualFunction(keras.layers.Layer):
                 vectors.append(vector[0])
             divisor = cap_divisor(bound * (1 + tolerance), self.lipschitz_cap)
             found.append((*vectors, divisor))
-        for name, values in zip((*VECTORS, "divisor"), zip(*found, strict=True), strict=True):
+        for name, values in zip(CAPPING, zip(*found, strict=True), strict=True):
             value = values[0] if self._blocks is None else tf.stack(values)
             getattr(self, name).assign(value)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
 
     def get_config(self):
         return {

@@ -142,7 +142,7 @@ def test_half_precision_kernels_are_measured_in_float32(dtype):
 
 
 @pytest.mark.parametrize(
-    "scale", [1e-9, 1e-7, 1e-4, 1e4, pytest.param(1e12, id="1e12: squares overflow float32")]
+    "scale", [1e-25, 1e-9, 1e-4, 1e4, pytest.param(1e12, id="1e12: squares overflow float32"), 1e25]
 )
 def test_the_norm_grows_with_the_kernel(scale):
     kernel = draw(3, 3, 2, 3)
@@ -262,9 +262,12 @@ def test_a_power_step_s_gradient_holds_both_vectors_constant():
     v /= np.linalg.norm(v)
     with tf.GradientTape() as tape:
         operator = spectral.ConvOperator(tf.convert_to_tensor(kernel), (5, 4, 2))
-        norm, following = spectral.power_step(operator, tf.constant(v.reshape(1, 5, 4, 2)))
+        start = tf.Variable(v.reshape(1, 5, 4, 2))
+        norm, following = spectral.power_step(operator, start)
         loss = norm + tf.reduce_sum(following * draw(5, 4, 2, seed=4))
-    slope = tape.gradient(loss, kernel).numpy()
+    slope, of_start = tape.gradient(loss, [kernel, start])
+    assert of_start is None
+    slope = slope.numpy()
     image = dense_operator(kernel.numpy(), (5, 4)) @ v
     u = image / np.linalg.norm(image)
     direction = draw(3, 3, 2, 3, seed=3)
@@ -291,6 +294,18 @@ def test_one_step_on_a_kernel_of_zeros_does_not_lose_the_vector():
     bound = np.linalg.norm(dense_operator(kernel2[0], (5, 4)), 2)
     bound *= np.linalg.norm(dense_operator(s2 * stage.kernel1.numpy()[0] * s1[:, None], (5, 4)), 2)
     assert float(stage.divisor[0]) == pytest.approx(bound / 0.5, rel=1e-3)
+
+
+def test_a_power_step_takes_a_vector_of_any_norm():
+    # The mean of the replicas' vectors is shorter than one.
+    operator = spectral.ConvOperator(tf.constant(draw(3, 3, 2, 3)), (5, 4, 2))
+    vector = tf.constant(draw(1, 5, 4, 2, seed=1))
+    for a, b in zip(
+        spectral.power_step(operator, vector),
+        spectral.power_step(operator, 0.9 * vector),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
 def test_start_vectors_repeat_and_are_of_norm_one():

@@ -416,3 +416,15 @@ def test_data_without_an_end_or_a_sample(nets):
 def test_bad_resamples(nets, resamples):
     with pytest.raises(ValueError, match="`resamples` must be an integer of at least 1"):
         ki.measure_indices(nets.adding([unit(2)] * 2), zeros_and_class_two(), resamples)
+
+
+def test_nets_that_cannot_be_measured_say_why(nets):
+    inputs = keras.Input((*nets.image, CLASSES))
+    stage = ki.ResidualStage(CLASSES, 2, name="own")
+    state = keras.layers.GlobalAveragePooling2D()(stage(inputs, schedule=[0, 1, 1]))
+    data = (nets.images(4), np.zeros(4, int))
+    with pytest.raises(ValueError, match=r"'own' is called with a schedule of its own"):
+        ki.measure_indices(keras.Model(inputs, state), data)
+    state = ki.ResidualStage(CLASSES, 2)(inputs)
+    with pytest.raises(ValueError, match=r"one output, the logits.*with 2 outputs"):
+        ki.measure_indices(keras.Model(inputs, [state, state]), data)

@@ -8,6 +8,7 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 import keras_iterconv as ki
+from keras_iterconv.certificates.ascent import largest_ratio
 
 IMAGE = (6, 5)
 FILTERS = 4
@@ -192,10 +193,73 @@ def test_whatever_fit_saves_is_capped(digits, true_bounds, tmp_path):
         assert (ratio <= 0.95 * (1 + 1e-6)).all()
 
 
+@pytest.mark.parametrize("name", ["icr_w8", "pcr_w8"])
+def test_named_nets_trained_on_real_digits_keep_their_cap(digits, true_bounds, name):
+    x, y = digits
+    model = ki.create_model(name, (8, 8, 1), 10, blocks=2)
+    model.compile(
+        keras.optimizers.SGD(0.05, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        coupling=0.5,
+    )
+    history = model.fit(x[:1200], y[:1200], batch_size=64, epochs=3, verbose=0).history
+    assert history["accuracy"][-1] > 0.4
+    stages = ki.iterated_blocks(model)
+    states = keras.Model(model.input, [stage.input for stage in stages])(x[1200:1400])
+    for stage, inputs in zip(stages, states, strict=True):
+        capped = true_bounds(stage, inputs.shape[1:3]) / stage.divisor
+        assert (capped <= 0.95 * 1.001).all()
+        assert (capped > 0.9).any()
+        state = inputs
+        for t in range(2):
+
+            def f(z, stage=stage, t=t):
+                return stage.update(z, tf.zeros_like(z), t) - (
+                    z if stage.skip_from == "previous" else 0
+                )
+
+            # 200 pairs of states, each driven apart by gradient ascent.
+            assert 0.05 < largest_ratio(f, state, steps=15) <= 0.95 * 1.001
+            state = stage.update(state, inputs, t)
+
+
+@pytest.mark.parametrize("gamma", [0.1, 1.0])
+def test_fresh_layers_are_capped(true_bounds, gamma):
+    stage = ki.ResidualStage(FILTERS, 2, lipschitz_cap=0.5, initial_gamma=gamma)
+    stage.build((None, *IMAGE, FILTERS))
+    assert (true_bounds(stage) / stage.divisor <= 0.5).all()
+    block = ki.ResidualBlock(FILTERS, 0.5, gamma)
+    block.build((None, *IMAGE, FILTERS))
+    assert (true_bounds(block) / block.divisor <= 0.5).all()
+
+
+def test_a_plain_model_evaluates_with_the_last_batch_s_divisor(digits, true_bounds):
+    model = make_model()
+    plain = keras.Model(model.input, model.output)
+    plain.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    plain.fit(digits[0][:512], digits[1][:512], batch_size=64, epochs=6, verbose=0)
+    stage = model.get_layer("stage")
+    bounds = true_bounds(stage, (8, 8))
+    assert (bounds > 3).all()
+    np.testing.assert_allclose(bounds / stage.divisor, 0.95, rtol=0.3)
+
+
+def test_averaged_weights_are_capped_too(digits, true_bounds):
+    model = make_model(cap=0.5)
+    model.compile(
+        keras.optimizers.SGD(0.1, weight_decay=2, use_ema=True, ema_momentum=0.95),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    model.fit(digits[0][:512], digits[1][:512], epochs=2, verbose=0)
+    stage = model.get_layer("stage")
+    assert (true_bounds(stage, (8, 8)) / stage.divisor <= 0.5 * (1 + 1e-6)).all()
+
+
 def test_a_loop_of_one_s_own_converges_the_caps_by_a_call(true_bounds):
     model = make_model()
     stage = model.get_layer("stage")
-    stage.kernel2.assign(stage.kernel2 * 7)
+    stage.kernel2.assign(stage.kernel2 * 200)
     assert (true_bounds(stage, (8, 8)) / stage.divisor > 1).all()
     model.converge_caps()
     np.testing.assert_allclose(true_bounds(stage, (8, 8)) / stage.divisor, 0.95, rtol=3e-4)

@@ -248,6 +248,15 @@ def test_depth_and_status_count_blocks():
     np.testing.assert_array_equal(status, [1, 2, 1, 1])
 
 
+def test_inside_sequential_and_time_distributed():
+    for layer in (ki.ResidualStage(FILTERS, 2), ki.ResidualBlock(FILTERS)):
+        assert layer.compute_output_shape((None, *IMAGE, FILTERS)) == (None, *IMAGE, FILTERS)
+        model = keras.Sequential([keras.Input((*IMAGE, FILTERS)), layer])
+        frames = np.stack([images(), images(seed=2)], axis=1)
+        got = keras.layers.TimeDistributed(layer)(frames)
+        np.testing.assert_allclose(got[:, 1], model(frames[:, 1]), atol=1e-5)
+
+
 def test_a_layer_comes_back_from_its_configuration():
     stage = ki.ResidualStage(4, 2, "stage_input", True, 0.9, 0.5, name="s")
     twin = ki.ResidualStage.from_config(stage.get_config())
