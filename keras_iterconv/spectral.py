@@ -74,15 +74,15 @@ def power_step(operator: ConvOperator, vector):
 
     Args:
         operator: A, linear on images.
-        vector: v, the present estimate of the first right singular vector, of any norm (a mean
-            over replicas is shorter than one), `[1, height, width, channels]`.
+        vector: v, the present estimate of the first right singular vector, of norm one,
+            `[1, height, width, channels]`.
 
     Returns:
         `(norm, vector)`: u'Av with u = Av / ||Av||, differentiable in the kernel while u and v
         count as constants (at convergence that is the gradient of the norm itself); and the next
         v, A'u normalised, without a gradient. The norm never exceeds the operator's.
     """
-    vector = _unit(tf.stop_gradient(vector))
+    vector = tf.stop_gradient(vector)
     image = operator.apply(vector)
     left = tf.stop_gradient(_unit(image))
     # Not the norm of `image`, whose derivative at zero is not finite.

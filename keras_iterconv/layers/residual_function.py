@@ -161,8 +161,11 @@ class ResidualFunction(keras.layers.Layer):
             initializer=initializer or kernels,
             trainable=trainable,
             autocast=False,
-            # Statistics and vectors of replicas would drift apart.
-            aggregation="none" if trainable else "mean",
+            # Statistics and vectors of replicas would drift apart. The mean of vectors of norm one
+            # is shorter than one: the first replica's are taken.
+            aggregation="none"
+            if trainable
+            else ("only_first_replica" if name in CAPPING else "mean"),
             name=name,
         )
         if self._blocks is not None and trainable:

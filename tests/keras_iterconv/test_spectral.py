@@ -296,18 +296,6 @@ def test_one_step_on_a_kernel_of_zeros_does_not_lose_the_vector():
     assert float(stage.divisor[0]) == pytest.approx(bound / 0.5, rel=1e-3)
 
 
-def test_a_power_step_takes_a_vector_of_any_norm():
-    # The mean of the replicas' vectors is shorter than one.
-    operator = spectral.ConvOperator(tf.constant(draw(3, 3, 2, 3)), (5, 4, 2))
-    vector = tf.constant(draw(1, 5, 4, 2, seed=1))
-    for a, b in zip(
-        spectral.power_step(operator, vector),
-        spectral.power_step(operator, 0.9 * vector),
-        strict=True,
-    ):
-        np.testing.assert_allclose(a, b, rtol=1e-12)
-
-
 def test_start_vectors_repeat_and_are_of_norm_one():
     one, other = (np.asarray(spectral.start_vectors(3, (5, 4, 2), "float64")) for _ in range(2))
     np.testing.assert_array_equal(one, other)

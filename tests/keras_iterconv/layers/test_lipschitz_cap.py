@@ -286,6 +286,8 @@ def test_vectors_and_statistics_are_one_for_all_replicas(digits):
     for name in ("mean1", "variance2", "vector1", "vector2", "divisor", "kernel1"):
         first, second = (v.numpy() for v in getattr(stage, name)._value.values)
         np.testing.assert_array_equal(first, second)
+    norms = np.linalg.norm(stage.vector1.numpy().reshape(2, -1), axis=1)
+    np.testing.assert_allclose(norms, 1, atol=1e-5)
 
 
 def test_a_block_is_capped_as_a_stage_is(true_bounds):
