@@ -15,7 +15,10 @@ def stock_twin(model: keras.Model) -> keras.Model:
         if layer.name in stages:
             state = _stock_stage(state, layer)
             continue
-        twin = layer.__class__.from_config(layer.get_config())
+        stock = layer.__class__
+        if issubclass(stock, keras.layers.BatchNormalization):
+            stock = keras.layers.BatchNormalization
+        twin = stock.from_config(layer.get_config())
         state = twin(state)
         twin.set_weights(layer.get_weights())
     return keras.Model(inputs, state)

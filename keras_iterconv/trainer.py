@@ -127,10 +127,7 @@ class _ConvergeCaps(keras.callbacks.Callback):
     """Makes the caps true for the moving statistics whenever the model may be looked at."""
 
     def on_train_begin(self, logs=None):
-        # A model that has been trained comes with the norms that it was left with: found anew they
-        # may differ in a last bit, and a run that goes on must be one that was never cut off.
-        if int(self.model.optimizer.iterations.numpy()) == 0:
-            self.model.converge_caps()
+        self.model.converge_caps()
         self._trained = False
 
     def on_train_batch_end(self, batch, logs=None):

@@ -14,6 +14,7 @@ from keras_iterconv.certificates.norms import conv_norm, matrix_norm
 from keras_iterconv.certificates.rows import ResidualRow
 from keras_iterconv.functional import Call, calls
 from keras_iterconv.layers import (
+    BatchNormalization,
     NAISConv2D,
     NAISDense,
     ResidualStage,
@@ -99,7 +100,7 @@ def _carry(call: Call, gains: list[float], norm: str, rows, carried, makers) -> 
         return gain * matrix_norm(kernel, norm) * _slope(layer)
     if isinstance(layer, keras.layers.Conv2D):
         return gain * _convolution(call, norm) * _slope(layer)
-    if type(layer) is keras.layers.BatchNormalization:
+    if type(layer) in (keras.layers.BatchNormalization, BatchNormalization):
         return _normalization(call, gain, norm, carried, makers)
     if type(layer) in _ACTIVATIONS:
         return gain * _slope(layer)

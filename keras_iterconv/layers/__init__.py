@@ -1,5 +1,6 @@
 """Keras layers, one public class a file."""
 
+from keras_iterconv.layers.batch_normalization import BatchNormalization
 from keras_iterconv.layers.iterated_block import IteratedBlock
 from keras_iterconv.layers.nais_conv2d import NAISConv2D
 from keras_iterconv.layers.nais_dense import NAISDense
@@ -9,6 +10,7 @@ from keras_iterconv.layers.residual_stage import ResidualStage
 from keras_iterconv.layers.residual_update import ResidualUpdate
 
 __all__ = [
+    "BatchNormalization",
     "IteratedBlock",
     "NAISConv2D",
     "NAISDense",

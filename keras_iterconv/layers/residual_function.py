@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_iterconv.checks import check_between, check_positive_int
+from keras_iterconv.layers.batch_normalization import normalize_batch
 from keras_iterconv.spectral import (
     ITERATIONS,
     TOLERANCE,
@@ -203,9 +204,9 @@ class ResidualFunction(keras.layers.Layer):
 
     def _train(self, state, block: BlockValues):
         """Return f(state), capped, in training, and the block with what the step moves."""
-        y, mean1, variance1 = _normalize(state, block.gamma1, block.beta1)
+        y, mean1, variance1 = normalize_batch(state, block.gamma1, block.beta1, BATCH_NORM_EPSILON)
         y = tf.nn.conv2d(tf.nn.relu(y), self._cast(block.kernel1), 1, "SAME")
-        y, mean2, variance2 = _normalize(y, block.gamma2, block.beta2)
+        y, mean2, variance2 = normalize_batch(y, block.gamma2, block.beta2, BATCH_NORM_EPSILON)
         kernel2 = block.kernel2
         m = BATCH_NORM_MOMENTUM
         moved = {
@@ -295,17 +296,3 @@ def scales(block: BlockValues):
 def folded_kernel(block: BlockValues):
     """Return the kernel of BN2 . Conv1 . BN1."""
     return fold_scales(block.kernel1, *scales(block))
-
-
-def _normalize(x, gamma, beta):
-    """Normalise by the batch, and return its mean and variance, `[channels]` each."""
-    if x.dtype == tf.float64:  # The fused operation knows no float64.
-        mean, variance = tf.nn.moments(x, axes=[0, 1, 2])
-        y = tf.nn.batch_normalization(x, mean, variance, beta, gamma, BATCH_NORM_EPSILON)
-        return y, tf.stop_gradient(mean), tf.stop_gradient(variance)
-    y, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-        x, gamma, beta, epsilon=BATCH_NORM_EPSILON, is_training=True
-    )
-    # It normalises by the biased variance and returns the unbiased one.
-    count = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), variance.dtype)
-    return y, tf.stop_gradient(mean), tf.stop_gradient(variance * (count - 1) / count)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from keras_iterconv.branches import branch
 from keras_iterconv.checks import check_choice
 from keras_iterconv.layers.residual_function import ResidualFunction
 from keras_iterconv.unrolling import Unrolled
@@ -104,10 +105,7 @@ class ResidualStage(ResidualFunction):
             raise ValueError(f"`k` must be from 0 to {self.blocks - 1}. Received: k={k}")
         state, inputs = (tf.cast(z, self.compute_dtype) for z in (state, inputs))
         change = self._evaluate(state, self.block_values(k))
-        return self._skip(state, inputs) + change
-
-    def _skip(self, state, inputs):
-        return state if self.skip_from == "previous" else inputs
+        return (state if self.skip_from == "previous" else inputs) + change
 
     def _check_schedule(self, schedule) -> list[int]:
         if schedule is None:
@@ -128,13 +126,17 @@ class ResidualStage(ResidualFunction):
         training = training and self.trainable
         # Pictures may come as integers, which Keras does not cast.
         inputs = state = tf.cast(inputs, self.compute_dtype)
+        if self.skip_from == "previous":
+            skips = None
+        else:
+            state, *skips = branch(inputs, len(schedule) + 1)
         blocks = self.block_values()
-        for t in schedule:
+        for k, t in enumerate(schedule):
             if training:
                 change, blocks[t] = self._train(state, blocks[t])
             else:
                 change = self._evaluate(state, blocks[t])
-            state = self._skip(state, inputs) + change
+            state = (state if skips is None else skips[k]) + change
         if training:
             self._keep(blocks)
         if not return_depth:

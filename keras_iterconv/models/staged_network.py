@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import keras
 
 from keras_iterconv.checks import check_positive_int
+from keras_iterconv.layers.batch_normalization import BatchNormalization
 from keras_iterconv.layers.residual_function import BATCH_NORM_MOMENTUM
 from keras_iterconv.trainer import IterativeModel
 
@@ -60,11 +61,11 @@ def staged_network(
             kernel_initializer="he_normal",
             name=f"transition{stage}",
         )(state)
-        state = keras.layers.BatchNormalization(
-            momentum=BATCH_NORM_MOMENTUM, name=f"transition{stage}_norm"
-        )(state)
+        state = BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"transition{stage}_norm")(
+            state
+        )
         state = add_stage(state, channels, f"stage{stage}")
-    state = keras.layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name="head_norm")(state)
+    state = BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name="head_norm")(state)
     if head_activation is not None:
         state = keras.layers.Activation(head_activation, name="head_activation")(state)
     features = keras.layers.GlobalAveragePooling2D(name="pool")(state)

@@ -113,6 +113,7 @@ def arrays(path):
     [
         ("nais10", {}),
         ("resnet_sh_bn", {}),
+        ("pcr_w8", {"blocks": 2, "coupling": 0.5, "limit_train": 64}),
     ],
 )
 def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
