@@ -1,6 +1,5 @@
-"""Interleaved timing, and what a table of it says."""
+"""Interleaved timing, the machine's own rate, and what a table of both says."""
 
-import json
 import os
 import platform
 import time
@@ -8,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+
+from .tables import show
 
 MATRIX = 2048
 
@@ -38,6 +37,14 @@ def interleave(
     return seconds
 
 
+def speedup(baseline: list[float], seconds: list[float]) -> float:
+    """Return by how much the second is faster than the first, the median over the rounds.
+
+    Round by round: two candidates of one round saw the same machine.
+    """
+    return float(np.median(np.array(baseline) / np.array(seconds)))
+
+
 def matrix_rate(repeats: int = 5) -> float:
     """Return the machine's rate on a large float32 matrix product in TensorFlow, in FLOP/s."""
     import tensorflow as tf
@@ -60,10 +67,16 @@ def describe_machine() -> str:
     return f"{model}, {len(os.sched_getaffinity(0))} cores"
 
 
-def show(
-    title: str, seconds: dict[str, list[float]], images: int, baseline: str, output: str | None
+def show_rates(
+    title: str,
+    seconds: dict[str, list[float]],
+    images: int,
+    baseline: str,
+    output: str | None,
+    flops: dict[str, float] | None = None,
+    **facts,
 ) -> None:
-    """Print medians, spreads and ratios, and write them as JSON where a file is named.
+    """Print rates, spreads and ratios, and write them as JSON where a file is named.
 
     Args:
         title: The table's.
@@ -71,23 +84,31 @@ def show(
         images: Images that each run trained on or answered for.
         baseline: The candidate that the others are compared with.
         output: The JSON file, or None.
+        flops: What each candidate has to compute for one image; given, the table also says which
+            share of the machine's rate on a matrix product that makes.
+        **facts: What else the JSON file is to hold.
     """
-    table = Table(title=f"{title}; {describe_machine()}", title_justify="left")
-    for column in ("candidate", "images/s, median", "least to most", f"ratio to {baseline}"):
-        table.add_column(column, justify="left" if column == "candidate" else "right")
-    rows = {}
+    header = ["candidate", "images/s, median", "least to most", f"ratio to {baseline}"]
+    if flops is not None:
+        facts["matrix_product_flops_per_second"] = ceiling = matrix_rate()
+        header += ["GFLOP/s", f"share of {ceiling / 1e9:.0f}"]
+    lines, rows = [], {}
     for name, runs in seconds.items():
         rates = images / np.array(runs)
-        # Round by round: two candidates of one round saw the same machine.
-        ratio = float(np.median(np.array(seconds[baseline]) / np.array(runs)))
+        ratio = speedup(seconds[baseline], runs)
         rows[name] = {"images_per_second": rates.tolist(), "ratio": ratio}
-        table.add_row(
-            name,
-            f"{np.median(rates):.1f}",
-            f"{rates.min():.1f} to {rates.max():.1f}",
-            f"{ratio:.3f}",
+        lines.append(
+            [
+                name,
+                f"{np.median(rates):.1f}",
+                f"{rates.min():.1f} to {rates.max():.1f}",
+                f"{ratio:.3f}",
+            ]
         )
-    Console(width=120).print(table, highlight=False)
-    if output is not None:
-        content = {"title": title, "machine": describe_machine(), "baseline": baseline, **rows}
-        Path(output).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        if flops is not None:
+            achieved = flops[name] * float(np.median(rates))
+            rows[name]["flops_per_image"] = flops[name]
+            rows[name]["share_of_matrix_product"] = achieved / ceiling
+            lines[-1] += [f"{achieved / 1e9:.1f}", f"{achieved / ceiling:.1%}"]
+    content = {"machine": describe_machine(), "baseline": baseline, **facts, **rows}
+    show(f"{title}; {describe_machine()}", header, lines, content, output)

@@ -1,135 +1,141 @@
 """Training throughput against stock Keras layers and PyTorch: `python -m benchmarks.train_step`."""
 
 import time
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, NamedTuple
 
 import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
 
 import keras
-import numpy as np
-import tensorflow as tf
 import typer
 
-from .residual_nets import stock_twin, torch_twin
-from .timing import interleave, matrix_rate, show
+from . import nais_nets, residual_nets
+from .flops import training_flops
+from .steps import (
+    CLASSES,
+    bare_steps,
+    check_equal,
+    copy_of,
+    fit_steps,
+    random_batch,
+    torch_steps,
+)
+from .timing import interleave, show_rates
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-IMAGE = (32, 32, 3)
-CLASSES = 10
+GRADIENTS = ("unroll", "recompute", "frozen")
+PYTORCH = "PyTorch, eager"
+
+
+class Candidate(NamedTuple):
+    """A way to train a net.
+
+    Attributes:
+        run: A function that trains some steps and may return their seconds.
+        flops: What one image needs in a step.
+    """
+
+    run: Callable[[], float | None]
+    flops: int
 
 
 @app.command()
 def train_step(
-    model: Annotated[str, typer.Option(help="One of resnet_w8, 16, 32 and 64.")] = "resnet_w16",
-    blocks: Annotated[int, typer.Option(help="Blocks a stage.")] = 16,
+    model: Annotated[str, typer.Option(help="nais10, nais1, or resnet_w8, 16, 32, 64.")] = "nais10",
+    blocks: Annotated[int | None, typer.Option(help="Blocks a stage.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 64,
-    steps: Annotated[int, typer.Option(help="Steps a round.")] = 4,
+    side: Annotated[int, typer.Option(help="Height and width of an image.")] = 32,
+    steps: Annotated[int, typer.Option(help="Steps a round.")] = 2,
     rounds: Annotated[int, typer.Option(help="How often each is timed.")] = 7,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="A NAIS-Net of stock layers and an unrolled graph too."),
+    ] = False,
     output: Annotated[str | None, typer.Option(help="A JSON file to write.")] = None,
 ) -> None:
-    """Time `fit` of our net, free, coupled and capped, of stock layers, and PyTorch's steps."""
-    rng = np.random.default_rng(0)
-    images = rng.normal(size=(batch_size, *IMAGE)).astype(np.float32)
-    labels = rng.integers(CLASSES, size=batch_size)
+    """Time training steps of our net, by `fit` and bare, of its twins and in PyTorch.
 
-    keras.utils.set_random_seed(0)
-    ours = ki.create_model(model, IMAGE, CLASSES, blocks=blocks)
-    stock, theirs = stock_twin(ours), torch_twin(ours)
-    compare(ours, stock, theirs, images)
-    nets = {
-        "ours": ours,
-        "ours, coupling 0.9": ki.create_model(model, IMAGE, CLASSES, blocks=blocks),
-        "ours, cap 0.95": ki.create_model(model, IMAGE, CLASSES, blocks=blocks, lipschitz_cap=0.95),
-        "stock Keras layers": stock,
-    }
-    candidates = {"PyTorch, eager": torch_steps(theirs, images, labels, steps)}
-    for name, net in nets.items():
-        options = {"coupling": 0.9} if "coupling" in name else {}
-        candidates[name] = keras_steps(net, images, labels, steps, **options)
-    for candidate in candidates.values():
-        candidate()
-    seconds = interleave(candidates, rounds)
-    capped = nets["ours, cap 0.95"]
-    begin = time.perf_counter()
-    capped.converge_caps()
-    end_of_epoch = time.perf_counter() - begin
-    title = f"Training {model}, {blocks} blocks a stage, batch {batch_size}, 32x32x3"
-    show(title, seconds, steps * batch_size, "PyTorch, eager", output)
-    print(f"converging the caps, after each epoch: {end_of_epoch:.1f} s")
-    print(f"largest matrix product of this machine: {matrix_rate() / 1e9:.0f} GFLOP/s")
-
-
-def compare(ours, stock, theirs, images) -> None:
-    """Stop where the three nets do not compute the same."""
-    import torch
-
-    expected = ours(images[:4]).numpy()
-    with torch.no_grad():
-        theirs.eval()
-        torch_out = theirs(to_torch(images[:4])).numpy()
-        theirs.train()
-    for name, out in (("stock Keras", stock(images[:4]).numpy()), ("PyTorch", torch_out)):
-        if not np.allclose(out, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max()):
-            raise SystemExit(f"the {name} net computes something else: {out} against {expected}")
-
-
-def to_torch(images):
-    """Return NHWC images as a channels-last tensor."""
-    import torch
-
-    moved = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-    return moved.contiguous(memory_format=torch.channels_last)
-
-
-class StepClock(keras.callbacks.Callback):
-    """Takes the time from the start of an epoch to the end of its last step.
-
-    What a net with caps does once at the end of an epoch belongs to the epoch, however long.
+    GFLOP/s counts the convolutions that the gradient needs, and not those that a recomputed
+    gradient makes twice.
     """
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.begin = time.perf_counter()
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.seconds = time.perf_counter() - self.begin
-
-
-def keras_steps(model, images, labels, steps, **options):
-    """Return a function that trains an epoch by `fit` and returns the seconds of its steps."""
-    model.compile(
-        keras.optimizers.SGD(0.01, momentum=0.9),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        **options,
+    keras.utils.set_random_seed(0)
+    images, labels = random_batch(batch_size, side)
+    ours = ki.create_model(model, images.shape[1:], CLASSES, **_given(blocks))
+    capped, facts = None, {}
+    if model.startswith("nais"):
+        candidates = _nais_candidates(ours, model, blocks, (images, labels, steps), everything)
+    else:
+        candidates, capped = _residual_candidates(ours, model, blocks, (images, labels, steps))
+    for candidate in candidates.values():
+        candidate.run()
+    seconds = interleave({name: candidate.run for name, candidate in candidates.items()}, rounds)
+    if capped is not None:
+        begin = time.perf_counter()
+        capped.converge_caps()
+        facts["seconds_converging_caps"] = time.perf_counter() - begin
+    title = (
+        f"Training steps of {model}, {ki.processing_depth(ours)} updates an image, "
+        f"batch {batch_size}, {side}x{side}x3"
     )
-    data = tf.data.Dataset.from_tensors((images, labels)).repeat(steps)
-    settings = tf.data.Options()
-    # Autotuning stalls for seconds whenever an iterator is made.
-    settings.autotune.enabled = False
-    data = data.prefetch(2).with_options(settings)
-
-    def run():
-        clock = StepClock()
-        model.fit(data, shuffle=False, verbose=0, callbacks=[clock])
-        return clock.seconds
-
-    return run
+    flops = {name: candidate.flops for name, candidate in candidates.items()}
+    show_rates(title, seconds, steps * batch_size, PYTORCH, output, flops, **facts)
+    if facts:
+        print(f"converging the caps, after each epoch: {facts['seconds_converging_caps']:.1f} s")
 
 
-def torch_steps(net, images, labels, steps):
-    """Return a function that trains some steps in PyTorch's eager mode."""
-    import torch
+def _given(blocks: int | None) -> dict[str, int]:
+    return {} if blocks is None else {"blocks": blocks}
 
-    x, y = to_torch(images), torch.from_numpy(labels)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
-    loss = torch.nn.CrossEntropyLoss()
 
-    def run():
-        for _ in range(steps):
-            optimizer.zero_grad()
-            loss(net(x), y).backward()
-            optimizer.step()
+def _nais_candidates(ours, name, blocks, batch, everything) -> dict[str, Candidate]:
+    """Return the ways to train a NAIS-Net."""
+    from .torch_layers import evaluate
 
-    return run
+    theirs = nais_nets.torch_twin(ours)
+    twins = {}
+    if everything:
+        twins["stock Keras layers"] = nais_nets.stock_twin(ours)
+        twins["unrolled graph, bare step"] = nais_nets.unrolled_twin(ours)
+    checked = {twin: lambda x, net=net: net(x, training=False) for twin, net in twins.items()}
+    checked[PYTORCH] = lambda images: evaluate(theirs, images)
+    check_equal(ours, checked, batch[0][:4])
+
+    exact = training_flops(ours)
+    candidates = {PYTORCH: Candidate(torch_steps(theirs, *batch), exact)}
+    for gradient in GRADIENTS:
+        net = copy_of(ours, name, gradient=gradient, **_given(blocks))
+        candidates[f"ours, {gradient}"] = Candidate(fit_steps(net, *batch), training_flops(net))
+    net = copy_of(ours, name, **_given(blocks))
+    candidates["ours, unroll, bare step"] = Candidate(bare_steps(net, *batch), exact)
+    for twin, net in twins.items():
+        make = bare_steps if "bare" in twin else fit_steps
+        candidates[twin] = Candidate(make(net, *batch), exact)
+    return candidates
+
+
+def _residual_candidates(ours, name, blocks, batch):
+    """Return the ways to train a ResNet, and the net with caps."""
+    from .torch_layers import evaluate
+
+    stock, theirs = residual_nets.stock_twin(ours), residual_nets.torch_twin(ours)
+    checked = {
+        "stock Keras layers": lambda images: stock(images, training=False),
+        PYTORCH: lambda images: evaluate(theirs, images),
+    }
+    check_equal(ours, checked, batch[0][:4])
+    coupled = copy_of(ours, name, **_given(blocks))
+    shape = batch[0].shape[1:]
+    capped = ki.create_model(name, shape, CLASSES, lipschitz_cap=0.95, **_given(blocks))
+    runs = {
+        PYTORCH: torch_steps(theirs, *batch),
+        "ours": fit_steps(ours, *batch),
+        "ours, bare step": bare_steps(copy_of(ours, name, **_given(blocks)), *batch),
+        "ours, coupling 0.9": fit_steps(coupled, *batch, coupling=0.9),
+        "ours, cap 0.95, steps alone": fit_steps(capped, *batch),
+        "stock Keras layers": fit_steps(stock, *batch),
+    }
+    flops = training_flops(ours)
+    return {name: Candidate(run, flops) for name, run in runs.items()}, capped
 
 
 if __name__ == "__main__":

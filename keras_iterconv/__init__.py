@@ -4,8 +4,16 @@ from keras_iterconv import _environment  # noqa: F401  isort: skip  # before Ten
 
 from keras_iterconv import projections, spectral, unrolling
 from keras_iterconv.answers import ExactSetAccuracy
+from keras_iterconv.callbacks import DepthLogger
 from keras_iterconv.certificates import StabilityReport, certify
 from keras_iterconv.coupling import GradientCoupling
+from keras_iterconv.depth_report import (
+    DepthPoint,
+    DepthReport,
+    accuracy_by_depth,
+    plot_accuracy_by_depth,
+)
+from keras_iterconv.gradient_error import GradientReport, gradient_error
 from keras_iterconv.indices import IndexReport, measure_indices, plot_indices
 from keras_iterconv.layers import (
     IteratedBlock,
@@ -20,6 +28,7 @@ from keras_iterconv.models import (
     iterated_blocks,
     list_models,
     processing_depth,
+    set_depth,
     with_depth,
 )
 from keras_iterconv.trainer import IterativeModel
@@ -27,8 +36,12 @@ from keras_iterconv.trainer import IterativeModel
 __version__ = "0.1.0"
 
 __all__ = [
+    "DepthLogger",
+    "DepthPoint",
+    "DepthReport",
     "ExactSetAccuracy",
     "GradientCoupling",
+    "GradientReport",
     "IndexReport",
     "IteratedBlock",
     "IterativeModel",
@@ -38,14 +51,18 @@ __all__ = [
     "ResidualStage",
     "ResidualUpdate",
     "StabilityReport",
+    "accuracy_by_depth",
     "certify",
     "create_model",
+    "gradient_error",
     "iterated_blocks",
     "list_models",
     "measure_indices",
+    "plot_accuracy_by_depth",
     "plot_indices",
     "processing_depth",
     "projections",
+    "set_depth",
     "spectral",
     "unrolling",
     "with_depth",

@@ -1,8 +1,8 @@
 """Accuracy and depth of a trained model on one part of a data set."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-import keras
 import numpy as np
 
 from keras_iterconv.answers import wrong_answers
@@ -33,24 +33,25 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    depth_model: keras.Model, data: ImageData, split: Split, batch_size: int
+    run: Callable[..., dict[str, np.ndarray]], data: ImageData, split: Split, batch_size: int
 ) -> Evaluation:
-    """Run a model of `keras_iterconv.with_depth` over a part of a data set.
+    """Run a net over a part of a data set.
 
     Args:
-        depth_model: The model, made outside of any strategy's scope: Keras divides a batch among
-            replicas, and stumbles where it cannot do so evenly.
+        run: Maps a batch to what `keras_iterconv.with_depth` returns, as arrays.
         data: The data set, for its mean and standard deviation.
         split: The part.
         batch_size: Images a batch; the last one may be smaller.
     """
     batches = evaluation_batches(split, mean=data.mean, std=data.std, batch_size=batch_size)
-    outputs = depth_model.predict(batches, verbose=0)
-    logits = outputs["logits"]
+    parts = [run(images) for images, _ in batches]
+    logits, depth, status = (
+        np.concatenate([part[name] for part in parts]) for name in ("logits", "depth", "status")
+    )
     return Evaluation(
         loss=mean_loss(split.labels, logits),
         accuracy=float(np.mean(~wrong_answers(logits, split.labels))),
-        depth=outputs["depth"].sum(axis=1),
-        share_at_limit=float(np.mean(outputs["status"] == Status.MAX_UNROLL)),
-        share_not_finite=float(np.mean(outputs["status"] == Status.NOT_FINITE)),
+        depth=depth.sum(axis=1),
+        share_at_limit=float(np.mean(status == Status.MAX_UNROLL)),
+        share_not_finite=float(np.mean(status == Status.NOT_FINITE)),
     )

@@ -41,6 +41,10 @@ def fit(
         float | None, typer.Option(help="Norm of an update below which an image stops.")
     ] = None,
     step_size: Annotated[float | None, typer.Option(help="h of an update, in (0, 1].")] = None,
+    gradient: Annotated[
+        str | None,
+        typer.Option(help="unroll, recompute (less memory), implicit or frozen (faster, biased)."),
+    ] = None,
     blocks: Annotated[int | None, typer.Option(help="Blocks a stage.")] = None,
     coupling: Annotated[
         float | None,

@@ -13,6 +13,7 @@ import tensorflow as tf
 from rich.console import Console
 
 import keras_iterconv as ki
+from keras_iterconv.models.traced_depth import TracedDepth
 
 from .callbacks import EpochLines, Record
 from .checkpoint import load_checkpoint, save_checkpoint
@@ -34,8 +35,8 @@ from .report import plot_curves, print_header, print_result
 from .run_folder import RunFolder
 from .settings import Settings
 
-# Images a batch where the indices are measured.
-INDEX_BATCH = 256
+# Images a batch where indices and depth are measured.
+MEASURE_BATCH = 256
 
 
 def start(settings: Settings, output: str | None, console: Console) -> dict[str, Any]:
@@ -144,7 +145,9 @@ class _Session:
                 coupling=settings.coupling,
             )
             self.model.optimizer.build(self.model.trainable_variables)
-        self.depth_model = ki.with_depth(self.model)
+        # Made and called outside of the strategy's scope: the last batch of a part may not divide
+        # evenly among replicas.
+        self.run_depth = TracedDepth(self.model)
 
     def describe(self) -> dict[str, Any]:
         """Return what `config.json` holds: the settings, the data's scale and the versions."""
@@ -199,6 +202,7 @@ class _Session:
                         record,
                         lines,
                         keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),
+                        *self._depth_loggers(folder),
                     ],
                     verbose=0,
                 )
@@ -216,7 +220,7 @@ class _Session:
             lines.stop()
 
     def _evaluate(self, split: Split) -> Evaluation:
-        return evaluate(self.depth_model, self.data, split, self.settings.batch_size)
+        return evaluate(self.run_depth, self.data, split, self.settings.batch_size)
 
     def _finish(self, folder: RunFolder, rows: list[dict[str, float]]) -> dict[str, Any]:
         settings, data = self.settings, self.data
@@ -237,9 +241,7 @@ class _Session:
             "generalization_gap": accuracy["train"] - accuracy["test"],
             "best_epoch": best["epoch"],
             "best_validation_accuracy": best["val_accuracy"],
-            "adaptive": any(
-                block.threshold is not None for block in ki.iterated_blocks(self.model)
-            ),
+            "adaptive": self._adaptive(),
             "processing_depth": ki.processing_depth(self.model),
             "mean_depth": float(test.depth.mean()),
             "min_depth": int(test.depth.min()),
@@ -265,6 +267,19 @@ class _Session:
         print_result(self.console, result, report, folder)
         return result
 
+    def _depth_loggers(self, folder: RunFolder) -> list[ki.DepthLogger]:
+        """Return what logs the depth of a net that has one, beside the logs of Keras."""
+        if not self._adaptive():
+            return []
+        data = self.data
+        batches = evaluation_batches(
+            data.validation, mean=data.mean, std=data.std, batch_size=MEASURE_BATCH
+        )
+        return [ki.DepthLogger(batches, folder.tensorboard / "depth", run=self.run_depth)]
+
+    def _adaptive(self) -> bool:
+        return any(block.threshold is not None for block in ki.iterated_blocks(self.model))
+
     def _measure_indices(self) -> ki.IndexReport | None:
         """Measure the indices on the test part, of a net that has stages."""
         if not any(isinstance(b, ki.ResidualStage) for b in ki.iterated_blocks(self.model)):
@@ -272,6 +287,6 @@ class _Session:
         test = self.data.test
         self.console.print(f"measuring the indices on {len(test):,} test images", highlight=False)
         batches = evaluation_batches(
-            test, mean=self.data.mean, std=self.data.std, batch_size=INDEX_BATCH
+            test, mean=self.data.mean, std=self.data.std, batch_size=MEASURE_BATCH
         )
         return ki.measure_indices(self.model, batches)

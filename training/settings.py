@@ -16,6 +16,7 @@ _OVERRIDES = (
     "max_unroll",
     "threshold",
     "step_size",
+    "gradient",
     "blocks",
     "lipschitz_cap",
     "shared_initialization",
@@ -41,6 +42,7 @@ class Settings:
         max_unroll: None for the model's own number.
         threshold: None for the model's own.
         step_size: None for the model's own.
+        gradient: None for the model's own, else how the backward pass of its blocks runs.
         blocks: None for the model's own number of blocks a stage.
         lipschitz_cap: None for the model's own, else mu of every residual function.
         coupling: None, or lambda of the gradient coupling.
@@ -63,6 +65,7 @@ class Settings:
     max_unroll: int | None = None
     threshold: float | None = None
     step_size: float | None = None
+    gradient: str | None = None
     blocks: int | None = None
     lipschitz_cap: float | None = None
     coupling: float | None = None

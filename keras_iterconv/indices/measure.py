@@ -1,19 +1,17 @@
 """Running a net with its stages perturbed."""
 
-from collections.abc import Iterable, Iterator
-
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_iterconv.answers import chance_error, wrong_answers
+from keras_iterconv.batches import labelled_batches
 from keras_iterconv.checks import check_positive_int
 from keras_iterconv.functional import Call, calls
 from keras_iterconv.indices.report import IndexReport, StageErrors, make_report
 from keras_iterconv.layers import ResidualStage
 
 REPEATS = 16
-BATCH_SIZE = 256
 
 
 def measure_indices(
@@ -51,7 +49,7 @@ def measure_indices(
     stages = residual_stages(model)
     net = _PerturbedNet(model, stages)
     parts, all_labels = [], []
-    for images, labels in _batches(dataset):
+    for images, labels in labelled_batches(dataset):
         labels = np.asarray(labels)
         parts.append(net.wrong(images, labels))
         all_labels.append(labels)
@@ -108,30 +106,6 @@ def residual_stages(model: keras.Model) -> list[Call]:
                 f"those of a stage that runs its blocks in turn. Received: {call.options}"
             )
     return stages
-
-
-def _batches(dataset) -> Iterator:
-    pair = isinstance(dataset, tuple | list) and len(dataset) == 2
-    # Two batches in a list are pairs themselves.
-    if pair and not isinstance(dataset[0], tuple | list):
-        images, labels = (np.asarray(part) for part in dataset)
-        if len(images) != len(labels):
-            raise ValueError(
-                "`dataset` must have a label for each image. "
-                f"Received: {len(images)} images, {len(labels)} labels"
-            )
-        for begin in range(0, len(images), BATCH_SIZE):
-            yield images[begin : begin + BATCH_SIZE], labels[begin : begin + BATCH_SIZE]
-        return
-    if not isinstance(dataset, Iterable):
-        raise ValueError(
-            "`dataset` must be batches (images, labels) or a pair of arrays. "
-            f"Received: dataset={dataset!r}"
-        )
-    cardinality = getattr(dataset, "cardinality", None)
-    if cardinality is not None and int(cardinality()) == tf.data.INFINITE_CARDINALITY:
-        raise ValueError("`dataset` must end. Received: a data set without end")
-    yield from dataset
 
 
 class _PerturbedNet:

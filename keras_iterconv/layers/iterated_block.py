@@ -5,11 +5,16 @@ import tensorflow as tf
 
 from keras_iterconv.checks import check_between, check_choice, check_positive_int
 from keras_iterconv.stacks import draw_stack, mark_stack
-from keras_iterconv.unrolling import Unrolled, unroll_adaptive, unroll_fixed
+from keras_iterconv.unrolling import (
+    ACTIVATIONS,
+    GRADIENTS,
+    Unrolled,
+    Update,
+    unroll_adaptive,
+    unroll_fixed,
+)
 from keras_iterconv.unrolling.result import per_sample, samples_finite
 
-ACTIVATIONS = {"relu": tf.nn.relu, "tanh": tf.nn.tanh}
-GRADIENTS = ("unroll",)
 INITIAL_STATES = ("zeros", "input")
 
 
@@ -27,12 +32,17 @@ class IteratedBlock(keras.layers.Layer):
         step_size: h, in (0, 1].
         activation: `"relu"` or `"tanh"`.
         initial_state: x(0): `"zeros"`, or `"input"` where u has as many channels as the state.
-        gradient: How the backward pass runs; `"unroll"` is exact and keeps every state.
+        gradient: How the backward pass runs, in training: `"unroll"`, exact, keeps a state for
+            each update; `"recompute"`, exact, keeps none and makes the updates twice;
+            `"implicit"` (tied tanh blocks) takes the last state for a fixed point, and is exact
+            at one; `"frozen"`, the fastest and biased, takes one slope of a unit's activation for
+            all its updates. Outside training an exact gradient is always recomputed.
         tied: Whether all updates share one set of weights.
         **kwargs: Passed to `keras.layers.Layer`.
 
     Call arguments:
         inputs: u, `[N, ..., channels]`.
+        training: Whether a backward pass will follow.
         return_depth: Also return, int32 `[N]` each, the number of updates that each sample took
             and its `keras_iterconv.unrolling.Status`.
 
@@ -52,18 +62,64 @@ class IteratedBlock(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.max_unroll = check_positive_int("max_unroll", max_unroll)
-        if threshold is not None:
-            threshold = check_between("threshold", threshold, 0, float("inf"))
+        self.tied = bool(tied)
+        # In variables, so that compiled functions see a change.
+        with tf.init_scope():
+            self._max_unroll = tf.Variable(1, trainable=False, dtype=tf.int32)
+            self._threshold = tf.Variable(0, trainable=False, dtype=tf.float64)
+        self._updates_built = check_positive_int("max_unroll", max_unroll)
+        self.max_unroll = max_unroll
         self.threshold = threshold
         self.step_size = check_between("step_size", step_size, 0, 1, closed=True)
         self.activation = check_choice("activation", activation, ACTIVATIONS)
         self.initial_state = check_choice("initial_state", initial_state, INITIAL_STATES)
         self.gradient = check_choice("gradient", gradient, GRADIENTS)
-        self.tied = bool(tied)
+        if gradient == "implicit" and not (self.tied and activation == "tanh"):
+            raise ValueError(
+                '`gradient="implicit"` needs `activation="tanh"` and `tied=True`: untied updates '
+                "have no fixed point, and where ReLUs are inactive its equation has no solution. "
+                'Take "recompute" or "frozen". '
+                f"Received: activation={activation!r}, tied={tied!r}"
+            )
         # Keras compiles with XLA wherever every layer allows it: that is 40 times slower for
         # these loops on a CPU, and XLA cannot differentiate a loop whose end depends on the data.
         self.supports_jit = False
+
+    @property
+    def max_unroll(self) -> int:
+        """The number of updates, or the largest number where there is a threshold.
+
+        It can be set at any time, also where the block is part of a compiled model. An untied
+        block has weights for as many updates as it was made with, and saves that number.
+        """
+        return self._updates
+
+    @max_unroll.setter
+    def max_unroll(self, value: int):
+        value = check_positive_int("max_unroll", value)
+        if not self.tied and value > self._updates_built:
+            raise ValueError(
+                f"`max_unroll` of {self.name!r} must be at most {self._updates_built}: it is "
+                f"untied, and has weights for no more updates. Received: max_unroll={value}"
+            )
+        self._updates = value
+        self._max_unroll.assign(value)
+
+    @property
+    def threshold(self) -> float | None:
+        """The norm below which an update counts as none, None for a fixed depth.
+
+        One number can be set for another at any time. A change between None and a number makes
+        another graph: compiled functions must be made anew, as `keras_iterconv.set_depth` does.
+        """
+        return self._bound
+
+    @threshold.setter
+    def threshold(self, value: float | None):
+        if value is not None:
+            value = check_between("threshold", value, 0, float("inf"))
+            self._threshold.assign(value)
+        self._bound = value
 
     @property
     def state_channels(self) -> int:
@@ -92,7 +148,7 @@ class IteratedBlock(keras.layers.Layer):
         self.input_spec = keras.layers.InputSpec(ndim=rank, axes={-1: channels})
 
     def _add_stack(self, name, shape, initializer, constraint=None):
-        """Add a weight of `shape` where tied, else of `[max_unroll, *shape]`.
+        """Add a weight of `shape` where tied, else of `[max_unroll, *shape]`, as it was made with.
 
         Args:
             name: The weight's name.
@@ -109,21 +165,37 @@ class IteratedBlock(keras.layers.Layer):
             return value if constraint is None else constraint(value)
 
         if not self.tied:
-            shape = (self.max_unroll, *shape)
+            shape = (self._updates_built, *shape)
         weight = self.add_weight(
-            shape=shape, initializer=initial_value, constraint=constraint, name=name
+            shape=shape,
+            initializer=initial_value,
+            constraint=constraint,
+            # Its gradients are summed over the updates, in float32 under every policy.
+            autocast=False,
+            name=name,
         )
         if not self.tied:
             mark_stack(weight)
         return weight
 
-    def _value(self, weight) -> tf.Tensor:
-        """Return a weight's value in the compute dtype, inside `call` or out of it."""
-        return tf.cast(tf.convert_to_tensor(weight), self.compute_dtype)
+    def _cast(self, value):
+        return tf.cast(value, self.compute_dtype)
 
-    def _make_increment(self, inputs):
-        """Return the function `(state, k) -> h sigma(...)` of one update, in the state's dtype."""
+    def _make_update(self, inputs) -> Update:
+        """Return the update for u, `inputs` in the compute dtype."""
         raise NotImplementedError
+
+    def _update(self, transfer, weights: tuple, drives: tuple) -> Update:
+        """Return the update with this transfer and the block's activation, step and dtype."""
+        return Update(
+            transfer,
+            ACTIVATIONS[self.activation],
+            self.step_size,
+            weights,
+            drives,
+            tf.as_dtype(self.compute_dtype),
+            self.tied,
+        )
 
     def _make_initial_state(self, inputs):
         """Return x(0) in the state's dtype."""
@@ -169,17 +241,24 @@ class IteratedBlock(keras.layers.Layer):
             )
         if not 0 <= k < self.max_unroll:
             raise ValueError(f"`k` must be from 0 to {self.max_unroll - 1}. Received: k={k}")
-        return state + self._make_increment(inputs)(state, tf.constant(k))
+        update = self._make_update(inputs)
+        return state + update.change(update.value(state, tf.constant(k)), state.dtype)
 
-    def call(self, inputs, return_depth=False):
+    def call(self, inputs, training=None, return_depth=False):
         # Keras casts floats only; pictures may come as integers.
         inputs = tf.cast(inputs, self.compute_dtype)
-        increment = self._make_increment(inputs)
+        update = self._make_update(inputs)
         state = self._make_initial_state(inputs)
+        gradient = self.gradient
+        if gradient == "unroll" and not training:
+            # It would keep the states for a backward pass that nearly never comes.
+            gradient = "recompute"
+        limit = tf.convert_to_tensor(self._max_unroll)
         if self.threshold is None:
-            unrolled = unroll_fixed(increment, state, self.max_unroll)
+            unrolled = unroll_fixed(update, state, limit, gradient)
         else:
-            unrolled = unroll_adaptive(increment, state, self.max_unroll, self.threshold)
+            bound = tf.convert_to_tensor(self._threshold)
+            unrolled = unroll_adaptive(update, state, limit, bound, gradient)
         state = tf.cast(unrolled.state, self.compute_dtype)
         if return_depth:
             return Unrolled(state, unrolled.depth, unrolled.status)
@@ -188,7 +267,7 @@ class IteratedBlock(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.state_channels)
 
-    def compute_output_spec(self, inputs, return_depth=False):
+    def compute_output_spec(self, inputs, training=None, return_depth=False):
         # Said outright: Keras would trace the whole loop to find it.
         state = keras.KerasTensor(
             (*inputs.shape[:-1], self.state_channels), dtype=self.compute_dtype
@@ -205,7 +284,7 @@ class IteratedBlock(keras.layers.Layer):
     def get_config(self):
         return {
             **super().get_config(),
-            "max_unroll": self.max_unroll,
+            "max_unroll": self.max_unroll if self.tied else self._updates_built,
             "threshold": self.threshold,
             "step_size": self.step_size,
             "activation": self.activation,

@@ -4,8 +4,9 @@ import keras
 import tensorflow as tf
 
 from keras_iterconv.checks import check_choice, check_margins, check_positive_int
-from keras_iterconv.layers.iterated_block import ACTIVATIONS, IteratedBlock
+from keras_iterconv.layers.iterated_block import IteratedBlock
 from keras_iterconv.projections import ConvProjection, DeltaProjection, write_center
+from keras_iterconv.unrolling import Update
 
 CENTERS = ("trainable", "fixed")
 
@@ -42,7 +43,8 @@ class NAISConv2D(IteratedBlock):
         center: `"trainable"`: each channel's own centre tap is -1 - delta, with delta trained;
             `"fixed"`: delta = 0.
         initial_state: X(0): `"input"`, where U has `filters` channels, or `"zeros"` (Eq. 2).
-        gradient: How the backward pass runs; `"unroll"` is exact and keeps every state.
+        gradient: How the backward pass runs: `"unroll"` or `"recompute"` (exact), `"implicit"` or
+            `"frozen"`, as `IteratedBlock` says.
         tied: Whether all updates share C, D, E and delta.
         **kwargs: Passed to `keras.layers.Layer`.
 
@@ -130,29 +132,29 @@ class NAISConv2D(IteratedBlock):
         Reading the centre from delta, and not from the stored kernel, is what gives delta its
         gradient; the two are equal after each projection.
         """
-        C = self._value(self.C)
+        C = tf.convert_to_tensor(self.C)
         if self.delta is None:
             return write_center(C, tf.zeros([*C.shape[:-4], self.filters], C.dtype))
-        return write_center(C, self._value(self.delta))
+        return write_center(C, tf.convert_to_tensor(self.delta))
 
-    def _make_increment(self, inputs):
-        C = self.state_kernel()
-        D, E = self._value(self.D), self._value(self.E)
-        sigma = ACTIVATIONS[self.activation]
-        h = self.step_size
+    def _make_update(self, inputs) -> Update:
+        def convolve(images, kernel):
+            return tf.nn.conv2d(images, self._cast(kernel), 1, "SAME")
 
-        def drive(D, E):
-            return tf.nn.bias_add(tf.nn.conv2d(inputs, D, 1, "SAME"), E)
+        def drive(inputs, D, E):
+            return tf.nn.bias_add(convolve(inputs, D), self._cast(E))
 
-        def change(state, C, drive):
-            pre = tf.nn.conv2d(tf.cast(state, C.dtype), C, 1, "SAME") + drive
-            change = sigma(pre)
-            return tf.cast(change if h == 1 else h * change, self.state_dtype)
+        def tied(state, k, weights, drives):
+            return convolve(self._cast(state), *weights) + drives[0]
 
+        def untied(state, k, weights, drives):
+            C, D, E = (weight[k] for weight in weights)
+            return convolve(self._cast(state), C) + drive(*drives, D, E)
+
+        C, D, E = self.state_kernel(), tf.convert_to_tensor(self.D), tf.convert_to_tensor(self.E)
         if self.tied:
-            drive_u = drive(D, E)
-            return lambda state, k: change(state, C, drive_u)
-        return lambda state, k: change(state, C[k], drive(D[k], E[k]))
+            return self._update(tied, (C,), (drive(inputs, D, E),))
+        return self._update(untied, (C, D, E), (inputs,))
 
     def get_config(self):
         return {

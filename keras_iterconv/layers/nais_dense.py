@@ -4,8 +4,9 @@ import keras
 import tensorflow as tf
 
 from keras_iterconv.checks import check_positive_int, check_shift
-from keras_iterconv.layers.iterated_block import ACTIVATIONS, IteratedBlock
+from keras_iterconv.layers.iterated_block import IteratedBlock
 from keras_iterconv.projections import DenseProjection
+from keras_iterconv.unrolling import Update
 
 
 @keras.saving.register_keras_serializable("keras_iterconv")
@@ -31,7 +32,8 @@ class NAISDense(IteratedBlock):
             default the state does not oscillate; up to the largest value it is still stable
             (Theorem 2).
         initial_state: x(0): `"zeros"` (Eq. 2) or `"input"`, where u has `units` channels.
-        gradient: How the backward pass runs; `"unroll"` is exact and keeps every state.
+        gradient: How the backward pass runs: `"unroll"` or `"recompute"` (exact), `"implicit"` or
+            `"frozen"`, as `IteratedBlock` says.
         tied: Whether all updates share R, B and b.
         non_autonomous: Whether u drives each update. False leaves B out, so that the input only
             sets x(0) (the paper's RESNET-SH-STABLE); it needs `initial_state="input"`.
@@ -114,28 +116,35 @@ class NAISDense(IteratedBlock):
 
     def state_matrix(self):
         """Return A = -R'R - shift I, `[units, units]`, or `[max_unroll, units, units]` untied."""
-        R = self._value(self.R)
+        R = tf.convert_to_tensor(self.R)
         return -tf.matmul(R, R, transpose_a=True) - self.shift * tf.eye(self.units, dtype=R.dtype)
 
-    def _make_increment(self, inputs):
-        A = self.state_matrix()
-        b = self._value(self.b)
-        sigma = ACTIVATIONS[self.activation]
-        h = self.step_size
-        B = self._value(self.B) if self.non_autonomous else None
+    def _make_update(self, inputs) -> Update:
+        def drive(inputs, B, b):
+            return tf.matmul(inputs, self._cast(B)) + self._cast(b)
 
-        def drive(B, b):
-            return b if B is None else tf.matmul(inputs, B) + b
-
-        def change(state, A, drive):
+        def advance(state, A, drive):
             # A is symmetric, so that x A is A x for each row.
-            pre = tf.matmul(tf.cast(state, A.dtype), A) + drive
-            return tf.cast(h * sigma(pre), self.state_dtype)
+            return tf.matmul(self._cast(state), self._cast(A)) + drive
 
+        def tied(state, k, weights, drives):
+            return advance(state, *weights, *drives)
+
+        def untied(state, k, weights, drives):
+            A, B, b = (weight[k] for weight in weights)
+            return advance(state, A, drive(*drives, B, b))
+
+        def autonomous(state, k, weights, drives):
+            A, b = weights if self.tied else (weight[k] for weight in weights)
+            return advance(state, A, self._cast(b))
+
+        A, b = self.state_matrix(), tf.convert_to_tensor(self.b)
+        if not self.non_autonomous:
+            return self._update(autonomous, (A, b), ())
+        B = tf.convert_to_tensor(self.B)
         if self.tied:
-            drive_u = drive(B, b)
-            return lambda state, k: change(state, A, drive_u)
-        return lambda state, k: change(state, A[k], drive(None if B is None else B[k], b[k]))
+            return self._update(tied, (A,), (drive(inputs, B, b),))
+        return self._update(untied, (A, B, b), (inputs,))
 
     def get_config(self):
         return {

@@ -225,6 +225,18 @@ class ResidualFunction(keras.layers.Layer):
         y = tf.nn.conv2d(tf.nn.relu(y), self._cast(kernel2), 1, "SAME")
         return y, block._replace(**moved)
 
+    def _train_again(self, state, block: BlockValues):
+        """Do what `_train` does, and keep nothing: the backward pass does it again."""
+        count = len(self._names())
+
+        @tf.recompute_grad
+        def run(state, *values):
+            change, moved = self._train(state, BlockValues(*values))
+            return change, *moved[:count]
+
+        change, *values = run(state, *block[:count])
+        return change, BlockValues(*values)
+
     def _cast(self, value):
         return tf.cast(value, self.compute_dtype)
 

@@ -9,9 +9,10 @@ from keras_iterconv.branches import branch
 from keras_iterconv.checks import check_choice
 from keras_iterconv.layers.residual_function import ResidualFunction
 from keras_iterconv.unrolling import Unrolled
-from keras_iterconv.unrolling.result import Status, samples_finite
+from keras_iterconv.unrolling.result import every_sample
 
 SKIPS = ("previous", "stage_input")
+GRADIENTS = ("unroll", "recompute")
 
 
 @keras.saving.register_keras_serializable("keras_iterconv")
@@ -34,6 +35,9 @@ class ResidualStage(ResidualFunction):
             should.
         lipschitz_cap: mu for each f_t, or None for no cap.
         initial_gamma: The initial value of all gammas, positive.
+        gradient: `"unroll"`, which keeps what each block computes for the backward pass, or
+            `"recompute"`, which keeps each block's input only and runs the block again. The
+            gradient is the same.
         **kwargs: Passed to `keras.layers.Layer`.
 
     Call arguments:
@@ -68,6 +72,7 @@ class ResidualStage(ResidualFunction):
         shared_initialization: bool = False,
         lipschitz_cap: float | None = None,
         initial_gamma: float = 1.0,
+        gradient: str = "unroll",
         **kwargs,
     ):
         if blocks is None:
@@ -76,6 +81,7 @@ class ResidualStage(ResidualFunction):
             filters, blocks, shared_initialization, lipschitz_cap, initial_gamma, **kwargs
         )
         self.skip_from = check_choice("skip_from", skip_from, SKIPS)
+        self.gradient = check_choice("gradient", gradient, GRADIENTS)
 
     @property
     def blocks(self) -> int:
@@ -131,9 +137,10 @@ class ResidualStage(ResidualFunction):
         else:
             state, *skips = branch(inputs, len(schedule) + 1)
         blocks = self.block_values()
+        train = self._train if self.gradient == "unroll" else self._train_again
         for k, t in enumerate(schedule):
             if training:
-                change, blocks[t] = self._train(state, blocks[t])
+                change, blocks[t] = train(state, blocks[t])
             else:
                 change = self._evaluate(state, blocks[t])
             state = (state if skips is None else skips[k]) + change
@@ -141,10 +148,7 @@ class ResidualStage(ResidualFunction):
             self._keep(blocks)
         if not return_depth:
             return state
-        finite = samples_finite(state)
-        depth = tf.fill(tf.shape(finite), len(schedule))
-        status = tf.where(finite, int(Status.MAX_UNROLL), int(Status.NOT_FINITE))
-        return Unrolled(state, depth, status)
+        return every_sample(state, len(schedule))
 
     def compute_output_spec(self, inputs, training=None, schedule=None, return_depth=False):
         self._check_schedule(schedule)
@@ -165,4 +169,5 @@ class ResidualStage(ResidualFunction):
             "blocks": self.blocks,
             "skip_from": self.skip_from,
             "shared_initialization": self.shared_initialization,
+            "gradient": self.gradient,
         }

@@ -3,8 +3,8 @@
 import keras
 
 from keras_iterconv.checks import check_between, check_choice
-from keras_iterconv.layers.iterated_block import ACTIVATIONS
-from keras_iterconv.unrolling import Unrolled, unroll_fixed
+from keras_iterconv.unrolling import ACTIVATIONS, Unrolled
+from keras_iterconv.unrolling.result import every_sample
 
 
 @keras.saving.register_keras_serializable("keras_iterconv")
@@ -56,9 +56,10 @@ class ResidualUpdate(keras.layers.Layer):
 
     def call(self, inputs, return_depth=False):
         state, transfer = inputs
-        change = self.step_size * ACTIVATIONS[self.activation](transfer)
-        unrolled = unroll_fixed(lambda state, k: change, state, 1)
-        return unrolled if return_depth else unrolled.state
+        state += self.step_size * ACTIVATIONS[self.activation].value(transfer)
+        if not return_depth:
+            return state
+        return every_sample(state, 1)
 
     def compute_output_spec(self, inputs, return_depth=False):
         state = keras.KerasTensor(inputs[0].shape, dtype=self.compute_dtype)

@@ -23,6 +23,15 @@ class ReturnDepth(keras.layers.Wrapper):
         return self.layer.compute_output_spec(inputs, return_depth=True)
 
 
+def check_functional(model) -> None:
+    """Raise `ValueError` where `model` is no functional Keras model."""
+    if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
+        raise ValueError(
+            "`model` must be a functional Keras model, as `create_model` returns. "
+            f"Received: model={model!r}"
+        )
+
+
 def iterated_blocks(model: keras.Model) -> list[keras.layers.Layer]:
     """Return the blocks of a functional model that count updates, from input to output.
 
@@ -61,11 +70,7 @@ def with_depth(model: keras.Model) -> keras.Model:
         ValueError: The model is not functional, has no iterated block, one that is used twice or
             lies in a model within the model, or more than one output.
     """
-    if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
-        raise ValueError(
-            "`model` must be a functional Keras model, as `create_model` returns. "
-            f"Received: model={model!r}"
-        )
+    check_functional(model)
     if not iterated_blocks(model):
         raise ValueError(
             "`model` must hold at least one iterated block (NAISConv2D, NAISDense, ResidualStage "

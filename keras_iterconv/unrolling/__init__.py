@@ -1,7 +1,19 @@
-"""The numerical core: loops that repeat an update on a state. Free of Keras layers."""
+"""The numerical core: loops that repeat an update on a state, and their gradients.
 
-from keras_iterconv.unrolling.adaptive import unroll_adaptive
-from keras_iterconv.unrolling.fixed import unroll_fixed
+Free of Keras layers.
+"""
+
 from keras_iterconv.unrolling.result import Status, Unrolled
+from keras_iterconv.unrolling.unroll import GRADIENTS, unroll_adaptive, unroll_fixed
+from keras_iterconv.unrolling.update import ACTIVATIONS, Activation, Update
 
-__all__ = ["Status", "Unrolled", "unroll_adaptive", "unroll_fixed"]
+__all__ = [
+    "ACTIVATIONS",
+    "GRADIENTS",
+    "Activation",
+    "Status",
+    "Unrolled",
+    "Update",
+    "unroll_adaptive",
+    "unroll_fixed",
+]

@@ -41,9 +41,17 @@ def sample_norms(update: tf.Tensor) -> tf.Tensor:
     """2-norm of each sample's whole update `[N, ...]`, as `[N]`, in float32 or better."""
     if update.dtype.size < 4:
         update = tf.cast(update, tf.float32)
-    return tf.sqrt(tf.reduce_sum(tf.square(update), axis=range(1, update.shape.rank)))
+    # One pass, where the square root of a sum of squares takes two and writes the squares.
+    return tf.math.reduce_euclidean_norm(update, axis=range(1, update.shape.rank))
 
 
 def samples_finite(state: tf.Tensor) -> tf.Tensor:
     """Whether every number of each sample of `[N, ...]` is finite, as bool `[N]`."""
     return tf.reduce_all(tf.math.is_finite(state), axis=range(1, state.shape.rank))
+
+
+def every_sample(state: tf.Tensor, depth) -> Unrolled:
+    """Return the end of an unroll of a fixed depth, an int or an int32 scalar."""
+    finite = samples_finite(state)
+    status = tf.where(finite, int(Status.MAX_UNROLL), int(Status.NOT_FINITE))
+    return Unrolled(state, tf.fill(tf.shape(finite), depth), status)

@@ -25,6 +25,10 @@ SIGNATURES = {
     ki.create_model: "name, input_shape, num_classes, **overrides",
     ki.list_models: "",
     ki.with_depth: "model",
+    ki.set_depth: "model, max_unroll=Ellipsis, threshold=Ellipsis",
+    ki.accuracy_by_depth: "model, dataset, max_unrolls=None, thresholds=None",
+    ki.plot_accuracy_by_depth: "report, path=None",
+    ki.DepthLogger: "dataset, log_dir, samples=256, frequency=1, run=None",
     ki.projections.project_dense: "R, shift",
     ki.projections.project_conv: "kernel, delta, margin, center_margin",
 }

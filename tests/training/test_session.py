@@ -9,7 +9,10 @@ import keras
 import numpy as np
 import pytest
 from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 
+import keras_iterconv as ki
 from training import callbacks, session
 from training.datasets import load_dataset
 from training.errors import TrainingDivergedError, UserError
@@ -139,6 +142,33 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
         assert whole[name] == cut[name]
 
 
+def test_an_adaptive_run_logs_its_depth_and_goes_on_with_the_log(
+    quick, console, tmp_path, monkeypatch
+):
+    settings = quick("nais_adaptive", epochs=3, threshold=0.03)
+    with monkeypatch.context() as patched:
+        patched.setattr(session, "Record", _CutOff)
+        with pytest.raises(KeyboardInterrupt):
+            session.start(settings, tmp_path / "run", console)
+    session.resume(tmp_path / "run", console)
+    logs = EventAccumulator(str(tmp_path / "run" / "tensorboard" / "depth")).Reload()
+    events = logs.Tensors("depth/updates")
+    assert [event.step for event in events] == [0, 1, 2]
+
+    data = load_dataset("digits", limit_train=96)
+    images = (data.validation.images.astype("float32") - data.mean) / data.std
+    depth = ki.with_depth(keras.models.load_model(tmp_path / "run" / "last.keras"))(images)["depth"]
+    assert len(images) <= 256
+    assert float(make_ndarray(events[-1].tensor_proto)) == pytest.approx(
+        np.mean(np.sum(depth, axis=1)), abs=0.05
+    )
+
+
+def test_a_run_of_fixed_depth_logs_none(quick, console, tmp_path):
+    session.start(quick("nais_mnist", epochs=1), tmp_path / "run", console)
+    assert not (tmp_path / "run" / "tensorboard" / "depth").exists()
+
+
 def test_a_run_with_a_loss_scale_that_skips_steps_goes_on_exactly(
     quick, console, tmp_path, monkeypatch
 ):
@@ -206,12 +236,7 @@ def test_logits_that_are_not_finite_are_never_right():
         "depth": np.ones((len(data.test), 1), "int32"),
         "status": np.full((len(data.test), 1), 2),
     }
-
-    class Model:
-        def predict(self, batches, verbose):
-            return outputs
-
-    result = evaluate(Model(), data, data.test, 32)
+    result = evaluate(lambda images: outputs, data, data.test, len(data.test))
     assert (result.accuracy, result.share_not_finite) == (0, 1)
 
 

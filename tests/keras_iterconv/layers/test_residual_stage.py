@@ -310,3 +310,48 @@ def test_bad_updates():
     for k in (-1, BLOCKS):
         with pytest.raises(ValueError, match=f"`k` must be from 0 to {BLOCKS - 1}"):
             stage.update(images(), images(), k)
+
+
+@pytest.mark.parametrize("settings", [{}, {"skip_from": "stage_input", "lipschitz_cap": 0.9}])
+@pytest.mark.parametrize("graph", [False, True])
+def test_recomputing_changes_no_gradient_and_no_statistic(settings, graph):
+    results = []
+    for gradient in ("unroll", "recompute"):
+        keras.utils.set_random_seed(0)
+        stage = make_stage(gradient=gradient, **settings)
+        assert stage.get_config()["gradient"] == gradient
+
+        def run(x, stage=stage):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                # A block twice: its gradients add up, and its statistics move twice.
+                y = stage(x, training=True, schedule=[0, 1, 1, 2])
+                loss = tf.reduce_sum(y * images(seed=3))
+            return tape.gradient(loss, [x, *stage.trainable_variables])
+
+        gradients = (tf.function(run) if graph else run)(tf.constant(images()))
+        results.append([np.asarray(value) for value in (*gradients, *stage.variables)])
+    for kept, recomputed in zip(*results, strict=True):
+        np.testing.assert_allclose(recomputed, kept, rtol=1e-5, atol=1e-6 * np.abs(kept).max())
+
+
+def test_recomputing_runs_each_block_again():
+    convolutions = {}
+    for gradient in ("unroll", "recompute"):
+        stage = make_stage(gradient=gradient)
+
+        @tf.function
+        def run(x, stage=stage):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                loss = tf.reduce_sum(stage(x, training=True))
+            return tape.gradient(loss, x)
+
+        graph = run.get_concrete_function(tf.TensorSpec((4, *IMAGE, FILTERS))).graph
+        convolutions[gradient] = sum(op.type == "Conv2D" for op in graph.get_operations())
+    assert convolutions == {"unroll": 2 * BLOCKS, "recompute": 4 * BLOCKS}
+
+
+def test_an_unknown_gradient_is_refused():
+    with pytest.raises(ValueError, match="`gradient`"):
+        ki.ResidualStage(FILTERS, BLOCKS, gradient="implicit")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_iterconv.unrolling import Status, unroll_adaptive
+from keras_iterconv.unrolling import ACTIVATIONS, Status, Update, unroll_adaptive
+from keras_iterconv.unrolling.update import IDENTITY
 
 MODES = ("eager", "graph")
 
@@ -13,9 +14,14 @@ def halve(x, k):
     return -0.5 * x
 
 
+def plain(increment, dtype):
+    """Return the update that adds `increment(state, k)`."""
+    return Update(lambda state, k, weights, drives: increment(state, k), IDENTITY, dtype=dtype)
+
+
 def run(increment, x, max_unroll, threshold, mode="eager"):
     def call(x):
-        return unroll_adaptive(increment, x, max_unroll, threshold)
+        return unroll_adaptive(plain(increment, x.dtype), x, max_unroll, threshold)
 
     return (tf.function(call) if mode == "graph" else call)(tf.constant(x))
 
@@ -118,15 +124,23 @@ def test_a_stopped_sample_is_safe_from_its_later_updates():
 def test_norms_of_half_precision_are_taken_in_float32(dtype):
     # Squares of 5e-5 are zero in float16, and 10^4 of them lose most of their sum in bfloat16.
     x = tf.cast(tf.fill([1, 10_000], 1e-4), dtype)
-    _, depth, status = unroll_adaptive(halve, x, 1, 4e-3)
+    _, depth, status = unroll_adaptive(plain(halve, dtype), x, 1, 4e-3)
     np.testing.assert_array_equal(status, [Status.MAX_UNROLL])
-    _, depth, status = unroll_adaptive(halve, x, 2, 6e-3)
+    _, depth, status = unroll_adaptive(plain(halve, dtype), x, 2, 6e-3)
     np.testing.assert_array_equal(status, [Status.CONVERGED])
     np.testing.assert_array_equal(depth, [1])
 
 
-def test_empty_batch():
-    state, depth, status = run(halve, np.zeros((0, 3)), 4, 0.1)
+def test_states_of_one_number():
+    state, depth, status = run(halve, np.array([1.0, np.nan, 1024.0]), 10, 0.1)
+    np.testing.assert_array_equal(depth, [4, 1, 10])
+    np.testing.assert_array_equal(status, [0, 2, 1])
+    np.testing.assert_array_equal(state, [2.0**-4, np.nan, 1.0])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_empty_batch(mode):
+    state, depth, status = run(halve, np.zeros((0, 3)), 4, 0.1, mode)
     assert state.shape == (0, 3)
     assert depth.shape == status.shape == (0,)
 
@@ -153,7 +167,11 @@ def test_gradient_agrees_with_finite_differences(mode):
     def gradients(W, x):
         with tf.GradientTape() as tape:
             tape.watch((W, x))
-            end = unroll_adaptive(lambda s, k: tf.tanh(s @ W), x, 8, 0.2)
+            update = Update(
+                lambda s, k, weights, drives: s @ weights[0],
+                ACTIVATIONS["tanh"], 1.0, (W,), (), tf.float64,
+            )  # fmt: skip
+            end = unroll_adaptive(update, x, 8, 0.2)
             value = tf.reduce_sum(g * end.state)
         return value, end.depth, tape.gradient(value, (W, x))
 

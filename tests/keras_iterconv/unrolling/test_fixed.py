@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_iterconv.unrolling import Status, unroll_fixed
+from keras_iterconv.unrolling import ACTIVATIONS, Status, Update, unroll_fixed
+from keras_iterconv.unrolling.update import IDENTITY
+
+
+def plain(increment, dtype=tf.float32):
+    """Return the update that adds `increment(state, k)`."""
+    return Update(lambda state, k, weights, drives: increment(state, k), IDENTITY, dtype=dtype)
 
 
 @pytest.mark.parametrize("max_unroll", [1, 2, 7])
@@ -18,7 +24,8 @@ def test_makes_every_update_once_and_in_order(max_unroll, mode):
 
     def run(state):
         stack = tf.constant(shifts)
-        return unroll_fixed(lambda state, k: tf.tanh(state) * stack[k], state, max_unroll)
+        update = plain(lambda state, k: tf.tanh(state) * stack[k], tf.float64)
+        return unroll_fixed(update, state, max_unroll)
 
     state, depth, status = (tf.function(run) if mode == "graph" else run)(tf.constant(x))
     np.testing.assert_allclose(state, expected, rtol=1e-12)
@@ -33,7 +40,7 @@ def test_makes_every_update_once_and_in_order(max_unroll, mode):
 def test_reports_what_is_not_finite(bad, max_unroll):
     x = np.ones((3, 2, 2, 2), np.float32)
     x[1, 0, 1, 1] = bad
-    state, depth, status = unroll_fixed(lambda x, k: 0.5 * x, tf.constant(x), max_unroll)
+    state, depth, status = unroll_fixed(plain(lambda x, k: 0.5 * x), tf.constant(x), max_unroll)
     np.testing.assert_array_equal(status, [1, Status.NOT_FINITE, 1])
     np.testing.assert_array_equal(depth, [max_unroll] * 3)
     np.testing.assert_allclose(np.asarray(state)[[0, 2]], 1.5**max_unroll)
@@ -41,41 +48,90 @@ def test_reports_what_is_not_finite(bad, max_unroll):
 
 def test_overflow_on_the_way_is_reported():
     x = tf.constant([[1.0, 1.0], [1.0, 1e-30]])
-    _, _, status = unroll_fixed(lambda x, k: x * tf.constant([1e-30, 1e9]), x, 6)
+    update = plain(lambda x, k: x * tf.constant([1e-30, 1e9]))
+    _, _, status = unroll_fixed(update, x, 6)
     np.testing.assert_array_equal(status, [Status.NOT_FINITE, Status.MAX_UNROLL])
 
 
 def test_states_of_one_number():
-    state, _, status = unroll_fixed(lambda x, k: -0.5 * x, tf.constant([8.0, np.nan]), 2)
+    state, _, status = unroll_fixed(plain(lambda x, k: -0.5 * x), tf.constant([8.0, np.nan]), 2)
     assert state[0] == 2
     np.testing.assert_array_equal(status, [1, 2])
 
 
-def test_gradient_agrees_with_finite_differences():
-    rng = np.random.default_rng(0)
-    W, x, g = rng.normal(size=(3, 3)), rng.normal(size=(2, 3)), rng.normal(size=(2, 3))
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
+def test_states_of_half_precision(dtype):
+    state, depth, status = unroll_fixed(
+        plain(lambda x, k: -0.5 * x, dtype), tf.constant([[8.0], [np.nan]], dtype), 2
+    )
+    assert state.dtype == dtype
+    assert float(state[0, 0]) == 2
+    np.testing.assert_array_equal(depth, [2, 2])
+    np.testing.assert_array_equal(status, [Status.MAX_UNROLL, Status.NOT_FINITE])
 
-    def loss(W, x):
+
+def test_a_wide_state_adds_up_updates_of_half_precision():
+    # 1 + 2^-12 is 1 in float16 and bfloat16; the state of float32 keeps each.
+    update = Update(lambda x, k, w, d: tf.ones_like(x, tf.bfloat16), IDENTITY, 2.0**-12)
+    update = update._replace(dtype=tf.bfloat16)
+    state, _, _ = unroll_fixed(update, tf.ones([2, 3]), 16)
+    assert state.dtype == tf.float32
+    np.testing.assert_array_equal(state, np.full([2, 3], 1 + 2.0**-8))
+
+
+def test_empty_batch():
+    state, depth, status = unroll_fixed(plain(lambda x, k: -0.5 * x), tf.zeros([0, 3]), 4)
+    assert state.shape == (0, 3)
+    assert depth.shape == status.shape == (0,)
+
+
+@pytest.mark.parametrize("scalar", ["int", "tensor", "variable"])
+def test_the_number_of_updates_may_be_a_tensor(scalar):
+    number = {"int": 3, "tensor": tf.constant(3), "variable": tf.Variable(3)}[scalar]
+    update = plain(lambda x, k: -0.5 * x)
+    call = tf.function(lambda x: unroll_fixed(update, x, tf.convert_to_tensor(number)))
+    state, depth, _ = call(tf.constant([[8.0]]))
+    assert state[0, 0] == 1
+    np.testing.assert_array_equal(depth, [3])
+    if scalar == "variable":
+        number.assign(2)
+        state, depth, _ = call(tf.constant([[8.0]]))
+        assert state[0, 0] == 2
+        np.testing.assert_array_equal(depth, [2])
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_gradient_agrees_with_finite_differences(mode):
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=shape) for shape in ((3, 3), (2, 3), (2, 3))]
+    g = rng.normal(size=(2, 3))
+
+    def loss(W, x, u):
         for _ in range(5):
-            x = x + 0.3 * np.tanh(x @ W)
+            x = x + 0.3 * np.tanh(x @ W + u)
         return (g * x).sum()
 
-    tensors = tf.constant(W), tf.constant(x)
-    with tf.GradientTape() as tape:
-        tape.watch(tensors)
-        end = unroll_fixed(lambda s, k: 0.3 * tf.tanh(s @ tensors[0]), tensors[1], 5)
-        value = tf.reduce_sum(g * end.state)
-    dW, dx = tape.gradient(value, tensors)
-    dW, dx = dW.numpy(), dx.numpy()
-    assert float(value) == pytest.approx(loss(W, x), rel=1e-12)
+    def gradients(W, x, u):
+        with tf.GradientTape() as tape:
+            tape.watch((W, x, u))
+            update = Update(
+                lambda s, k, weights, drives: s @ weights[0] + drives[0],
+                ACTIVATIONS["tanh"], 0.3, (W,), (u,), tf.float64,
+            )  # fmt: skip
+            value = tf.reduce_sum(g * unroll_fixed(update, x, 5).state)
+        return value, tape.gradient(value, (W, x, u))
+
+    compute = tf.function(gradients) if mode == "graph" else gradients
+    value, got = compute(*(tf.constant(array) for array in arrays))
+    assert float(value) == pytest.approx(loss(*arrays), rel=1e-12)
     step = 1e-6
-    for index in np.ndindex(3, 3):
-        e = np.zeros((3, 3))
-        e[index] = step
-        slope = (loss(W + e, x) - loss(W - e, x)) / (2 * step)
-        assert dW[index] == pytest.approx(slope, abs=1e-8)
-    for index in np.ndindex(2, 3):
-        e = np.zeros((2, 3))
-        e[index] = step
-        slope = (loss(W, x + e) - loss(W, x - e)) / (2 * step)
-        assert dx[index] == pytest.approx(slope, abs=1e-8)
+    for array, gradient in zip(arrays, got, strict=True):
+        for index in np.ndindex(array.shape):
+            middle = array[index]
+            array[index] = middle + step
+            above = loss(*arrays)
+            array[index] = middle - step
+            below = loss(*arrays)
+            array[index] = middle
+            slope = (above - below) / (2 * step)
+            assert gradient[index].numpy() == pytest.approx(slope, abs=1e-8)

@@ -1,0 +1,123 @@
+"""How the cost of a training step grows: `python -m benchmarks.growth`."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
+
+import keras
+import typer
+
+from . import nais_nets
+from .growth_plot import plot_growth
+from .steps import CLASSES, bare_steps, random_batch, torch_steps
+from .timing import describe_machine, interleave
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+GRADIENTS = ("unroll", "recompute", "frozen")
+
+
+class Point(NamedTuple):
+    """What a step is made of.
+
+    Attributes:
+        updates: Updates a block.
+        width: Channels of the state.
+        batch: Images.
+        image: Height and width of an image, in pixels.
+    """
+
+    updates: int = 10
+    width: int = 16
+    batch: int = 32
+    image: int = 32
+
+
+PANELS = {
+    "updates": (1, 2, 5, 10, 20, 50),
+    "width": (8, 16, 32, 64),
+    "batch": (2, 8, 32, 128),
+    "image": (8, 16, 32, 64),
+}
+
+
+@app.command()
+def growth(
+    blocks: Annotated[int, typer.Option(help="Blocks of the chain.")] = 3,
+    batch_size: Annotated[int, typer.Option(help="Images, where another size grows.")] = 32,
+    image: Annotated[int, typer.Option(help="Height and width, where another size grows.")] = 32,
+    steps: Annotated[int, typer.Option(help="Steps a round.")] = 2,
+    rounds: Annotated[int, typer.Option(help="How often each is timed.")] = 5,
+    panels: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--panel", help="Given once for each: updates, width, batch, image; all of them."
+        ),
+    ] = None,
+    output: Annotated[
+        str, typer.Option(help="A folder for growth.json and growth.png.")
+    ] = "runs/growth",
+) -> None:
+    """Time a compiled step of a small NAIS-Net and one in PyTorch, while one size of four grows."""
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    base = Point(batch=batch_size, image=image)
+    measured, seconds = {}, {}
+    for panel in panels or PANELS:
+        seconds[panel] = {}
+        for size in PANELS[panel]:
+            point = base._replace(**{panel: size})
+            if point not in measured:
+                measured[point] = _measure(point, blocks, steps, rounds)
+                medians = {
+                    name: sorted(runs)[rounds // 2] for name, runs in measured[point].items()
+                }
+                print(point, {name: f"{1e3 * median:.1f} ms" for name, median in medians.items()})
+            for name, runs in measured[point].items():
+                seconds[panel].setdefault(name, {})[size] = runs
+    content = {
+        "title": f"Seconds of a training step of a NAIS-Net of {blocks} blocks",
+        "machine": describe_machine(),
+        "base": base._asdict(),
+        "blocks": blocks,
+        "seconds": seconds,
+    }
+    (folder / "growth.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    plot_growth(content, folder / "growth.png")
+    print(f"growth.json and growth.png are in {os.fspath(folder)}")
+
+
+def _measure(point: Point, blocks: int, steps: int, rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of one step, for each candidate those of each round."""
+    # Graphs of earlier points would fill the memory.
+    keras.backend.clear_session()
+    images, labels = random_batch(point.batch, point.image)
+
+    def build(gradient):
+        return ki.create_model(
+            "nais10",
+            images.shape[1:],
+            CLASSES,
+            filters=(point.width,),
+            blocks=blocks,
+            max_unroll=point.updates,
+            gradient=gradient,
+        )
+
+    candidates: dict[str, Callable[[], float | None]] = {
+        f"ours, {gradient}": bare_steps(build(gradient), images, labels, steps)
+        for gradient in GRADIENTS
+    }
+    twin = nais_nets.torch_twin(build("unroll"))
+    candidates["PyTorch, eager"] = torch_steps(twin, images, labels, steps)
+    for candidate in candidates.values():
+        candidate()
+    runs = interleave(candidates, rounds)
+    return {name: [value / steps for value in values] for name, values in runs.items()}
+
+
+if __name__ == "__main__":
+    app()

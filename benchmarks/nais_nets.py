@@ -1,0 +1,172 @@
+"""A NAIS-Net three times more: of stock Keras layers, unrolled in Python, and in PyTorch."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_iterconv as ki
+from keras_iterconv.projections import center_mask, project_conv
+
+from . import stock_layers
+
+
+def check_chain(model: keras.Model) -> None:
+    """Raise `ValueError` where a net is not what the twins here can be made of."""
+    for block in ki.iterated_blocks(model):
+        plain = isinstance(block, ki.NAISConv2D) and block.tied and block.threshold is None
+        if not plain or (block.center, block.initial_state) != ("trainable", "input"):
+            raise ValueError(
+                "`model` must be a chain of tied NAISConv2D blocks of fixed depth, with trainable "
+                f"centres, that start at their input. Received: block={block.name!r}"
+            )
+
+
+def stock_twin(model: keras.Model) -> keras.Model:
+    """Rebuild a NAIS-Net from Keras's own layers, weights and projections included.
+
+    One `Conv2D` a block is called as often as the block makes updates. Its kernel holds the whole
+    of C: a step of plain gradient descent, with momentum or without, moves a centre just as one
+    moves delta.
+
+    Args:
+        model: A net of `create_model("nais*")`, tied and of fixed depth.
+
+    Returns:
+        A `keras.Model`.
+    """
+    check_chain(model)
+    return stock_layers.rebuild(model, _stock_block)
+
+
+def _stock_block(inputs, block):
+    if not isinstance(block, ki.NAISConv2D):
+        return None
+    layers = keras.layers
+    window = (block.filters, block.kernel_size)
+    constraint = CenteredProjection(block.margin, block.center_margin)
+    convolve = layers.Conv2D(*window, padding="same", use_bias=False, kernel_constraint=constraint)
+    inject = layers.Conv2D(*window, padding="same")
+    activate = {"relu": layers.ReLU, "tanh": lambda: layers.Activation("tanh")}[block.activation]
+    drive, state = inject(inputs), inputs
+    for _ in range(block.max_unroll):
+        change = activate()(layers.Add()([convolve(state), drive]))
+        if block.step_size != 1:
+            change = layers.Rescaling(block.step_size)(change)
+        state = layers.Add()([state, change])
+    convolve.kernel.assign(block.state_kernel())
+    inject.kernel.assign(block.D)
+    inject.bias.assign(block.E)
+    return state
+
+
+class CenteredProjection(keras.constraints.Constraint):
+    """Algorithm 2 for a kernel that holds its centres itself."""
+
+    def __init__(self, margin: float, center_margin: float):
+        self.margin = margin
+        self.center_margin = center_margin
+
+    def __call__(self, value):
+        value = tf.convert_to_tensor(value)
+        middle = value[value.shape[0] // 2, value.shape[1] // 2]
+        delta = -1 - tf.linalg.diag_part(middle)
+        return project_conv(value, delta, self.margin, self.center_margin)[0]
+
+
+def unrolled_twin(model: keras.Model) -> keras.Model:
+    """Rebuild a NAIS-Net with each update written out in the graph, gradients by TensorFlow.
+
+    Args:
+        model: A net of `create_model("nais*")`, tied, of fixed depth and not compiled.
+
+    Returns:
+        A model of the same class and weights.
+    """
+    check_chain(model)
+
+    def clone(layer):
+        kind = UnrolledBlock if isinstance(layer, ki.NAISConv2D) else layer.__class__
+        return kind.from_config(layer.get_config())
+
+    twin = keras.models.clone_model(model, clone_function=clone)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+class UnrolledBlock(ki.NAISConv2D):
+    """A block whose updates are a Python loop."""
+
+    def call(self, inputs, training=None, return_depth=False):
+        change, state = change_of(self, inputs), inputs
+        for _ in range(self.max_unroll):
+            state += change(state)
+        return state
+
+
+def change_of(block: ki.NAISConv2D, inputs):
+    """Return the function from a tied block's state to its change, h sigma(C * X + D * U + E)."""
+    kernel = block.state_kernel()
+    activation = {"relu": tf.nn.relu, "tanh": tf.nn.tanh}[block.activation]
+    drive = tf.nn.bias_add(tf.nn.conv2d(inputs, block.D, 1, "SAME"), block.E)
+
+    def change(state):
+        value = activation(tf.nn.conv2d(state, kernel, 1, "SAME") + drive)
+        return value if block.step_size == 1 else block.step_size * value
+
+    return change
+
+
+def torch_twin(model: keras.Model):
+    """Rebuild a NAIS-Net in PyTorch, channels last, weights and projections included.
+
+    Args:
+        model: A net of `create_model("nais*")`, tied and of fixed depth.
+
+    Returns:
+        A `torch.nn.Sequential`; its blocks have a method `project` for after an optimizer's step.
+    """
+    import torch
+    from torch import nn
+
+    from .torch_layers import rebuild, tensor, torch_kernel
+
+    check_chain(model)
+
+    class Block(nn.Module):
+        def __init__(self, block):
+            super().__init__()
+            self.delta = nn.Parameter(tensor(block.delta))
+            self.C = nn.Parameter(torch_kernel(block.C))
+            self.D = nn.Parameter(torch_kernel(block.D))
+            self.E = nn.Parameter(tensor(block.E))
+            mask = center_mask((block.kernel_size,) * 2, block.filters)
+            self.register_buffer("is_center", torch.from_numpy(np.moveaxis(mask, (3, 2), (0, 1))))
+            self.activation = getattr(torch, block.activation)
+            self.updates, self.step_size = block.max_unroll, block.step_size
+            self.margin, self.center_margin = block.margin, block.center_margin
+            self.padding = block.kernel_size // 2
+
+        def with_center(self, kernel):
+            return torch.where(self.is_center, (-1 - self.delta)[:, None, None, None], kernel)
+
+        def forward(self, u):
+            conv2d, kernel = nn.functional.conv2d, self.with_center(self.C)
+            drive = conv2d(u, self.D, self.E, padding=self.padding)
+            x = u
+            for _ in range(self.updates):
+                change = self.activation(conv2d(x, kernel, padding=self.padding) + drive)
+                x = x + (change if self.step_size == 1 else self.step_size * change)
+            return x
+
+        @torch.no_grad()
+        def project(self):
+            self.delta.clamp_(self.center_margin - 1, 1 - self.center_margin)
+            others = self.C.masked_fill(self.is_center, 0)
+            budget = 1 - self.margin - self.delta.abs()
+            factor = (budget / others.abs().sum((1, 2, 3))).clamp(max=1)
+            self.C.copy_(self.with_center(others * factor[:, None, None, None]))
+
+    def make_blocks(layer):
+        return [Block(layer)] if isinstance(layer, ki.NAISConv2D) else None
+
+    return rebuild(model, make_blocks)

@@ -1,0 +1,100 @@
+"""A net rebuilt in PyTorch, channels last. Only this module and what it is given import torch."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+try:
+    import torch
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "this benchmark compares with PyTorch, which the extra `bench` installs: "
+        "pip install 'keras-iterconv[bench]'",
+        name="torch",
+    ) from error
+from torch import nn
+
+
+def rebuild(model: keras.Model, make_blocks: Callable) -> nn.Sequential:
+    """Rebuild a chain of layers in PyTorch, weights included.
+
+    Args:
+        model: The net, a chain.
+        make_blocks: Maps a layer to the modules that do the same, or to None where it is no block.
+
+    Returns:
+        A module from `[N, channels, height, width]`, see `to_torch`, to logits.
+    """
+    modules = []
+    for layer in model.layers[1:]:
+        modules += make_blocks(layer) or _plain(layer)
+    return nn.Sequential(*modules).to(memory_format=torch.channels_last)
+
+
+def _plain(layer) -> list[nn.Module]:
+    if isinstance(layer, keras.layers.Conv2D):
+        return convolution(layer.kernel, layer.strides[0])
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return [batch_norm(layer.get_weights(), layer.epsilon, layer.momentum)]
+    if isinstance(layer, keras.layers.Activation):
+        return [nn.ReLU()]
+    if isinstance(layer, keras.layers.GlobalAveragePooling2D):
+        return [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    if isinstance(layer, keras.layers.Dense):
+        kernel, bias = layer.get_weights()
+        dense = nn.Linear(*kernel.shape)
+        dense.weight.data, dense.bias.data = tensor(kernel.T), tensor(bias)
+        return [dense]
+    raise ValueError(f"{layer.name!r} has no twin in PyTorch")
+
+
+def convolution(kernel, stride: int = 1) -> list[nn.Module]:
+    """Return a 3x3 convolution of TensorFlow's kernel and, for stride 2, padding."""
+    weight = torch_kernel(kernel)
+    layer = nn.Conv2d(
+        weight.shape[1], weight.shape[0], 3, stride, padding=1 if stride == 1 else 0, bias=False
+    )
+    layer.weight.data = weight
+    # TensorFlow pads what is even below and to the right, and what is odd on both sides.
+    return [layer] if stride == 1 else [_SamePadding(), layer]
+
+
+class _SamePadding(nn.Module):
+    """TensorFlow's zero padding for a 3x3 kernel of stride 2."""
+
+    def forward(self, x):
+        height, width = (size % 2 for size in x.shape[-2:])
+        return nn.functional.pad(x, (width, 1, height, 1))
+
+
+def batch_norm(weights, epsilon: float, momentum: float) -> nn.Module:
+    """Return the normalisation of gamma, beta, mean and variance."""
+    gamma, beta, mean, variance = (tensor(weight) for weight in weights)
+    layer = nn.BatchNorm2d(len(gamma), eps=epsilon, momentum=1 - momentum)
+    layer.weight.data, layer.bias.data = gamma, beta
+    layer.running_mean, layer.running_var = mean, variance
+    return layer
+
+
+def tensor(value) -> torch.Tensor:
+    """Return a copy of a Keras variable or an array."""
+    return torch.from_numpy(np.array(keras.ops.convert_to_numpy(value)))
+
+
+def torch_kernel(kernel) -> torch.Tensor:
+    """Return TensorFlow's kernel, `[h, w, in, out]`, in PyTorch's order of axes."""
+    return tensor(kernel).permute(3, 2, 0, 1).contiguous()
+
+
+def to_torch(images: np.ndarray) -> torch.Tensor:
+    """Return NHWC images as a channels-last tensor."""
+    moved = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    return moved.contiguous(memory_format=torch.channels_last)
+
+
+def evaluate(net: nn.Module, images: np.ndarray) -> np.ndarray:
+    """Return the logits of NHWC images, in evaluation."""
+    net.eval()
+    with torch.no_grad():
+        return net(to_torch(images)).numpy()

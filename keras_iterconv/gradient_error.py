@@ -1,0 +1,155 @@
+"""How far the gradient modes of a net are from its exact gradient, on data of one's own."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+from rich.markup import escape
+from rich.table import Table
+
+from keras_iterconv.layers import IteratedBlock
+from keras_iterconv.models.depth import check_functional, iterated_blocks
+from keras_iterconv.tables import as_text
+from keras_iterconv.unrolling import GRADIENTS
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientError:
+    """The distance of one gradient g from the exact one, e, over all trainable weights together.
+
+    Attributes:
+        gradient: The mode.
+        relative_error: ||g - e|| / ||e||.
+        cosine: g'e / (||g|| ||e||); 1 where only the length differs.
+        norm_ratio: ||g|| / ||e||.
+        worst_variable: The path of the weight whose own relative error is largest.
+        worst_relative_error: That error.
+    """
+
+    gradient: str
+    relative_error: float
+    cosine: float
+    norm_ratio: float
+    worst_variable: str
+    worst_relative_error: float
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientReport:
+    """A `GradientError` for each mode that the net's blocks can run in; a table as `str`."""
+
+    rows: tuple[GradientError, ...]
+
+    def __getitem__(self, gradient: str) -> GradientError:
+        return next(row for row in self.rows if row.gradient == gradient)
+
+    def __str__(self) -> str:
+        table = Table(title="Gradients against the exact one", title_justify="left")
+        titles = ("gradient", "relative error", "cosine", "norm ratio", "worst weight's", "weight")
+        for title in titles:
+            text = title in ("gradient", "weight")
+            table.add_column(title, justify="left" if text else "right")
+        for row in self.rows:
+            table.add_row(
+                row.gradient,
+                f"{row.relative_error:.2g}",
+                f"{row.cosine:.4f}",
+                f"{row.norm_ratio:.3f}",
+                f"{row.worst_relative_error:.2g}",
+                escape(row.worst_variable),
+            )
+        return as_text(table)
+
+
+def gradient_error(model: keras.Model, x, y) -> GradientReport:
+    """Compare each gradient mode with the exact gradient of one batch's loss.
+
+    The loss is the one that the model was compiled with, in training: with batch statistics and
+    dropout. Nothing is changed in the model: statistics and random states are put back.
+
+    Args:
+        model: A compiled functional model with at least one `NAISConv2D` or `NAISDense`.
+        x: The batch's inputs.
+        y: Its targets.
+
+    Returns:
+        A `GradientReport` of the modes other than `"unroll"` that all blocks can run in.
+
+    Raises:
+        ValueError: The model is not functional, not compiled, or has no such block.
+    """
+    check_functional(model)
+    blocks = [block for block in iterated_blocks(model) if isinstance(block, IteratedBlock)]
+    if not blocks:
+        raise ValueError(
+            "`model` must hold at least one NAISConv2D or NAISDense, whose gradient has modes. "
+            f"Received: model={model.name!r}"
+        )
+    if not model.compiled:
+        raise ValueError(
+            "`model` must be compiled, so that it has a loss; call `model.compile(...)` first. "
+            f"Received: model={model.name!r}"
+        )
+    modes = [
+        mode
+        for mode in GRADIENTS
+        if mode != "implicit" or all(b.tied and b.activation == "tanh" for b in blocks)
+    ]
+    own = [block.gradient for block in blocks]
+    state = [variable.numpy() for variable in model.non_trainable_variables]
+    found = {}
+    try:
+        for mode in modes:
+            for block in blocks:
+                block.gradient = mode
+            found[mode] = _gradients(model, x, y)
+            _restore(model, state)
+    finally:
+        for block, gradient in zip(blocks, own, strict=True):
+            block.gradient = gradient
+        _restore(model, state)
+    paths = [variable.path for variable in model.trainable_variables]
+    exact = found.pop("unroll")
+    return GradientReport(tuple(_compare(m, g, exact, paths) for m, g in found.items()))
+
+
+def _gradients(model, x, y) -> list[np.ndarray]:
+    @tf.function
+    def run(x, y):
+        with tf.GradientTape() as tape:
+            loss = model.compute_loss(x, y, model(x, training=True), training=True)
+        return tape.gradient(
+            loss,
+            [variable.value for variable in model.trainable_variables],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+
+    gradients = run(*(tf.nest.map_structure(tf.convert_to_tensor, z) for z in (x, y)))
+    return [gradient.numpy().astype(np.float64) for gradient in gradients]
+
+
+def _restore(model, state) -> None:
+    for variable, value in zip(model.non_trainable_variables, state, strict=True):
+        variable.assign(value)
+
+
+def _compare(mode, gradients, exact, paths) -> GradientError:
+    def ratio(numerator, denominator):
+        return float(numerator / denominator) if denominator else float(numerator > 0)
+
+    own = [
+        ratio(np.linalg.norm(g - e), np.linalg.norm(e))
+        for g, e in zip(gradients, exact, strict=True)
+    ]
+    g, e = (np.concatenate([z.ravel() for z in zs]) for zs in (gradients, exact))
+    norm, length = np.linalg.norm(g), np.linalg.norm(e)
+    worst = int(np.argmax(own))
+    return GradientError(
+        mode,
+        ratio(np.linalg.norm(g - e), length),
+        ratio(g @ e, norm * length),
+        ratio(norm, length),
+        paths[worst],
+        own[worst],
+    )

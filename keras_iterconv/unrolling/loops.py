@@ -1,0 +1,184 @@
+"""The two loops, forwards: a fixed number of updates, and one that each sample ends by itself."""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from keras_iterconv.unrolling.result import sample_norms
+from keras_iterconv.unrolling.update import Update
+
+# What leaving stopped samples out costs, in updates of the samples that go on: gathering states
+# and drives, and writing what is finished. Measured by `python -m benchmarks.inference`.
+COMPACTION_COST = 0.5
+
+
+class Trajectory(NamedTuple):
+    """The end of a loop, and what its backward pass needs.
+
+    Attributes:
+        start: The first state, `[N, ...]`.
+        state: The last state, `[N, ...]`.
+        depth: The updates made, int32 `[N]`.
+        updates: How many the sample of the most made, an int32 scalar.
+        norm: The 2-norm of each sample's last update, `[N]`; None for a fixed depth.
+        values: A `tf.TensorArray` of sigma(...) by update, each `[n, ...]` for the n samples that
+            the batch held then; None where they were not kept.
+        starts: int32 `[rounds]`, the updates at which stopped samples left the batch, from 0; None
+            for a fixed depth.
+    """
+
+    start: tf.Tensor
+    state: tf.Tensor
+    depth: tf.Tensor
+    updates: tf.Tensor
+    norm: tf.Tensor | None
+    values: tf.TensorArray | None
+    starts: tf.Tensor | None
+
+
+def run_fixed(update: Update, state: tf.Tensor, max_unroll, keep: bool = False) -> Trajectory:
+    """Make exactly `max_unroll` updates of all samples, an int or an int32 scalar."""
+
+    def step(k, x, values):
+        value = update.value(x, k)
+        if keep:
+            values = values.write(k, value)
+        return k + 1, x + update.change(value, x.dtype), values
+
+    _, end, values = tf.while_loop(
+        lambda k, x, values: k < max_unroll,
+        step,
+        (tf.constant(0), state, _array(update, state, max_unroll, keep)),
+    )
+    max_unroll = tf.convert_to_tensor(max_unroll)
+    depth = tf.fill(tf.shape(state)[:1], max_unroll)
+    return Trajectory(state, end, depth, max_unroll, None, values if keep else None, None)
+
+
+def run_adaptive(
+    update: Update,
+    state: tf.Tensor,
+    max_unroll,
+    threshold,
+    keep: bool = False,
+) -> Trajectory:
+    """Update each sample until the 2-norm of its update falls below a threshold, or is not finite.
+
+    Samples that have stopped keep their state, and leave the batch once carrying them along has
+    cost as much as leaving them out does: whatever the others' depths are, that is never far
+    worse than the better of never and at once.
+
+    Args:
+        update: What to repeat.
+        state: x(0), `[N, ...]`.
+        max_unroll: The largest number of updates, an int or an int32 scalar.
+        threshold: A number or a scalar.
+        keep: Whether to keep the values for a backward pass.
+
+    Returns:
+        A `Trajectory`.
+    """
+    samples = tf.shape(state)[0]
+    dtype = tf.float64 if state.dtype == tf.float64 else tf.float32
+    threshold = tf.cast(threshold, dtype)
+
+    def moves(norms):
+        # Neither is true of a NaN.
+        return (norms >= threshold) & (norms <= dtype.max)
+
+    def until_one_stops(k, rows, active, x, drives, end, depth, last, waste, values, starts):
+        part = update._replace(drives=drives)
+
+        def step(k, x, norms, values):
+            value = part.value(x, k)
+            if keep:
+                values = values.write(k, value)
+            change = part.change(value, x.dtype)
+            norms = sample_norms(change)
+            # The sum may then take the place of `change` in memory.
+            with tf.control_dependencies([norms]):
+                x = x + change
+            return k + 1, x, norms, values
+
+        begin, size, idle = k, tf.size(rows), ~active
+        k, x, norms, values = tf.while_loop(
+            lambda k, x, norms, values: tf.reduce_all(moves(norms) | idle) & (k < max_unroll),
+            step,
+            (k, x, tf.fill([size], threshold), values),
+        )
+        goes_on = active & moves(norms) & (k < max_unroll)
+        stopped = tf.where(active & ~goes_on)[:, 0]
+        places = tf.gather(rows, stopped)
+        end = tf.cond(
+            tf.size(stopped) == samples,
+            lambda: x,
+            lambda: put(end, places, tf.gather(x, stopped)),
+        )
+        depth = put(depth, places, tf.fill(tf.shape(places), k))
+        last = put(last, places, tf.gather(norms, stopped))
+
+        left = tf.where(goes_on)[:, 0]
+        idle = size - tf.size(left)
+        waste += (k - begin) * (size - tf.reduce_sum(tf.cast(active, tf.int32)))
+        pays = tf.cast(waste + idle, dtype) >= COMPACTION_COST * tf.cast(tf.size(left), dtype)
+        held = (rows, goes_on, x, drives)
+        rows, active, x, drives, waste, starts = tf.cond(
+            pays & (idle > 0) & (tf.size(left) > 0),
+            lambda: (
+                *tf.nest.map_structure(lambda z: tf.gather(z, left), held),
+                tf.constant(0),
+                tf.concat([starts, [k]], axis=0),
+            ),
+            lambda: (*held, waste, starts),
+        )
+        return k, rows, active, x, drives, end, depth, last, waste, values, starts
+
+    variables = (
+        tf.constant(0),
+        tf.range(samples),
+        tf.fill([samples], True),
+        state,
+        update.drives,
+        state,
+        tf.fill([samples], 0),
+        tf.zeros([samples], dtype),
+        tf.constant(0),
+        _array(update, state, max_unroll, keep),
+        tf.constant([0]),
+    )
+    updates, _, _, _, _, end, depth, last, _, values, starts = tf.while_loop(
+        lambda k, rows, active, *others: tf.reduce_any(active),
+        until_one_stops,
+        variables,
+        tf.nest.map_structure(_any_size, variables),
+    )
+    end = tf.ensure_shape(end, state.shape)
+    return Trajectory(state, end, depth, updates, last, values if keep else None, starts)
+
+
+def select(condition: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """Return the samples of x where the condition, bool `[N]`, holds, and those of y elsewhere."""
+    # Not a product with zeros and ones: a NaN would pass. The older `where` picks whole samples,
+    # in a quarter of the time of the other's broadcast.
+    return tf.compat.v1.where(condition, x, y)
+
+
+def put(batch: tf.Tensor, rows: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
+    """Return the batch with some samples, `rows`, replaced."""
+    return tf.tensor_scatter_nd_update(batch, rows[:, tf.newaxis], part)
+
+
+def _array(update: Update, state, size, keep: bool):
+    """Return the array for the values; a tensor in its place where they are not kept."""
+    if not keep:
+        return tf.constant(0)
+    shape = [None, *state.shape[1:]]
+    return tf.TensorArray(update.dtype, size, element_shape=shape, infer_shape=False)
+
+
+def _any_size(variable):
+    """Return the shape invariant of a loop variable whose first axis changes."""
+    if isinstance(variable, tf.TensorArray):
+        return tf.TensorShape(None)
+    shape = variable.shape
+    return shape if shape.rank == 0 else tf.TensorShape([None, *shape[1:]])

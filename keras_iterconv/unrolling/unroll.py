@@ -1,0 +1,117 @@
+"""The loops as differentiable functions: which gradient goes with them."""
+
+import tensorflow as tf
+
+from keras_iterconv.unrolling import adjoint, exact
+from keras_iterconv.unrolling.loops import run_adaptive, run_fixed
+from keras_iterconv.unrolling.result import Status, Unrolled, every_sample, samples_finite
+from keras_iterconv.unrolling.update import Update
+
+GRADIENTS = ("unroll", "recompute", "implicit", "frozen")
+
+
+def unroll_fixed(
+    update: Update, state: tf.Tensor, max_unroll, gradient: str = "unroll"
+) -> Unrolled:
+    """Make exactly `max_unroll` updates.
+
+    Args:
+        update: What to repeat. Gradients reach its weights and drives, and nothing else that its
+            transfer reads.
+        state: The initial state x(0), `[N, ...]`, float32 or float64.
+        max_unroll: The number of updates, at least 1; an int or an int32 scalar.
+        gradient: How the backward pass runs: `"unroll"`, exact, keeps one tensor of the state's
+            size an update; `"recompute"`, exact, runs the updates again instead; `"frozen"` takes
+            one slope for all updates of a unit; `"implicit"` takes the last state for a fixed
+            point.
+
+    Returns:
+        An `Unrolled` with a depth of `max_unroll` for each sample.
+
+    Reference:
+        Ciccone et al. 2018, Eq. 2 (the step h is part of the update).
+    """
+
+    def run(update, state, keep):
+        return run_fixed(update, state, max_unroll, keep)
+
+    state, _, _ = _differentiable(run, update, state, gradient)
+    return every_sample(state, max_unroll)
+
+
+def unroll_adaptive(
+    update: Update, state: tf.Tensor, max_unroll, threshold, gradient: str = "unroll"
+) -> Unrolled:
+    """Update each sample until its own update is small, at most `max_unroll` times.
+
+    A sample stops after the first update whose 2-norm, over the sample's whole state, is below
+    `threshold`; that update is made and counted. A sample that has stopped keeps its state while
+    the others go on, so its result does not depend on them. A sample whose update has no finite
+    norm stops too: it would never converge.
+
+    Args:
+        update: What to repeat, as for `unroll_fixed`.
+        state: The initial state x(0), `[N, ...]`, float32 or float64.
+        max_unroll: The largest number of updates, at least 1; an int or an int32 scalar.
+        threshold: The norm under which a sample counts as settled, in units of the state.
+        gradient: As for `unroll_fixed`.
+
+    Returns:
+        An `Unrolled`. Gradients flow through the updates that were made; the depth is constant
+        to them.
+
+    Reference:
+        Ciccone et al. 2018, section 5.3.
+    """
+    # In full precision until its dtype is known.
+    threshold = threshold if tf.is_tensor(threshold) else tf.constant(threshold, tf.float64)
+
+    def run(update, state, keep):
+        return run_adaptive(update, state, max_unroll, threshold, keep)
+
+    state, depth, norm = _differentiable(run, update, state, gradient)
+    settled = norm < tf.cast(threshold, norm.dtype)
+    status = tf.where(settled, int(Status.CONVERGED), int(Status.MAX_UNROLL))
+    finite = samples_finite(state) & tf.math.is_finite(norm)
+    return Unrolled(state, depth, tf.where(finite, status, int(Status.NOT_FINITE)))
+
+
+def _differentiable(run, update: Update, state: tf.Tensor, gradient: str):
+    """Run a loop, and give it one of the `GRADIENTS`.
+
+    Args:
+        run: Maps `(update, state, keep)` to a `Trajectory`.
+        update: What to repeat.
+        state: x(0).
+        gradient: Which.
+
+    Returns:
+        `(state, depth, norm)`, the norm None where the loop has none.
+    """
+    count = len(update.weights)
+
+    def with_operands(operands):
+        return update._replace(weights=tuple(operands[:count]), drives=tuple(operands[count:]))
+
+    @tf.custom_gradient
+    def unroll(state, *operands):
+        trajectory = run(with_operands(operands), state, gradient == "unroll")
+
+        def pull_back(g, *_):
+            # Nothing of the backward pass runs before it has come to this block: the executor
+            # would run ahead with what does not depend on g, and hold the states of all blocks.
+            with tf.control_dependencies([g]):
+                late = with_operands([tf.identity(operand) for operand in operands])
+                start = tf.identity(state)
+                if gradient == "recompute":
+                    end = run(late, start, True)
+                else:
+                    end = trajectory._replace(start=start, state=tf.identity(trajectory.state))
+            pull = exact.pull_back if end.values is not None else getattr(adjoint, gradient)
+            return tf.nest.flatten(pull(late, end, g))
+
+        ends = [trajectory.state, trajectory.depth]
+        return ends if trajectory.norm is None else [*ends, trajectory.norm], pull_back
+
+    state, depth, *norm = unroll(state, *update.weights, *update.drives)
+    return state, depth, norm[0] if norm else None

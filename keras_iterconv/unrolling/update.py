@@ -1,0 +1,89 @@
+"""What a loop repeats: x(k+1) = x(k) + h sigma(transfer(x(k)))."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+
+class Activation(NamedTuple):
+    """A pointwise activation whose slope is a function of its value.
+
+    Attributes:
+        value: Maps a pre-activation to sigma of it.
+        gradient: Maps `(upstream, value)` to upstream * sigma', the slope taken from the value.
+        one_sided: Whether its values are never negative, and its slope 1 where they are positive:
+            the sum of an unroll's values then says which units were active in it.
+    """
+
+    value: Callable[[tf.Tensor], tf.Tensor]
+    gradient: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+    one_sided: bool = False
+
+
+ACTIVATIONS = {
+    "relu": Activation(
+        tf.nn.relu,
+        lambda g, value: tf.raw_ops.ReluGrad(gradients=g, features=value),
+        one_sided=True,
+    ),
+    "tanh": Activation(tf.nn.tanh, lambda g, value: tf.raw_ops.TanhGrad(y=value, dy=g)),
+}
+IDENTITY = Activation(tf.identity, lambda g, value: g)
+
+
+class Update(NamedTuple):
+    """An update, and all that it depends on, so that it can run on a part of the batch.
+
+    Attributes:
+        transfer: Maps `(state, k, weights, drives)` to the pre-activation, of the state's shape,
+            in the compute dtype: the state `[N, ...]`, the update's number k, int32 from 0, and
+            the two tuples below. Linear in the state where the adjoint is asked for.
+        activation: sigma.
+        step_size: h.
+        weights: Tensors that all samples share, in the dtype that their gradients are summed in.
+        drives: Tensors `[N, ...]` with a row for each sample.
+        dtype: The compute dtype.
+        tied: Whether the update is the same for all k.
+    """
+
+    transfer: Callable[..., tf.Tensor]
+    activation: Activation
+    step_size: float = 1.0
+    weights: tuple = ()
+    drives: tuple = ()
+    dtype: tf.DType = tf.float32
+    tied: bool = True
+
+    def value(self, state: tf.Tensor, k) -> tf.Tensor:
+        """Return sigma(transfer(state)), in the compute dtype."""
+        return self.activation.value(self.transfer(state, k, self.weights, self.drives))
+
+    def change(self, value: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+        """Return h times a value, in the state's dtype."""
+        return tf.cast(value if self.step_size == 1 else self.step_size * value, dtype)
+
+    def pull_back(self, state: tf.Tensor, k, value: tf.Tensor, g: tf.Tensor):
+        """Return the gradient of g . h sigma(transfer(state)), the slopes taken from a value.
+
+        Args:
+            state: x, `[N, ...]`.
+            k: The update's number.
+            value: sigma(...) where the slopes are to be taken, `[N, ...]`.
+            g: `[N, ...]`, in the state's dtype.
+
+        Returns:
+            `(state's, weights', drives')`: a tensor, and two lists, in the dtypes of what they
+            belong to.
+        """
+        g = tf.cast(g if self.step_size == 1 else self.step_size * g, value.dtype)
+        g = self.activation.gradient(g, value)
+        with tf.GradientTape() as tape:
+            tape.watch((state, self.weights, self.drives))
+            transfer = self.transfer(state, k, self.weights, self.drives)
+        return tape.gradient(
+            transfer,
+            (state, list(self.weights), list(self.drives)),
+            output_gradients=g,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )

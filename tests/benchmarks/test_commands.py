@@ -1,0 +1,132 @@
+"""The commands run, on the smallest nets, and write what they say."""
+
+import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks import growth_plot, indices, inference, memory, timing
+
+TINY = ["--blocks", "1", "--batch-size", "2", "--side", "8", "--rounds", "1"]
+
+
+def run(module, *options):
+    result = CliRunner().invoke(module.app, options, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "candidates"),
+    [
+        (
+            "nais10",
+            ["--all"],
+            {
+                "ours, unroll",
+                "ours, recompute",
+                "ours, frozen",
+                "ours, unroll, bare step",
+                "unrolled graph, bare step",
+            },
+        ),
+        ("resnet_w8", [], {"ours", "ours, coupling 0.9", "ours, cap 0.95, steps alone"}),
+    ],
+    ids=["nais10", "resnet_w8"],
+)
+def test_train_step(model, options, candidates, tmp_path):
+    pytest.importorskip("torch", reason="PyTorch is in the extra `bench`")
+    train_step = importlib.import_module("benchmarks.train_step")
+    file = tmp_path / "out.json"
+    run(train_step, "--model", model, *TINY, "--steps", "1", *options, "--output", file)
+    content = json.loads(file.read_text())
+    for name in {"PyTorch, eager", "stock Keras layers", *candidates}:
+        row = content[name]
+        (rate,) = row["images_per_second"]
+        share = rate * row["flops_per_image"] / content["matrix_product_flops_per_second"]
+        assert row["share_of_matrix_product"] == pytest.approx(share)
+
+
+def test_memory_of_a_fresh_process(tmp_path):
+    # Of two processes the one that trains more images takes more.
+    few, many = (memory._run_fresh("frozen", 1, 1, n, 32, 1) for n in (1, 64))
+    states = 4 * 64 * 32 * 32 * 16
+    assert few > 0
+    assert many - few > states
+
+
+def test_a_peak_is_read_in_bytes():
+    idle = memory._start_peak()
+    block = np.ones(50_000_000, np.uint8)
+    assert memory._read_memory("VmHWM") - idle > 0.9 * block.nbytes
+    del block
+
+
+@pytest.fixture(scope="module")
+def chain():
+    return ki.create_model("nais_adaptive", (8, 8, 1), 10, blocks=2, threshold=0.5, max_unroll=6)
+
+
+def test_inference(chain, tmp_path):
+    chain.save(tmp_path / "net.keras")
+    file = tmp_path / "out.json"
+    options = ["--weights", tmp_path / "net.keras", "--images", "6", "--rounds", "1"]
+    sizes = ["--batch-size", "1", "--batch-size", "3", "--threshold", "0.5", "--threshold", "5"]
+    run(inference, *options, *sizes, "--output", file)
+    rows = json.loads(file.read_text())["rows"]
+    assert [(row["batch_size"], row["threshold"]) for row in rows] == [
+        (1, None), (1, 0.5), (1, 5), (3, None), (3, 0.5), (3, 5)
+    ]  # fmt: skip
+    for row in rows:
+        assert row["depths_unlike_the_masked_loop"] == 0
+        assert row["share_of_ideal"] == pytest.approx(row["speedup"] * row["mean_depth"] / 6)
+    assert rows[0]["mean_depth"] == 6
+    assert rows[1]["mean_depth"] < 6
+
+
+def test_schedules_are_counted_once():
+    # Three blocks: 2 early, 3 left out of which the last is an early one, 16 repeats; and as is.
+    model = ki.create_model("resnet_w8", (8, 8, 3), 4, blocks=3)
+    assert indices.count_schedules(model) == 1 + 3 * (2 + 2 + 16)
+    assert indices.count_schedules(ki.create_model("resnet_w8", (8, 8, 3), 4, blocks=1)) == 1 + 51
+
+
+def test_indices(tmp_path):
+    file = tmp_path / "out.json"
+    run(indices, "--model", "resnet_w8", *TINY, "--batches", "1", "--output", file)
+    content = json.loads(file.read_text())
+    assert content["schedules"] == 52
+    assert len(content["52 evaluations"]["seconds"]) == 1
+
+
+def test_the_figure_of_growth(tmp_path):
+    sizes = {"updates": (1, 2, 5), "width": (8, 16), "batch": (2, 4), "image": (8, 16)}
+    seconds = {
+        panel: {
+            name: {str(size): [0.1 * size, 0.2 * size] for size in values}
+            for name in ("ours, unroll", "PyTorch, eager")
+        }
+        for panel, values in sizes.items()
+    }
+    base = {"updates": 10, "width": 16, "batch": 32, "image": 32}
+    content = {"title": "t", "machine": "m", "base": base, "seconds": seconds}
+    figure = growth_plot.plot_growth(content, tmp_path / "growth.png")
+    assert len(figure.axes) == 4
+    for axes in figure.axes:
+        texts = [text.get_text() for text in axes.texts]
+        assert {"ours, unroll", "PyTorch, eager"} <= set(texts)
+        heights = [
+            text.get_position()[1]
+            for text in axes.texts
+            if text.get_text() in ("ours, unroll", "PyTorch, eager")
+        ]
+        assert abs(heights[0] - heights[1]) > 0.04
+    assert (tmp_path / "growth.png").stat().st_size > 10_000
+
+
+def test_a_speedup_is_taken_round_by_round():
+    assert timing.speedup([2.0, 20.0, 4.0], [1.0, 10.0, 4.0]) == 2.0

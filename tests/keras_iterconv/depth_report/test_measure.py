@@ -1,0 +1,233 @@
+"""Accuracy by depth against nets that are built with each depth, counted sample by sample."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_iterconv as ki
+
+FIELDS = (
+    "accuracy",
+    "standard_error",
+    "updates",
+    "share_of_fixed_depth",
+    "share_at_limit",
+    "share_not_finite",
+)
+
+
+def count(model, x, labels, fixed_depth):
+    """Run a net layer by layer, and count what a point says."""
+    state, depths, statuses = x, [], []
+    for layer in model.layers[1:]:
+        if isinstance(layer, ki.IteratedBlock):
+            state, depth, status = layer(state, return_depth=True)
+            depths.append(depth.numpy())
+            statuses.append(status.numpy())
+        else:
+            state = layer(state).numpy()
+    right = updates = at_limit = not_finite = 0
+    for i, row in enumerate(state):
+        targets = set(np.flatnonzero(labels[i])) if np.ndim(labels[i]) else {int(labels[i])}
+        answer = set(np.argsort(-row)[: len(targets)])
+        right += answer == targets and np.isfinite(row).all()
+        updates += sum(depth[i] for depth in depths)
+        at_limit += sum(status[i] == 1 for status in statuses)
+        not_finite += sum(status[i] == 2 for status in statuses)
+    n = len(x)
+    p = right / n
+    return (
+        p,
+        math.sqrt(p * (1 - p) / n),
+        updates / n,
+        updates / n / fixed_depth,
+        at_limit / n / len(depths),
+        not_finite / n / len(depths),
+    )
+
+
+def check(point, expected):
+    assert tuple(getattr(point, name) for name in FIELDS) == pytest.approx(expected)
+
+
+def test_each_point_is_that_of_a_net_built_so(make_net, images, labels):
+    model = make_net()
+    report = ki.accuracy_by_depth(model, (images, labels), [3, 1, 20], [0.5, 0.003, 1e-4])
+    assert (report.name, report.samples, report.fixed_depth) == ("net", 40, 24)
+    check(report.own, count(make_net(), images, labels, 24))
+    assert [(p.max_unroll, p.threshold) for p in report.by_max_unroll] == [
+        (1, 0.03),
+        (3, 0.03),
+        (20, 0.03),
+    ]
+    for point in report.by_max_unroll:
+        check(point, count(make_net(max_unroll=point.max_unroll), images, labels, 24))
+    assert [(p.max_unroll, p.threshold) for p in report.by_threshold] == [
+        (12, 0.5),
+        (12, 0.003),
+        (12, 1e-4),
+    ]
+    for point in report.by_threshold:
+        check(point, count(make_net(threshold=point.threshold), images, labels, 24))
+    points = (*report.by_max_unroll, *report.by_threshold)
+    assert len({point.accuracy for point in points}) > 2
+    assert len({point.share_at_limit for point in points}) > 2
+
+
+def test_a_fixed_net_can_be_asked_for_thresholds(make_net, images, labels):
+    model = make_net(threshold=None)
+    model.compile()
+    before = model.predict(images, verbose=0)
+    report = ki.accuracy_by_depth(model, (images, labels), [2, 12], [0.1, None])
+    assert [p.threshold for p in report.by_threshold] == [0.1, None]
+    check(report.by_threshold[0], count(make_net(threshold=0.1), images, labels, 24))
+    check(report.by_max_unroll[0], count(make_net(2, None), images, labels, 24))
+    assert report.by_threshold[1] == report.by_max_unroll[1] == report.own
+    assert report.own.share_at_limit == report.own.share_of_fixed_depth == 1
+    np.testing.assert_array_equal(model.predict(images, verbose=0), before)
+
+
+def test_a_net_whose_blocks_differ(make_net, images, labels):
+    model = make_net(second={"max_unroll": 5, "threshold": None})
+    report = ki.accuracy_by_depth(model, (images, labels), [4], [0.1])
+    assert report.fixed_depth == 12 + 5
+    assert (report.own.max_unroll, report.own.threshold) == ("mixed", "mixed")
+    assert report.by_max_unroll[0].threshold == "mixed"
+    assert report.by_threshold[0].max_unroll == "mixed"
+    check(report.own, count(model, images, labels, 17))
+    expected = make_net(4, second={"threshold": None})
+    check(report.by_max_unroll[0], count(expected, images, labels, 17))
+    expected = make_net(threshold=0.1, second={"max_unroll": 5})
+    check(report.by_threshold[0], count(expected, images, labels, 17))
+
+
+@pytest.mark.parametrize(
+    ("own", "max_unrolls", "thresholds"),
+    [
+        ((1, None), [1], []),
+        ((5, None), [1, 2, 3, 5], []),
+        ((12, 0.5), [1, 2, 3, 5, 10, 12], [500, 50, 5, 0.5, 0.05]),
+        ((100, 1e-4), [1, 2, 3, 5, 10, 20, 30, 50, 100], [0.1, 0.01, 1e-3, 1e-4, 1e-5]),
+    ],
+)
+def test_settings_when_none_are_given(make_net, images, labels, own, max_unrolls, thresholds):
+    report = ki.accuracy_by_depth(make_net(*own), (images[:2], labels[:2]))
+    assert [p.max_unroll for p in report.by_max_unroll] == max_unrolls
+    assert [p.threshold for p in report.by_threshold] == pytest.approx(thresholds)
+    assert report.by_max_unroll[-1] == report.own
+
+
+def test_the_defaults_of_mixed_untied_blocks_can_be_set(make_net, images, labels):
+    model = make_net(7, 0.1, {"max_unroll": 4, "threshold": 0.2}, tied=False)
+    report = ki.accuracy_by_depth(model, (images[:2], labels[:2]))
+    assert [p.max_unroll for p in report.by_max_unroll] == [1, 2, 3, 4]
+    assert report.by_threshold == ()
+
+
+@pytest.mark.parametrize("kind", ["one-hot", "sets", "column"])
+def test_labels_of_other_kinds(make_net, images, labels, kind):
+    if kind == "column":
+        given = labels[:, None]
+        one_by_one = labels
+    else:
+        given = one_by_one = np.eye(4, dtype=int)[labels]
+        if kind == "sets":
+            given[np.arange(40), np.argsort(-make_net()(images).numpy())[:, 1]] = 1
+    report = ki.accuracy_by_depth(make_net(), (images, given), [2], [])
+    check(report.own, count(make_net(), images, one_by_one, 24))
+    check(report.by_max_unroll[0], count(make_net(max_unroll=2), images, one_by_one, 24))
+    assert 0 < report.own.accuracy < 1
+
+
+def test_batches_of_all_kinds_say_the_same(make_net, images, labels):
+    expected = ki.accuracy_by_depth(make_net(), (images, labels))
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(7)
+    once = ((images[i : i + 9], labels[i : i + 9]) for i in range(0, 40, 9))
+    for batches in (dataset, once):
+        assert ki.accuracy_by_depth(make_net(), batches) == expected
+
+
+def test_samples_that_are_not_finite_are_wrong_and_counted(make_net, images, labels):
+    images[4] = np.nan
+    report = ki.accuracy_by_depth(make_net(), (images, labels), [1], [])
+    assert report.own.share_not_finite == 1 / 40
+    check(report.own, count(make_net(), images, labels, 24))
+    check(report.by_max_unroll[0], count(make_net(max_unroll=1), images, labels, 24))
+
+
+class CutOffError(Exception):
+    """What no code would catch by accident."""
+
+
+@pytest.mark.parametrize("threshold", [0.03, None])
+@pytest.mark.parametrize("error", [CutOffError, KeyboardInterrupt])
+def test_a_net_that_is_cut_off_has_its_own_depth_again(make_net, images, labels, threshold, error):
+    def batches():
+        yield images, labels
+        raise error
+
+    model = make_net(12, threshold, {"max_unroll": 5})
+    model.compile()
+    before = model.predict(images, verbose=0)
+    with pytest.raises(error):
+        ki.accuracy_by_depth(model, batches(), [1, 2], [0.5])
+    assert [b.max_unroll for b in ki.iterated_blocks(model)] == [12, 5]
+    assert [b.threshold for b in ki.iterated_blocks(model)] == [threshold] * 2
+    np.testing.assert_array_equal(model.predict(images, verbose=0), before)
+
+
+@pytest.mark.parametrize(("threshold", "graphs"), [(0.03, 1), (None, 2)])
+def test_a_graph_serves_all_settings_of_its_kind(
+    make_net, images, labels, monkeypatch, threshold, graphs
+):
+    traced = []
+    call = ki.NAISDense.call
+
+    def counted(self, *args, **kwargs):
+        traced.append(self.name)
+        return call(self, *args, **kwargs)
+
+    model = make_net(threshold=threshold)
+    monkeypatch.setattr(ki.NAISDense, "call", counted)
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(7)
+    ki.accuracy_by_depth(model, dataset, [1, 2, 5], [0.1, 0.2])
+    assert sorted(traced) == ["first"] * graphs + ["second"] * graphs
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"max_unrolls": 3}, r"`max_unrolls` must be a list.*Received: max_unrolls=3"),
+        ({"thresholds": "0.1"}, r"`thresholds` must be a list.*Received: thresholds='0.1'"),
+        ({"max_unrolls": [1, 0]}, r"`max_unroll` must be an integer.*Received: max_unroll=0"),
+        ({"thresholds": [0.1, -1]}, r"`threshold` must lie in.*Received: threshold=-1"),
+        ({"thresholds": [[0.1]]}, r"`threshold` must lie in.*Received: threshold=\[0.1\]"),
+    ],
+)
+def test_bad_settings_are_found_before_the_data_are_read(make_net, given, message):
+    def batches():
+        pytest.fail("the data were read")
+        yield
+
+    model = make_net()
+    with pytest.raises(ValueError, match=message):
+        ki.accuracy_by_depth(model, batches(), **given)
+    assert ki.processing_depth(model) == 24
+
+
+def test_bad_data_and_models(make_net, images, labels):
+    for empty in ([], (images[:0], labels[:0])):
+        with pytest.raises(ValueError, match=r"`dataset` must hold at least one image"):
+            ki.accuracy_by_depth(make_net(), empty)
+    endless = tf.data.Dataset.from_tensors((images, labels)).repeat()
+    with pytest.raises(ValueError, match="`dataset` must end"):
+        ki.accuracy_by_depth(make_net(), endless)
+    with pytest.raises(ValueError, match="a label for each image"):
+        ki.accuracy_by_depth(make_net(), (images, labels[1:]))
+    inputs = keras.Input((5,))
+    plain = keras.Model(inputs, keras.layers.Dense(4)(inputs), name="plain")
+    with pytest.raises(ValueError, match="'plain' has none"):
+        ki.accuracy_by_depth(plain, (images, labels))

@@ -1,0 +1,391 @@
+"""The gradients of the blocks, by mode, and the depth settings that may change after building."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_iterconv as ki
+from keras_iterconv.unrolling import GRADIENTS
+
+KINDS = ("dense", "conv")
+EXACT = ("unroll", "recompute")
+POLICIES = {"float32": 2e-5, "float64": 1e-10, "mixed_bfloat16": 0.1, "mixed_float16": 0.015}
+
+
+# Far from the bound, so that the blocks contract fast.
+CONTRACTING = {
+    "dense": {"shift": 0.3, "step_size": 0.7},
+    "conv": {"margin": 0.3, "center_margin": 0.4, "step_size": 0.7},
+}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+def inputs_for(make_inputs, kind, samples=3, channels=6):
+    """Return inputs of several scales, so that depths differ."""
+    u = make_inputs(kind, samples, channels=channels)
+    return u * np.geomspace(1e-4, 1, samples).reshape(-1, *[1] * (u.ndim - 1)).astype(u.dtype)
+
+
+def make_ready(make_block, set_weights, kind, u, **settings):
+    """Return a block with random weights and a small bias, away from the kinks of ReLU."""
+    layer = set_weights(make_block(kind, **settings), u, "random")
+    bias = layer.b if kind == "dense" else layer.E
+    bias.assign(0.001 * bias)
+    # Nor where tanh is saturated, and the series of `implicit` long.
+    drive = layer.B if kind == "dense" else layer.D
+    drive.assign(0.1 * drive)
+    return layer
+
+
+def twin(layer, **settings):
+    """Return a block of the same weights and other settings."""
+    other = type(layer).from_config({**layer.get_config(), **settings})
+    other.build((None, *[3] * (layer.input_spec.ndim - 2), layer.input_spec.axes[-1]))
+    other.set_weights(layer.get_weights())
+    return other
+
+
+def upstream(u):
+    return np.random.default_rng(7).normal(size=u.shape)
+
+
+def gradients(layer, u, training=True):
+    """Return the depths, and the gradients of all weights and the inputs."""
+    inputs = tf.constant(u, layer.variable_dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        state, depth, _ = layer(inputs, training=training, return_depth=True)
+        loss = tf.reduce_sum(upstream(u) * tf.cast(state, tf.float64))
+    got = tape.gradient(loss, [*layer.trainable_variables, inputs])
+    return depth.numpy(), [np.asarray(g, np.float64) for g in got]
+
+
+def start(layer, inputs):
+    return inputs if layer.initial_state == "input" else tf.zeros_like(inputs)
+
+
+def updates_of(layer, x, u):
+    """Yield the states after each update that a sample alone makes, by `layer.update`."""
+    for k in range(layer.max_unroll):
+        before, x = x, layer.update(x, u, k)
+        yield k, x
+        if layer.threshold is not None and np.linalg.norm(x - before) < layer.threshold:
+            return
+
+
+def tape_of_single_updates(layer, u):
+    """Return what `gradients` does, from TensorFlow's derivative of updates one by one."""
+    inputs, depths = tf.constant(u), []
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        loss = 0.0
+        for n in range(len(u)):
+            one = inputs[n : n + 1]
+            for k, x in updates_of(layer, start(layer, one), one):  # noqa: B007
+                pass
+            depths.append(k + 1)
+            loss += tf.reduce_sum(upstream(u)[n] * x)
+    return depths, tape.gradient(loss, [*layer.trainable_variables, inputs])
+
+
+def frozen_by_single_updates(layer, u):
+    """Return the frozen gradients: the pull-back of each update at the last state, from g on."""
+    weights = layer.trainable_variables
+    totals = [np.zeros(w.shape) for w in weights] + [np.zeros(u.shape)]
+    for n in range(len(u)):
+        one = tf.constant(u[n : n + 1])
+        for k, last in updates_of(layer, start(layer, one), one):  # noqa: B007
+            pass
+        v = tf.constant(upstream(u)[n : n + 1])
+        for j in reversed(range(k + 1)):
+            with tf.GradientTape() as tape:
+                tape.watch((last, one))
+                after = layer.update(last, one, j)
+            v, dinputs, *parts = tape.gradient(
+                after, [last, one, *weights], v, unconnected_gradients="zero"
+            )
+            for total, part in zip(totals, parts, strict=False):
+                total += part.numpy()
+            totals[-1][n] += dinputs[0]
+        if layer.initial_state == "input":
+            totals[-1][n] += v[0]
+    return totals
+
+
+def assert_near(got, expected, tolerance):
+    """Compare gradients, each relative to its largest number."""
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(np.abs(b).max(), 1e-2))
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("threshold", [None, 0.05])
+def test_gradients_of_each_mode(
+    kind, activation, tied, threshold, make_block, make_inputs, set_weights
+):
+    u = inputs_for(make_inputs, kind).astype(np.float64)
+    layer = make_ready(
+        make_block, set_weights, kind, u, max_unroll=4, activation=activation, tied=tied,
+        threshold=threshold, initial_state="input", dtype="float64",
+    )  # fmt: skip
+    depths, expected = tape_of_single_updates(layer, u)
+    if threshold:
+        assert len(set(depths)) > 1
+    for mode in EXACT:
+        depth, got = gradients(twin(layer, gradient=mode), u)
+        np.testing.assert_array_equal(depth, depths)
+        assert_near(got, expected, 1e-10)
+    # Outside training the exact gradient is the same, though it is made otherwise.
+    assert_near(gradients(layer, u, training=False)[1], expected, 1e-10)
+
+    _, frozen = gradients(twin(layer, gradient="frozen"), u)
+    assert_near(frozen, frozen_by_single_updates(layer, u), 1e-10)
+    if activation == "tanh":
+        assert max(np.abs(a - b).max() for a, b in zip(frozen, expected, strict=True)) > 1e-3
+
+
+@pytest.mark.parametrize("initial_state", ["input", "zeros"])
+@pytest.mark.parametrize("threshold", [None, 1e-7])
+def test_implicit_at_convergence(
+    kind, threshold, initial_state, make_block, make_inputs, set_weights
+):
+    u = 0.3 * make_inputs(kind, 3).astype(np.float64)
+    layer = make_ready(
+        make_block, set_weights, kind, u, max_unroll=150, activation="tanh", threshold=threshold,
+        initial_state=initial_state, dtype="float64", **CONTRACTING[kind],
+    )  # fmt: skip
+    depth, exact = gradients(layer, u)
+    if threshold:
+        assert (depth < 150).all()
+    _, got = gradients(twin(layer, gradient="implicit"), u)
+    assert_near(got, exact, 1e-4)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("threshold", [None, 0.05])
+def test_gradients_in_every_precision(
+    kind, policy, tied, threshold, make_block, make_inputs, set_weights, monkeypatch
+):
+    monkeypatch.setattr("keras_iterconv.unrolling.adjoint.TERMS", 60)
+    u = inputs_for(make_inputs, kind)
+    layer = make_ready(
+        make_block, set_weights, kind, u, max_unroll=4, activation="tanh", tied=tied,
+        threshold=threshold, dtype=policy, **CONTRACTING[kind],
+    )  # fmt: skip
+    double = twin(layer, dtype="float64")
+    for mode in GRADIENTS if tied else ("unroll", "recompute", "frozen"):
+        depth, got = gradients(twin(layer, gradient=mode), u)
+        expected_depth, expected = gradients(twin(double, gradient=mode), u)
+        np.testing.assert_array_equal(depth, expected_depth)
+        assert_near(got, expected, POLICIES[policy])
+        if mode == "unroll":
+            kept = got
+        elif mode == "recompute":
+            assert_near(got, kept, 1e-10 if policy == "float64" else 1e-5)
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_untied_weights_beyond_the_depth_have_no_gradient(kind, gradient, make_block, make_inputs):
+    if gradient == "implicit":
+        pytest.skip("untied updates have no fixed point")
+    u = inputs_for(make_inputs, kind)
+    layer = make_block(kind, max_unroll=4, tied=False, gradient=gradient)
+    layer(u)
+    layer.max_unroll = 2
+    _, got = gradients(layer, u)
+    for gradient in got[:-1]:
+        assert np.abs(gradient[:2]).max() > 0
+        np.testing.assert_array_equal(gradient[2:], 0)
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+@pytest.mark.parametrize("samples", [1, 4])
+@pytest.mark.parametrize("threshold", [None, 0.01])
+def test_steps_of_fit_lower_the_loss(gradient, samples, threshold):
+    # Batches of one sample too: a known shape of one takes another path through TensorFlow.
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(8, 5, 4, 2)).astype(np.float32)
+    targets = images.mean(axis=(1, 2)) @ rng.normal(size=(2, 3)).astype(np.float32)
+    settings = {"activation": "tanh", "gradient": gradient, "threshold": threshold}
+    settings |= {"max_unroll": 5, "initial_state": "zeros"}
+    model = keras.Sequential(
+        [
+            keras.Input((5, 4, 2)),
+            ki.NAISConv2D(3, step_size=0.5, **settings),
+            keras.layers.GlobalAveragePooling2D(),
+            ki.NAISDense(4, **settings),
+            keras.layers.Dense(3),
+        ]
+    )
+    before = [weight.numpy() for weight in model.trainable_variables]
+    model.compile(keras.optimizers.Adam(0.03), "mse")
+    batches = images.reshape(-1, samples, 5, 4, 2), targets.reshape(-1, samples, 3)
+    losses = [
+        np.mean([model.train_on_batch(u, t) for u, t in zip(*batches, strict=True)])
+        for _ in range(6)
+    ]
+    assert losses[-1] < 0.8 * losses[0]
+    for weight, old in zip(model.trainable_variables, before, strict=True):
+        assert np.abs(weight.numpy() - old).max() > 0, weight.path
+
+
+def test_images_of_unknown_size_train(make_block):
+    layer = ki.NAISConv2D(2, max_unroll=3)
+    model = keras.Sequential([keras.Input((None, None, 2)), layer])
+    model.compile("sgd", "mse")
+    for shape in ((2, 5, 4, 2), (2, 3, 6, 2), (3, 1, 1, 2)):
+        images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        assert np.isfinite(model.train_on_batch(images, images))
+
+
+def test_saving_keeps_the_gradient(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((5, 4, 3))]
+        + [ki.NAISConv2D(3, activation="tanh", gradient=mode) for mode in GRADIENTS]
+        + [keras.layers.GlobalAveragePooling2D()]
+        + [ki.NAISDense(3, activation="tanh", gradient=mode) for mode in GRADIENTS]
+    )
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    found = [layer.gradient for layer in loaded.layers if hasattr(layer, "gradient")]
+    assert found == [*GRADIENTS, *GRADIENTS]
+
+
+@pytest.mark.parametrize(
+    ("settings", "received"),
+    [
+        ({}, "activation='relu', tied=True"),
+        ({"activation": "tanh", "tied": False}, "activation='tanh', tied=False"),
+        ({"tied": False}, "activation='relu', tied=False"),
+    ],
+)
+def test_implicit_needs_tied_tanh(kind, settings, received, make_block):
+    message = rf'`gradient="implicit"` needs `activation="tanh"` and .*Received: {received}'
+    with pytest.raises(ValueError, match=message):
+        make_block(kind, gradient="implicit", **settings)
+    layer = make_block(kind, gradient="implicit", activation="tanh")
+    assert layer.get_config()["gradient"] == "implicit"
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_compiled_functions_see_a_new_depth(kind, tied, make_block, make_inputs, set_weights):
+    u = inputs_for(make_inputs, kind, 4)
+    layer = make_ready(
+        make_block, set_weights, kind, u, max_unroll=6, threshold=1e-3, tied=tied, step_size=0.7
+    )
+    inputs = keras.Input(u.shape[1:])
+    model = keras.Model(inputs, list(layer(inputs, return_depth=True)[:2]))
+    before, depth = model.predict(u, verbose=0)
+    assert depth.max() == 6
+    compiled = model.predict_function
+
+    def as_built(max_unroll, threshold):
+        # An untied block of fewer updates has the first of the weights.
+        other = type(layer).from_config(
+            {**layer.get_config(), "max_unroll": max_unroll, "threshold": threshold}
+        )
+        other.build(u.shape)
+        weights = layer.get_weights()
+        other.set_weights(weights if tied else [w[:max_unroll] for w in weights])
+        state, depth, _ = other(u, return_depth=True)
+        return state, depth
+
+    for max_unroll, threshold in ((3, 1e-3), (3, 0.05), (6, 0.05), (6, 1e-3)):
+        layer.max_unroll, layer.threshold = max_unroll, threshold
+        assert (layer.max_unroll, layer.threshold) == (max_unroll, threshold)
+        state, depth = model.predict(u, verbose=0)
+        expected, expected_depth = as_built(max_unroll, threshold)
+        np.testing.assert_array_equal(depth, expected_depth)
+        np.testing.assert_allclose(state, expected, rtol=1e-5, atol=1e-5)
+        assert (np.abs(state - before).max() > 1e-3) == ((max_unroll, threshold) != (6, 1e-3))
+        config = layer.get_config()
+        assert config["max_unroll"] == (max_unroll if tied else 6)
+        assert config["threshold"] == threshold
+    assert model.predict_function is compiled
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_compiled_training_sees_a_new_depth(tied, make_block, make_inputs):
+    u = make_inputs("dense", 4)
+    layer = make_block("dense", max_unroll=4, tied=tied, threshold=None)
+    layer(u)
+
+    @tf.function
+    def compiled(inputs):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer(inputs, training=True) ** 2)
+        return tape.gradient(loss, layer.trainable_variables)
+
+    deep = compiled(tf.constant(u))
+    layer.max_unroll = 2
+    shallow = compiled(tf.constant(u))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(u, training=True) ** 2)
+    expected = tape.gradient(loss, layer.trainable_variables)
+    for a, b, c in zip(shallow, expected, deep, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+        assert np.abs(a - c).max() > 1e-4
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("max_unroll", value) for value in (0, -1, 2.5, True, None, "3", 2**31)),
+        *(("threshold", value) for value in (0, -1.0, float("nan"), float("inf"), True, "0.1")),
+    ],
+)
+def test_bad_settings_are_refused_and_change_nothing(
+    kind, tied, name, value, make_block, make_inputs
+):
+    u = inputs_for(make_inputs, kind)
+    layer = make_block(kind, max_unroll=5, threshold=0.01, tied=tied)
+    state, depth, _ = layer(u, return_depth=True)
+    config = layer.get_config()
+    with pytest.raises(ValueError, match=rf"`{name}` must .*Received: {name}="):
+        setattr(layer, name, value)
+    assert layer.get_config() == config
+    assert (layer.max_unroll, layer.threshold) == (5, 0.01)
+    again, again_depth, _ = layer(u, return_depth=True)
+    np.testing.assert_array_equal(again, state)
+    np.testing.assert_array_equal(again_depth, depth)
+
+
+def test_an_untied_block_cannot_go_deeper_than_it_was_built(kind, make_block, make_inputs):
+    u = inputs_for(make_inputs, kind)
+    layer = make_block(kind, max_unroll=4, tied=False, name="deep")
+    state = layer(u)
+    message = "`max_unroll` of 'deep' must be at most 4.*untied.*Received: max_unroll=5"
+    with pytest.raises(ValueError, match=message):
+        layer.max_unroll = 5
+    np.testing.assert_array_equal(layer(u), state)
+    layer.max_unroll = 2
+    assert layer.get_config()["max_unroll"] == 4
+    layer.max_unroll = 4
+    np.testing.assert_array_equal(layer(u), state)
+    # A tied block has its weights for any number.
+    tied = make_block(kind, max_unroll=4)
+    tied(u)
+    tied.max_unroll = 9
+    np.testing.assert_array_equal(tied(u, return_depth=True).depth, [9] * 3)
+
+
+def test_the_threshold_may_come_and_go_between_eager_calls(kind, make_block, make_inputs):
+    u = inputs_for(make_inputs, kind)
+    layer = make_block(kind, max_unroll=6)
+    fixed, depth, _ = layer(u, return_depth=True)
+    np.testing.assert_array_equal(depth, [6] * 3)
+    layer.threshold = 0.05
+    _, depth, _ = layer(u, return_depth=True)
+    assert depth.numpy().min() < 6
+    assert layer.get_config()["threshold"] == 0.05
+    layer.threshold = None
+    np.testing.assert_array_equal(layer(u), fixed)
+    assert layer.get_config()["threshold"] is None
