@@ -78,7 +78,6 @@ def run_adaptive(
     Returns:
         A `Trajectory`.
     """
-    samples = tf.shape(state)[0]
     dtype = tf.float64 if state.dtype == tf.float64 else tf.float32
     threshold = tf.cast(threshold, dtype)
 
@@ -86,7 +85,8 @@ def run_adaptive(
         # Neither is true of a NaN.
         return (norms >= threshold) & (norms <= dtype.max)
 
-    def until_one_stops(k, rows, active, x, drives, end, depth, last, waste, values, starts):
+    def until_one_stops(k, x, drives, idle, values):
+        """Update all until one stops that is not idle; return also which go on, bool `[n]`."""
         part = update._replace(drives=drives)
 
         def step(k, x, norms, values):
@@ -100,60 +100,84 @@ def run_adaptive(
                 x = x + change
             return k + 1, x, norms, values
 
-        begin, size, idle = k, tf.size(rows), ~active
-        k, x, norms, values = tf.while_loop(
-            lambda k, x, norms, values: tf.reduce_all(moves(norms) | idle) & (k < max_unroll),
-            step,
-            (k, x, tf.fill([size], threshold), values),
-        )
-        goes_on = active & moves(norms) & (k < max_unroll)
-        stopped = tf.where(active & ~goes_on)[:, 0]
-        places = tf.gather(rows, stopped)
-        end = tf.cond(
-            tf.size(stopped) == samples,
-            lambda: x,
-            lambda: put(end, places, tf.gather(x, stopped)),
-        )
-        depth = put(depth, places, tf.fill(tf.shape(places), k))
-        last = put(last, places, tf.gather(norms, stopped))
+        def all_move(k, x, norms, values):
+            moving = moves(norms) if idle is None else moves(norms) | idle
+            return tf.reduce_all(moving) & (k < max_unroll)
 
-        left = tf.where(goes_on)[:, 0]
-        idle = size - tf.size(left)
-        waste += (k - begin) * (size - tf.reduce_sum(tf.cast(active, tf.int32)))
-        pays = tf.cast(waste + idle, dtype) >= COMPACTION_COST * tf.cast(tf.size(left), dtype)
-        held = (rows, goes_on, x, drives)
-        rows, active, x, drives, waste, starts = tf.cond(
-            pays & (idle > 0) & (tf.size(left) > 0),
-            lambda: (
-                *tf.nest.map_structure(lambda z: tf.gather(z, left), held),
-                tf.constant(0),
-                tf.concat([starts, [k]], axis=0),
-            ),
-            lambda: (*held, waste, starts),
-        )
-        return k, rows, active, x, drives, end, depth, last, waste, values, starts
+        start = (k, x, tf.fill(tf.shape(x)[:1], threshold), values)
+        k, x, norms, values = tf.while_loop(all_move, step, start)
+        return k, x, norms, values, moves(norms) & (k < max_unroll)
 
-    variables = (
-        tf.constant(0),
-        tf.range(samples),
-        tf.fill([samples], True),
-        state,
-        update.drives,
-        state,
-        tf.fill([samples], 0),
-        tf.zeros([samples], dtype),
-        tf.constant(0),
-        _array(update, state, max_unroll, keep),
-        tf.constant([0]),
+    def without_stopped(k, x, norms, goes_on, values):
+        """Go on with those that have not stopped, until all have."""
+        samples = tf.shape(x)[0]
+
+        def leave_out(k, rows, active, x, drives, waste, starts):
+            """Leave those that have stopped out of the batch where that pays."""
+            left = tf.where(active)[:, 0]
+            size, count = tf.size(active), tf.size(left)
+            waste += size - count
+            pays = tf.cast(waste, dtype) >= COMPACTION_COST * tf.cast(count, dtype)
+            held = (rows, active, x, drives)
+            return tf.cond(
+                pays & (count < size) & (count > 0),
+                lambda: (
+                    *tf.nest.map_structure(lambda z: tf.gather(z, left), held),
+                    tf.constant(0),
+                    tf.concat([starts, [k]], axis=0),
+                ),
+                lambda: (*held, waste, starts),
+            )
+
+        def run_round(k, rows, active, x, drives, end, depth, last, waste, values, starts):
+            rows, active, x, drives, waste, starts = leave_out(
+                k, rows, active, x, drives, waste, starts
+            )
+            begin, idle = k, tf.size(active) - tf.reduce_sum(tf.cast(active, tf.int32))
+            k, x, norms, values, goes_on = until_one_stops(k, x, drives, ~active, values)
+            # What is idle now was counted once, when it stopped.
+            waste += (k - begin - 1) * idle
+            stopped = tf.where(active & ~goes_on)[:, 0]
+            places = tf.gather(rows, stopped)
+            end = put(end, places, tf.gather(x, stopped))
+            depth = put(depth, places, tf.fill(tf.shape(places), k))
+            last = put(last, places, tf.gather(norms, stopped))
+            active &= goes_on
+            return k, rows, active, x, drives, end, depth, last, waste, values, starts
+
+        # Those that go on overwrite what is wrong for them here.
+        variables = (
+            k,
+            tf.range(samples),
+            goes_on,
+            x,
+            update.drives,
+            x,
+            tf.fill([samples], k),
+            norms,
+            tf.constant(0),
+            values,
+            tf.constant([0]),
+        )
+        k, _, _, _, _, end, depth, last, _, values, starts = tf.while_loop(
+            lambda k, rows, active, *others: tf.reduce_any(active),
+            run_round,
+            variables,
+            tf.nest.map_structure(_any_size, variables),
+        )
+        return k, end, last, depth, values, starts
+
+    k, x, norms, values, goes_on = until_one_stops(
+        tf.constant(0), state, update.drives, None, _array(update, state, max_unroll, keep)
     )
-    updates, _, _, _, _, end, depth, last, _, values, starts = tf.while_loop(
-        lambda k, rows, active, *others: tf.reduce_any(active),
-        until_one_stops,
-        variables,
-        tf.nest.map_structure(_any_size, variables),
+    # One sample alone, or all together, need no more than this.
+    k, end, norms, depth, values, starts = tf.cond(
+        tf.reduce_any(goes_on),
+        lambda: without_stopped(k, x, norms, goes_on, values),
+        lambda: (k, x, norms, tf.fill(tf.shape(norms), k), values, tf.constant([0])),
     )
     end = tf.ensure_shape(end, state.shape)
-    return Trajectory(state, end, depth, updates, last, values if keep else None, starts)
+    return Trajectory(state, end, depth, k, norms, values if keep else None, starts)
 
 
 def select(condition: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:

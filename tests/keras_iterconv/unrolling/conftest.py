@@ -63,9 +63,10 @@ class Problem:
         ends = [self.alone(n, threshold) for n in range(len(self.x))]
         return np.stack([x for x, _ in ends]), np.array([depth for _, depth in ends])
 
-    def jacobian(self, n, x, k):
-        """Return the Jacobian of update k of sample n at x, and the slopes."""
-        slopes = NUMPY[self.activation][1](self.preactivation(x, self.u[n], k))
+    def jacobian(self, n, x, k, slopes=None):
+        """Return the Jacobian of update k of sample n at x, and the slopes where not given."""
+        if slopes is None:
+            slopes = NUMPY[self.activation][1](self.preactivation(x, self.u[n], k))
         W = self.weights[0] if self.tied else self.weights[0][k]
         return np.eye(SIZE) + STEP * slopes[:, None] * W.T, slopes
 
