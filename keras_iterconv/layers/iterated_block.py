@@ -8,9 +8,11 @@ from keras_iterconv.stacks import draw_stack, mark_stack
 from keras_iterconv.unrolling import (
     ACTIVATIONS,
     GRADIENTS,
+    SOLVERS,
     Unrolled,
     Update,
     unroll_adaptive,
+    unroll_anderson,
     unroll_fixed,
 )
 from keras_iterconv.unrolling.result import per_sample, samples_finite
@@ -38,6 +40,9 @@ class IteratedBlock(keras.layers.Layer):
             at one; `"frozen"`, the fastest and biased, takes one slope of a unit's activation for
             all its updates. Outside training an exact gradient is always recomputed.
         tied: Whether all updates share one set of weights.
+        solver: How a block with a threshold looks for the settled state outside training:
+            `"picard"`, update by update, or `"anderson"` (tied tanh blocks), which skips ahead and
+            falls back to the former. Training always goes update by update.
         **kwargs: Passed to `keras.layers.Layer`.
 
     Call arguments:
@@ -59,10 +64,12 @@ class IteratedBlock(keras.layers.Layer):
         initial_state: str,
         gradient: str,
         tied: bool,
+        solver: str = "picard",
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.tied = bool(tied)
+        self.solver = check_choice("solver", solver, SOLVERS)
         # In variables, so that compiled functions see a change.
         with tf.init_scope():
             self._max_unroll = tf.Variable(1, trainable=False, dtype=tf.int32)
@@ -79,6 +86,12 @@ class IteratedBlock(keras.layers.Layer):
                 '`gradient="implicit"` needs `activation="tanh"` and `tied=True`: untied updates '
                 "have no fixed point, and where ReLUs are inactive its equation has no solution. "
                 'Take "recompute" or "frozen". '
+                f"Received: activation={activation!r}, tied={tied!r}"
+            )
+        if solver == "anderson" and not (self.tied and activation == "tanh"):
+            raise ValueError(
+                '`solver="anderson"` needs `activation="tanh"` and `tied=True`: only there each '
+                "input has one settled state, whichever way leads to it. "
                 f"Received: activation={activation!r}, tied={tied!r}"
             )
         # Keras compiles with XLA wherever every layer allows it: that is 40 times slower for
@@ -119,6 +132,11 @@ class IteratedBlock(keras.layers.Layer):
         if value is not None:
             value = check_between("threshold", value, 0, float("inf"))
             self._threshold.assign(value)
+        elif self.solver == "anderson":
+            raise ValueError(
+                '`threshold` must be a number with `solver="anderson"`: a fixed depth promises '
+                "each update. Received: threshold=None"
+            )
         self._bound = value
 
     @property
@@ -258,7 +276,10 @@ class IteratedBlock(keras.layers.Layer):
             unrolled = unroll_fixed(update, state, limit, gradient)
         else:
             bound = tf.convert_to_tensor(self._threshold)
-            unrolled = unroll_adaptive(update, state, limit, bound, gradient)
+            if self.solver == "anderson" and not training:
+                unrolled = unroll_anderson(update, state, limit, bound)
+            else:
+                unrolled = unroll_adaptive(update, state, limit, bound, gradient)
         state = tf.cast(unrolled.state, self.compute_dtype)
         if return_depth:
             return Unrolled(state, unrolled.depth, unrolled.status)
@@ -291,4 +312,5 @@ class IteratedBlock(keras.layers.Layer):
             "initial_state": self.initial_state,
             "gradient": self.gradient,
             "tied": self.tied,
+            "solver": self.solver,
         }

@@ -46,6 +46,8 @@ class NAISConv2D(IteratedBlock):
         gradient: How the backward pass runs: `"unroll"` or `"recompute"` (exact), `"implicit"` or
             `"frozen"`, as `IteratedBlock` says.
         tied: Whether all updates share C, D, E and delta.
+        solver: `"picard"` or, for tied tanh blocks with a threshold, `"anderson"`, which finds the
+            settled state in fewer evaluations, outside training.
         **kwargs: Passed to `keras.layers.Layer`.
 
     Call arguments:
@@ -83,10 +85,19 @@ class NAISConv2D(IteratedBlock):
         initial_state: str = "input",
         gradient: str = "unroll",
         tied: bool = True,
+        solver: str = "picard",
         **kwargs,
     ):
         super().__init__(
-            max_unroll, threshold, step_size, activation, initial_state, gradient, tied, **kwargs
+            max_unroll,
+            threshold,
+            step_size,
+            activation,
+            initial_state,
+            gradient,
+            tied,
+            solver,
+            **kwargs,
         )
         self.filters = check_positive_int("filters", filters)
         self.kernel_size = check_positive_int("kernel_size", kernel_size)
@@ -145,11 +156,13 @@ class NAISConv2D(IteratedBlock):
             return tf.nn.bias_add(convolve(inputs, D), self._cast(E))
 
         def tied(state, k, weights, drives):
-            return convolve(self._cast(state), *weights) + drives[0]
+            # Not `+`: where the batch's size is unknown its gradient reckons with broadcasting, at
+            # the cost of two passes over the state.
+            return tf.add_n([convolve(self._cast(state), *weights), *drives])
 
         def untied(state, k, weights, drives):
             C, D, E = (weight[k] for weight in weights)
-            return convolve(self._cast(state), C) + drive(*drives, D, E)
+            return tf.add_n([convolve(self._cast(state), C), drive(*drives, D, E)])
 
         C, D, E = self.state_kernel(), tf.convert_to_tensor(self.D), tf.convert_to_tensor(self.E)
         if self.tied:

@@ -37,6 +37,8 @@ class NAISDense(IteratedBlock):
         tied: Whether all updates share R, B and b.
         non_autonomous: Whether u drives each update. False leaves B out, so that the input only
             sets x(0) (the paper's RESNET-SH-STABLE); it needs `initial_state="input"`.
+        solver: `"picard"` or, for tied tanh blocks with a threshold, `"anderson"`, which finds the
+            settled state in fewer evaluations, outside training.
         **kwargs: Passed to `keras.layers.Layer`.
 
     Call arguments:
@@ -73,10 +75,19 @@ class NAISDense(IteratedBlock):
         gradient: str = "unroll",
         tied: bool = True,
         non_autonomous: bool = True,
+        solver: str = "picard",
         **kwargs,
     ):
         super().__init__(
-            max_unroll, threshold, step_size, activation, initial_state, gradient, tied, **kwargs
+            max_unroll,
+            threshold,
+            step_size,
+            activation,
+            initial_state,
+            gradient,
+            tied,
+            solver,
+            **kwargs,
         )
         self.units = check_positive_int("units", units)
         self.shift, self.bound = check_shift(shift, bound)
@@ -121,22 +132,23 @@ class NAISDense(IteratedBlock):
 
     def _make_update(self, inputs) -> Update:
         def drive(inputs, B, b):
-            return tf.matmul(inputs, self._cast(B)) + self._cast(b)
+            return tf.nn.bias_add(tf.matmul(inputs, self._cast(B)), self._cast(b))
 
-        def advance(state, A, drive):
+        def advance(state, A):
             # A is symmetric, so that x A is A x for each row.
-            return tf.matmul(self._cast(state), self._cast(A)) + drive
+            return tf.matmul(self._cast(state), self._cast(A))
 
         def tied(state, k, weights, drives):
-            return advance(state, *weights, *drives)
+            # Not `+`: where the batch's size is unknown its gradient reckons with broadcasting.
+            return tf.add_n([advance(state, *weights), *drives])
 
         def untied(state, k, weights, drives):
             A, B, b = (weight[k] for weight in weights)
-            return advance(state, A, drive(*drives, B, b))
+            return tf.add_n([advance(state, A), drive(*drives, B, b)])
 
         def autonomous(state, k, weights, drives):
             A, b = weights if self.tied else (weight[k] for weight in weights)
-            return advance(state, A, self._cast(b))
+            return tf.nn.bias_add(advance(state, A), self._cast(b))
 
         A, b = self.state_matrix(), tf.convert_to_tensor(self.b)
         if not self.non_autonomous:

@@ -143,7 +143,8 @@ class ResidualStage(ResidualFunction):
                 change, blocks[t] = train(state, blocks[t])
             else:
                 change = self._evaluate(state, blocks[t])
-            state = (state if skips is None else skips[k]) + change
+            # Not `+`: where the batch's size is unknown its gradient reckons with broadcasting.
+            state = tf.add_n([state if skips is None else skips[k], change])
         if training:
             self._keep(blocks)
         if not return_depth:

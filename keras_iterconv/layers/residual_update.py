@@ -1,6 +1,7 @@
 """One update of a residual network whose transfer is computed by other layers."""
 
 import keras
+import tensorflow as tf
 
 from keras_iterconv.checks import check_between, check_choice
 from keras_iterconv.unrolling import ACTIVATIONS, Unrolled
@@ -56,7 +57,9 @@ class ResidualUpdate(keras.layers.Layer):
 
     def call(self, inputs, return_depth=False):
         state, transfer = inputs
-        state += self.step_size * ACTIVATIONS[self.activation].value(transfer)
+        change = self.step_size * ACTIVATIONS[self.activation].value(transfer)
+        # Not `+`: where the batch's size is unknown its gradient reckons with broadcasting.
+        state = tf.add_n([state, change])
         if not return_depth:
             return state
         return every_sample(state, 1)

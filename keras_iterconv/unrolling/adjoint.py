@@ -15,7 +15,7 @@ from keras_iterconv.unrolling.update import Update
 # any case. Half precision knows no smaller share of large samples than the second.
 TOLERANCE = 1e-6
 HALF_TOLERANCE = 1e-3
-TERMS = 10_000
+TERMS = 1000
 
 
 def frozen(update: Update, trajectory: Trajectory, g: tf.Tensor):
@@ -39,7 +39,7 @@ def frozen(update: Update, trajectory: Trajectory, g: tf.Tensor):
 
     def value(k):
         if update.activation.one_sided:
-            return tf.cast(state - trajectory.start, update.dtype)
+            return tf.cast(state > trajectory.start, update.dtype)
         return update.value(state, k)
 
     if not update.tied:

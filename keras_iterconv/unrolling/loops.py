@@ -85,8 +85,11 @@ def run_adaptive(
         # Neither is true of a NaN.
         return (norms >= threshold) & (norms <= dtype.max)
 
-    def until_one_stops(k, x, drives, idle, values):
-        """Update all until one stops that is not idle; return also which go on, bool `[n]`."""
+    def until_one_stops(k, limit, x, drives, idle, values):
+        """Update all until one stops that is not idle, at most until update `limit`.
+
+        Returns also which go on, bool `[n]`.
+        """
         part = update._replace(drives=drives)
 
         def step(k, x, norms, values):
@@ -102,7 +105,7 @@ def run_adaptive(
 
         def all_move(k, x, norms, values):
             moving = moves(norms) if idle is None else moves(norms) | idle
-            return tf.reduce_all(moving) & (k < max_unroll)
+            return tf.reduce_all(moving) & (k < limit)
 
         start = (k, x, tf.fill(tf.shape(x)[:1], threshold), values)
         k, x, norms, values = tf.while_loop(all_move, step, start)
@@ -133,9 +136,16 @@ def run_adaptive(
             rows, active, x, drives, waste, starts = leave_out(
                 k, rows, active, x, drives, waste, starts
             )
-            begin, idle = k, tf.size(active) - tf.reduce_sum(tf.cast(active, tf.int32))
-            k, x, norms, values, goes_on = until_one_stops(k, x, drives, ~active, values)
-            # What is idle now was counted once, when it stopped.
+            begin, count = k, tf.reduce_sum(tf.cast(active, tf.int32))
+            idle = tf.size(active) - count
+            # As many updates as the rest of the cost allows; one of them is counted already.
+            rest = COMPACTION_COST * tf.cast(count, dtype) - tf.cast(waste, dtype)
+            steps = tf.math.ceil(rest / tf.cast(tf.maximum(idle, 1), dtype))
+            room = max_unroll - k
+            # Clipped as a float: a large one has no integer.
+            steps = tf.clip_by_value(1 + steps, 1, tf.cast(room, dtype))
+            limit = k + tf.where(idle > 0, tf.cast(steps, tf.int32), room)
+            k, x, norms, values, goes_on = until_one_stops(k, limit, x, drives, ~active, values)
             waste += (k - begin - 1) * idle
             stopped = tf.where(active & ~goes_on)[:, 0]
             places = tf.gather(rows, stopped)
@@ -168,7 +178,12 @@ def run_adaptive(
         return k, end, last, depth, values, starts
 
     k, x, norms, values, goes_on = until_one_stops(
-        tf.constant(0), state, update.drives, None, _array(update, state, max_unroll, keep)
+        tf.constant(0),
+        max_unroll,
+        state,
+        update.drives,
+        None,
+        _array(update, state, max_unroll, keep),
     )
     # One sample alone, or all together, need no more than this.
     k, end, norms, depth, values, starts = tf.cond(

@@ -62,9 +62,11 @@ def test_a_value_out_of_range_is_refused(field, value, said):
 
 
 def test_settings_survive_the_config_file():
-    settings = make_settings(model="nais_adaptive", threshold=1e-3, step_size=0.5)
+    settings = make_settings(
+        model="nais_adaptive", threshold=1e-3, step_size=0.5, gradient="frozen"
+    )
     assert Settings(**dataclasses.asdict(settings)) == settings
-    assert settings.overrides() == {"threshold": 1e-3, "step_size": 0.5}
+    assert settings.overrides() == {"threshold": 1e-3, "step_size": 0.5, "gradient": "frozen"}
 
 
 def test_a_coupling_brings_the_shared_start_with_it():

@@ -10,7 +10,7 @@ from keras_iterconv.unrolling import GRADIENTS
 
 KINDS = ("dense", "conv")
 EXACT = ("unroll", "recompute")
-POLICIES = {"float32": 2e-5, "float64": 1e-10, "mixed_bfloat16": 0.1, "mixed_float16": 0.015}
+POLICIES = {"float32": 2e-5, "mixed_bfloat16": 0.1, "mixed_float16": 0.015}
 
 
 # Far from the bound, so that the blocks contract fast.
@@ -178,9 +178,11 @@ def test_implicit_at_convergence(
     assert_near(got, exact, 1e-4)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    ("policy", "threshold"),
+    [("float32", None), ("float32", 0.05), ("mixed_bfloat16", 0.05), ("mixed_float16", None)],
+)
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("threshold", [None, 0.05])
 def test_gradients_in_every_precision(
     kind, policy, tied, threshold, make_block, make_inputs, set_weights, monkeypatch
 ):
@@ -199,7 +201,7 @@ def test_gradients_in_every_precision(
         if mode == "unroll":
             kept = got
         elif mode == "recompute":
-            assert_near(got, kept, 1e-10 if policy == "float64" else 1e-5)
+            assert_near(got, kept, 1e-5)
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
