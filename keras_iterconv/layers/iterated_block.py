@@ -267,10 +267,8 @@ class IteratedBlock(keras.layers.Layer):
         inputs = tf.cast(inputs, self.compute_dtype)
         update = self._make_update(inputs)
         state = self._make_initial_state(inputs)
-        gradient = self.gradient
-        if gradient == "unroll" and not training:
-            # It would keep the states for a backward pass that nearly never comes.
-            gradient = "recompute"
+        # Nothing is kept for a backward pass that nearly never comes outside training.
+        gradient = self.gradient if training else "recompute"
         limit = tf.convert_to_tensor(self._max_unroll)
         if self.threshold is None:
             unrolled = unroll_fixed(update, state, limit, gradient)
