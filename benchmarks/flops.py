@@ -25,7 +25,7 @@ def training_flops(model: keras.Model) -> int:
     A forward pass three times, since each convolution has a gradient in its kernel and one in its
     input. What is recomputed is not counted: it is a cost of the method and no part of the task.
     With `gradient="frozen"` a block of K updates needs K gradients in the state, one in the
-    kernel, and the last state's slopes.
+    kernel and, with tanh, the last state's slopes.
     """
     total = 0
     for layer in model.layers:
@@ -33,7 +33,8 @@ def training_flops(model: keras.Model) -> int:
         total += 3 * sum(count * size for count, size in convolutions)
         if isinstance(layer, ki.NAISConv2D) and layer.gradient == "frozen" and layer.tied:
             updates, size = convolutions[0]
-            total -= (3 * updates - (2 * updates + 2)) * size
+            slopes = int(layer.activation == "tanh")
+            total -= (3 * updates - (2 * updates + 1 + slopes)) * size
     return total
 
 

@@ -49,8 +49,9 @@ def test_the_model_table_is_true():
 
 def test_every_option_and_preset_that_is_named_exists():
     text = "".join(page.read_text() for page in PAGES)
-    commands = ("fit.py", "reproduce/__main__.py")
-    source = "".join((ROOT / "training" / name).read_text() for name in commands)
+    commands = [ROOT / "training" / name for name in ("fit.py", "reproduce/__main__.py")]
+    commands += (ROOT / "benchmarks").glob("*.py")
+    source = "".join(path.read_text() for path in commands)
     options = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", text)) - {"help"}
     # An option is an argument's name, or is spelt out.
     missing = {

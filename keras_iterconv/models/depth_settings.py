@@ -25,7 +25,7 @@ def set_depth(model: keras.Model, max_unroll: int = ..., threshold: float | None
     """Set the depth of all NAIS blocks of a net, trained or not.
 
     It takes effect at once, in compiled functions too. Where a threshold appears or disappears,
-    the model's own compiled functions are dropped, so that its next `fit`, `evaluate` or
+    the model's own compiled functions are made anew, so that its next `fit`, `evaluate` or
     `predict` traces them anew; what else was traced over its blocks before, a view of
     `with_depth` say, must be made anew by hand. Blocks of residual nets have no such settings and
     stay as they are.
@@ -60,7 +60,10 @@ def set_depth(model: keras.Model, max_unroll: int = ..., threshold: float | None
         apply_settings(blocks, before)
         raise
     if kinds(before) != kinds(wanted):
-        model.train_function = model.test_function = model.predict_function = None
+        for name in ("train", "test", "predict"):
+            # A `fit` that is running goes on with the new one.
+            if getattr(model, f"{name}_function", None) is not None:
+                getattr(model, f"make_{name}_function")(force=True)
 
 
 def adjustable_blocks(model: keras.Model) -> list[IteratedBlock]:

@@ -8,14 +8,14 @@ sum of all v(j): one for all updates.
 import tensorflow as tf
 
 from keras_iterconv.unrolling.loops import Trajectory, select
-from keras_iterconv.unrolling.result import per_sample, sample_norms
+from keras_iterconv.unrolling.result import per_sample, sample_norms, samples_finite
 from keras_iterconv.unrolling.update import Update
 
 # The series of `implicit` ends where a term is this share of the first, and after so many terms in
 # any case. Half precision knows no smaller share of large samples than the second.
 TOLERANCE = 1e-6
 HALF_TOLERANCE = 1e-3
-TERMS = 1000
+TERMS = 20_000
 
 
 def frozen(update: Update, trajectory: Trajectory, g: tf.Tensor):
@@ -66,6 +66,8 @@ def implicit(update: Update, trajectory: Trajectory, g: tf.Tensor):
     state = trajectory.state
     value = update.value(state, tf.constant(0))
     # At norm one each, so that small gradients stay within a half precision's range.
+    # A state that is not finite has no series, and one sample must not hold up the others.
+    g = select(samples_finite(state), g, tf.zeros_like(g))
     norm = sample_norms(g)
     scale = per_sample(tf.cast(tf.where(norm > 0, norm, 1), g.dtype), g)
     small = TOLERANCE if update.dtype.size >= 4 else HALF_TOLERANCE
@@ -106,13 +108,16 @@ def _frozen_untied(update, state, value, depth, updates, g):
         upstream = g if depth is None else select(depth > k, g, tf.zeros_like(g))
         dx, *parts = update.pull_back(state, k, value(k), upstream)
         weights, drives = (
-            [total + part for total, part in zip(totals, part, strict=True)]
+            [total + tf.cast(z, total.dtype) for total, z in zip(totals, part, strict=True)]
             for totals, part in zip((weights, drives), parts, strict=True)
         )
         return k, g + dx, weights, drives
 
-    weights, drives = ([tf.zeros_like(z) for z in zs] for zs in (update.weights, update.drives))
+    weights = [tf.zeros_like(weight) for weight in update.weights]
+    # Summed in the state's dtype, which may be wider.
+    drives = [tf.zeros(tf.shape(drive), g.dtype) for drive in update.drives]
     _, g, weights, drives = tf.while_loop(
         lambda k, *others: k > 0, step, (updates, g, weights, drives)
     )
+    drives = [tf.cast(z, own.dtype) for z, own in zip(drives, update.drives, strict=True)]
     return g, weights, drives

@@ -79,7 +79,8 @@ def run_adaptive(
         A `Trajectory`.
     """
     dtype = tf.float64 if state.dtype == tf.float64 else tf.float32
-    threshold = tf.cast(threshold, dtype)
+    # The largest number where it is larger still: as an infinity it would stop the loop at once.
+    threshold = tf.cast(tf.minimum(tf.cast(threshold, tf.float64), dtype.max), dtype)
 
     def moves(norms):
         # Neither is true of a NaN.
@@ -212,7 +213,10 @@ def _array(update: Update, state, size, keep: bool):
     if not keep:
         return tf.constant(0)
     shape = [None, *state.shape[1:]]
-    return tf.TensorArray(update.dtype, size, element_shape=shape, infer_shape=False)
+    # Kept after they were read: a persistent tape walks back more than once.
+    return tf.TensorArray(
+        update.dtype, size, clear_after_read=False, element_shape=shape, infer_shape=False
+    )
 
 
 def _any_size(variable):

@@ -33,8 +33,8 @@ def test_an_exact_step_is_three_forward_passes(gradient):
 
 
 def test_a_frozen_step_has_one_gradient_in_the_kernel():
-    # Forward 7; slopes 1; through the state 7; in the kernel 1. Three for the injection.
-    assert training_flops(nais(gradient="frozen")) == 3 * TRANSITIONS + 2 * CHAIN * (16 + 3)
+    # Forward 7; through the state 7; in the kernel 1. Three for the injection.
+    assert training_flops(nais(gradient="frozen")) == 3 * TRANSITIONS + 2 * CHAIN * (15 + 3)
 
 
 def test_a_residual_block_makes_two():

@@ -401,3 +401,42 @@ def test_the_threshold_may_come_and_go_between_eager_calls(kind, make_block, mak
     layer.threshold = None
     np.testing.assert_array_equal(layer(u), fixed)
     assert layer.get_config()["threshold"] is None
+
+
+@pytest.mark.parametrize("threshold", [None, 0.1])
+def test_a_persistent_tape_walks_back_twice(threshold):
+    block = ki.NAISDense(4, 6, threshold)
+    x = tf.random.stateless_normal((3, 4), (1, 2))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        y = block(x, training=True)
+    np.testing.assert_array_equal(tape.gradient(y, x), tape.gradient(y, x))
+
+
+def test_a_threshold_beyond_float32_stops_each_sample_after_one_update():
+    state, depth, status = ki.NAISDense(4, threshold=1e39)(tf.ones((3, 4)), return_depth=True)
+    np.testing.assert_array_equal(depth, [1, 1, 1])
+    np.testing.assert_array_equal(status, [0, 0, 0])
+    assert np.abs(state).max() > 0
+
+
+def test_implicit_is_exact_at_the_default_step_and_shift():
+    keras.utils.set_random_seed(0)
+    settings = {"max_unroll": 60_000, "threshold": 1e-12, "activation": "tanh", "dtype": "float64"}
+    block = ki.NAISDense(6, gradient="implicit", rank=3, **settings)
+    x = tf.random.stateless_normal((2, 6), (1, 2), dtype=tf.float64)
+
+    @tf.function
+    def run(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y, _, status = block(x, training=True, return_depth=True)
+            loss = tf.reduce_sum(y * [[1.0, -2, 3, 0, 1, 1]])
+        return status, tape.gradient(loss, x)
+
+    status, gradient = run(x)
+    np.testing.assert_array_equal(status, [0, 0])
+    # At the fixed point A x + B u + b = 0.
+    A, B = np.asarray(block.state_matrix()), np.asarray(block.B)
+    expected = -np.array([1.0, -2, 3, 0, 1, 1]) @ np.linalg.inv(A) @ B.T
+    np.testing.assert_allclose(gradient, [expected] * 2, rtol=1e-4)

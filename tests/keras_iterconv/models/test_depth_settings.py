@@ -74,7 +74,21 @@ def test_a_number_for_another_keeps_the_compiled_functions(images):
     ki.set_depth(model, max_unroll=5, threshold=0.1)
     assert model.predict_function is function
     ki.set_depth(model, threshold=None)
-    assert model.predict_function is None
+    assert model.predict_function not in (function, None)
+    assert model.train_function is None
+
+
+def test_a_callback_may_make_the_depth_fixed_while_fit_runs(images):
+    model = make_net(**ADAPTIVE)
+    model.compile("sgd", "mse")
+
+    class Fix(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            ki.set_depth(self.model, threshold=None if epoch == 0 else 0.5)
+
+    targets = np.zeros((len(images), *model.output_shape[1:]))
+    history = model.fit(images, targets, epochs=3, verbose=0, callbacks=[Fix()])
+    assert np.isfinite(history.history["loss"]).all()
 
 
 def test_what_is_left_out_stays(images):
