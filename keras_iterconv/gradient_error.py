@@ -8,8 +8,7 @@ import tensorflow as tf
 from rich.markup import escape
 from rich.table import Table
 
-from keras_iterconv.layers import IteratedBlock
-from keras_iterconv.models.depth import check_functional, iterated_blocks
+from keras_iterconv.models.depth_settings import adjustable_blocks
 from keras_iterconv.tables import as_text
 from keras_iterconv.unrolling import GRADIENTS
 
@@ -79,13 +78,7 @@ def gradient_error(model: keras.Model, x, y) -> GradientReport:
     Raises:
         ValueError: The model is not functional, not compiled, or has no such block.
     """
-    check_functional(model)
-    blocks = [block for block in iterated_blocks(model) if isinstance(block, IteratedBlock)]
-    if not blocks:
-        raise ValueError(
-            "`model` must hold at least one NAISConv2D or NAISDense, whose gradient has modes. "
-            f"Received: model={model.name!r}"
-        )
+    blocks = adjustable_blocks(model)
     if not model.compiled:
         raise ValueError(
             "`model` must be compiled, so that it has a loss; call `model.compile(...)` first. "

@@ -67,7 +67,7 @@ def set_depth(model: keras.Model, max_unroll: int = ..., threshold: float | None
 
 
 def adjustable_blocks(model: keras.Model) -> list[IteratedBlock]:
-    """Return the blocks of a functional model whose depth can be set, from input to output.
+    """Return the NAIS blocks of a functional model, whose depth and gradient can be set.
 
     Raises:
         ValueError: There is none, or the model is not functional.
@@ -76,9 +76,9 @@ def adjustable_blocks(model: keras.Model) -> list[IteratedBlock]:
     blocks = [block for block in iterated_blocks(model) if isinstance(block, IteratedBlock)]
     if not blocks:
         raise ValueError(
-            "`model` must hold at least one block whose depth can be set (NAISConv2D or "
-            f"NAISDense); {model.name!r} has none. A ResidualStage is read out early by its "
-            "`schedule`."
+            "`model` must hold at least one block whose depth and gradient can be set "
+            f"(NAISConv2D or NAISDense); {model.name!r} has none. A ResidualStage is read out "
+            "early by its `schedule`."
         )
     return blocks
 

@@ -7,8 +7,8 @@ import tensorflow as tf
 from keras_iterconv.unrolling.result import sample_norms
 from keras_iterconv.unrolling.update import Update
 
-# What leaving stopped samples out costs, in updates of the samples that go on: gathering states
-# and drives, and writing what is finished. Measured by `python -m benchmarks.inference`.
+# What leaving stopped samples out is taken to cost, in updates of the samples that go on: states
+# and drives are gathered. `python -m benchmarks.inference` measures what comes of it.
 COMPACTION_COST = 0.5
 
 
