@@ -36,3 +36,12 @@ def calls(model: keras.Model) -> Iterator[Call]:
                 if value is not None and not isinstance(value, keras.KerasTensor)
             }
             yield Call(node.operation, node.input_tensors, node.outputs, options)
+
+
+def check_functional(model) -> None:
+    """Raise `ValueError` where `model` is no functional Keras model."""
+    if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
+        raise ValueError(
+            "`model` must be a functional Keras model, as `create_model` returns. "
+            f"Received: model={model!r}"
+        )

@@ -9,7 +9,7 @@ from keras_iterconv.certificates.blocks import BLOCKS, block_rows
 from keras_iterconv.certificates.network import network_bound, network_norm, row_key
 from keras_iterconv.certificates.report import StabilityReport
 from keras_iterconv.certificates.rows import BlockRow
-from keras_iterconv.functional import calls
+from keras_iterconv.functional import calls, check_functional
 
 PROBES = 8
 
@@ -69,11 +69,7 @@ def block_rows_of(model: keras.Model) -> dict[tuple, list[BlockRow]]:
 
 
 def _check_model(model) -> None:
-    if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
-        raise ValueError(
-            "`model` must be a functional Keras model, as `create_model` returns. "
-            f"Received: model={model!r}"
-        )
+    check_functional(model)
     for layer in model.layers:
         inside = layer._flatten_layers(include_self=False)
         if not isinstance(layer, BLOCKS) and any(isinstance(part, BLOCKS) for part in inside):

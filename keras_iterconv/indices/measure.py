@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras_iterconv.answers import chance_error, wrong_answers
 from keras_iterconv.batches import labelled_batches
 from keras_iterconv.checks import check_positive_int
-from keras_iterconv.functional import Call, calls
+from keras_iterconv.functional import Call, calls, check_functional
 from keras_iterconv.indices.report import IndexReport, StageErrors, make_report
 from keras_iterconv.layers import ResidualStage
 
@@ -70,11 +70,7 @@ def residual_stages(model: keras.Model) -> list[Call]:
     Raises:
         ValueError: There is none, or one is used twice or lies in a model within the model.
     """
-    if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
-        raise ValueError(
-            "`model` must be a functional Keras model, as `create_model` returns. "
-            f"Received: model={model!r}"
-        )
+    check_functional(model)
     for layer in model.layers:
         if isinstance(layer, keras.Model) and any(
             isinstance(inner, ResidualStage) for inner in layer._flatten_layers(include_self=False)

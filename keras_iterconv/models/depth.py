@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_iterconv.functional import check_functional
 from keras_iterconv.layers import IteratedBlock, ResidualStage, ResidualUpdate
 
 # A stage counts as one block of as many updates as it has blocks.
@@ -21,15 +22,6 @@ class ReturnDepth(keras.layers.Wrapper):
 
     def compute_output_spec(self, inputs):
         return self.layer.compute_output_spec(inputs, return_depth=True)
-
-
-def check_functional(model) -> None:
-    """Raise `ValueError` where `model` is no functional Keras model."""
-    if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
-        raise ValueError(
-            "`model` must be a functional Keras model, as `create_model` returns. "
-            f"Received: model={model!r}"
-        )
 
 
 def iterated_blocks(model: keras.Model) -> list[keras.layers.Layer]:

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import keras
 
+from keras_iterconv.functional import check_functional
 from keras_iterconv.layers import IteratedBlock
-from keras_iterconv.models.depth import check_functional, iterated_blocks
+from keras_iterconv.models.depth import iterated_blocks
 
 
 class DepthSettings(NamedTuple):

@@ -7,13 +7,8 @@ not depend on how it goes there. Both loops end at the same state, up to the thr
 import tensorflow as tf
 
 from keras_iterconv.unrolling import adjoint, exact
-from keras_iterconv.unrolling.loops import Trajectory, put, run_adaptive, select
-from keras_iterconv.unrolling.result import (
-    Status,
-    Unrolled,
-    sample_norms,
-    samples_finite,
-)
+from keras_iterconv.unrolling.loops import Trajectory, any_size, put, run_adaptive, select
+from keras_iterconv.unrolling.result import Unrolled, each_sample, sample_norms, samples_finite
 from keras_iterconv.unrolling.update import Update
 
 SOLVERS = ("picard", "anderson")
@@ -55,21 +50,17 @@ def unroll_anderson(update: Update, state: tf.Tensor, max_unroll, threshold) -> 
         Walker and Ni 2011, "Anderson acceleration for fixed-point iterations"; type II, mixing 1.
     """
     threshold = threshold if tf.is_tensor(threshold) else tf.constant(threshold, tf.float64)
-    count = len(update.weights)
-
-    def with_operands(operands):
-        return update._replace(weights=tuple(operands[:count]), drives=tuple(operands[count:]))
 
     @tf.custom_gradient
     def unroll(state, *operands):
-        own = with_operands(operands)
+        own = update.with_operands(operands)
         end, depth, norm = run_anderson(own, state, max_unroll, threshold)
         settled = norm < tf.cast(threshold, norm.dtype)
         # The first two states are the plain loop's own: an end there is its end.
         rows = tf.where(~settled & (depth > 2))[:, 0]
 
         def start_again():
-            plain = run_adaptive(_take(own, rows), tf.gather(state, rows), max_unroll, threshold)
+            plain = run_adaptive(own.on(rows), tf.gather(state, rows), max_unroll, threshold)
             spent = tf.gather(depth, rows) + plain.depth
             return put(end, rows, plain.state), put(depth, rows, spent), put(norm, rows, plain.norm)
 
@@ -78,17 +69,14 @@ def unroll_anderson(update: Update, state: tf.Tensor, max_unroll, threshold) -> 
         def pull_back(g, *_):
             # As for the other loops, nothing of the backward pass runs before it has come here.
             with tf.control_dependencies([g]):
-                late = with_operands([tf.identity(operand) for operand in operands])
+                late = update.with_operands([tf.identity(operand) for operand in operands])
                 start, end = tf.identity(state), tf.identity(ends[0])
             return _pull_back(late, start, end, settled, max_unroll, threshold, g)
 
         return list(ends), pull_back
 
     state, depth, norm = unroll(state, *update.weights, *update.drives)
-    settled = norm < tf.cast(threshold, norm.dtype)
-    status = tf.where(settled, int(Status.CONVERGED), int(Status.MAX_UNROLL))
-    finite = samples_finite(state) & tf.math.is_finite(norm)
-    return Unrolled(state, depth, tf.where(finite, status, int(Status.NOT_FINITE)))
+    return each_sample(state, depth, norm, threshold)
 
 
 def run_anderson(update: Update, state: tf.Tensor, max_unroll, threshold):
@@ -163,7 +151,7 @@ def run_anderson(update: Update, state: tf.Tensor, max_unroll, threshold):
         lambda k, end, depth, last, rows, *others: tf.size(rows) > 0,
         step,
         variables,
-        tf.nest.map_structure(_any_size, variables),
+        tf.nest.map_structure(any_size, variables),
     )
     return tf.ensure_shape(end, state.shape), depth, norm
 
@@ -216,8 +204,8 @@ def _pull_back(update, start, end, settled, max_unroll, threshold, g):
     at, again = (tf.where(chosen)[:, 0] for chosen in (settled, ~settled))
     # All that `implicit` reads is the state.
     point = Trajectory(None, tf.gather(end, at), None, None, None, None, None)
-    fixed = adjoint.implicit(_take(update, at), point, tf.gather(g, at))
-    part = _take(update, again)
+    fixed = adjoint.implicit(update.on(at), point, tf.gather(g, at))
+    part = update.on(again)
     loop = run_adaptive(part, tf.gather(start, again), max_unroll, threshold, keep=True)
     walked = exact.pull_back(part, loop, tf.gather(g, again))
 
@@ -229,13 +217,3 @@ def _pull_back(update, start, end, settled, max_unroll, threshold, g):
         *(a + b for a, b in zip(fixed[1], walked[1], strict=True)),
         *map(merge, update.drives, fixed[2], walked[2]),
     ]
-
-
-def _take(update: Update, rows: tf.Tensor) -> Update:
-    return update._replace(drives=tuple(tf.gather(drive, rows) for drive in update.drives))
-
-
-def _any_size(variable):
-    """Return the shape invariant of a loop variable whose first axis changes."""
-    shape = variable.shape
-    return shape if shape.rank == 0 else tf.TensorShape([None, *shape[1:]])

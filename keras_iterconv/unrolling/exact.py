@@ -37,7 +37,7 @@ def pull_back(update: Update, trajectory: Trajectory, g: tf.Tensor):
         number -= 1
         begin = starts[number]
         rows = tf.where(depth > begin)[:, 0]
-        part = update._replace(drives=tuple(tf.gather(drive, rows) for drive in update.drives))
+        part = update.on(rows)
         made = tf.gather(depth, rows)
         _, x_part, g_part, weights, parts = _walk(
             part,

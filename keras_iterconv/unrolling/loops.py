@@ -174,7 +174,7 @@ def run_adaptive(
             lambda k, rows, active, *others: tf.reduce_any(active),
             run_round,
             variables,
-            tf.nest.map_structure(_any_size, variables),
+            tf.nest.map_structure(any_size, variables),
         )
         return k, end, last, depth, values, starts
 
@@ -219,7 +219,7 @@ def _array(update: Update, state, size, keep: bool):
     )
 
 
-def _any_size(variable):
+def any_size(variable):
     """Return the shape invariant of a loop variable whose first axis changes."""
     if isinstance(variable, tf.TensorArray):
         return tf.TensorShape(None)

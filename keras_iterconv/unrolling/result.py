@@ -50,6 +50,21 @@ def samples_finite(state: tf.Tensor) -> tf.Tensor:
     return tf.reduce_all(tf.math.is_finite(state), axis=range(1, state.shape.rank))
 
 
+def each_sample(state: tf.Tensor, depth, norm, threshold) -> Unrolled:
+    """Return the end of an unroll of adaptive depth.
+
+    Args:
+        state: The last state, `[N, ...]`.
+        depth: int32 `[N]`.
+        norm: The 2-norm of each sample's last update, `[N]`.
+        threshold: The norm below which it has settled, a scalar tensor.
+    """
+    settled = norm < tf.cast(threshold, norm.dtype)
+    status = tf.where(settled, int(Status.CONVERGED), int(Status.MAX_UNROLL))
+    finite = samples_finite(state) & tf.math.is_finite(norm)
+    return Unrolled(state, depth, tf.where(finite, status, int(Status.NOT_FINITE)))
+
+
 def every_sample(state: tf.Tensor, depth) -> Unrolled:
     """Return the end of an unroll of a fixed depth, an int or an int32 scalar."""
     finite = samples_finite(state)

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from keras_iterconv.unrolling import adjoint, exact
 from keras_iterconv.unrolling.loops import run_adaptive, run_fixed
-from keras_iterconv.unrolling.result import Status, Unrolled, every_sample, samples_finite
+from keras_iterconv.unrolling.result import Unrolled, each_sample, every_sample
 from keras_iterconv.unrolling.update import Update
 
 GRADIENTS = ("unroll", "recompute", "implicit", "frozen")
@@ -70,10 +70,7 @@ def unroll_adaptive(
         return run_adaptive(update, state, max_unroll, threshold, keep)
 
     state, depth, norm = _differentiable(run, update, state, gradient)
-    settled = norm < tf.cast(threshold, norm.dtype)
-    status = tf.where(settled, int(Status.CONVERGED), int(Status.MAX_UNROLL))
-    finite = samples_finite(state) & tf.math.is_finite(norm)
-    return Unrolled(state, depth, tf.where(finite, status, int(Status.NOT_FINITE)))
+    return each_sample(state, depth, norm, threshold)
 
 
 def _differentiable(run, update: Update, state: tf.Tensor, gradient: str):
@@ -88,20 +85,16 @@ def _differentiable(run, update: Update, state: tf.Tensor, gradient: str):
     Returns:
         `(state, depth, norm)`, the norm None where the loop has none.
     """
-    count = len(update.weights)
-
-    def with_operands(operands):
-        return update._replace(weights=tuple(operands[:count]), drives=tuple(operands[count:]))
 
     @tf.custom_gradient
     def unroll(state, *operands):
-        trajectory = run(with_operands(operands), state, gradient == "unroll")
+        trajectory = run(update.with_operands(operands), state, gradient == "unroll")
 
         def pull_back(g, *_):
             # Nothing of the backward pass runs before it has come to this block: the executor
             # would run ahead with what does not depend on g, and hold the states of all blocks.
             with tf.control_dependencies([g]):
-                late = with_operands([tf.identity(operand) for operand in operands])
+                late = update.with_operands([tf.identity(operand) for operand in operands])
                 start = tf.identity(state)
                 if gradient == "recompute":
                     end = run(late, start, True)

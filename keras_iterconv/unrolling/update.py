@@ -55,6 +55,15 @@ class Update(NamedTuple):
     dtype: tf.DType = tf.float32
     tied: bool = True
 
+    def with_operands(self, operands) -> "Update":
+        """Return the update of other weights and drives, one after another in a sequence."""
+        count = len(self.weights)
+        return self._replace(weights=tuple(operands[:count]), drives=tuple(operands[count:]))
+
+    def on(self, rows: tf.Tensor) -> "Update":
+        """Return the update of some samples, `rows` of the batch, `[n]`."""
+        return self._replace(drives=tuple(tf.gather(drive, rows) for drive in self.drives))
+
     def value(self, state: tf.Tensor, k) -> tf.Tensor:
         """Return sigma(transfer(state)), in the compute dtype."""
         return self.activation.value(self.transfer(state, k, self.weights, self.drives))
