@@ -14,6 +14,7 @@ from keras_iterconv.unrolling import (
     unroll_adaptive,
     unroll_anderson,
     unroll_fixed,
+    unroll_shared,
 )
 from keras_iterconv.unrolling.result import per_sample, samples_finite
 
@@ -196,14 +197,11 @@ class IteratedBlock(keras.layers.Layer):
             mark_stack(weight)
         return weight
 
-    def _cast(self, value):
-        return tf.cast(value, self.compute_dtype)
-
     def _make_update(self, inputs) -> Update:
         """Return the update for u, `inputs` in the compute dtype."""
         raise NotImplementedError
 
-    def _update(self, transfer, weights: tuple, drives: tuple) -> Update:
+    def _update(self, transfer, weights: tuple, drives: tuple = (), **options) -> Update:
         """Return the update with this transfer and the block's activation, step and dtype."""
         return Update(
             transfer,
@@ -213,6 +211,7 @@ class IteratedBlock(keras.layers.Layer):
             drives,
             tf.as_dtype(self.compute_dtype),
             self.tied,
+            **options,
         )
 
     def _make_initial_state(self, inputs):
@@ -259,7 +258,7 @@ class IteratedBlock(keras.layers.Layer):
             )
         if not 0 <= k < self.max_unroll:
             raise ValueError(f"`k` must be from 0 to {self.max_unroll - 1}. Received: k={k}")
-        update = self._make_update(inputs)
+        update = self._make_update(inputs).driven()
         return state + update.change(update.value(state, tf.constant(k)), state.dtype)
 
     def call(self, inputs, training=None, return_depth=False):
@@ -271,13 +270,15 @@ class IteratedBlock(keras.layers.Layer):
         gradient = self.gradient if training else "recompute"
         limit = tf.convert_to_tensor(self._max_unroll)
         if self.threshold is None:
-            unrolled = unroll_fixed(update, state, limit, gradient)
+            unrolled = unroll_shared(unroll_fixed, update, state, limit, gradient=gradient)
         else:
             bound = tf.convert_to_tensor(self._threshold)
             if self.solver == "anderson" and not training:
-                unrolled = unroll_anderson(update, state, limit, bound)
+                unrolled = unroll_shared(unroll_anderson, update, state, limit, bound)
             else:
-                unrolled = unroll_adaptive(update, state, limit, bound, gradient)
+                unrolled = unroll_shared(
+                    unroll_adaptive, update, state, limit, bound, gradient=gradient
+                )
         state = tf.cast(unrolled.state, self.compute_dtype)
         if return_depth:
             return Unrolled(state, unrolled.depth, unrolled.status)

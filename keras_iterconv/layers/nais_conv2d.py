@@ -149,25 +149,10 @@ class NAISConv2D(IteratedBlock):
         return write_center(C, tf.convert_to_tensor(self.delta))
 
     def _make_update(self, inputs) -> Update:
-        def convolve(images, kernel):
-            return tf.nn.conv2d(images, self._cast(kernel), 1, "SAME")
-
-        def drive(inputs, D, E):
-            return tf.nn.bias_add(convolve(inputs, D), self._cast(E))
-
-        def tied(state, k, weights, drives):
-            # Not `+`: where the batch's size is unknown its gradient reckons with broadcasting, at
-            # the cost of two passes over the state.
-            return tf.add_n([convolve(self._cast(state), *weights), *drives])
-
-        def untied(state, k, weights, drives):
-            C, D, E = (weight[k] for weight in weights)
-            return tf.add_n([convolve(self._cast(state), C), drive(*drives, D, E)])
-
         C, D, E = self.state_kernel(), tf.convert_to_tensor(self.D), tf.convert_to_tensor(self.E)
         if self.tied:
-            return self._update(tied, (C,), (drive(inputs, D, E),))
-        return self._update(untied, (C, D, E), (inputs,))
+            return self._update(_transfer, (C,), drive=_drive, sources=(inputs, D, E))
+        return self._update(_transfer_untied, (C, D, E), (inputs,))
 
     def get_config(self):
         return {
@@ -178,3 +163,22 @@ class NAISConv2D(IteratedBlock):
             "center_margin": self.center_margin,
             "center": self.center,
         }
+
+
+def _transfer(state, k, weights, drives):
+    # Not `+`: where the batch's size is unknown its gradient reckons with broadcasting, at the cost
+    # of two passes over the state.
+    return tf.add_n([_convolve(state, *weights), *drives])
+
+
+def _transfer_untied(state, k, weights, drives):
+    C, D, E = (weight[k] for weight in weights)
+    return tf.add_n([_convolve(state, C), *_drive(*drives, D, E)])
+
+
+def _drive(inputs, D, E):
+    return (tf.nn.bias_add(_convolve(inputs, D), tf.cast(E, inputs.dtype)),)
+
+
+def _convolve(images, kernel):
+    return tf.nn.conv2d(images, tf.cast(kernel, images.dtype), 1, "SAME")

@@ -131,32 +131,13 @@ class NAISDense(IteratedBlock):
         return -tf.matmul(R, R, transpose_a=True) - self.shift * tf.eye(self.units, dtype=R.dtype)
 
     def _make_update(self, inputs) -> Update:
-        def drive(inputs, B, b):
-            return tf.nn.bias_add(tf.matmul(inputs, self._cast(B)), self._cast(b))
-
-        def advance(state, A):
-            # A is symmetric, so that x A is A x for each row.
-            return tf.matmul(self._cast(state), self._cast(A))
-
-        def tied(state, k, weights, drives):
-            # Not `+`: where the batch's size is unknown its gradient reckons with broadcasting.
-            return tf.add_n([advance(state, *weights), *drives])
-
-        def untied(state, k, weights, drives):
-            A, B, b = (weight[k] for weight in weights)
-            return tf.add_n([advance(state, A), drive(*drives, B, b)])
-
-        def autonomous(state, k, weights, drives):
-            A, b = weights if self.tied else (weight[k] for weight in weights)
-            return tf.nn.bias_add(advance(state, A), self._cast(b))
-
         A, b = self.state_matrix(), tf.convert_to_tensor(self.b)
         if not self.non_autonomous:
-            return self._update(autonomous, (A, b), ())
+            return self._update(_transfer_alone if self.tied else _transfer_alone_untied, (A, b))
         B = tf.convert_to_tensor(self.B)
         if self.tied:
-            return self._update(tied, (A,), (drive(inputs, B, b),))
-        return self._update(untied, (A, B, b), (inputs,))
+            return self._update(_transfer, (A,), drive=_drive, sources=(inputs, B, b))
+        return self._update(_transfer_untied, (A, B, b), (inputs,))
 
     def get_config(self):
         return {
@@ -167,3 +148,31 @@ class NAISDense(IteratedBlock):
             "bound": self.bound,
             "non_autonomous": self.non_autonomous,
         }
+
+
+def _transfer(state, k, weights, drives):
+    # Not `+`: where the batch's size is unknown its gradient reckons with broadcasting.
+    return tf.add_n([_multiply(state, *weights), *drives])
+
+
+def _transfer_untied(state, k, weights, drives):
+    A, B, b = (weight[k] for weight in weights)
+    return tf.add_n([_multiply(state, A), *_drive(*drives, B, b)])
+
+
+def _transfer_alone(state, k, weights, drives):
+    A, b = weights
+    return tf.nn.bias_add(_multiply(state, A), tf.cast(b, state.dtype))
+
+
+def _transfer_alone_untied(state, k, weights, drives):
+    return _transfer_alone(state, k, [weight[k] for weight in weights], drives)
+
+
+def _drive(inputs, B, b):
+    return (tf.nn.bias_add(_multiply(inputs, B), tf.cast(b, inputs.dtype)),)
+
+
+def _multiply(rows, matrix):
+    # A is symmetric, so that x A is A x for each row.
+    return tf.matmul(rows, tf.cast(matrix, rows.dtype))

@@ -50,6 +50,7 @@ def unroll_anderson(update: Update, state: tf.Tensor, max_unroll, threshold) -> 
         Walker and Ni 2011, "Anderson acceleration for fixed-point iterations"; type II, mixing 1.
     """
     threshold = threshold if tf.is_tensor(threshold) else tf.constant(threshold, tf.float64)
+    update = update.driven()
 
     @tf.custom_gradient
     def unroll(state, *operands):
@@ -75,7 +76,7 @@ def unroll_anderson(update: Update, state: tf.Tensor, max_unroll, threshold) -> 
 
         return list(ends), pull_back
 
-    state, depth, norm = unroll(state, *update.weights, *update.drives)
+    state, depth, norm = unroll(state, *update.operands)
     return each_sample(state, depth, norm, threshold)
 
 

@@ -86,9 +86,13 @@ def _differentiable(run, update: Update, state: tf.Tensor, gradient: str):
         `(state, depth, norm)`, the norm None where the loop has none.
     """
 
+    if gradient == "unroll":
+        # Its drives are kept, as the values are.
+        update = update.driven()
+
     @tf.custom_gradient
     def unroll(state, *operands):
-        trajectory = run(update.with_operands(operands), state, gradient == "unroll")
+        trajectory = run(update.with_operands(operands).driven(), state, gradient == "unroll")
 
         def pull_back(g, *_):
             # Nothing of the backward pass runs before it has come to this block: the executor
@@ -96,15 +100,21 @@ def _differentiable(run, update: Update, state: tf.Tensor, gradient: str):
             with tf.control_dependencies([g]):
                 late = update.with_operands([tf.identity(operand) for operand in operands])
                 start = tf.identity(state)
+                with tf.GradientTape() as tape:
+                    tape.watch(late.sources)
+                    driven = late.driven()
                 if gradient == "recompute":
-                    end = run(late, start, True)
+                    end = run(driven, start, True)
                 else:
                     end = trajectory._replace(start=start, state=tf.identity(trajectory.state))
             pull = exact.pull_back if end.values is not None else getattr(adjoint, gradient)
-            return tf.nest.flatten(pull(late, end, g))
+            dstate, dweights, ddrives = pull(driven, end, g)
+            if late.drive is not None:
+                ddrives = tape.gradient(driven.drives, late.sources, output_gradients=ddrives)
+            return [dstate, *dweights, *ddrives]
 
         ends = [trajectory.state, trajectory.depth]
         return ends if trajectory.norm is None else [*ends, trajectory.norm], pull_back
 
-    state, depth, *norm = unroll(state, *update.weights, *update.drives)
+    state, depth, *norm = unroll(state, *update.operands)
     return state, depth, norm[0] if norm else None

@@ -37,14 +37,17 @@ class Update(NamedTuple):
 
     Attributes:
         transfer: Maps `(state, k, weights, drives)` to the pre-activation, of the state's shape,
-            in the compute dtype: the state `[N, ...]`, the update's number k, int32 from 0, and
-            the two tuples below. Linear in the state where the adjoint is asked for.
+            in the compute dtype: the state `[N, ...]` in it, the number k, int32 from 0, and
+            the weights and drives below. Linear in the state where the adjoint is asked for.
+            Equal functions promise equal graphs: what differs from block to block belongs below.
         activation: sigma.
         step_size: h.
         weights: Tensors that all samples share, in the dtype that their gradients are summed in.
-        drives: Tensors `[N, ...]` with a row for each sample.
+        drives: Tensors `[N, ...]` with a row for each sample; empty where `drive` makes them.
         dtype: The compute dtype.
         tied: Whether the update is the same for all k.
+        drive: None, or maps `sources` to the tuple of drives, once for all updates.
+        sources: The tensors that it takes.
     """
 
     transfer: Callable[..., tf.Tensor]
@@ -54,11 +57,26 @@ class Update(NamedTuple):
     drives: tuple = ()
     dtype: tf.DType = tf.float32
     tied: bool = True
+    drive: Callable[..., tuple] | None = None
+    sources: tuple = ()
+
+    @property
+    def operands(self) -> tuple:
+        """All tensors that the update depends on: weights, drives, sources."""
+        return (*self.weights, *self.drives, *self.sources)
 
     def with_operands(self, operands) -> "Update":
-        """Return the update of other weights and drives, one after another in a sequence."""
-        count = len(self.weights)
-        return self._replace(weights=tuple(operands[:count]), drives=tuple(operands[count:]))
+        """Return the update of other operands, one after another in a sequence."""
+        rest = iter(operands)
+        parts = (self.weights, self.drives, self.sources)
+        weights, drives, sources = (tuple(next(rest) for _ in part) for part in parts)
+        return self._replace(weights=weights, drives=drives, sources=sources)
+
+    def driven(self) -> "Update":
+        """Return the update with its drives made."""
+        if self.drive is None:
+            return self
+        return self._replace(drives=self.drive(*self.sources), drive=None, sources=())
 
     def on(self, rows: tf.Tensor) -> "Update":
         """Return the update of some samples, `rows` of the batch, `[n]`."""
@@ -66,7 +84,7 @@ class Update(NamedTuple):
 
     def value(self, state: tf.Tensor, k) -> tf.Tensor:
         """Return sigma(transfer(state)), in the compute dtype."""
-        return self.activation.value(self.transfer(state, k, self.weights, self.drives))
+        return self.activation.value(self._transfer(state, k))
 
     def change(self, value: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
         """Return h times a value, in the state's dtype."""
@@ -89,10 +107,13 @@ class Update(NamedTuple):
         g = self.activation.gradient(g, value)
         with tf.GradientTape() as tape:
             tape.watch((state, self.weights, self.drives))
-            transfer = self.transfer(state, k, self.weights, self.drives)
+            transfer = self._transfer(state, k)
         return tape.gradient(
             transfer,
             (state, list(self.weights), list(self.drives)),
             output_gradients=g,
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
+
+    def _transfer(self, state, k):
+        return self.transfer(tf.cast(state, self.dtype), k, self.weights, self.drives)

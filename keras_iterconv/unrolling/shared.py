@@ -1,0 +1,41 @@
+"""One graph for all blocks whose updates differ in nothing but their tensors."""
+
+import functools
+
+import tensorflow as tf
+
+from keras_iterconv.unrolling.result import Unrolled
+from keras_iterconv.unrolling.update import Update
+
+
+def unroll_shared(unroll, update: Update, *tensors, **options) -> Unrolled:
+    """Call an unroll; within a graph, through a function that is traced once for all like it.
+
+    A chain of many blocks would else hold as many copies of the loops and of their gradients:
+    54 blocks of them are some hundred megabytes, whatever the batch.
+
+    Args:
+        unroll: `unroll_fixed`, `unroll_adaptive` or `unroll_anderson`.
+        update: What to repeat.
+        *tensors: Its further arguments that are tensors.
+        **options: Those that are not.
+
+    Returns:
+        Its `Unrolled`.
+    """
+    if tf.executing_eagerly():
+        return unroll(update, *tensors, **options)
+    bare = update._replace(weights=(), drives=(), sources=())
+    traced = _trace(unroll, bare, tuple(options.items()))
+    return traced((update.weights, update.drives, update.sources), *tensors)
+
+
+@functools.cache
+def _trace(unroll, update: Update, options: tuple):
+    @tf.function(autograph=False)
+    def traced(operands, *tensors):
+        weights, drives, sources = operands
+        own = update._replace(weights=weights, drives=drives, sources=sources)
+        return unroll(own, *tensors, **dict(options))
+
+    return traced
