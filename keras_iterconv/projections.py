@@ -34,7 +34,12 @@ def write_center(kernel, delta):
     kernel = tf.convert_to_tensor(kernel)
     mask = center_mask(tuple(kernel.shape[-4:-2]), kernel.shape[-1])
     center = -1.0 - tf.convert_to_tensor(delta)
-    return tf.where(mask, center[..., None, None, None, :], kernel)
+    # Scattered, where selecting by the mask takes several times as long: it is done at each call.
+    places = np.flatnonzero(np.broadcast_to(mask, kernel.shape))
+    flat = tf.tensor_scatter_nd_update(
+        tf.reshape(kernel, [-1]), places[:, np.newaxis], tf.reshape(center, [-1])
+    )
+    return tf.reshape(flat, kernel.shape)
 
 
 def project_dense(R, shift: float, bound: float | None = None):

@@ -209,9 +209,9 @@ def put(batch: tf.Tensor, rows: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
 
 
 def _array(update: Update, state, size, keep: bool):
-    """Return the array for the values; a tensor in its place where they are not kept."""
+    """Return the array for the values; nothing in its place where they are not kept."""
     if not keep:
-        return tf.constant(0)
+        return ()
     shape = [None, *state.shape[1:]]
     # Kept after they were read: a persistent tape walks back more than once.
     return tf.TensorArray(

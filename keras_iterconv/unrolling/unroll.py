@@ -85,7 +85,6 @@ def _differentiable(run, update: Update, state: tf.Tensor, gradient: str):
     Returns:
         `(state, depth, norm)`, the norm None where the loop has none.
     """
-
     if gradient == "unroll":
         # Its drives are kept, as the values are.
         update = update.driven()
