@@ -1,5 +1,6 @@
 """The graph of a functional model, call by call."""
 
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -45,3 +46,14 @@ def check_functional(model) -> None:
             "`model` must be a functional Keras model, as `create_model` returns. "
             f"Received: model={model!r}"
         )
+
+
+def run(model: keras.Model, inputs, apply):
+    """Compute a functional model's outputs, each layer called as `apply(layer, *args, **kwargs)`.
+
+    Args:
+        model: The model.
+        inputs: Its inputs, tensors of their structure.
+        apply: A function that calls a layer, or does something else in its place.
+    """
+    return model._run_through_graph(inputs, lambda layer: functools.partial(apply, layer))

@@ -197,7 +197,7 @@ class IteratedBlock(keras.layers.Layer):
             mark_stack(weight)
         return weight
 
-    def _make_update(self, inputs) -> Update:
+    def make_update(self, inputs) -> Update:
         """Return the update for u, `inputs` in the compute dtype."""
         raise NotImplementedError
 
@@ -214,7 +214,7 @@ class IteratedBlock(keras.layers.Layer):
             **options,
         )
 
-    def _make_initial_state(self, inputs):
+    def make_initial_state(self, inputs):
         """Return x(0) in the state's dtype."""
         if self.initial_state == "input":
             return tf.cast(inputs, self.state_dtype)
@@ -258,27 +258,34 @@ class IteratedBlock(keras.layers.Layer):
             )
         if not 0 <= k < self.max_unroll:
             raise ValueError(f"`k` must be from 0 to {self.max_unroll - 1}. Received: k={k}")
-        update = self._make_update(inputs).driven()
+        update = self.make_update(inputs).driven()
         return state + update.change(update.value(state, tf.constant(k)), state.dtype)
+
+    def unroll(self, update: Update, state, max_unroll, threshold, training=None) -> Unrolled:
+        """Repeat an update, the block's own or that of another layout, to any depth.
+
+        Args:
+            update: What to repeat.
+            state: x(0), in `state_dtype`.
+            max_unroll: The number of updates, or the largest number; an int32 scalar.
+            threshold: A scalar; of no effect where the block's own is None.
+            training: Whether a backward pass will follow.
+        """
+        # Nothing is kept for a backward pass that nearly never comes outside training.
+        gradient = self.gradient if training else "recompute"
+        limit, bound = (tf.convert_to_tensor(value) for value in (max_unroll, threshold))
+        if self.threshold is None:
+            return unroll_shared(unroll_fixed, update, state, limit, gradient=gradient)
+        if self.solver == "anderson" and not training:
+            return unroll_shared(unroll_anderson, update, state, limit, bound)
+        return unroll_shared(unroll_adaptive, update, state, limit, bound, gradient=gradient)
 
     def call(self, inputs, training=None, return_depth=False):
         # Keras casts floats only; pictures may come as integers.
         inputs = tf.cast(inputs, self.compute_dtype)
-        update = self._make_update(inputs)
-        state = self._make_initial_state(inputs)
-        # Nothing is kept for a backward pass that nearly never comes outside training.
-        gradient = self.gradient if training else "recompute"
-        limit = tf.convert_to_tensor(self._max_unroll)
-        if self.threshold is None:
-            unrolled = unroll_shared(unroll_fixed, update, state, limit, gradient=gradient)
-        else:
-            bound = tf.convert_to_tensor(self._threshold)
-            if self.solver == "anderson" and not training:
-                unrolled = unroll_shared(unroll_anderson, update, state, limit, bound)
-            else:
-                unrolled = unroll_shared(
-                    unroll_adaptive, update, state, limit, bound, gradient=gradient
-                )
+        update = self.make_update(inputs)
+        state = self.make_initial_state(inputs)
+        unrolled = self.unroll(update, state, self._max_unroll, self._threshold, training)
         state = tf.cast(unrolled.state, self.compute_dtype)
         if return_depth:
             return Unrolled(state, unrolled.depth, unrolled.status)

@@ -148,7 +148,7 @@ class NAISConv2D(IteratedBlock):
             return write_center(C, tf.zeros([*C.shape[:-4], self.filters], C.dtype))
         return write_center(C, tf.convert_to_tensor(self.delta))
 
-    def _make_update(self, inputs) -> Update:
+    def make_update(self, inputs) -> Update:
         C, D, E = self.state_kernel(), tf.convert_to_tensor(self.D), tf.convert_to_tensor(self.E)
         if self.tied:
             return self._update(_transfer, (C,), drive=_drive, sources=(inputs, D, E))

@@ -130,7 +130,7 @@ class NAISDense(IteratedBlock):
         R = tf.convert_to_tensor(self.R)
         return -tf.matmul(R, R, transpose_a=True) - self.shift * tf.eye(self.units, dtype=R.dtype)
 
-    def _make_update(self, inputs) -> Update:
+    def make_update(self, inputs) -> Update:
         A, b = self.state_matrix(), tf.convert_to_tensor(self.b)
         if not self.non_autonomous:
             return self._update(_transfer_alone if self.tied else _transfer_alone_untied, (A, b))

@@ -173,12 +173,13 @@ class ResidualFunction(keras.layers.Layer):
             mark_stack(variable)
         setattr(self, name, variable)
 
-    def _names(self):
+    def value_names(self) -> tuple[str, ...]:
+        """Return the names of the variables that a function has."""
         return BlockValues._fields if self.lipschitz_cap is not None else BlockValues._fields[:-3]
 
     def block_values(self, t=None) -> list[BlockValues] | BlockValues:
         """Return the values of all blocks, or of block t, an int or an int32 scalar."""
-        values = {name: tf.convert_to_tensor(getattr(self, name)) for name in self._names()}
+        values = {name: tf.convert_to_tensor(getattr(self, name)) for name in self.value_names()}
         if self._blocks is None:
             block = BlockValues(**values)
             return block if t is not None else [block]
@@ -227,7 +228,7 @@ class ResidualFunction(keras.layers.Layer):
 
     def _train_again(self, state, block: BlockValues):
         """Do what `_train` does, and keep nothing: the backward pass does it again."""
-        count = len(self._names())
+        count = len(self.value_names())
 
         @tf.recompute_grad
         def run(state, *values):

@@ -108,7 +108,7 @@ def frozen_by_single_updates(layer, u):
         for j in reversed(range(k + 1)):
             with tf.GradientTape() as tape:
                 tape.watch((last, one))
-                update = layer._make_update(one).driven()
+                update = layer.make_update(one).driven()
                 transfer = update.transfer(last, tf.constant(j), update.weights, update.drives)
             slopes = 1 - tf.tanh(transfer) ** 2
             if layer.activation == "relu":
