@@ -34,10 +34,11 @@ def write_center(kernel, delta):
     kernel = tf.convert_to_tensor(kernel)
     mask = center_mask(tuple(kernel.shape[-4:-2]), kernel.shape[-1])
     center = -1.0 - tf.convert_to_tensor(delta)
-    # Scattered, where selecting by the mask takes several times as long: it is done at each call.
-    places = np.flatnonzero(np.broadcast_to(mask, kernel.shape))
+    if kernel.shape.rank > 4:
+        return tf.where(mask, center[..., None, None, None, :], kernel)
+    # Scattered, where selecting takes several times as long: a tied block does it at each call.
     flat = tf.tensor_scatter_nd_update(
-        tf.reshape(kernel, [-1]), places[:, np.newaxis], tf.reshape(center, [-1])
+        tf.reshape(kernel, [-1]), np.flatnonzero(mask)[:, np.newaxis], center
     )
     return tf.reshape(flat, kernel.shape)
 

@@ -98,7 +98,8 @@ def run_adaptive(
             if keep:
                 values = values.write(k, value)
             change = part.change(value, x.dtype)
-            norms = sample_norms(change)
+            # Second derivatives would pass through them, and the square root has none at zero.
+            norms = sample_norms(tf.stop_gradient(change))
             # The sum may then take the place of `change` in memory.
             with tf.control_dependencies([norms]):
                 x = x + change

@@ -30,7 +30,8 @@ def unroll_shared(unroll, update: Update, *tensors, **options) -> Unrolled:
     return traced((update.weights, update.drives, update.sources), *tensors)
 
 
-@functools.cache
+# Bounded, for a function that is made anew at each call would be traced and kept each time.
+@functools.lru_cache(maxsize=256)
 def _trace(unroll, update: Update, options: tuple):
     @tf.function(autograph=False)
     def traced(operands, *tensors):

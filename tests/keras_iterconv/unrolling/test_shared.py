@@ -70,3 +70,42 @@ def test_gradients_of_blocks_that_share_a_graph_are_their_own(gradient):
     for a, b in zip(gradients(x), tf.function(gradients)(x), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
         assert np.abs(a).max() > 0
+
+
+@pytest.mark.parametrize("gradient", ["unroll", "recompute"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_second_derivatives_in_a_graph_are_those_of_a_plain_loop(gradient, tied):
+    block = ki.NAISConv2D(
+        4,
+        max_unroll=4,
+        # Not reached by any of these, and nothing to the derivatives.
+        threshold=0.1,
+        activation="tanh",
+        gradient=gradient,
+        tied=tied,
+        dtype="float64",
+    )
+    x = tf.cast(images(), tf.float64)
+    block(x)
+
+    def plain(x):
+        state, kernels = x, block.state_kernel()
+        stacks = (kernels, tf.convert_to_tensor(block.D), tf.convert_to_tensor(block.E))
+        for k in range(4):
+            C, D, E = stacks if tied else (stack[k] for stack in stacks)
+            drive = tf.nn.conv2d(x, D, 1, "SAME") + E
+            state = state + tf.tanh(tf.nn.conv2d(state, C, 1, "SAME") + drive)
+        return state
+
+    def second(run):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                y = tf.reduce_sum(run(x) ** 2)
+            slope = tf.reduce_sum(inner.gradient(y, x) ** 2)
+        return outer.gradient(slope, [x, block.C, block.D, block.E])
+
+    found = tf.function(lambda: second(lambda x: block(x, training=True)))()
+    for a, b in zip(found, second(plain), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)

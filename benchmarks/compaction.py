@@ -1,0 +1,126 @@
+"""When stopped samples should leave the batch: `python -m benchmarks.compaction`."""
+
+import functools
+from typing import Annotated
+
+import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
+
+import keras
+import numpy as np
+import tensorflow as tf
+import typer
+
+from keras_iterconv.unrolling import loops, unroll_adaptive
+
+from .tables import show
+from .timing import describe_machine, interleave, speedup
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+UPDATES = 10
+# What leaving samples out is taken to cost: nothing, so that all leave at once; more than any
+# waste, so that none leaves; and the library's own.
+POLICIES = {"at once": 0.0, "never": 1e30, "ours": loops.COMPACTION_COST}
+
+
+@app.command()
+def compaction(
+    blocks: Annotated[int, typer.Option(help="Blocks of the chain.")] = 12,
+    filters: Annotated[int, typer.Option(help="Channels.")] = 16,
+    side: Annotated[int, typer.Option(help="Height and width of an image.")] = 32,
+    batch_size: Annotated[int, typer.Option(help="Images.")] = 64,
+    rounds: Annotated[int, typer.Option(help="How often each is timed.")] = 9,
+    output: Annotated[str | None, typer.Option(help="A JSON file to write.")] = None,
+) -> None:
+    """Time a chain of adaptive loops whose samples stop at once, never, or by our rule.
+
+    Each block's input is the same batch, scaled so that its samples stop as a case says: the
+    update of a block shrinks in proportion to its input.
+    """
+    keras.utils.set_random_seed(0)
+    block = ki.NAISConv2D(filters, max_unroll=UPDATES, step_size=0.5)
+    images = tf.random.stateless_normal((batch_size, side, side, filters), (0, 0))
+    scales = _scales(block, images)
+    lines, rows = [], []
+    for case, wanted in _cases(batch_size).items():
+        inputs = images * scales(wanted)[:, np.newaxis, np.newaxis, np.newaxis]
+        runs = {name: _chain(block, blocks, cost) for name, cost in POLICIES.items()}
+        depth = np.array(runs["ours"](inputs)[1])
+        for run in runs.values():
+            np.testing.assert_array_equal(run(inputs)[1], depth)
+        candidates = {name: functools.partial(_run, run, inputs) for name, run in runs.items()}
+        seconds = interleave(candidates, rounds)
+        best = min(("at once", "never"), key=lambda name: np.median(seconds[name]))
+        ratio = 1 / speedup(seconds[best], seconds["ours"])
+        rows.append({"case": case, "seconds": seconds, "better": best, "ours_to_better": ratio})
+        medians = (f"{np.median(seconds[name]) * 1e3:.0f}" for name in POLICIES)
+        spread = f"{depth.min()} to {depth.max()}, mean {depth.mean():.1f}"
+        lines.append([case, spread, *medians, best, f"{ratio:.2f}"])
+    header = ["case", "depths", *(f"{name}, ms" for name in POLICIES), "better", "ours to it"]
+    title = (
+        f"{blocks} loops of at most {UPDATES} updates, batch {batch_size}, {side}x{side}x{filters}; "
+        f"{describe_machine()}"
+    )
+    show(title, header, lines, {"machine": describe_machine(), "rows": rows}, output)
+
+
+def _cases(batch_size: int) -> dict[str, np.ndarray]:
+    """Return the depth that each sample is to have."""
+    rank = np.arange(batch_size)
+    return {
+        "none stops": np.full(batch_size, UPDATES),
+        "all stop together": np.full(batch_size, 3),
+        "spread evenly": 1 + rank * UPDATES // batch_size,
+        "between 5 and 7": 5 + rank % 3,
+        "a few stragglers": np.where(rank < batch_size // 16, UPDATES, 3),
+        "a few stop early": np.where(rank < batch_size // 16, 3, UPDATES),
+    }
+
+
+def _scales(block: ki.NAISConv2D, images):
+    """Return a function from depths to the scales of images that give them, threshold 1."""
+    state, norms = images, []
+    for k in range(UPDATES):
+        after = block.update(state, images, k)
+        norms.append(np.linalg.norm(np.reshape(after - state, (len(images), -1)), axis=1))
+        state = after
+    # Positively homogeneous: ReLU, no bias. An update of norm n has norm c n at the scale c.
+    norms = np.stack(norms)
+    middle = np.sqrt(norms[:-1] * norms[1:])
+
+    def scales(depths):
+        place = np.arange(len(depths))
+        # Below the last update that is to be made, above the one before it.
+        return np.where(
+            depths == UPDATES, 100 / norms[-1], 1 / middle[np.maximum(depths, 2) - 2, place]
+        ).astype(np.float32)
+
+    return scales
+
+
+def _chain(block, blocks, cost):
+    """Return a compiled chain: `blocks` times the same loop, one behind the other."""
+
+    @tf.function
+    def run(inputs):
+        before, loops.COMPACTION_COST = loops.COMPACTION_COST, cost
+        try:
+            end = inputs
+            for _ in range(blocks):
+                # Behind the one before, with the same input.
+                with tf.control_dependencies([end]):
+                    u = tf.identity(inputs)
+                update, state = block.make_update(u), block.make_initial_state(u)
+                end, depth, _ = unroll_adaptive(update, state, UPDATES, 1.0, "recompute")
+        finally:
+            loops.COMPACTION_COST = before
+        return end, depth
+
+    return run
+
+
+def _run(run, inputs) -> None:
+    run(inputs)[0].numpy()
+
+
+if __name__ == "__main__":
+    app()
