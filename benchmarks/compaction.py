@@ -51,14 +51,16 @@ def compaction(
         seconds = interleave(candidates, rounds)
         best = min(("at once", "never"), key=lambda name: np.median(seconds[name]))
         ratio = 1 / speedup(seconds[best], seconds["ours"])
-        rows.append({"case": case, "seconds": seconds, "better": best, "ours_to_better": ratio})
+        ends = [int(depth.min()), int(depth.max())]
+        row = {"case": case, "depths": ends, "seconds": seconds}
+        rows.append({**row, "better": best, "ours_to_better": ratio})
         medians = (f"{np.median(seconds[name]) * 1e3:.0f}" for name in POLICIES)
         spread = f"{depth.min()} to {depth.max()}, mean {depth.mean():.1f}"
         lines.append([case, spread, *medians, best, f"{ratio:.2f}"])
     header = ["case", "depths", *(f"{name}, ms" for name in POLICIES), "better", "ours to it"]
     title = (
-        f"{blocks} loops of at most {UPDATES} updates, batch {batch_size}, {side}x{side}x{filters}; "
-        f"{describe_machine()}"
+        f"{blocks} loops of at most {UPDATES} updates, batch {batch_size}, "
+        f"{side}x{side}x{filters}; {describe_machine()}"
     )
     show(title, header, lines, {"machine": describe_machine(), "rows": rows}, output)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import growth_plot, indices, inference, memory, timing
+from benchmarks import compaction, growth_plot, indices, inference, memory, timing
 
 TINY = ["--blocks", "1", "--batch-size", "2", "--side", "8", "--rounds", "1"]
 
@@ -49,6 +49,19 @@ def test_train_step(model, options, candidates, tmp_path):
         (rate,) = row["images_per_second"]
         share = rate * row["flops_per_image"] / content["matrix_product_flops_per_second"]
         assert row["share_of_matrix_product"] == pytest.approx(share)
+
+
+def test_compaction(tmp_path):
+    file = tmp_path / "out.json"
+    sizes = ["--blocks", "2", "--filters", "4", "--side", "8", "--batch-size", "20"]
+    run(compaction, *sizes, "--rounds", "1", "--output", file)
+    rows = {row["case"]: row for row in json.loads(file.read_text())["rows"]}
+    assert rows["spread evenly"]["depths"] == [2, 10]
+    assert rows["between 5 and 7"]["depths"] == [5, 7]
+    assert rows["all stop together"]["depths"] == [3, 3]
+    for row in rows.values():
+        (ours,), (better,) = (row["seconds"][name] for name in ("ours", row["better"]))
+        assert row["ours_to_better"] == pytest.approx(ours / better)
 
 
 def test_memory_of_a_fresh_process(tmp_path):
