@@ -1,21 +1,34 @@
 """The script `iterconv`: each command of the project as a sub-command."""
 
-import typer
+import sys
 
-from iterconv.training.errors import run_command
-from iterconv.training.fit import fit
-from iterconv.training.reproduce.__main__ import app as reproduce
-
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="Networks that compute by iteration: train, measure and export them.",
-)
-app.command("fit")(fit)
-app.add_typer(reproduce, name="reproduce")
+HELP = "Networks that compute by iteration: train, measure and export them."
 
 
 def main() -> None:
     """Run the script."""
-    run_command(app, "iterconv")
+    if sys.argv[1:2] == ["predict"]:
+        # Without TensorFlow, which the others load: a prediction needs ONNX Runtime alone.
+        from iterconv.export.predict import main as predict
+
+        raise SystemExit(predict(sys.argv[2:]))
+    from iterconv.training.errors import run_command
+
+    run_command(make_app(), "iterconv")
+
+
+def make_app():
+    """Return the command line of all but `predict`."""
+    import typer
+
+    from iterconv.export.publish import publish
+    from iterconv.training.fit import fit
+    from iterconv.training.reproduce.__main__ import app as reproduce
+
+    app = typer.Typer(
+        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help=HELP
+    )
+    app.command("fit")(fit)
+    app.command("publish")(publish)
+    app.add_typer(reproduce, name="reproduce")
+    return app

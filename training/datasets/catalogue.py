@@ -31,6 +31,7 @@ class DatasetEntry:
         available: None where the parts are to be cut. Otherwise how many training images there
             are: `read` then takes `limit_train` and returns the parts as they are to be used, one
             for `"validation"` with them.
+        multi_label: Whether a picture shows several classes.
     """
 
     name: str
@@ -39,6 +40,7 @@ class DatasetEntry:
     scale: int
     read: Callable[..., tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]]
     available: int | None = None
+    multi_label: bool = False
 
 
 def _read_digits():
@@ -59,7 +61,7 @@ def _read_digitclutter(digits: int, limit_train: int | None):
 
 def _digitclutter(digits: int) -> DatasetEntry:
     read = partial(_read_digitclutter, digits)
-    return DatasetEntry(f"digitclutter{digits}", (SIDE, SIDE, 1), CLASSES, 255, read, SIZES[0])
+    return DatasetEntry(f"digitclutter{digits}", (SIDE, SIDE, 1), CLASSES, 255, read, SIZES[0], True)
 
 
 _CIFAR = "https://www.cs.toronto.edu/~kriz/cifar.html"

@@ -1,0 +1,1 @@
+"""Trained models as SavedModel and ONNX files, and their answers without TensorFlow."""

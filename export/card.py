@@ -1,0 +1,108 @@
+"""The card of a published model: what it is, how good it is, and how to use it."""
+
+import json
+from collections.abc import Mapping
+
+_TEMPLATE = """\
+# {name}
+
+{architecture} on {dataset}: {summary}. {license}.
+
+| | |
+| --- | --- |
+| test accuracy | {accuracy} |
+| parameters | {parameters:,} |
+| updates an image | {updates} |
+| pictures | {shape}, values from 0 to {scale:g} |
+| classes | {classes} |
+| trained by | `{command}` |
+| on | {machine}, {seconds:.0f} s, seed {seed} |
+| with | {versions} |
+
+![Loss and accuracy by epoch](curves.png)
+
+## Use
+
+```python
+import keras_iterconv as ki
+
+model = ki.load_pretrained("{name}")  # takes (image - mean) / std
+```
+
+mean {mean}, std {std}, of raw values, a number a channel. The ONNX file and the SavedModel take raw
+pictures, float32 `[N, {shape_list}]`, and standardise them themselves:
+
+```bash
+python -m export.predict {onnx} picture.png{depth_options}
+```
+
+## Stability
+
+With caps and normalisation folded into the weights, {held} of {blocks} blocks hold their guarantee.
+{gain}
+
+## Operators of the ONNX file
+
+{operators}
+
+Functions written out: each block is a call of one of {functions} functions.
+"""
+
+
+def make_card(name: str, entry: Mapping, onnx_file: str, functions: int) -> str:
+    """Return a model's card, Markdown.
+
+    Args:
+        name: Its name in the zoo.
+        entry: What the index says of it.
+        onnx_file: The name of its ONNX file.
+        functions: How many functions that file holds.
+    """
+    result, certificate, depth = entry["result"], entry["certificate"], entry["depth"]
+    bound, ratio = certificate["bound"], certificate["largest_ratio"]
+    gain = "No Lipschitz bound of the whole net follows."
+    if bound is not None:
+        gain = f"The net's Lipschitz bound in the {certificate['norm']} norm is {_number(bound)}."
+    if ratio is not None:
+        gain += f" Gradient ascent found a stretch of {_number(ratio)}."
+    updates = f"{result['processing_depth']}"
+    if depth is not None:
+        updates = (
+            f"{result['mean_depth']:.1f} on average, at most {result['processing_depth']}; each "
+            f"block stops below an update of {depth['threshold']:g}"
+        )
+    operators = entry["operators"]
+    return _TEMPLATE.format(
+        name=name,
+        architecture=f"`{entry['architecture']}`",
+        dataset=entry["dataset"],
+        summary=f"{result['epochs']} epochs",
+        license=entry["license"],
+        accuracy=f"{result['test_accuracy']:.2%}",
+        parameters=entry["parameters"],
+        updates=updates,
+        shape="x".join(map(str, entry["input_shape"])),
+        shape_list=", ".join(map(str, entry["input_shape"])),
+        scale=entry["scale"],
+        classes=", ".join(entry["classes"]),
+        command=entry["command"],
+        machine=result["machine"],
+        seconds=result["seconds"],
+        seed=result["seed"],
+        versions=", ".join(
+            f"{package} {version}" for package, version in entry["versions"].items()
+        ),
+        mean=json.dumps(entry["mean"]),
+        std=json.dumps(entry["std"]),
+        onnx=onnx_file,
+        depth_options="" if depth is None else " --threshold 1e-3 --max-unroll 5",
+        held=certificate["blocks_that_hold"],
+        blocks=certificate["blocks"],
+        gain=gain,
+        operators=", ".join(f"{count} {operator}" for operator, count in operators.items()),
+        functions=functions,
+    )
+
+
+def _number(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"

@@ -1,0 +1,250 @@
+"""An exported net, run by ONNX Runtime alone."""
+
+import json
+import math
+import numbers
+import operator
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_OUTPUTS = {
+    "logits": "tensor(float)",
+    "probabilities": "tensor(float)",
+    "depth": "tensor(int32)",
+    "status": "tensor(int32)",
+}
+_OPTIONAL_INPUTS = {"threshold", "max_unroll"}
+_LARGEST_INT = 2**31 - 1
+_LARGEST_FLOAT = float(np.finfo(np.float32).max)
+
+
+class ModelFileError(Exception):
+    """A file is no net that can be run; the message is one line."""
+
+
+class Answers(NamedTuple):
+    """What a net says of N images.
+
+    Attributes:
+        logits: float32 `[N, classes]`.
+        probabilities: float32 `[N, classes]`, of each class.
+        depth: int32 `[N, blocks]`, the updates made in each block.
+        status: int32 `[N, blocks]`: 0 converged, 1 stopped at `max_unroll` (always so in a net of
+            fixed depth), 2 not finite.
+    """
+
+    logits: np.ndarray
+    probabilities: np.ndarray
+    depth: np.ndarray
+    status: np.ndarray
+
+
+class OnnxClassifier:
+    """Classifies images with an exported net, on the CPU.
+
+    Args:
+        path: The `.onnx` file.
+
+    Attributes:
+        classes: The names of the classes, in the order of the logits.
+        input_shape: (H, W, C) of an image.
+        scale: The largest raw value of a pixel. Images are given from 0 to it; the net
+            standardises them itself.
+        adaptive: Whether each image stops by itself, so that `threshold` and `max_unroll` can be
+            chosen.
+        threshold: The one that `classify` takes unless told; None where the depth is fixed.
+        max_unroll: The same for the updates made in a block at most.
+        metadata: What else the file says of the net: strings, by name; `result` is JSON.
+
+    Raises:
+        ModelFileError: The file is missing, no ONNX model, or not one that keras_iterconv exported.
+        ImportError: ONNX Runtime is not installed.
+
+    Example:
+        >>> classifier = OnnxClassifier("nais_adaptive.onnx")
+        >>> answers = classifier.classify(images, max_unroll=5)
+        >>> classifier.classes[answers.probabilities[0].argmax()]
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        path = os.fspath(path)
+        self._session = session = _open_session(path)
+
+        def require(fits: bool, what: str) -> None:
+            if not fits:
+                raise ModelFileError(
+                    f"{path} is not a net that keras_iterconv exported: {what}; export it again"
+                )
+
+        def metadata(name: str, fits: Callable[[Any], bool], expected: str) -> Any:
+            require(name in self.metadata, f"its metadata lacks `{name}`")
+            try:
+                value = json.loads(self.metadata[name])
+            except ValueError:
+                value = None
+            require(fits(value), f"`{name}` in its metadata must be {expected}")
+            return value
+
+        self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
+        inputs = {part.name: part for part in session.get_inputs()}
+        outputs = {part.name: part for part in session.get_outputs()}
+        require(set(inputs) == {"image"}, f"its inputs are {sorted(inputs)} instead of ['image']")
+        shape = inputs["image"].shape
+        require(
+            inputs["image"].type == "tensor(float)"
+            and len(shape) == 4
+            and all(isinstance(size, int) for size in shape[1:]),
+            f"`image` is {inputs['image'].type} {shape} instead of float32 [N, H, W, C]",
+        )
+        for name, kind in _OUTPUTS.items():
+            found = outputs[name].type if name in outputs else "missing"
+            require(found == kind, f"its output `{name}` is {found} instead of {kind}")
+        for name in ("model", "dataset"):
+            require(name in self.metadata, f"its metadata lacks `{name}`")
+        self.input_shape: tuple[int, int, int] = tuple(shape[1:])
+        self.classes: tuple[str, ...] = tuple(metadata("classes", _is_names, "a list of names"))
+        count = outputs["logits"].shape[-1]
+        require(
+            not isinstance(count, int) or count == len(self.classes),
+            f"it names {len(self.classes)} classes for {count} logits",
+        )
+        self.scale = float(metadata("scale", _is_positive, "a positive number"))
+        optional = {part.name for part in session.get_overridable_initializers()}
+        optional &= _OPTIONAL_INPUTS
+        self.adaptive = bool(optional)
+        require(len(optional) != 1, f"of its optional inputs it has {sorted(optional)} alone")
+        self.threshold: float | None = None
+        self.max_unroll: int | None = None
+        if self.adaptive:
+            self.threshold = metadata("threshold", _is_positive, "a positive number")
+            self.max_unroll = int(metadata("max_unroll", _is_positive, "a positive number"))
+        self._path = path
+
+    def classify(
+        self,
+        images: np.ndarray,
+        threshold: float | None = None,
+        max_unroll: int | None = None,
+    ) -> Answers:
+        """Classify images, all in one run.
+
+        Args:
+            images: `[N, H, W, C]`, floats or integers, raw values from 0 to `scale`.
+            threshold: Updates of a smaller 2-norm end an image's iteration; None for the net's own.
+                0 for all updates.
+            max_unroll: Updates made in a block at most; None for the net's own.
+
+        Returns:
+            The answers; empty arrays for no images.
+
+        Raises:
+            ValueError: An argument is out of its range or of another shape, a pixel is not finite,
+                or the net's depth is fixed and cannot be chosen.
+            ModelFileError: The net fails on what is valid.
+        """
+        images = self._check_images(images)
+        feeds = {"image": images, **self._check_depth(threshold, max_unroll)}
+        if not len(images):
+            # Loops need not run on an empty batch; a blank image has the shapes and dtypes.
+            feeds["image"] = np.zeros((1, *self.input_shape), np.float32)
+        try:
+            outputs = self._session.run(list(_OUTPUTS), feeds)
+        # ONNX Runtime's exceptions have no base but this.
+        except Exception as error:
+            raise ModelFileError(f"{self._path} fails as it runs: {_one_line(error)}") from error
+        return Answers(*(output[: len(images)] for output in outputs))
+
+    def _check_images(self, images: np.ndarray) -> np.ndarray:
+        images = np.asarray(images)
+        if images.dtype.kind not in "fiu":
+            raise ValueError(
+                f"`images` must be floats or integers. Received: images of dtype {images.dtype}"
+            )
+        if images.ndim != 4 or images.shape[1:] != self.input_shape:
+            height, width, channels = self.input_shape
+            raise ValueError(
+                f"`images` must have the shape [N, {height}, {width}, {channels}]. "
+                f"Received: images of shape {list(images.shape)}"
+            )
+        with np.errstate(over="ignore"):
+            images = images.astype(np.float32)
+        bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
+        if len(bad):
+            others = f" and in {len(bad) - 1} more" if len(bad) > 1 else ""
+            raise ValueError(
+                "`images` must be finite in float32. "
+                f"Received: images with NaN or infinite pixels in images[{bad[0]}]{others}"
+            )
+        return images
+
+    def _check_depth(self, threshold, max_unroll) -> dict[str, np.ndarray]:
+        """Return the optional inputs that are given; ONNX Runtime wants arrays of no dimension."""
+        given = {"threshold": threshold, "max_unroll": max_unroll}
+        given = {name: value for name, value in given.items() if value is not None}
+        if given and not self.adaptive:
+            name, value = next(iter(given.items()))
+            raise ValueError(
+                f"`{name}` must be None, for the depth of this net is fixed. "
+                f"Received: {name}={value!r}"
+            )
+        feeds = {}
+        if threshold is not None:
+            number = isinstance(threshold, numbers.Real) and not isinstance(threshold, bool)
+            if not number or not 0 <= threshold <= _LARGEST_FLOAT:
+                raise ValueError(
+                    "`threshold` must be a number of at least 0, finite in float32. "
+                    f"Received: threshold={threshold!r}"
+                )
+            feeds["threshold"] = np.array(threshold, np.float32)
+        if max_unroll is not None:
+            try:
+                whole = 0 if isinstance(max_unroll, bool) else operator.index(max_unroll)
+            except TypeError:
+                whole = 0
+            if not 1 <= whole <= _LARGEST_INT:
+                raise ValueError(
+                    f"`max_unroll` must be an integer from 1 to {_LARGEST_INT}. "
+                    f"Received: max_unroll={max_unroll!r}"
+                )
+            feeds["max_unroll"] = np.array(whole, np.int32)
+        return feeds
+
+
+def _open_session(path: str):
+    # Here, so that a command line can say in one line that it is missing.
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(
+            f"ONNX Runtime cannot be imported ({error}): run `pip install onnxruntime`"
+        ) from error
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be opened: {error.strerror}") from error
+    options = onnxruntime.SessionOptions()
+    # What it would log is raised; and its warning that optional inputs are not constant is no news.
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    # ONNX Runtime's exceptions have no base but this.
+    except Exception as error:
+        raise ModelFileError(
+            f"{path} is not an ONNX model that ONNX Runtime can load: {_one_line(error)}"
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and value != [] and all(isinstance(name, str) for name in value)
+
+
+def _is_positive(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value < math.inf

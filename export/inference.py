@@ -1,0 +1,96 @@
+"""What an exported file computes: from pictures as they are to classes, depth and status."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_iterconv as ki
+from keras_iterconv import functional
+from keras_iterconv.unrolling import Unrolled
+
+OUTPUTS = ("logits", "probabilities", "depth", "status")
+
+
+class Normalization(NamedTuple):
+    """What standardises pictures: `[C]` each, of raw pixel values."""
+
+    mean: np.ndarray
+    std: np.ndarray
+
+
+class Depth(NamedTuple):
+    """How deep the blocks of adaptive depth go, numbers or scalar tensors."""
+
+    threshold: float | tf.Tensor
+    max_unroll: int | tf.Tensor
+
+
+def shared_depth(model: keras.Model) -> Depth | None:
+    """Return the depth that all blocks with a threshold have; None where there is no such block.
+
+    Raises:
+        ValueError: They differ.
+    """
+    depths = {
+        Depth(block.threshold, block.max_unroll)
+        for block in ki.iterated_blocks(model)
+        if block.threshold is not None
+    }
+    if len(depths) > 1:
+        raise ValueError(
+            "An exported file has one `threshold` and one `max_unroll` for all blocks of adaptive "
+            f"depth; those of {model.name!r} differ: {sorted(depths)}. Set one for all by "
+            "`keras_iterconv.set_depth`"
+        )
+    return depths.pop() if depths else None
+
+
+def run_block(block: ki.IteratedBlock, inputs: tf.Tensor, depth: Depth) -> Unrolled:
+    """Run a NAIS block to any depth."""
+    update, state = block.make_update(inputs), block.make_initial_state(inputs)
+    return block.unroll(update, state, depth.max_unroll, depth.threshold)
+
+
+def infer(
+    model: keras.Model,
+    images: tf.Tensor,
+    normalization: Normalization,
+    depth: Depth | None = None,
+    multi_label: bool = False,
+    run_block: Callable = run_block,
+) -> dict[str, tf.Tensor]:
+    """Return the four outputs of an exported file.
+
+    Args:
+        model: A functional model in float32 from standardised images to logits.
+        images: float32 `[N, H, W, C]`, raw pixel values.
+        normalization: What standardises them.
+        depth: For the blocks of adaptive depth; None for their own.
+        multi_label: Whether each class has a probability of its own.
+        run_block: Runs a NAIS block to a depth.
+
+    Returns:
+        `logits` and `probabilities`, float32 `[N, classes]`; `depth` and `status`, int32
+        `[N, blocks]`.
+    """
+    depths, statuses = [], []
+
+    def apply(layer, *args, **kwargs):
+        if isinstance(layer, ki.IteratedBlock):
+            own = Depth(layer.threshold or 0.0, layer.max_unroll)
+            unrolled = run_block(layer, *args, own if layer.threshold is None else depth or own)
+        elif isinstance(layer, (ki.ResidualStage, ki.ResidualUpdate)):
+            unrolled = layer(*args, return_depth=True)
+        else:
+            return layer(*args, **kwargs)
+        depths.append(unrolled.depth)
+        statuses.append(unrolled.status)
+        return unrolled.state
+
+    logits = functional.run(model, (images - normalization.mean) / normalization.std, apply)
+    probabilities = tf.nn.sigmoid(logits) if multi_label else tf.nn.softmax(logits)
+    values = (logits, probabilities, tf.stack(depths, axis=1), tf.stack(statuses, axis=1))
+    return dict(zip(OUTPUTS, values, strict=True))

@@ -1,0 +1,120 @@
+"""`python -m export.predict` as a process of its own: its names, its streams, what it imports."""
+
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_python(*arguments, **options):
+    # Where Python does not buffer its output, what fails at its end is not seen.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    environment |= options.pop("env", {})
+    options = {"cwd": ROOT, "stdout": subprocess.PIPE, **options}
+    return subprocess.run(
+        [sys.executable, "-W", "error", *map(str, arguments)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        timeout=120,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("name", ["export.predict", "iterconv.export.predict"])
+def test_it_runs_under_both_names(adaptive_net, photos, name, tmp_path):
+    # Its place in a checkout and in the wheel, and nothing else beside it.
+    place = tmp_path / "site" / name.removesuffix(".predict").replace(".", "/")
+    shutil.copytree(ROOT / "export", place, ignore=shutil.ignore_patterns("__pycache__"))
+    (place.parent / "__init__.py").touch()
+    done = run_python("-m", name, adaptive_net, *photos[0], cwd=tmp_path / "site")
+    assert (done.returncode, done.stderr) == (0, b"")
+    # A pipe has no width: a line each.
+    assert done.stdout.count(b"\n") == 3 + len(photos[0]) + 2
+    done = run_python("-m", name, "--help", cwd=tmp_path / "site")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"usage: python -m {name} ".encode())
+
+
+def test_the_installed_name_works_in_a_checkout(adaptive_net, photos):
+    done = run_python("-m", "iterconv.export.predict", adaptive_net, photos[0][0])
+    assert (done.returncode, done.stderr) == (0, b"")
+    # It finds its parts by their places, not by the name that they have in a checkout.
+    done = run_python("-c", "import sys, iterconv.export.predict; print('export' in sys.modules)")
+    assert (done.returncode, done.stdout) == (0, b"False\n")
+
+
+@pytest.mark.parametrize("options", [(), ("--json",), ("--help",)])
+def test_a_closed_pipe_and_a_full_disk(adaptive_net, photos, options):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        done = run_python("-m", "export.predict", adaptive_net, photos[0][0], *options, stdout=pipe)
+    assert (done.returncode, done.stderr) == (141, b"")
+    if os.path.exists("/dev/full"):
+        with open("/dev/full", "w") as full:
+            done = run_python(
+                "-m", "export.predict", adaptive_net, photos[0][0], *options, stdout=full
+            )
+        assert done.returncode == 1
+        assert done.stderr == b"Error: the answers could not be written: No space left on device\n"
+
+
+def test_an_encoding_that_lacks_a_name_s_letters(adaptive_net, photos):
+    path = photos[0][0].rename(photos[0][0].with_name("h\u00e4user.png"))
+    done = run_python("-m", "export.predict", adaptive_net, path, env={"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"/h?user.png " in done.stdout
+
+
+def test_a_bad_picture_is_one_line(adaptive_net, save):
+    path = save(np.zeros((3, 3, 3), np.uint8), "a.tiff")
+    # Pillow logs what is wrong with 2048 samples a pixel.
+    three, many = (struct.pack("<HHII", 277, 3, 1, n) for n in (3, 2048))
+    content = path.read_bytes()
+    assert content.count(three) == 1
+    path.write_bytes(content.replace(three, many))
+    done = run_python("-m", "export.predict", adaptive_net, path)
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert done.stderr.startswith(b"Error: ")
+
+
+WATCHED = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {unwanted!r}:
+            asked.append(name)
+            raise ModuleNotFoundError(name)
+
+asked = []
+sys.meta_path.insert(0, Refuse())
+from export.predict import OnnxClassifier, main
+code = main(sys.argv[1:])
+print(asked, sorted({unwanted!r} & {{name.split(".")[0] for name in sys.modules}}), file=sys.stderr)
+raise SystemExit(code)
+"""
+
+
+def test_it_needs_onnx_runtime_numpy_and_pillow_alone(adaptive_net, photos):
+    unwanted = {
+        "tensorflow",
+        "keras",
+        "keras_iterconv",
+        "typer",
+        "rich",
+        "scipy",
+        "onnx",
+        "tf2onnx",
+    }
+    unwanted |= {"sklearn", "matplotlib", "tensorflow_datasets", "training"}
+    done = run_python("-c", WATCHED.format(unwanted=unwanted), adaptive_net, *photos[0])
+    assert (done.returncode, done.stderr) == (0, b"[] []\n")
+    assert b"sky6.png" in done.stdout
