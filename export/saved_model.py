@@ -5,6 +5,8 @@ import os
 import keras
 import tensorflow as tf
 
+import keras_iterconv as ki
+
 from .inference import Depth, Normalization, infer, shared_depth
 
 SIGNATURE = "serving_default"
@@ -35,20 +37,33 @@ def write_saved_model(
         ValueError: Blocks of adaptive depth differ in threshold or `max_unroll`.
     """
 
+    image = tf.TensorSpec((None, *model.input.shape[1:]), tf.float32, "image")
+
+    @tf.function(input_signature=[image], autograph=False)
     def serve(image):
         return infer(model, image, normalization, None, multi_label)
 
+    @tf.function(
+        input_signature=[
+            image,
+            tf.TensorSpec((), tf.float32, "threshold"),
+            tf.TensorSpec((), tf.int32, "max_unroll"),
+        ],
+        autograph=False,
+    )
     def serve_with_depth(image, threshold, max_unroll):
         return infer(model, image, normalization, Depth(threshold, max_unroll), multi_label)
 
-    image = tf.TensorSpec((None, *model.input.shape[1:]), tf.float32, "image")
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint(SIGNATURE, serve, [image])
+    signatures = {SIGNATURE: serve}
     if shared_depth(model) is not None:
-        scalars = [
-            tf.TensorSpec((), tf.float32, "threshold"),
-            tf.TensorSpec((), tf.int32, "max_unroll"),
-        ]
-        archive.add_endpoint(DEPTH_SIGNATURE, serve_with_depth, [image, *scalars])
-    archive.write_out(os.fspath(path), verbose=False)
+        signatures[DEPTH_SIGNATURE] = serve_with_depth
+    # Not by Keras's own export, which writes each weight twice.
+    module = tf.Module()
+    module.weights = [variable.value for variable in model.variables]
+    module.settings = [
+        variable
+        for block in ki.iterated_blocks(model)
+        if isinstance(block, ki.IteratedBlock)
+        for variable in block.depth_variables
+    ]
+    tf.saved_model.save(module, os.fspath(path), signatures)

@@ -141,6 +141,11 @@ class IteratedBlock(keras.layers.Layer):
         self._bound = value
 
     @property
+    def depth_variables(self) -> tuple[tf.Variable, tf.Variable]:
+        """What traced graphs read `max_unroll` and `threshold` from; no weights."""
+        return self._max_unroll, self._threshold
+
+    @property
     def state_channels(self) -> int:
         """The size of the state's last axis."""
         raise NotImplementedError
