@@ -46,7 +46,7 @@ def check_zoo(zoo: Path, console: Console) -> bool:
     index = read_index(folder)
     check_index(index, folder)
     table = Table(title=f"Models of {zoo}", title_justify="left")
-    table.add_column("model")
+    table.add_column("model", no_wrap=True)
     table.add_column("files")
     table.add_column("logits, relative", justify="right")
     table.add_column("equal depths", justify="right")

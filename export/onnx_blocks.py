@@ -65,6 +65,7 @@ class BlockConverter:
         u = tf.zeros([1, *input_shape])
         update = block.make_update(u)
         weights = [operand for operand in update.operands if operand is not u]
+        weights = [_to_onnx(weight, has_channels_first(block)) for weight in weights]
         bare = update._replace(weights=(), drives=(), sources=())
         shapes = tuple(tuple(weight.shape) for weight in weights)
         kind = (
@@ -86,6 +87,22 @@ class BlockConverter:
         )
 
 
+def _to_onnx(weight: tf.Tensor, channels_first: bool) -> tf.Tensor:
+    """Transpose a kernel `[..., height, width, in, out]` to the order of ONNX, out first."""
+    if not channels_first or weight.shape.rank < 4:
+        return weight
+    rank = weight.shape.rank
+    return tf.transpose(weight, [*range(rank - 4), rank - 1, rank - 2, rank - 4, rank - 3])
+
+
+def _from_onnx(weight: tf.Tensor, channels_first: bool) -> tf.Tensor:
+    """Undo `_to_onnx`; the converter's own transpose undoes this."""
+    if not channels_first or weight.shape.rank < 4:
+        return weight
+    rank = weight.shape.rank
+    return tf.transpose(weight, [*range(rank - 4), rank - 2, rank - 1, rank - 3, rank - 4])
+
+
 def _convert(block, input_shape, shapes) -> onnx.GraphProto:
     channels_first, adaptive = has_channels_first(block), block.threshold is not None
 
@@ -95,7 +112,10 @@ def _convert(block, input_shape, shapes) -> onnx.GraphProto:
         update, state = block.make_update(usual), block.make_initial_state(usual)
         weights = iter(weights)
         update = update.with_operands(
-            [u if operand is usual else next(weights) for operand in update.operands]
+            [
+                u if operand is usual else _from_onnx(next(weights), channels_first)
+                for operand in update.operands
+            ]
         )
         if channels_first:
             update = update._replace(

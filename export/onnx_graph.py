@@ -56,6 +56,7 @@ def simplify(graph: onnx.GraphProto, opset: int) -> None:
                 _declare_scalars(node)
     hoist_invariants(graph)
     remove_identities(graph)
+    cancel_transposes(graph)
     fold_constants(graph, opset)
     remove_identities(graph)
     remove_unused(graph)
@@ -172,6 +173,19 @@ def remove_identities(graph: onnx.GraphProto) -> None:
             if node.op_type == "Identity" and node.output[0] not in outputs:
                 part.node.remove(node)
                 _rename(part, node.output[0], node.input[0])
+
+
+def cancel_transposes(graph: onnx.GraphProto) -> None:
+    """Read the original where a transpose undoes another one, in whichever graph that is."""
+    made_by = {node.output[0]: node for part in all_graphs(graph) for node in part.node}
+    for part in all_graphs(graph):
+        for node in part.node:
+            before = made_by.get(node.input[0]) if node.op_type == "Transpose" else None
+            if before is None or before.op_type != "Transpose":
+                continue
+            first, second = (list(n.attribute[0].ints) for n in (before, node))
+            if [first[axis] for axis in second] == sorted(first):
+                _rename(part, node.output[0], before.input[0])
 
 
 def fold_constants(graph: onnx.GraphProto, opset: int) -> None:

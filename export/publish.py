@@ -1,12 +1,12 @@
 """Publish trained models, or check what is published: `python -m export.publish`."""
 
-import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
-
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from iterconv.training.errors import UserError, run_command
+from iterconv.training.startup import load_quietly
 from rich.console import Console
 
 FORMATS = ("saved_model", "onnx")
@@ -30,10 +30,14 @@ def publish(
     for wanted in formats:
         if wanted not in FORMATS:
             raise UserError(f"--format must be of {', '.join(FORMATS)}: {wanted}")
+    load_quietly()
+    # The converter calls what TensorFlow advises against.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         # Packages of an extra: without it the other commands still run.
         from .check import check_zoo
         from .entry import publish_run
+        from .zoo import ZooError
     except ImportError as error:
         raise UserError(
             f'{error}: publishing needs `pip install "keras-iterconv[export]"`'
@@ -44,7 +48,7 @@ def publish(
             publish_run(Path(run), name, Path(zoo), formats, console)
         elif not check_zoo(Path(zoo), console):
             raise typer.Exit(1)
-    except ki.ZooError as error:
+    except ZooError as error:
         raise UserError(str(error)) from error
 
 

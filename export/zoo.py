@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from keras_iterconv.models.pretrained import INDEX, ZooError, read_index, sha256
 
 _SCHEMA = Path(__file__).with_name("index.schema.json")
 _STAGED = ".partial-"
+_NAME = "[a-z0-9][a-z0-9_-]*"
 
 
 def check_index(index: dict, folder: Path) -> None:
@@ -30,7 +32,16 @@ def new_entry(zoo: Path, name: str) -> Iterator[Path]:
     """Give a folder to write a model's files to; call `commit` when they are whole.
 
     One process at a time writes to a zoo. What a killed one has left is removed.
+
+    Raises:
+        ZooError: The schema allows no such name.
     """
+    # Before a folder is made, which might lie outside of the zoo.
+    if not re.fullmatch(_NAME, name):
+        raise ZooError(
+            "the model's name must be of a-z, 0-9, - and _, and start with a letter or a digit: "
+            f"{name!r}"
+        )
     (zoo / name).mkdir(parents=True, exist_ok=True)
     with _locked(zoo):
         _sweep(zoo, name)

@@ -18,7 +18,8 @@ def blocks(page, language):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_code_of_a_page_runs(page):
+def test_the_code_of_a_page_runs(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
     names = {}
     for code in blocks(page, "python"):
         exec(compile(code, str(page), "exec"), names)
@@ -50,6 +51,7 @@ def test_the_model_table_is_true():
 def test_every_option_and_preset_that_is_named_exists():
     text = "".join(page.read_text() for page in PAGES)
     commands = [ROOT / "training" / name for name in ("fit.py", "reproduce/__main__.py")]
+    commands += (ROOT / "export" / name for name in ("publish.py", "predict.py"))
     commands += (ROOT / "benchmarks").glob("*.py")
     source = "".join(path.read_text() for path in commands)
     options = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", text)) - {"help"}

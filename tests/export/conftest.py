@@ -1,12 +1,17 @@
 """Small exported nets, built by hand, what NumPy says that they answer, and picture files."""
 
+import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
+
 import json
 
+import keras
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+
+from export.inference import Normalization
 
 # Neither square nor equal to each other: swapped axes show.
 ADAPTIVE_SHAPE, ADAPTIVE_SCALE = (4, 6, 1), 16
@@ -172,3 +177,43 @@ def photos(save, draw_images):
     """Write seven grey pictures of the adaptive net's size; return their paths and 8-bit pixels."""
     pixels = np.round(draw_images(True)[..., 0] * 255 / 16).astype(np.uint8)
     return [save(image, f"sky{k}.png") for k, image in enumerate(pixels)], pixels
+
+
+@pytest.fixture(scope="session")
+def make_model():
+    """Return a function that makes a small net of which nothing is zero or one."""
+
+    def make(name, seed=0, shape=(8, 8, 1), **settings):
+        keras.utils.set_random_seed(seed)
+        model = ki.create_model(name, shape, 5, **settings)
+        rng = np.random.default_rng(seed)
+        for weight in model.weights:
+            part = weight.path.split("/")[-1].rstrip("12")
+            if part in ("gamma", "variance", "moving_variance"):
+                weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+            elif part in ("beta", "mean", "moving_mean", "E", "b", "bias", "delta"):
+                weight.assign(rng.normal(scale=0.3, size=weight.shape))
+            if weight.constraint is not None:
+                weight.assign(weight.constraint(weight))
+        model.converge_caps()
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def draw_raw():
+    """Return a function that draws raw images, float32, of very different contrasts."""
+
+    def draw(samples, shape=(8, 8, 1), seed=0):
+        rng = np.random.default_rng(seed)
+        contrast = np.logspace(-2, 1.5, samples).reshape(-1, 1, 1, 1)
+        return (3 + 2 * contrast * rng.normal(size=(samples, *shape))).astype(np.float32)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def normalization():
+    """Return the mean and the standard deviation of what `draw_raw` draws."""
+    return Normalization(np.float32([3.0]), np.float32([2.0]))

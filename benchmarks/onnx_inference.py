@@ -1,0 +1,91 @@
+"""An exported net by Keras and by ONNX Runtime: `python -m benchmarks.onnx_inference`."""
+
+import functools
+from pathlib import Path
+from typing import Annotated
+
+import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
+
+import numpy as np
+import typer
+
+from export.classifier import OnnxClassifier
+from keras_iterconv.models.pretrained import read_index, verified_file
+from training.datasets import load_dataset
+
+from .tables import show
+from .timing import describe_machine, interleave, speedup
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def onnx_inference(
+    name: Annotated[str, typer.Argument(help="A model of the zoo with a threshold.")],
+    zoo: Annotated[str, typer.Option(help="The zoo's folder.")] = "saved_models",
+    batch_sizes: Annotated[
+        list[int] | None, typer.Option("--batch-size", help="Given once for each; 1 and 64.")
+    ] = None,
+    images: Annotated[int, typer.Option(help="Test images that each run answers for.")] = 64,
+    rounds: Annotated[int, typer.Option(help="How often each is timed.")] = 7,
+    output: Annotated[str | None, typer.Option(help="A JSON file to write.")] = None,
+) -> None:
+    """Time `predict` of the Keras model and its ONNX file, at its own threshold and at none.
+
+    Both answer with logits, depth and status. K/d is what stopping early would save at best: K
+    updates a block against the mean depth d.
+    """
+    folder = Path(zoo)
+    entry = read_index(folder)["models"][name]
+    model = ki.with_depth(ki.load_pretrained(name, folder))
+    path = verified_file(folder, name, entry, ".onnx")
+    classifier = OnnxClassifier(path)
+    data = load_dataset(entry["dataset"])
+    raw = data.test.images[:images].astype(np.float32)
+    scaled = (raw - np.float32(entry["mean"])) / np.float32(entry["std"])
+    lines, rows = [], []
+    for size in batch_sizes or [1, 64]:
+        parts = [slice(begin, begin + size) for begin in range(0, images, size)]
+        candidates = {
+            "Keras, predict": functools.partial(_predict, model, [scaled[p] for p in parts]),
+            "ONNX Runtime": functools.partial(_classify, classifier, [raw[p] for p in parts], None),
+            "ONNX Runtime, none stops": functools.partial(
+                _classify, classifier, [raw[p] for p in parts], 0.0
+            ),
+        }
+        for candidate in candidates.values():
+            candidate()
+        seconds = interleave(candidates, rounds)
+        depth = float(classifier.classify(raw).depth.mean())
+        ideal = entry["depth"]["max_unroll"] / depth
+        for candidate, runs in seconds.items():
+            ratio = speedup(seconds["Keras, predict"], runs)
+            gain = speedup(seconds["ONNX Runtime, none stops"], runs)
+            rows.append({"batch_size": size, "candidate": candidate, "seconds": runs})
+            rows[-1].update(depth=depth, speedup_to_keras=ratio, speedup_to_none=gain)
+            milliseconds = np.median(runs) * 1e3 / len(parts)
+            own = candidate == "ONNX Runtime"
+            share = f"{gain / ideal:.0%} of {ideal:.2f}" if own else "-"
+            lines.append([str(size), candidate, f"{milliseconds:.1f}", f"{ratio:.2f}", share])
+    header = ["batch", "candidate", "ms a batch", "faster than Keras by", "share of K/d"]
+    show(
+        f"Answers of {name}, {images} test images; {describe_machine()}",
+        header,
+        lines,
+        {"machine": describe_machine(), "rows": rows},
+        output,
+    )
+
+
+def _predict(model, batches) -> None:
+    for batch in batches:
+        model.predict_on_batch(batch)
+
+
+def _classify(classifier, batches, threshold) -> None:
+    for batch in batches:
+        classifier.classify(batch, threshold=threshold)
+
+
+if __name__ == "__main__":
+    app()
