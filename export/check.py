@@ -95,8 +95,8 @@ def _check_files(folder: Path, name: str, entry: dict) -> int:
     """Verify the files' hashes, and return their bytes."""
     for file, facts in entry["files"].items():
         path = (folder / file).resolve()
-        if not path.is_relative_to(folder.resolve()) or not path.is_file():
-            raise ZooError(f"{name}: {file} is missing, or lies outside the zoo")
+        if not path.is_relative_to(folder.resolve() / name) or not path.is_file():
+            raise ZooError(f"{name}: {file} is missing, or lies outside the model's folder")
         if sha256(path) != facts["sha256"]:
             raise ZooError(f"{name}: {file} is not the file that was published")
     return sum(facts["bytes"] for facts in entry["files"].values())

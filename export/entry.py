@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,20 @@ def publish_run(
     for file in (folder.config, folder.result, folder.last):
         if not file.is_file():
             raise UserError(f"{run} holds no finished run: {file.name} is missing")
-    config, result = folder.read_config(), json.loads(folder.result.read_text(encoding="utf-8"))
-    settings, data = Settings(**config["settings"]), config["data"]
+    config = folder.read_config()
+    try:
+        settings, data = Settings(**config["settings"]), config["data"]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{folder.config} is not this version's ({error!r})") from error
+    try:
+        result = json.loads(folder.result.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{folder.result} is not JSON ({error})") from error
     name = name or f"{settings.model}_{settings.dataset}"
-    model = keras.models.load_model(folder.last, compile=False)
+    try:
+        model = keras.models.load_model(folder.last, compile=False)
+    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{folder.last} is no model that can be loaded: {error}") from error
     folded = fold(model)
     normalization = Normalization(np.float32(data["mean"]), np.float32(data["std"]))
     multi_label = CATALOGUE[settings.dataset].multi_label

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf2onnx
 
 import keras_iterconv as ki
+from keras_iterconv.unrolling import Update
 
 from .onnx_graph import make_function, simplify
 
@@ -89,40 +90,58 @@ class BlockConverter:
 
 def _to_onnx(weight: tf.Tensor, channels_first: bool) -> tf.Tensor:
     """Transpose a kernel `[..., height, width, in, out]` to the order of ONNX, out first."""
-    if not channels_first or weight.shape.rank < 4:
-        return weight
     rank = weight.shape.rank
+    if not channels_first or rank < 4:
+        return weight
     return tf.transpose(weight, [*range(rank - 4), rank - 1, rank - 2, rank - 4, rank - 3])
 
 
-def _from_onnx(weight: tf.Tensor, channels_first: bool) -> tf.Tensor:
-    """Undo `_to_onnx`; the converter's own transpose undoes this."""
-    if not channels_first or weight.shape.rank < 4:
-        return weight
-    rank = weight.shape.rank
-    return tf.transpose(weight, [*range(rank - 4), rank - 2, rank - 1, rank - 3, rank - 4])
+def _from_onnx(weight: tf.Tensor) -> tf.Tensor:
+    """Undo it, where it was done; a transpose of the converter's own undoes this."""
+    return tf.transpose(weight, [2, 3, 1, 0]) if weight.shape.rank == 4 else weight
+
+
+class _Stack:
+    """Stacked weights whose kernels are transposed as they are taken."""
+
+    def __init__(self, weights):
+        self.weights = weights
+
+    def __getitem__(self, k):
+        return _from_onnx(self.weights[k])
+
+
+def _with_kernels_of_onnx(update: Update) -> Update:
+    """Return a convolutional update whose kernels come as ONNX has them."""
+    transfer, drive = update.transfer, update.drive
+
+    def transpose_then_transfer(state, k, weights, drives):
+        return transfer(
+            state, k, [(_from_onnx if update.tied else _Stack)(w) for w in weights], drives
+        )
+
+    def transpose_then_drive(inputs, *weights):
+        return drive(inputs, *map(_from_onnx, weights))
+
+    return update._replace(transfer=transpose_then_transfer, drive=drive and transpose_then_drive)
 
 
 def _convert(block, input_shape, shapes) -> onnx.GraphProto:
     channels_first, adaptive = has_channels_first(block), block.threshold is not None
 
-    def run(u, max_unroll, *rest):
-        threshold, *weights = rest if adaptive else (0.0, *rest)
-        usual = to_channels_last(u) if channels_first else u
-        update, state = block.make_update(usual), block.make_initial_state(usual)
-        weights = iter(weights)
+    def run(u, max_unroll, *operands):
+        threshold, *weights = operands if adaptive else (0.0, *operands)
+        if channels_first:
+            update = block.make_update(u, "NCHW")
+            state = to_channels_first(block.make_initial_state(to_channels_last(u)))
+        else:
+            update, state = block.make_update(u), block.make_initial_state(u)
+        rest = iter(weights)
         update = update.with_operands(
-            [
-                u if operand is usual else _from_onnx(next(weights), channels_first)
-                for operand in update.operands
-            ]
+            [u if operand is u else next(rest) for operand in update.operands]
         )
         if channels_first:
-            update = update._replace(
-                transfer=_transfer if block.tied else _transfer_untied,
-                drive=_drive if block.tied else None,
-            )
-            state = to_channels_first(state)
+            update = _with_kernels_of_onnx(update)
         unrolled = block.unroll(update, state, max_unroll, threshold)
         return tuple(unrolled)
 
@@ -156,7 +175,10 @@ def _convert_graph(function, signature) -> onnx.GraphProto:
         input_names=[tensor.name for tensor in graph.inputs],
         output_names=[tensor.name for tensor in graph.outputs],
         opset=OPSET,
-        custom_op_handlers={"EuclideanNorm": (_convert_norm, [])},
+        custom_op_handlers={
+            "EuclideanNorm": (_convert_norm, []),
+            "Where": (_convert_places, []),
+        },
     )
     return model.graph
 
@@ -177,18 +199,18 @@ def _convert_norm(context, node, name, arguments) -> None:
     context.make_node("ReduceL2", [source, axes], **options)
 
 
-def _transfer(state, k, weights, drives):
-    return tf.add_n([_convolve(state, *weights), *drives])
-
-
-def _transfer_untied(state, k, weights, drives):
-    C, D, E = (weight[k] for weight in weights)
-    return tf.add_n([_convolve(state, C), *_drive(*drives, D, E)])
-
-
-def _drive(inputs, D, E):
-    return (tf.nn.bias_add(_convolve(inputs, D), E, data_format="NCHW"),)
-
-
-def _convolve(images, kernel):
-    return tf.nn.conv2d(images, kernel, 1, "SAME", data_format="NCHW")
+def _convert_places(context, node, name, arguments) -> None:
+    """Convert the places where a mask `[n]` is true, `[m, 1]`; ONNX has them as `[1, m]`."""
+    column = context.make_const(tf2onnx.utils.make_name("column"), np.array([-1, 1])).output[0]
+    source, shapes, dtypes, outputs = (
+        node.input[0],
+        node.output_shapes,
+        node.output_dtypes,
+        node.output,
+    )
+    context.remove_node(node.name)
+    row = context.make_node("NonZero", [source]).output[0]
+    # The converter's own transpose would be one in each iteration.
+    context.make_node(
+        "Reshape", [row, column], name=name, outputs=outputs, shapes=shapes, dtypes=dtypes
+    )

@@ -36,7 +36,6 @@ def write_saved_model(
     Raises:
         ValueError: Blocks of adaptive depth differ in threshold or `max_unroll`.
     """
-
     image = tf.TensorSpec((None, *model.input.shape[1:]), tf.float32, "image")
 
     @tf.function(input_signature=[image], autograph=False)

@@ -1,5 +1,9 @@
 """The convolutional NAIS-Net block."""
 
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
 import keras
 import tensorflow as tf
 
@@ -148,11 +152,19 @@ class NAISConv2D(IteratedBlock):
             return write_center(C, tf.zeros([*C.shape[:-4], self.filters], C.dtype))
         return write_center(C, tf.convert_to_tensor(self.delta))
 
-    def make_update(self, inputs) -> Update:
+    def make_update(self, inputs, data_format: str = "NHWC") -> Update:
+        """Return the update for U.
+
+        Args:
+            inputs: U, in the compute dtype.
+            data_format: The layout of U and of the state: `"NHWC"`, or `"NCHW"` for exporters.
+        """
+        convolution = _convolution(data_format)
         C, D, E = self.state_kernel(), tf.convert_to_tensor(self.D), tf.convert_to_tensor(self.E)
         if self.tied:
-            return self._update(_transfer, (C,), drive=_drive, sources=(inputs, D, E))
-        return self._update(_transfer_untied, (C, D, E), (inputs,))
+            sources = (inputs, D, E)
+            return self._update(convolution.tied, (C,), drive=convolution.drive, sources=sources)
+        return self._update(convolution.untied, (C, D, E), (inputs,))
 
     def get_config(self):
         return {
@@ -165,20 +177,32 @@ class NAISConv2D(IteratedBlock):
         }
 
 
-def _transfer(state, k, weights, drives):
-    # Not `+`: where the batch's size is unknown its gradient reckons with broadcasting, at the cost
-    # of two passes over the state.
-    return tf.add_n([_convolve(state, *weights), *drives])
+class _Convolution(NamedTuple):
+    """The functions of an `Update`: its transfers, and what makes the drive of the tied one."""
+
+    tied: Callable
+    untied: Callable
+    drive: Callable
 
 
-def _transfer_untied(state, k, weights, drives):
-    C, D, E = (weight[k] for weight in weights)
-    return tf.add_n([_convolve(state, C), *_drive(*drives, D, E)])
+# The same functions for each block, so that blocks alike are known to be so.
+@functools.cache
+def _convolution(data_format: str) -> _Convolution:
+    def convolve(images, kernel):
+        kernel = tf.cast(kernel, images.dtype)
+        return tf.nn.conv2d(images, kernel, 1, "SAME", data_format=data_format)
 
+    def drive(inputs, D, E):
+        bias = tf.cast(E, inputs.dtype)
+        return (tf.nn.bias_add(convolve(inputs, D), bias, data_format=data_format),)
 
-def _drive(inputs, D, E):
-    return (tf.nn.bias_add(_convolve(inputs, D), tf.cast(E, inputs.dtype)),)
+    def tied(state, k, weights, drives):
+        # Not `+`: where the batch's size is unknown its gradient reckons with broadcasting, at the
+        # cost of two passes over the state.
+        return tf.add_n([convolve(state, *weights), *drives])
 
+    def untied(state, k, weights, drives):
+        C, D, E = (weight[k] for weight in weights)
+        return tf.add_n([convolve(state, C), *drive(*drives, D, E)])
 
-def _convolve(images, kernel):
-    return tf.nn.conv2d(images, tf.cast(kernel, images.dtype), 1, "SAME")
+    return _Convolution(tied, untied, drive)

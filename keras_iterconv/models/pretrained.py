@@ -80,20 +80,24 @@ def verified_file(folder: Path, name: str, entry: dict, suffix: str) -> Path:
     """Return the path of a published file, after its contents have been checked.
 
     Raises:
-        ZooError: The entry names no such file, one outside of the zoo, or one that was changed.
+        ZooError: The entry names no such file, one outside of its folder, or one that was changed.
     """
     files = entry.get("files") if isinstance(entry, dict) else None
-    chosen = [path for path in files or {} if path.endswith(suffix)]
+    files = files if isinstance(files, dict) else {}
+    chosen = [path for path in files if path.endswith(suffix)]
     if len(chosen) != 1:
         raise ZooError(
             f"{folder / INDEX}: {name!r} must name one file *{suffix}; it names {chosen}"
         )
     path = (folder / chosen[0]).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise ZooError(f"{folder / INDEX}: {name!r} names {chosen[0]}, which lies outside the zoo")
+    if not path.is_relative_to(folder.resolve() / name):
+        raise ZooError(
+            f"{folder / INDEX}: {name!r} names {chosen[0]}, which lies outside the model's folder"
+        )
     if not path.is_file():
         raise ZooError(f"{path} is missing; publish {name!r} again, or restore the file")
-    if sha256(path) != files[chosen[0]].get("sha256"):
+    facts = files[chosen[0]]
+    if not isinstance(facts, dict) or sha256(path) != facts.get("sha256"):
         raise ZooError(
             f"{path} is not the file that was published as {name!r}: its SHA-256 differs from the "
             "index's. Restore the file, or publish the model again"

@@ -61,7 +61,8 @@ def _read_digitclutter(digits: int, limit_train: int | None):
 
 def _digitclutter(digits: int) -> DatasetEntry:
     read = partial(_read_digitclutter, digits)
-    return DatasetEntry(f"digitclutter{digits}", (SIDE, SIDE, 1), CLASSES, 255, read, SIZES[0], True)
+    shape = (SIDE, SIDE, 1)
+    return DatasetEntry(f"digitclutter{digits}", shape, CLASSES, 255, read, SIZES[0], True)
 
 
 _CIFAR = "https://www.cs.toronto.edu/~kriz/cifar.html"

@@ -1,0 +1,249 @@
+"""ONNX files, run by ONNX Runtime, against the Keras models that they come from."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+import keras_iterconv as ki
+from export.classifier import OnnxClassifier
+from export.folding import fold
+from export.onnx import to_onnx
+from export.onnx_graph import all_graphs, subgraphs
+
+CHAIN = {"filters": (4, 8), "blocks": 2}
+NETS = {
+    "adaptive": ("nais_adaptive", {**CHAIN, "threshold": 0.05}),
+    "fixed": ("nais10", CHAIN),
+    "untied": ("nais10", {**CHAIN, "tied": False, "max_unroll": 3}),
+    "untied_adaptive": (
+        "nais_adaptive",
+        {**CHAIN, "tied": False, "max_unroll": 6, "threshold": 0.3},
+    ),
+    "dense": ("nais_mnist", {"units": 24}),
+    "dense_adaptive": ("nais_mnist", {"units": 24, "threshold": 0.5}),
+    "resnet": ("resnet_w8", {"blocks": 1}),
+    "pcr": ("pcr_w8", {"blocks": 1}),
+    "resnet54": ("resnet54", {"filters": (4,), "blocks": 1}),
+}
+ADAPTIVE = ["adaptive", "untied_adaptive", "dense_adaptive"]
+METADATA = {
+    "model": "small",
+    "dataset": "none",
+    "classes": json.dumps(list("abcde")),
+    "scale": "16",
+}
+DEFAULTS = {"threshold": "0.05", "max_unroll": "10"}
+
+
+class Net:
+    """A model and its file."""
+
+    def __init__(self, model, converted, path):
+        self.model, self.converted, self.path = model, converted, path
+        onnx.save(converted, path)
+        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def run(self, images, **depth):
+        outputs = self.session.run(None, {"image": images, **depth})
+        return dict(zip([o.name for o in self.session.get_outputs()], outputs, strict=True))
+
+
+@pytest.fixture(scope="module")
+def nets(make_model, normalization, tmp_path_factory):
+    """Return a function that gives the net of a kind, converted once."""
+    folder, made = tmp_path_factory.mktemp("nets"), {}
+
+    def get(kind):
+        if kind not in made:
+            name, settings = NETS[kind]
+            model = make_model(name, **settings)
+            converted = to_onnx(fold(model), normalization, METADATA)
+            made[kind] = Net(model, converted, folder / f"{kind}.onnx")
+        return made[kind]
+
+    return get
+
+
+def softmax(logits):
+    odds = np.exp(np.float64(logits) - logits.max(axis=1, keepdims=True))
+    return odds / odds.sum(axis=1, keepdims=True)
+
+
+def assert_equal(found, expected):
+    logits = np.asarray(expected["logits"])
+    # Logits of an image are sums that cancel: rounding is relative to the largest.
+    largest = np.abs(logits).max(axis=1, keepdims=True)
+    np.testing.assert_allclose(found["logits"] / largest, logits / largest, rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(found["depth"], expected["depth"])
+    np.testing.assert_array_equal(found["status"], expected["status"])
+    np.testing.assert_allclose(found["probabilities"], softmax(logits), atol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 7])
+@pytest.mark.parametrize("kind", NETS)
+def test_it_answers_as_keras(nets, draw_raw, kind, batch):
+    net, images = nets(kind), draw_raw(batch)
+    found = net.run(images)
+    assert_equal(found, ki.with_depth(net.model)((images - 3) / 2))
+    assert list(found) == ["logits", "probabilities", "depth", "status"]
+    assert [v.dtype for v in found.values()] == [np.float32, np.float32, np.int32, np.int32]
+    if kind in ADAPTIVE and batch == 7:
+        assert len(np.unique(found["depth"].sum(axis=1))) > 2
+        assert set(found["status"].ravel()) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("threshold", "max_unroll"), [(None, 2), (0.5, None), (2.0, 3), (1e-6, 5), (1e6, 4)]
+)
+@pytest.mark.parametrize("kind", ADAPTIVE)
+def test_another_depth_is_that_of_set_depth(nets, draw_raw, kind, threshold, max_unroll):
+    net, images = nets(kind), draw_raw(5)
+    before = ki.iterated_blocks(net.model)[0]
+    before = {"threshold": before.threshold, "max_unroll": before.max_unroll}
+    wanted = {
+        "threshold": threshold or before["threshold"],
+        "max_unroll": max_unroll or before["max_unroll"],
+    }
+    ki.set_depth(net.model, **wanted)
+    try:
+        expected = ki.with_depth(net.model)((images - 3) / 2)
+    finally:
+        ki.set_depth(net.model, **before)
+    given = {} if threshold is None else {"threshold": np.array(threshold, np.float32)}
+    if max_unroll is not None:
+        given["max_unroll"] = np.array(max_unroll, np.int32)
+    assert_equal(net.run(images, **given), expected)
+    # Nothing of it stays.
+    assert_equal(net.run(images), ki.with_depth(net.model)((images - 3) / 2))
+
+
+@pytest.mark.parametrize("kind", NETS)
+def test_an_image_that_is_not_finite_stays_alone(nets, draw_raw, kind):
+    net, images = nets(kind), draw_raw(5)
+    clean = net.run(images)
+    images[2, 1, 3] = np.nan
+    found = net.run(images)
+    assert (found["status"][2] == 2).all()
+    assert not np.isfinite(found["logits"][2]).any()
+    rest = np.arange(5) != 2
+    for name, value in clean.items():
+        np.testing.assert_allclose(found[name][rest], value[rest], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", NETS)
+def test_an_image_is_answered_as_if_alone(nets, draw_raw, kind):
+    net, images = nets(kind), draw_raw(6)
+    together = net.run(images)
+    order = np.random.default_rng(1).permutation(6)
+    mixed = net.run(images[order])
+    for k in range(6):
+        alone = net.run(images[k : k + 1])
+        for name, value in alone.items():
+            for other in (together[name][k], mixed[name][list(order).index(k)]):
+                np.testing.assert_allclose(other, value[0], rtol=1e-4, atol=1e-5, err_msg=name)
+                if name in ("depth", "status"):
+                    np.testing.assert_array_equal(other, value[0])
+
+
+def loops_of(converted):
+    """Yield each loop, its body, and the names that the function around it takes."""
+    for function in converted.functions:
+        graph = onnx.helper.make_graph(function.node, "function", [], [])
+        for part in all_graphs(graph):
+            for node in part.node:
+                if node.op_type == "Loop":
+                    yield node, subgraphs(node)[0], list(function.input)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in NETS if NETS[kind][0].startswith("nais")])
+def test_loops_hold_no_transposes_and_no_weights(nets, kind):
+    loops = list(loops_of(nets(kind).converted))
+    assert loops
+    for loop, body, taken in loops:
+        operators = [node.op_type for part in all_graphs(body) for node in part.node]
+        assert "Transpose" not in operators
+        assert "Constant" not in operators
+        assert not any(part.initializer for part in all_graphs(body))
+        # The first input of a function is u, which may be the state that a loop starts with.
+        assert not set(loop.input[2:]) & set(taken[1:])
+        made = {name: node for node in body.node for name in node.output}
+        for before, after in zip(body.input[2:], body.output[1:], strict=False):
+            name = after.name
+            while name in made and made[name].op_type == "Identity":
+                name = made[name].input[0]
+            assert name != before.name
+            assert name in made
+
+
+@pytest.mark.parametrize("kind", NETS)
+def test_the_file_is_sound(nets, kind):
+    net = nets(kind)
+    onnx.checker.check_model(onnx.load(net.path), full_check=True)
+    versions = {entry.domain: entry.version for entry in net.converted.opset_import}
+    assert versions[""] >= 18
+    inputs = net.session.get_inputs()
+    assert [(i.name, i.type, i.shape[1:]) for i in inputs] == [
+        ("image", "tensor(float)", [8, 8, 1])
+    ]
+    assert not isinstance(inputs[0].shape[0], int)
+    optional = {i.name: (i.type, i.shape) for i in net.session.get_overridable_initializers()}
+    adaptive = kind in ADAPTIVE
+    expected = {"threshold": ("tensor(float)", []), "max_unroll": ("tensor(int32)", [])}
+    assert {k: v for k, v in optional.items() if k in expected} == (expected if adaptive else {})
+    assert net.session.get_modelmeta().custom_metadata_map == METADATA
+    assert net.session.get_modelmeta().producer_name == "keras_iterconv"
+
+
+def test_the_classifier_takes_it(make_model, normalization, draw_raw, tmp_path):
+    name, settings = NETS["adaptive"]
+    model = make_model(name, **settings)
+    onnx.save(to_onnx(fold(model), normalization, {**METADATA, **DEFAULTS}), tmp_path / "net.onnx")
+    classifier = OnnxClassifier(tmp_path / "net.onnx")
+    assert (classifier.threshold, classifier.max_unroll) == (0.05, 10)
+    answers = classifier.classify(draw_raw(5))._asdict()
+    assert_equal(answers, ki.with_depth(model)((draw_raw(5) - 3) / 2))
+
+
+def test_each_class_may_have_a_probability_of_its_own(
+    nets, make_model, normalization, draw_raw, tmp_path
+):
+    model, images = nets("dense").model, draw_raw(4)
+    other = Net(
+        model,
+        to_onnx(fold(model), normalization, METADATA, multi_label=True),
+        tmp_path / "net.onnx",
+    )
+    found = other.run(images)
+    expected = 1 / (1 + np.exp(-np.float64(model((images - 3) / 2))))
+    np.testing.assert_allclose(found["probabilities"], expected, rtol=1e-4, atol=1e-6)
+    # The second conversion of this model in this process.
+    np.testing.assert_array_equal(found["logits"], nets("dense").run(images)["logits"])
+
+
+def test_blocks_alike_are_written_once(nets, make_model, normalization):
+    assert len(nets("adaptive").converted.functions) == len(CHAIN["filters"])
+    name, settings = NETS["adaptive"]
+    sizes = {2: len(nets("adaptive").converted.SerializeToString())}
+    longer = make_model(name, **{**settings, "blocks": 5})
+    converted = to_onnx(fold(longer), normalization, METADATA)
+    assert len(converted.functions) == len(CHAIN["filters"])
+    grown = len(converted.SerializeToString()) - sizes[2]
+    weights = 4 * (longer.count_params() - nets("adaptive").model.count_params())
+    assert weights < grown < weights + 6 * 500
+
+
+@pytest.mark.parametrize(("name", "settings"), [("nais_mnist", {}), ("resnet_w8", {"blocks": 2})])
+def test_a_file_is_hardly_larger_than_its_weights(make_model, normalization, name, settings):
+    model = make_model(name, **settings)
+    size = len(to_onnx(fold(model), normalization, METADATA).SerializeToString())
+    assert 0.95 * 4 * model.count_params() < size < 1.1 * 4 * model.count_params() + 10_000
+
+
+def test_depths_that_differ_are_refused(make_model, normalization):
+    model = make_model("nais_adaptive", **CHAIN)
+    ki.iterated_blocks(model)[0].max_unroll = 3
+    with pytest.raises(ValueError, match="has one `threshold` and one `max_unroll`"):
+        to_onnx(fold(model), normalization, METADATA)

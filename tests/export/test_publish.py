@@ -1,0 +1,223 @@
+"""`python -m export.publish`: what it writes, what it checks, what it refuses."""
+
+import dataclasses
+import io
+import json
+import shlex
+import shutil
+
+import onnx
+import pytest
+from iterconv.training import fit, session
+from iterconv.training.settings import make_settings
+from rich.console import Console
+
+import keras_iterconv as ki
+from export import publish
+from export.entry import training_command
+from export.zoo import check_index
+
+QUICK = {"dataset": "digits", "epochs": 1, "batch_size": 32, "limit_train": 64}
+
+
+@pytest.fixture
+def publish_command(monkeypatch, capsys):
+    """Return a function that runs the command in this process: exit code, screen, error stream."""
+
+    def run(*arguments):
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr("sys.argv", ["publish", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            publish.main()
+        captured = capsys.readouterr()
+        return stop.value.code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """Train a small net for one epoch, and return its folder."""
+    folder = tmp_path_factory.mktemp("run") / "run"
+    settings = make_settings(model="nais_mnist", threshold=0.1, max_unroll=8, **QUICK)
+    session.start(settings, str(folder), Console(file=io.StringIO()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def published(finished_run, tmp_path_factory):
+    """Return a zoo that holds the net of that run."""
+    zoo = tmp_path_factory.mktemp("published") / "zoo"
+    with pytest.MonkeyPatch.context() as patch:
+        arguments = ["publish", str(finished_run), "--name", "small", "--zoo", str(zoo)]
+        patch.setattr("sys.argv", arguments)
+        with pytest.raises(SystemExit) as stop:
+            publish.main()
+    assert stop.value.code == 0
+    return zoo
+
+
+@pytest.fixture
+def zoo(published, tmp_path):
+    return shutil.copytree(published, tmp_path / "zoo")
+
+
+def test_what_is_published(published, finished_run):
+    index = json.loads((published / "index.json").read_text())
+    check_index(index, published)
+    (entry,) = index["models"].values()
+    assert list(index["models"]) == ["small"]
+    result = json.loads((finished_run / "result.json").read_text())
+    assert entry["result"]["test_accuracy"] == result["test_accuracy"]
+    assert entry["depth"] == {"threshold": 0.1, "max_unroll": 8}
+    assert entry["dataset"] == "digits"
+    assert entry["input_shape"] == [8, 8, 1]
+    names = {file.removeprefix("small/1/") for file in entry["files"]}
+    assert names >= {
+        "small.keras",
+        "small.onnx",
+        "README.md",
+        "curves.png",
+        "saved_model/saved_model.pb",
+    }
+    there = {p.relative_to(published).as_posix() for p in published.rglob("*") if p.is_file()}
+    assert there == {"index.json", *entry["files"]}
+    card = (published / "small" / "1" / "README.md").read_text()
+    assert f"{result['test_accuracy']:.2%}" in card
+    assert entry["command"] in card
+    texts = (published / "index.json").read_text() + card
+    assert str(finished_run) not in texts
+    converted = onnx.load(published / "small" / "1" / "small.onnx")
+    assert entry["operators"]["Loop"] >= 1
+    assert {p.key: p.value for p in converted.metadata_props}["threshold"] == "0.1"
+    assert ki.load_pretrained("small", published).count_params() == entry["parameters"]
+
+
+def test_a_check_of_what_was_published(publish_command, published):
+    code, screen, error = publish_command("--check", "--zoo", published)
+    assert (code, error) == (0, "")
+    assert "good" in screen
+    accuracy = json.loads((published / "index.json").read_text())["models"]["small"]["result"]
+    assert f"{accuracy['test_accuracy']:.2%}" in screen
+
+
+@pytest.mark.parametrize("file", ["small.keras", "small.onnx", "README.md"])
+def test_a_check_sees_a_changed_byte(publish_command, zoo, file):
+    path = zoo / "small" / "1" / file
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    code, screen, _ = publish_command("--check", "--zoo", zoo)
+    assert code == 1
+    assert f"{file} is not the file that was published" in " ".join(screen.split())
+
+
+def test_a_check_sees_what_the_index_claims(publish_command, zoo):
+    index = json.loads((zoo / "index.json").read_text())
+    result = index["models"]["small"]["result"]
+    result["test_accuracy"] = (result["test_accuracy"] + 0.5) % 1
+    (zoo / "index.json").write_text(json.dumps(index))
+    code, screen, _ = publish_command("--check", "--zoo", zoo)
+    assert code == 1
+    assert "of the test images are right" in " ".join(screen.split())
+
+
+def test_a_place_outside_is_one_line(publish_command, zoo):
+    index = json.loads((zoo / "index.json").read_text())
+    files = index["models"]["small"]["files"]
+    files["../../evil.onnx"] = files.pop("small/1/small.onnx")
+    (zoo / "index.json").write_text(json.dumps(index))
+    code, _, error = publish_command("--check", "--zoo", zoo)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "evil.onnx" in error
+
+
+def spoil(folder, how):
+    if how == "no result":
+        (folder / "result.json").unlink()
+    elif how == "no model":
+        (folder / "last.keras").unlink()
+    elif how == "damaged model":
+        (folder / "last.keras").write_bytes(b"PK")
+    elif how == "damaged result":
+        (folder / "result.json").write_text("{")
+    elif how == "another version":
+        config = json.loads((folder / "config.json").read_text())
+        config["settings"]["speed"] = 3
+        (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("no result", "holds no finished run: result.json is missing"),
+        ("no model", "holds no finished run: last.keras is missing"),
+        ("damaged model", "last.keras"),
+        ("damaged result", "result.json"),
+        ("another version", "config.json"),
+    ],
+)
+def test_runs_that_cannot_be_published(publish_command, finished_run, tmp_path, how, said):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    spoil(run, how)
+    code, _, error = publish_command(run, "--zoo", tmp_path / "zoo")
+    assert (code, error.count("\n")) == (2, 1), error
+    assert error.startswith("Error: ")
+    assert said in error
+    assert not (tmp_path / "zoo").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "give the folder of a run, or --check alone"),
+        (("RUN", "--check"), "give the folder of a run, or --check alone"),
+        (("RUN", "--format", "pytorch"), "--format must be of saved_model, onnx: pytorch"),
+        (("RUN", "--format", ""), "--format must be"),
+        (("RUN", "--name", "../evil"), "name"),
+        (("nowhere",), "nowhere holds no finished run: config.json is missing"),
+        (("--check", "--zoo", "EMPTY"), "index.json is missing"),
+        (("--chekc",), "--chekc"),
+    ],
+)
+def test_arguments_that_cannot_be(
+    publish_command, finished_run, tmp_path, monkeypatch, arguments, said
+):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    places = {"RUN": finished_run, "EMPTY": "empty"}
+    code, _, error = publish_command(*(places.get(a, a) for a in arguments))
+    assert (code, error.count("\n")) == (2, 1), error
+    assert error.startswith("Error: ")
+    assert said in error
+    assert not (tmp_path.parent / "evil").exists()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"model": "nais10"},
+        {"model": "nais_adaptive", "dataset": "cifar10"},
+        {"model": "nais_mnist", "dataset": "mnist", "threshold": 1e-3, "max_unroll": 7, "seed": 5},
+        {"model": "nais10", **QUICK, "learning_rate": 0.1, "schedule": "step", "augment": "none"},
+        {"model": "resnet_w8", "coupling": 0.5, "shared_initialization": False, "blocks": 2},
+        {"model": "icr_w16", "shared_initialization": True, "lipschitz_cap": 0.5},
+        {"model": "nais1", "mixed_precision": True, "strategy": "mirrored", "gradient": "frozen"},
+        {"model": "resnet_w8", "coupling": 0.0, "weight_decay": 1e-4, "step_size": 0.25},
+        {"preset": "nais-cifar10"},
+        {"preset": "resnet-w16-digitclutter", "epochs": 3},
+    ],
+)
+def test_the_command_gives_the_same_settings(given, monkeypatch):
+    settings = make_settings(**given)
+    words = shlex.split(training_command(settings))
+    assert words[:3] == ["python", "-m", "training.fit"]
+    started = []
+    monkeypatch.setattr(session, "start", lambda settings, *rest: started.append((settings, rest)))
+    monkeypatch.setattr("sys.argv", words[2:])
+    with pytest.raises(SystemExit) as stop:
+        fit.main()
+    assert stop.value.code == 0
+    assert dataclasses.asdict(started[0][0]) == dataclasses.asdict(settings)
+    # The default is the next free folder.
+    assert started[0][1][0] is None
