@@ -15,7 +15,10 @@ ROOT = Path(__file__).parents[2]
 
 def run_python(*arguments, **options):
     # Where Python does not buffer its output, what fails at its end is not seen.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    # Parallel workers set a terminal's width, which would count for a pipe too.
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith("PYTHON") and k != "COLUMNS"
+    }
     environment |= options.pop("env", {})
     options = {"cwd": ROOT, "stdout": subprocess.PIPE, **options}
     return subprocess.run(
