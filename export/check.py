@@ -13,7 +13,7 @@ from rich.table import Table
 
 from keras_iterconv import load_pretrained
 from keras_iterconv.answers import wrong_answers
-from keras_iterconv.models.pretrained import ZooError, find_zoo, read_index, sha256
+from keras_iterconv.models.pretrained import ZooError, find_zoo, read_index, verified_path
 
 from .classifier import Answers, OnnxClassifier
 from .folding import fold
@@ -94,11 +94,7 @@ def _check_model(folder: Path, name: str, entry: dict) -> tuple[str, ...]:
 def _check_files(folder: Path, name: str, entry: dict) -> int:
     """Verify the files' hashes, and return their bytes."""
     for file, facts in entry["files"].items():
-        path = (folder / file).resolve()
-        if not path.is_relative_to(folder.resolve() / name) or not path.is_file():
-            raise ZooError(f"{name}: {file} is missing, or lies outside the model's folder")
-        if sha256(path) != facts["sha256"]:
-            raise ZooError(f"{name}: {file} is not the file that was published")
+        verified_path(folder, name, file, facts)
     return sum(facts["bytes"] for facts in entry["files"].values())
 
 

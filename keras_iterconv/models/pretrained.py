@@ -40,7 +40,6 @@ def load_pretrained(name: str, zoo: str | os.PathLike | None = None) -> keras.Mo
     models = read_index(folder)["models"]
     if not isinstance(name, str) or name not in models:
         raise ValueError(unknown_name("name", name, models))
-    # Read once: what is checked is what is loaded.
     path = verified_file(folder, name, models[name], ".keras")
     return keras.models.load_model(path, compile=False, safe_mode=True)
 
@@ -89,17 +88,31 @@ def verified_file(folder: Path, name: str, entry: dict, suffix: str) -> Path:
         raise ZooError(
             f"{folder / INDEX}: {name!r} must name one file *{suffix}; it names {chosen}"
         )
-    path = (folder / chosen[0]).resolve()
+    return verified_path(folder, name, chosen[0], files[chosen[0]])
+
+
+def verified_path(folder: Path, name: str, file: str, facts: dict) -> Path:
+    """Return the path of a file that the index names, after its contents have been checked.
+
+    Args:
+        folder: The zoo's folder.
+        name: The model's name.
+        file: The file, relative to the zoo.
+        facts: What the index says of it.
+
+    Raises:
+        ZooError: It lies outside the model's folder, is missing, or was changed.
+    """
+    path = (folder / file).resolve()
     if not path.is_relative_to(folder.resolve() / name):
         raise ZooError(
-            f"{folder / INDEX}: {name!r} names {chosen[0]}, which lies outside the model's folder"
+            f"{folder / INDEX}: {name!r} names {file}, which lies outside the model's folder"
         )
     if not path.is_file():
         raise ZooError(f"{path} is missing; publish {name!r} again, or restore the file")
-    facts = files[chosen[0]]
     if not isinstance(facts, dict) or sha256(path) != facts.get("sha256"):
         raise ZooError(
-            f"{path} is not the file that was published as {name!r}: its SHA-256 differs from the "
+            f"{file} is not the file that was published as {name!r}: its SHA-256 differs from the "
             "index's. Restore the file, or publish the model again"
         )
     return path
