@@ -44,19 +44,16 @@ With caps and normalisation folded into the weights, {held} of {blocks} blocks h
 ## Operators of the ONNX file
 
 {operators}
-
-Functions written out: each block is a call of one of {functions} functions.
 """
 
 
-def make_card(name: str, entry: Mapping, onnx_file: str, functions: int) -> str:
+def make_card(name: str, entry: Mapping, onnx_file: str) -> str:
     """Return a model's card, Markdown.
 
     Args:
         name: Its name in the zoo.
         entry: What the index says of it.
         onnx_file: The name of its ONNX file.
-        functions: How many functions that file holds.
     """
     result, certificate, depth = entry["result"], entry["certificate"], entry["depth"]
     bound, ratio = certificate["bound"], certificate["largest_ratio"]
@@ -100,7 +97,6 @@ def make_card(name: str, entry: Mapping, onnx_file: str, functions: int) -> str:
         blocks=certificate["blocks"],
         gain=gain,
         operators=", ".join(f"{count} {operator}" for operator, count in operators.items()),
-        functions=functions,
     )
 
 

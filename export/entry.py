@@ -80,18 +80,16 @@ def publish_run(
         with new_entry(zoo, name) as staged:
             # Without the optimizer, which was not loaded.
             model.save(staged / f"{name}.keras")
-            functions = 0
             if "onnx" in formats:
                 console.print(f"{name}: converting to ONNX", highlight=False)
                 converted = to_onnx(folded, normalization, _metadata(name, entry), multi_label)
                 onnx.save(converted, staged / f"{name}.onnx")
                 entry["operators"] = count_operators(converted)
-                functions = len(converted.functions)
             if "saved_model" in formats:
                 console.print(f"{name}: writing the SavedModel", highlight=False)
                 write_saved_model(folded, staged / "saved_model", normalization, multi_label)
             shutil.copyfile(folder.curves, staged / "curves.png")
-            card = make_card(name, entry, f"{name}.onnx", functions)
+            card = make_card(name, entry, f"{name}.onnx")
             (staged / "README.md").write_text(card, encoding="utf-8")
             commit(zoo, name, staged, entry)
     except OSError as error:

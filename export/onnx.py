@@ -21,7 +21,7 @@ from .onnx_blocks import (
     to_channels_first,
     to_channels_last,
 )
-from .onnx_graph import DOMAIN, rename_outputs, simplify
+from .onnx_graph import inline, remove_identities, rename_outputs, simplify, sort_nodes
 
 # The oldest version of the format that opset 18 fits, for older runtimes.
 IR_VERSION = 8
@@ -48,34 +48,33 @@ def to_onnx(
         `[N, classes]`, `depth` and `status`, int32 `[N, blocks]`.
 
     Raises:
-        ValueError: Blocks of adaptive depth differ in threshold or `max_unroll`.
+        ValueError: Blocks of adaptive depth differ in threshold or `max_unroll`, or one has
+            Anderson acceleration.
     """
     depth = shared_depth(model)
     blocks = [b for b in ki.iterated_blocks(model) if isinstance(b, ki.IteratedBlock)]
     converted = _convert_around(model, blocks, normalization, multi_label)
     graph = converted.graph
+    simplify(graph)
     ends = [value.name for value in graph.input[1:]]
     starts = [value.name for value in graph.output[len(OUTPUTS) :]]
     del graph.input[1:], graph.output[len(OUTPUTS) :]
     if depth is not None:
         graph.input.append(helper.make_tensor_value_info("threshold", TensorProto.FLOAT, ()))
         graph.input.append(helper.make_tensor_value_info("max_unroll", TensorProto.INT32, ()))
-    converter, calls = BlockConverter(), []
     for number, block in enumerate(blocks):
-        function, weights = converter.convert(block, block.input.shape[1:])
         inputs = [starts[number], "max_unroll"]
         if block.threshold is None:
             inputs[1] = _add_value(graph, f"{block.name}/max_unroll", np.int32(block.max_unroll))
         else:
             inputs.append("threshold")
-        for place, weight in enumerate(weights):
-            inputs.append(_add_value(graph, f"{block.name}/weight{place}", weight))
         outputs = ends[3 * number : 3 * number + 3]
-        calls.append(helper.make_node(function, inputs, outputs, block.name, domain=DOMAIN))
-    _insert_calls(graph, calls)
-    simplify(graph, OPSET)
-    converted.functions.extend(converter.functions.values())
-    converted.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+        graph.node.append(helper.make_node(f"block{number}", inputs, outputs))
+    sort_nodes(graph)
+    converter = BlockConverter()
+    for number, block in enumerate(blocks):
+        inline(graph, f"block{number}", converter.convert(block, block.input.shape[1:]))
+    remove_identities(graph)
     rename_outputs(graph, OUTPUTS)
     if depth is not None:
         # An initializer of an input's name is its default.
@@ -123,16 +122,3 @@ def _add_value(graph: onnx.GraphProto, name: str, value) -> str:
     """Add a constant, and return its name."""
     graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
     return name
-
-
-def _insert_calls(graph: onnx.GraphProto, calls: list[onnx.NodeProto]) -> None:
-    """Put the calls of blocks, in their order, where what they take has been computed."""
-    rest = list(graph.node)
-    del graph.node[:]
-    known = {value.name for value in (*graph.input, *graph.initializer)} | {""}
-    waiting = [*calls, *rest]
-    while waiting:
-        ready = [node for node in waiting if known.issuperset(node.input)]
-        graph.node.extend(ready)
-        known.update(name for node in ready for name in node.output)
-        waiting = [node for node in waiting if not known.issuperset(node.output)]

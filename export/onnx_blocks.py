@@ -1,31 +1,18 @@
-"""One block as an ONNX graph, its weights among the inputs: blocks alike are converted once."""
-
-from typing import NamedTuple
+"""One block as an ONNX graph: blocks alike are converted once."""
 
 import numpy as np
 import onnx
 import tensorflow as tf
 import tf2onnx
+from onnx import helper, numpy_helper
 
 import keras_iterconv as ki
 from keras_iterconv.unrolling import Update
 
-from .onnx_graph import make_function, simplify
+from .onnx_graph import place_constants, simplify
+from .onnx_loops import make_loop
 
 OPSET = 18
-
-
-class BlockCall(NamedTuple):
-    """A block in the graph around it.
-
-    Attributes:
-        function: The name of the function from u, max_unroll, the threshold where it has one, and
-            the weights, to state, depth and status.
-        weights: Its weights, float32.
-    """
-
-    function: str
-    weights: list[np.ndarray]
 
 
 def has_channels_first(block: ki.IteratedBlock) -> bool:
@@ -47,22 +34,31 @@ def to_channels_last(images: tf.Tensor) -> tf.Tensor:
 
 
 class BlockConverter:
-    """Converts blocks to functions, those of one kind to one.
-
-    Attributes:
-        functions: What it has made, by kind.
-    """
+    """Converts blocks, those of one kind once."""
 
     def __init__(self):
-        self.functions = {}
+        self._graphs = {}
 
-    def convert(self, block: ki.IteratedBlock, input_shape) -> BlockCall:
-        """Convert a block.
+    def convert(self, block: ki.IteratedBlock, input_shape) -> onnx.GraphProto:
+        """Return the graph of a block.
 
         Args:
             block: In float32.
             input_shape: Of u, in the usual layout, without the batch.
+
+        Returns:
+            A graph from u, max_unroll and, where the block has one, the threshold to state, depth
+            and status; its weights are initializers.
+
+        Raises:
+            ValueError: It looks for its settled state by Anderson acceleration.
         """
+        if block.solver != "picard":
+            raise ValueError(
+                f"The solver {block.solver!r} of {block.name!r} is not written to ONNX. Publish "
+                'the format saved_model alone, or give the block `solver="picard"`: where both '
+                "settle, they settle in one state"
+            )
         u = tf.zeros([1, *input_shape])
         update = block.make_update(u)
         weights = [operand for operand in update.operands if operand is not u]
@@ -74,18 +70,22 @@ class BlockConverter:
             shapes,
             tuple(input_shape),
             block.threshold is None,
-            block.solver,
             block.initial_state,
         )
-        if kind not in self.functions:
-            graph = _convert(block, input_shape, shapes)
-            simplify(graph, OPSET)
-            name = f"{type(block).__name__}{len(self.functions) + 1}"
-            self.functions[kind] = make_function(graph, name, OPSET)
-        return BlockCall(
-            self.functions[kind].name,
-            [weight.numpy() for weight in weights],
-        )
+        if kind not in self._graphs:
+            self._graphs[kind] = _convert(block, tuple(input_shape), shapes)
+        graph = onnx.GraphProto()
+        graph.CopyFrom(self._graphs[kind])
+        del graph.input[-len(weights) :]
+        for number, weight in enumerate(weights):
+            graph.initializer.append(numpy_helper.from_array(weight.numpy(), _name(number)))
+        place_constants(graph)
+        return graph
+
+
+def _name(number: int) -> str:
+    """Name one of a block's weights."""
+    return f"weight{number}"
 
 
 def _to_onnx(weight: tf.Tensor, channels_first: bool) -> tf.Tensor:
@@ -126,91 +126,62 @@ def _with_kernels_of_onnx(update: Update) -> Update:
     return update._replace(transfer=transpose_then_transfer, drive=drive and transpose_then_drive)
 
 
-def _convert(block, input_shape, shapes) -> onnx.GraphProto:
-    channels_first, adaptive = has_channels_first(block), block.threshold is not None
+def _convert(block: ki.IteratedBlock, input_shape: tuple, shapes: tuple) -> onnx.GraphProto:
+    """Convert a block, its weights the last inputs."""
+    layout = "NCHW" if has_channels_first(block) else "NHWC"
+    if layout == "NCHW":
+        input_shape = (input_shape[-1], *input_shape[:-1])
+    u = tf.TensorSpec((None, *input_shape), tf.float32, "u")
+    weights = [tf.TensorSpec(shape, tf.float32, _name(n)) for n, shape in enumerate(shapes)]
 
-    def run(u, max_unroll, *operands):
-        threshold, *weights = operands if adaptive else (0.0, *operands)
-        if channels_first:
-            update = block.make_update(u, "NCHW")
-            state = to_channels_first(block.make_initial_state(to_channels_last(u)))
-        else:
+    def start(u, weights):
+        if layout == "NHWC":
             update, state = block.make_update(u), block.make_initial_state(u)
+        else:
+            update = _with_kernels_of_onnx(block.make_update(u, layout))
+            state = to_channels_first(block.make_initial_state(to_channels_last(u)))
         rest = iter(weights)
-        update = update.with_operands(
-            [u if operand is u else next(rest) for operand in update.operands]
-        )
-        if channels_first:
-            update = _with_kernels_of_onnx(update)
-        unrolled = block.unroll(update, state, max_unroll, threshold)
-        return tuple(unrolled)
+        operands = [u if operand is u else next(rest) for operand in update.operands]
+        return update.with_operands(operands), state
 
-    height_width, channels = input_shape[:-1], input_shape[-1]
-    shape = (channels, *height_width) if channels_first else tuple(input_shape)
-    signature = [
-        tf.TensorSpec((None, *shape), tf.float32, "u"),
-        tf.TensorSpec((), tf.int32, "max_unroll"),
-        *([tf.TensorSpec((), tf.float32, "threshold")] if adaptive else []),
-        *(tf.TensorSpec(s, tf.float32, f"weight{i}") for i, s in enumerate(shapes)),
-    ]
-    return _convert_graph(run, signature)
+    graph = make_loop(
+        _convert_parts(block, start, u, weights), len(u.shape), block.threshold is not None
+    )
+    simplify(graph)
+    return graph
+
+
+def _convert_parts(block, start, u, weights) -> dict[str, onnx.GraphProto]:
+    """Convert what a loop's template wants: x(0) and the drive, and one update."""
+
+    def start_loop(u, *weights):
+        update, state = start(u, weights)
+        # A drive also where the state has none, for there to be one kind of loop.
+        return (state, *(update.driven().drives or (u,)))
+
+    def change(x, k, drive, *weights):
+        update, _ = start(tf.zeros([1, *u.shape[1:]]), weights)
+        drives = (drive,) if update.drive or update.drives else ()
+        update = update._replace(drives=drives, drive=None, sources=())
+        return update.change(update.value(x, tf.cast(k, tf.int32)), x.dtype)
+
+    made = tf.function(start_loop, input_signature=[u, *weights], autograph=False)
+    state, drive = made.get_concrete_function().structured_outputs
+    x, drive = (tf.TensorSpec(t.shape, t.dtype, n) for t, n in ((state, "x"), (drive, "drive")))
+    k = tf.TensorSpec((), tf.int64, "k")
+    return {
+        "Start": _convert_graph(start_loop, [u, *weights]),
+        "Update": _convert_graph(change, [x, k, drive, *weights]),
+    }
 
 
 def _convert_graph(function, signature) -> onnx.GraphProto:
-    """Convert a function of tensors that reads no variables; both keep the function's order.
-
-    Not by `tf2onnx.convert.from_function`: it makes up names for the functions of loops, which
-    collide in the next conversion of a process.
-    """
+    """Convert a function of tensors that reads no variables; both keep the function's order."""
     function = tf.function(function, input_signature=signature, autograph=False)
-    graph = function.get_concrete_function().graph
-    definition = graph.as_graph_def(add_shapes=True)
-    for nodes in (definition.node, *(f.node_def for f in definition.library.function)):
-        for node in nodes:
-            # Else TensorFlow may take loops and branches apart, and the converter knows them whole.
-            if "_lower_using_switch_merge" in node.attr:
-                node.attr["_lower_using_switch_merge"].b = False
-    model, _ = tf2onnx.convert.from_graph_def(
-        definition,
-        input_names=[tensor.name for tensor in graph.inputs],
-        output_names=[tensor.name for tensor in graph.outputs],
-        opset=OPSET,
-        custom_op_handlers={
-            "EuclideanNorm": (_convert_norm, []),
-            "Where": (_convert_places, []),
-        },
-    )
+    model, _ = tf2onnx.convert.from_function(function, signature, opset=OPSET)
+    # The converter leaves out what the function does not read.
+    del model.graph.input[:]
+    for spec in signature:
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype.as_numpy_dtype))
+        model.graph.input.append(helper.make_tensor_value_info(spec.name, kind, spec.shape))
     return model.graph
-
-
-def _convert_norm(context, node, name, arguments) -> None:
-    """Convert the 2-norm, which the converter does not know."""
-    axes = np.asarray(node.inputs[1].get_tensor_value(as_list=False), np.int64).reshape(-1)
-    axes = context.make_const(tf2onnx.utils.make_name("axes"), axes).output[0]
-    options = {
-        "attr": {"keepdims": int(node.get_attr_value("keep_dims"))},
-        "name": name,
-        "outputs": node.output,
-        "shapes": node.output_shapes,
-        "dtypes": node.output_dtypes,
-    }
-    source = node.input[0]
-    context.remove_node(node.name)
-    context.make_node("ReduceL2", [source, axes], **options)
-
-
-def _convert_places(context, node, name, arguments) -> None:
-    """Convert the places where a mask `[n]` is true, `[m, 1]`; ONNX has them as `[1, m]`."""
-    column = context.make_const(tf2onnx.utils.make_name("column"), np.array([-1, 1])).output[0]
-    source, shapes, dtypes, outputs = (
-        node.input[0],
-        node.output_shapes,
-        node.output_dtypes,
-        node.output,
-    )
-    context.remove_node(node.name)
-    row = context.make_node("NonZero", [source]).output[0]
-    # The converter's own transpose would be one in each iteration.
-    context.make_node(
-        "Reshape", [row, column], name=name, outputs=outputs, shapes=shapes, dtypes=dtypes
-    )

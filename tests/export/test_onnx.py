@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 
 import keras_iterconv as ki
+from export import onnx_blocks
 from export.classifier import OnnxClassifier
 from export.folding import fold
 from export.onnx import to_onnx
@@ -24,11 +25,19 @@ NETS = {
     ),
     "dense": ("nais_mnist", {"units": 24}),
     "dense_adaptive": ("nais_mnist", {"units": 24, "threshold": 0.5}),
+    "from_zero": ("nais_adaptive", {**CHAIN, "threshold": 0.2, "initial_state": "zeros"}),
+    "autonomous": ("resnet_sh_stable", {"units": 24, "threshold": 0.2}),
     "resnet": ("resnet_w8", {"blocks": 1}),
     "pcr": ("pcr_w8", {"blocks": 1}),
     "resnet54": ("resnet54", {"filters": (4,), "blocks": 1}),
 }
-ADAPTIVE = ["adaptive", "untied_adaptive", "dense_adaptive"]
+ADAPTIVE = [
+    "adaptive",
+    "untied_adaptive",
+    "dense_adaptive",
+    "from_zero",
+    "autonomous",
+]
 METADATA = {
     "model": "small",
     "dataset": "none",
@@ -90,7 +99,7 @@ def test_it_answers_as_keras(nets, draw_raw, kind, batch):
     assert_equal(found, ki.with_depth(net.model)((images - 3) / 2))
     assert list(found) == ["logits", "probabilities", "depth", "status"]
     assert [v.dtype for v in found.values()] == [np.float32, np.float32, np.int32, np.int32]
-    if kind in ADAPTIVE and batch == 7:
+    if kind in ADAPTIVE[:3] and batch == 7:
         assert len(np.unique(found["depth"].sum(axis=1))) > 2
         assert set(found["status"].ravel()) == {0, 1}
 
@@ -148,34 +157,52 @@ def test_an_image_is_answered_as_if_alone(nets, draw_raw, kind):
                     np.testing.assert_array_equal(other, value[0])
 
 
-def loops_of(converted):
-    """Yield each loop, its body, and the names that the function around it takes."""
-    for function in converted.functions:
-        graph = onnx.helper.make_graph(function.node, "function", [], [])
-        for part in all_graphs(graph):
-            for node in part.node:
-                if node.op_type == "Loop":
-                    yield node, subgraphs(node)[0], list(function.input)
+def loops_of(graph):
+    """Yield each loop with its body, also those inside loops."""
+    for part in all_graphs(graph):
+        for node in part.node:
+            if node.op_type == "Loop":
+                yield node, subgraphs(node)[0]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in NETS if NETS[kind][0].startswith("nais")])
-def test_loops_hold_no_transposes_and_no_weights(nets, kind):
-    loops = list(loops_of(nets(kind).converted))
+NAIS = [kind for kind in NETS if not NETS[kind][0].startswith(("resnet_w", "pcr", "resnet54"))]
+
+
+@pytest.mark.parametrize("kind", NAIS)
+def test_loops_hold_no_transposes_and_carry_no_weights(nets, kind):
+    graph = nets(kind).converted.graph
+    loops = list(loops_of(graph))
     assert loops
-    for loop, body, taken in loops:
+    constants = {t.name for part in all_graphs(graph) for t in part.initializer}
+    for loop, body in loops:
         operators = [node.op_type for part in all_graphs(body) for node in part.node]
         assert "Transpose" not in operators
         assert "Constant" not in operators
-        assert not any(part.initializer for part in all_graphs(body))
-        # The first input of a function is u, which may be the state that a loop starts with.
-        assert not set(loop.input[2:]) & set(taken[1:])
+        weights = {
+            t.name for part in all_graphs(graph) for t in part.initializer if len(t.dims) > 1
+        }
+        assert not weights & set(loop.input)
         made = {name: node for node in body.node for name in node.output}
         for before, after in zip(body.input[2:], body.output[1:], strict=False):
             name = after.name
             while name in made and made[name].op_type == "Identity":
                 name = made[name].input[0]
             assert name != before.name
-            assert name in made
+            assert name in made or name in constants
+
+
+@pytest.mark.parametrize("kind", [kind for kind in NAIS if "untied" not in kind])
+def test_a_kernel_is_a_constant_of_the_graph_that_reads_it(nets, kind):
+    graph = nets(kind).converted.graph
+    found = 0
+    for part in all_graphs(graph):
+        own = {tensor.name for tensor in part.initializer}
+        for node in part.node:
+            if node.op_type in ("Conv", "MatMul", "Gemm"):
+                assert node.input[1] in own
+                found += part is not graph
+    blocks = [b for b in ki.iterated_blocks(nets(kind).model) if isinstance(b, ki.IteratedBlock)]
+    assert found == len(blocks)
 
 
 @pytest.mark.parametrize("kind", NETS)
@@ -223,16 +250,18 @@ def test_each_class_may_have_a_probability_of_its_own(
     np.testing.assert_array_equal(found["logits"], nets("dense").run(images)["logits"])
 
 
-def test_blocks_alike_are_written_once(nets, make_model, normalization):
-    assert len(nets("adaptive").converted.functions) == len(CHAIN["filters"])
+def test_blocks_alike_are_converted_once(nets, make_model, normalization, monkeypatch):
+    conversions, convert = [], onnx_blocks._convert
+    monkeypatch.setattr(
+        onnx_blocks, "_convert", lambda block, *a: conversions.append(block) or convert(block, *a)
+    )
     name, settings = NETS["adaptive"]
-    sizes = {2: len(nets("adaptive").converted.SerializeToString())}
     longer = make_model(name, **{**settings, "blocks": 5})
     converted = to_onnx(fold(longer), normalization, METADATA)
-    assert len(converted.functions) == len(CHAIN["filters"])
-    grown = len(converted.SerializeToString()) - sizes[2]
+    assert len(conversions) == len(CHAIN["filters"])
+    grown = len(converted.SerializeToString()) - len(nets("adaptive").converted.SerializeToString())
     weights = 4 * (longer.count_params() - nets("adaptive").model.count_params())
-    assert weights < grown < weights + 6 * 500
+    assert weights < grown < weights + 6 * 4000
 
 
 @pytest.mark.parametrize(("name", "settings"), [("nais_mnist", {}), ("resnet_w8", {"blocks": 2})])
@@ -247,3 +276,9 @@ def test_depths_that_differ_are_refused(make_model, normalization):
     ki.iterated_blocks(model)[0].max_unroll = 3
     with pytest.raises(ValueError, match="has one `threshold` and one `max_unroll`"):
         to_onnx(fold(model), normalization, METADATA)
+
+
+def test_anderson_is_refused(make_model, normalization):
+    settings = {"units": 24, "threshold": 0.5, "solver": "anderson", "activation": "tanh"}
+    with pytest.raises(ValueError, match='or give the block `solver="picard"`'):
+        to_onnx(fold(make_model("nais_mnist", **settings)), normalization, METADATA)

@@ -1,5 +1,7 @@
 """Rewritten graphs answer as before; graphs are made by hand and run by ONNX Runtime."""
 
+from graphlib import CycleError
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -16,10 +18,6 @@ def value(name, shape=None, kind=TensorProto.FLOAT):
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-def constant(name, array):
-    return node("Constant", [], [name], value=numpy_helper.from_array(np.asarray(array), name))
-
-
 def run(graph, **feeds):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
     onnx.checker.check_model(model, full_check=True)
@@ -30,22 +28,12 @@ def run(graph, **feeds):
 
 
 def loop_graph():
-    """x(k+1) = relu(x(k) W' + 2 b) for n steps, as a converter writes it: all of it in the loop.
-
-    W and b are handed on, W' is transposed and 1 + 1 added at each iteration; the sums of all
-    states are collected; what is read out includes the weights.
-    """
+    """x(k+1) = relu(x(k) W + b) for n steps; the sums of all states are collected."""
     body = helper.make_graph(
         [
-            constant("one", np.float32(1)),
-            node("Add", ["one", "one"], ["two"]),
-            node("Transpose", ["W_in"], ["W_turned"], perm=[1, 0]),
-            node("Mul", ["b_in", "two"], ["doubled"]),
-            node("MatMul", ["x_in", "W_turned"], ["product"]),
-            node("Add", ["product", "doubled"], ["sum"]),
+            node("MatMul", ["x_in", "W"], ["product"]),
+            node("Add", ["product", "b"], ["sum"]),
             node("Relu", ["sum"], ["x_out"]),
-            node("Identity", ["W_in"], ["W_handed"]),
-            node("Identity", ["W_handed"], ["W_out"]),
             node("Identity", ["condition_in"], ["condition_out"]),
             node("ReduceSum", ["x_out"], ["scanned"], keepdims=0),
             node("Neg", ["sum"], ["unused"]),
@@ -54,56 +42,48 @@ def loop_graph():
         [
             value("k", [], TensorProto.INT64),
             value("condition_in", [], TensorProto.BOOL),
-            value("W_in", [2, 2]),
             value("x_in", [None, 2]),
-            value("b_in", [2]),
         ],
         [
             value("condition_out", [], TensorProto.BOOL),
-            value("W_out", [2, 2]),
             value("x_out", [None, 2]),
-            value("b_in", [2]),
             value("scanned", []),
         ],
     )
     return helper.make_graph(
         [
             node("Identity", ["x"], ["start"]),
-            node(
-                "Loop", ["n", "", "W", "start", "b"], ["W_end", "x_end", "b_end", "sums"], body=body
-            ),
-            node("Add", ["x_end", "b_end"], ["shifted"]),
-            node("MatMul", ["shifted", "W_end"], ["y"]),
+            node("Loop", ["n", "", "start"], ["x_end", "sums"], body=body),
+            node("Add", ["x_end", "b"], ["y"]),
         ],
         "outer",
         [value("n", [], TensorProto.INT64), value("x", [None, 2])],
         [value("y", [None, 2]), value("sums", [None])],
-        [
-            numpy_helper.from_array(np.float32([[0.5, -0.2], [0.7, 0.3]]), "W"),
-            numpy_helper.from_array(np.float32([0.1, 0.4]), "b"),
-        ],
+        [numpy_helper.from_array(W, "W"), numpy_helper.from_array(b, "b")],
     )
 
 
+W, b = np.float32([[0.5, -0.2], [0.7, 0.3]]), np.float32([0.1, 0.4])
+
+
 def expected(n, x):
-    W, b = np.float32([[0.5, -0.2], [0.7, 0.3]]), np.float32([0.1, 0.4])
     sums = []
     for _ in range(n):
-        x = np.maximum(x @ W.T + 2 * b, 0)
+        x = np.maximum(x @ W + b, 0)
         sums.append(x.sum())
-    return (x + b) @ W, sums
+    return x + b, sums
 
 
 STEPS = [
     lambda graph: None,
-    onnx_graph.hoist_invariants,
     onnx_graph.remove_identities,
-    lambda graph: onnx_graph.fold_constants(graph, OPSET),
     onnx_graph.remove_unused,
+    onnx_graph.place_constants,
+    onnx_graph.sort_nodes,
     onnx_graph._shorten_names,
-    lambda graph: onnx_graph.simplify(graph, OPSET),
+    onnx_graph.simplify,
 ]
-NAMES = ["nothing", "hoist", "identities", "fold", "unused", "names", "simplify"]
+NAMES = ["nothing", "identities", "unused", "constants", "sort", "names", "simplify"]
 
 
 @pytest.mark.parametrize("n", [0, 1, 4])
@@ -126,68 +106,92 @@ def operators(graph):
     return [node.op_type for node in graph.node]
 
 
-def test_a_loop_keeps_its_true_state_alone():
+def test_a_constant_lies_where_all_its_readers_are():
     graph = loop_graph()
-    onnx_graph.hoist_invariants(graph)
-    loop, body = loop_in(graph)
-    assert list(loop.input) == ["n", "", "start"]
-    assert list(loop.output) == ["x_end", "sums"]
-    assert [v.name for v in body.input] == ["k", "condition_in", "x_in"]
-    assert [v.name for v in body.output] == ["condition_out", "x_out", "scanned"]
-    onnx_graph.remove_unused(graph)
-    assert operators(body) == ["MatMul", "Add", "Relu", "Identity", "ReduceSum"]
+    # Read in two branches: it stays outside of both.
+    branches = {
+        f"{name}_branch": helper.make_graph(
+            [node("Add", ["y", "shared"], [name])], name, [], [value(name, [None, 2])]
+        )
+        for name in ("then", "else")
+    }
+    graph.node.append(node("If", ["yes"], ["z"], **branches))
+    graph.output.append(value("z", [None, 2]))
+    for name, array in (("shared", np.float32([1, 2])), ("yes", np.array(True))):
+        graph.initializer.append(numpy_helper.from_array(array, name))
+    onnx_graph.place_constants(graph)
+    assert [t.name for t in graph.initializer] == ["b", "shared", "yes"]
+    assert [t.name for t in loop_in(graph)[1].initializer] == ["W"]
+    y, _, z = run(graph, n=np.array(2, np.int64), x=np.float32([[1, 2]]))
+    np.testing.assert_array_equal(z, y + np.float32([1, 2]))
 
 
-def test_a_state_that_is_swapped_is_no_invariant():
-    body = helper.make_graph(
-        [node("Identity", [a], [b]) for a, b in (("c", "c_out"), ("p", "q_out"), ("q", "p_out"))],
-        "body",
-        [value("k", [], TensorProto.INT64), value("c", [], TensorProto.BOOL)]
-        + [value(name, [2]) for name in "pq"],
-        [value("c_out", [], TensorProto.BOOL), value("p_out", [2]), value("q_out", [2])],
+def test_nodes_come_after_what_they_read_also_inside():
+    graph = loop_graph()
+    nodes = list(graph.node)
+    nodes.append(node("Neg", ["bias"], ["b"]))
+    del graph.node[:], graph.initializer[1]
+    graph.initializer.append(numpy_helper.from_array(-b, "bias"))
+    graph.node.extend(reversed(nodes))
+    onnx_graph.sort_nodes(graph)
+    assert operators(graph).index("Neg") < operators(graph).index("Loop")
+    x = np.float32([[1, 2]])
+    np.testing.assert_allclose(run(graph, n=np.array(3), x=x)[0], expected(3, x)[0], rtol=1e-5)
+
+
+def test_nodes_in_a_circle_are_an_error():
+    circle = [node("Neg", ["p"], ["q"]), node("Neg", ["q"], ["p"])]
+    graph = helper.make_graph(circle, "circle", [], [value("p")])
+    with pytest.raises(CycleError):
+        onnx_graph.sort_nodes(graph)
+
+
+def test_a_graph_goes_in_the_place_of_a_node():
+    """Also in a loop; its names do not meet those around it, what is not given becomes an input."""
+    inner = helper.make_graph(
+        [
+            node("Mul", ["p", "twice"], ["sum"]),
+            node("Add", ["sum", "more"], ["q"]),
+        ],
+        "inner",
+        [value("p", [None, 2]), value("more", [2])],
+        [value("q", [None, 2])],
+        [numpy_helper.from_array(np.float32(2), "twice")],
     )
-    graph = helper.make_graph(
-        [node("Loop", ["n", "", "x", "y"], ["first", "second"], body=body)],
-        "outer",
-        [value("n", [], TensorProto.INT64), value("x", [2]), value("y", [2])],
-        [value("first", [2]), value("second", [2])],
-    )
-    onnx_graph.simplify(graph, OPSET)
-    x, y = np.float32([1, 2]), np.float32([3, 4])
-    for n in range(4):
-        first, second = run(graph, n=np.array(n, np.int64), x=x, y=y)
-        np.testing.assert_array_equal(first, y if n % 2 else x)
-        np.testing.assert_array_equal(second, x if n % 2 else y)
+    graph = loop_graph()
+    body = loop_in(graph)[1]
+    body.node[2].op_type = "Stand"
+    graph.node[2].op_type = "Stand"
+    del graph.node[2].input[1]
+    onnx_graph.inline(graph, "Stand", inner)
+    assert [v.name for v in graph.input] == ["n", "x", "more"]
+    assert "Stand" not in [o for part in onnx_graph.all_graphs(graph) for o in operators(part)]
+    x, more = np.float32([[1, 2], [-3, 0.5]]), np.float32([0.5, -1])
+    y, _ = run(graph, n=np.array(2), x=x, more=more)
+    for _ in range(2):
+        x = 2 * (x @ W + b) + more
+    np.testing.assert_allclose(y, 2 * x + more, rtol=1e-5)
 
 
-def test_constants_are_computed_once_and_equal_ones_kept_once():
+def test_transposes_that_undo_each_other_are_left_out():
     graph = helper.make_graph(
         [
-            constant("a", np.float32([1, 2])),
-            constant("twin", np.float32([1, 2])),
-            constant("whole", np.int64([1, 2])),
-            node("Add", ["a", "twin"], ["sum"]),
-            node("Exp", ["sum"], ["power"]),
-            node("Mul", ["x", "power"], ["scaled"]),
-            node("Add", ["scaled", "a"], ["once"]),
-            node("Add", ["once", "twin"], ["y"]),
-            # An output that is a constant must still be a node's.
-            node("Neg", ["a"], ["negative"]),
+            node("Transpose", ["x"], ["a"], perm=[0, 2, 3, 1]),
+            node("Transpose", ["a"], ["c"], perm=[0, 3, 1, 2]),
+            node("Transpose", ["a"], ["d"], perm=[0, 2, 3, 1]),
+            node("Relu", ["c"], ["y"]),
+            node("Relu", ["d"], ["z"]),
         ],
         "graph",
-        [value("x", [2])],
-        [value("y", [2]), value("negative", [2]), value("whole", [2], TensorProto.INT64)],
+        [value("x", [1, 2, 3, 4])],
+        [value("y", [1, 2, 3, 4]), value("z", [1, 4, 2, 3])],
     )
-    onnx_graph.fold_constants(graph, OPSET)
-    onnx_graph.remove_unused(graph)
-    assert sorted(operators(graph)) == ["Add", "Add", "Identity", "Mul", "Neg"]
-    kept = [numpy_helper.to_array(t) for t in graph.initializer]
-    assert sum(np.array_equal(k, [1, 2]) and k.dtype == np.float32 for k in kept) == 1
-    assert len(kept) == 3
-    y, negative, whole = run(graph, x=np.float32([3, 5]))
-    np.testing.assert_allclose(y, np.float32([3, 5]) * np.exp([2, 4]) + [2, 4], rtol=1e-6)
-    np.testing.assert_array_equal(negative, [-1, -2])
-    np.testing.assert_array_equal(whole, [1, 2])
+    onnx_graph.simplify(graph)
+    assert operators(graph) == ["Transpose", "Transpose", "Relu", "Relu"]
+    x = np.random.default_rng(0).normal(size=(1, 2, 3, 4)).astype("f")
+    y, z = run(graph, x=x)
+    np.testing.assert_array_equal(y, np.maximum(x, 0))
+    np.testing.assert_array_equal(z, np.maximum(x.transpose(0, 2, 3, 1).transpose(0, 2, 3, 1), 0))
 
 
 def test_what_a_branch_reads_is_used():
@@ -236,15 +240,16 @@ def test_names_are_short_and_those_outside_stay():
     assert all(name.isdigit() and len(name) <= 2 for name in inside)
 
 
-def test_operators_are_counted_with_functions_written_out():
-    loop = loop_in(loop_graph())[0]
-    inner = helper.make_graph([node("Relu", ["u"], ["v"])], "f", [value("u")], [value("v")])
-    function = onnx_graph.make_function(inner, "Block", OPSET)
-    calls = [node("Block", [a], [b], domain=onnx_graph.DOMAIN) for a, b in ("xp", "pq")]
-    graph = helper.make_graph([*calls, loop, node("Neg", ["q"], ["y"])], "g", [], [])
-    model = helper.make_model(graph, functions=[function])
-    counted = onnx_graph.count_operators(model)
-    assert counted["Relu"] == 2 + 1
-    assert (counted["Loop"], counted["MatMul"], counted["Neg"]) == (1, 1, 2)
-    assert "Block" not in counted
+def test_operators_are_counted_also_inside():
+    graph = loop_graph()
+    counted = onnx_graph.count_operators(helper.make_model(graph))
+    assert counted == {
+        "Identity": 2,
+        "Add": 2,
+        "Loop": 1,
+        "MatMul": 1,
+        "Relu": 1,
+        "ReduceSum": 1,
+        "Neg": 1,
+    }
     assert list(counted.values()) == sorted(counted.values(), reverse=True)
