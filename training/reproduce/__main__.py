@@ -35,11 +35,7 @@ def figure1(
 
     Takes one to two minutes on one core for five trainings of each of three nets.
     """
-    path = Path(output)
-    if path.suffix.lower() not in PICTURES:
-        raise UserError(f"--output must end in {', '.join(PICTURES)}: {output!r}")
-    if not path.parent.is_dir() or path.is_dir():
-        raise UserError(f"--output must be a file in a folder that exists: {output!r}")
+    path = _checked_picture(output)
     if not 1 <= runs <= 100:
         raise UserError(f"--runs must be from 1 to 100: {runs}")
     if not 0 <= seed < 2**32 - runs:
@@ -95,6 +91,64 @@ def coupling(
     console.print(make_table(summarise(results)), highlight=False)
     draw(folder / "indices.png", results)
     console.print(f"The figure is {folder / 'indices.png'}", highlight=False, soft_wrap=True)
+
+
+@app.command(name="depth-figure")
+def depth_figure(
+    name: Annotated[str, typer.Argument(help="A model of the zoo.")],
+    zoo: Annotated[
+        str | None, typer.Option(help="The zoo's folder; the checkout's saved_models/.")
+    ] = None,
+    output: Annotated[
+        str, typer.Option(help="The picture to write: .png, .pdf or .svg.")
+    ] = "depth.png",
+    images: Annotated[int, typer.Option(help="Test pictures, at most.")] = 2000,
+    threshold: Annotated[
+        float | None, typer.Option(help="Another threshold, also for a net of fixed depth.")
+    ] = None,
+    max_unroll: Annotated[
+        int | None, typer.Option(help="Another largest number of updates of a block.")
+    ] = None,
+) -> None:
+    """Show how deep a published net goes for each test picture, as N's figure 5 does."""
+    path = _checked_picture(output)
+    if images < 2:
+        raise UserError(f"--images must be at least 2: {images}")
+    load_quietly()
+    import keras_iterconv as ki
+    from keras_iterconv.models.pretrained import find_zoo, read_index
+
+    from ..datasets import DatasetError, load_dataset
+    from .depth_figure import draw_depths, measure_depths, print_depths
+
+    folder = as_user_error(find_zoo, zoo)
+    model = as_user_error(ki.load_pretrained, name, folder)
+    given = {"threshold": threshold, "max_unroll": max_unroll}
+    given = {setting: value for setting, value in given.items() if value is not None}
+    if given:
+        as_user_error(ki.set_depth, model, **given)
+    try:
+        data = load_dataset(read_index(folder)["models"][name]["dataset"])
+    except DatasetError as error:
+        raise UserError(str(error)) from error
+    depths = measure_depths(model, name, data, images)
+    console = Console()
+    print_depths(console, depths)
+    try:
+        draw_depths(path, depths)
+    except OSError as error:
+        raise UserError(f"cannot write {output!r}: {error.strerror}") from error
+    console.print(f"The picture is {output}", highlight=False, soft_wrap=True)
+
+
+def _checked_picture(output: str) -> Path:
+    """Return the path of a picture that can be written."""
+    path = Path(output)
+    if path.suffix.lower() not in PICTURES:
+        raise UserError(f"--output must end in {', '.join(PICTURES)}: {output!r}")
+    if not path.parent.is_dir() or path.is_dir():
+        raise UserError(f"--output must be a file in a folder that exists: {output!r}")
+    return path
 
 
 def main() -> None:

@@ -14,9 +14,7 @@ def images(n=3):
 def loops(function, x):
     """Return the functions that a graph calls, one for each set of blocks alike."""
     graph = function.get_concrete_function(x).graph
-    return {
-        op.get_attr("f").name for op in graph.get_operations() if "PartitionedCall" in op.type
-    }
+    return {op.get_attr("f").name for op in graph.get_operations() if "PartitionedCall" in op.type}
 
 
 def chain(blocks):

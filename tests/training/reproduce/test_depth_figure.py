@@ -1,0 +1,177 @@
+"""The figure of depth: groups, what is measured, what is drawn, and the command."""
+
+import dataclasses
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from rich.console import Console
+
+import keras_iterconv as ki
+from keras_iterconv.models import pretrained
+from training.datasets import load_dataset
+from training.errors import UserError
+from training.reproduce import __main__ as reproduce
+from training.reproduce import depth_figure
+
+IMAGES = 90
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset("digits")
+
+
+def make_net(**settings):
+    keras.utils.set_random_seed(3)
+    return ki.create_model("nais_mnist", (8, 8, 1), 10, units=16, **settings)
+
+
+@pytest.fixture
+def net():
+    return make_net(threshold=1.0, max_unroll=25, step_size=0.5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("spread", [1, 3, 20, 1000])
+def test_groups_cut_all_pictures_by_depth(seed, spread):
+    depth = np.random.default_rng(seed).integers(5, 5 + spread, 200)
+    groups = depth_figure.group_by_depth(depth, 8)
+    assert 1 <= len(groups) <= 8
+    np.testing.assert_array_equal(np.sum([g.members for g in groups], axis=0), 1)
+    for group in groups:
+        assert {group.least, group.most} == {depth[group.members].min(), depth[group.members].max()}
+    # One after another: pictures of equal depth are never apart.
+    assert all(a.most < b.least for a, b in itertools.pairwise(groups))
+    if spread == 1000:
+        assert len(groups) == 8
+        assert max(g.members.sum() for g in groups) <= 1.3 * 200 / 8
+
+
+def test_it_measures_each_picture_by_itself(net, digits):
+    found = depth_figure.measure_depths(net, "net", digits, IMAGES)
+    view, total, right = ki.with_depth(net), [], []
+    for image, label in zip(digits.test.images[:IMAGES], digits.test.labels, strict=False):
+        answer = view((image[None].astype(np.float32) - digits.mean) / digits.std)
+        logits = np.float64(answer["logits"][0])
+        odds = np.exp(logits - logits.max())
+        np.testing.assert_allclose(found.confidence[len(total)], 1 / odds.sum(), rtol=1e-4)
+        total.append(int(np.sum(answer["depth"])))
+        right.append(logits.argmax() == label)
+    np.testing.assert_array_equal(found.depth, total)
+    np.testing.assert_array_equal(found.right, right)
+    assert found.limit == 25
+    assert (found.pictures.min(), found.pictures.max()) == (0, 1)
+    assert len(np.unique(found.depth)) > 3
+
+
+def test_one_depth_for_all_is_refused(digits):
+    with pytest.raises(UserError, match="each picture takes 30 updates in net: give --threshold"):
+        depth_figure.measure_depths(make_net(), "net", digits, IMAGES)
+
+
+def test_several_classes_a_picture_are_refused(net, digits):
+    several = dataclasses.replace(digits.test, labels=np.eye(10)[digits.test.labels])
+    data = dataclasses.replace(digits, test=several)
+    with pytest.raises(UserError, match="several classes"):
+        depth_figure.measure_depths(net, "net", data, IMAGES)
+
+
+def test_the_table_says_accuracy_and_confidence_by_depth(capsys):
+    depths = depth_figure.Depths(
+        "net",
+        ("a", "b"),
+        np.zeros((6, 2, 2, 1)),
+        np.array([0, 1, 0, 1, 0, 1]),
+        np.array([2, 2, 2, 2, 7, 7]),
+        10,
+        np.array([True, True, False, True, False, False]),
+        np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]),
+    )
+    depth_figure.print_depths(Console(width=80), depths)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "│" in line]
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
+    assert cells == [
+        ["2", "4", "75.00%", "75.00%"],
+        ["7", "2", "0.00%", "45.00%"],
+        ["2-7", "6", "50.00%", "65.00%"],
+    ]
+
+
+def test_the_figure_shows_each_class_from_shallow_to_deep(net, digits, tmp_path):
+    depths = depth_figure.measure_depths(net, "net", digits, IMAGES)
+    figure = depth_figure.draw_depths(tmp_path / "depth.png", depths)
+    assert (tmp_path / "depth.png").read_bytes().startswith(b"\x89PNG")
+    everything, by_class, accuracy, confidence, *cells = figure.get_axes()
+    assert sum(bar.get_height() for bar in everything.patches) == IMAGES
+    assert [t.get_text() for t in by_class.get_yticklabels()] == list("0123456789")
+    assert len(cells) == 10 * depth_figure.PICTURE_GROUPS
+    groups = depth_figure.group_by_depth(depths.depth, depth_figure.DEPTH_GROUPS)
+    (line,) = confidence.lines
+    for x, y, group in zip(*line.get_data(), groups, strict=True):
+        assert x == depths.depth[group.members].mean()
+        np.testing.assert_allclose(y, np.median(depths.confidence[group.members]), rtol=1e-6)
+    shares = accuracy.lines[0].get_ydata()
+    np.testing.assert_allclose(shares, [depths.right[g.members].mean() for g in groups])
+    for label in range(10):
+        row = cells[label * depth_figure.PICTURE_GROUPS :][: depth_figure.PICTURE_GROUPS]
+        own = depths.depth[depths.labels == label]
+        bounds = [int(n) for axes in row for n in axes.get_title().split("-") if n]
+        assert bounds == sorted(bounds)
+        assert (bounds[0], bounds[-1]) == (own.min(), own.max())
+        # The first picture of the row is one of this class, of the least depth's group.
+        first = row[0].images[0].get_array()[:8, :8, 0]
+        limit = int(row[0].get_title().split("-")[-1])
+        candidates = depths.pictures[(depths.labels == label) & (depths.depth <= limit), ..., 0]
+        assert any(np.array_equal(first, picture) for picture in candidates)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Return a function that runs the command line with a zoo of one small net."""
+    index = {"models": {"net": {"dataset": "digits"}}}
+    monkeypatch.setattr(pretrained, "find_zoo", lambda zoo: tmp_path)
+    monkeypatch.setattr(pretrained, "read_index", lambda folder: index)
+    monkeypatch.setattr(ki, "load_pretrained", lambda name, zoo: make_net())
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["reproduce", "depth-figure", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            reproduce.main()
+        captured = capsys.readouterr()
+        return stop.value.code, captured.out, captured.err
+
+    return run
+
+
+def test_the_command_draws_a_net_at_another_threshold(command, tmp_path):
+    path = tmp_path / "depth.png"
+    code, out, _ = command("net", "--output", path, "--threshold", 0.3, "--images", 40)
+    assert code == 0
+    assert "net, 40 test pictures" in out
+    assert path.is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("net",), "each picture takes 30 updates in net: give --threshold"),
+        (("net", "--threshold", -1), "`threshold` must"),
+        (("net", "--threshold", 1, "--max-unroll", 0), "`max_unroll` must"),
+        (("net", "--images", 1), "--images must be at least 2: 1"),
+        (("net", "--output", "a.jpg"), "--output must end in .png, .pdf, .svg"),
+        (("net", "--output", "nowhere/a.png"), "a file in a folder that exists"),
+        ((), "Missing argument 'name'"),
+    ],
+)
+def test_what_the_command_cannot_do_is_said_in_one_line(
+    command, monkeypatch, tmp_path, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    code, _, error = command(*arguments)
+    assert code == 2
+    assert error.startswith("Error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
