@@ -2,7 +2,12 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
+DEPTH_FIGURE = "depth.png"
+_DEPTH = f"""
+![Depth of test pictures: by class, and with accuracy and confidence]({DEPTH_FIGURE})
+"""
 _TEMPLATE = """\
 # {name}
 
@@ -20,7 +25,7 @@ _TEMPLATE = """\
 | with | {versions} |
 
 ![Loss and accuracy by epoch](curves.png)
-
+{depth_figure}
 ## Use
 
 ```python
@@ -38,8 +43,10 @@ python -m export.predict {onnx} picture.png{depth_options}
 
 ## Stability
 
-With caps and normalisation folded into the weights, {held} of {blocks} blocks hold their guarantee.
+With caps and normalisation folded into the weights, {held} of {blocks} blocks hold a guarantee.
 {gain}
+
+{findings}
 
 ## Operators of the ONNX file
 
@@ -47,21 +54,25 @@ With caps and normalisation folded into the weights, {held} of {blocks} blocks h
 """
 
 
-def make_card(name: str, entry: Mapping, onnx_file: str) -> str:
+def make_card(name: str, entry: Mapping, folder: Path) -> str:
     """Return a model's card, Markdown.
 
     Args:
         name: Its name in the zoo.
         entry: What the index says of it.
-        onnx_file: The name of its ONNX file.
+        folder: Where its files are.
     """
     result, certificate, depth = entry["result"], entry["certificate"], entry["depth"]
     bound, ratio = certificate["bound"], certificate["largest_ratio"]
-    gain = "No Lipschitz bound of the whole net follows."
-    if bound is not None:
-        gain = f"The net's Lipschitz bound in the {certificate['norm']} norm is {_number(bound)}."
+    factor, gains = certificate["largest_factor"], []
+    if factor is not None:
+        gains.append(f"A block stretches distances by at most {_number(factor)}.")
+    if bound is None:
+        gains.append("No Lipschitz bound of the whole net follows.")
+    else:
+        gains.append(f"The net's Lipschitz bound is {_number(bound)} ({certificate['norm']} norm).")
     if ratio is not None:
-        gain += f" Gradient ascent found a stretch of {_number(ratio)}."
+        gains.append(f"Gradient ascent found a stretch of {_number(ratio)}.")
     updates = f"{result['processing_depth']}"
     if depth is not None:
         updates = (
@@ -91,11 +102,16 @@ def make_card(name: str, entry: Mapping, onnx_file: str) -> str:
         ),
         mean=json.dumps(entry["mean"]),
         std=json.dumps(entry["std"]),
-        onnx=onnx_file,
+        onnx=f"{name}.onnx",
+        depth_figure=_DEPTH if (folder / DEPTH_FIGURE).exists() else "",
         depth_options="" if depth is None else " --threshold 1e-3 --max-unroll 5",
         held=certificate["blocks_that_hold"],
         blocks=certificate["blocks"],
-        gain=gain,
+        gain=" ".join(gains),
+        findings="\n".join(
+            f"- {count} of {certificate['blocks']} blocks: {text}"
+            for text, count in certificate["findings"].items()
+        ),
         operators=", ".join(f"{count} {operator}" for operator, count in operators.items()),
     )
 

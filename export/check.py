@@ -11,13 +11,12 @@ from iterconv.training.datasets import DatasetError, ImageData, load_dataset
 from rich.console import Console
 from rich.table import Table
 
-from keras_iterconv import load_pretrained
+from keras_iterconv import load_pretrained, set_depth, with_depth
 from keras_iterconv.answers import wrong_answers
 from keras_iterconv.models.pretrained import ZooError, find_zoo, read_index, verified_path
 
 from .classifier import Answers, OnnxClassifier
-from .folding import fold
-from .inference import Depth, Normalization, infer
+from .inference import Depth
 from .saved_model import DEPTH_SIGNATURE, SIGNATURE
 from .zoo import check_index
 
@@ -114,22 +113,22 @@ def compare(
     Raises:
         ZooError: A status differs, or a depth by more than one.
     """
-    normalization = Normalization(np.float32(entry["mean"]), np.float32(entry["std"]))
-    folded = fold(model)
+    mean, std = np.float32(entry["mean"]), np.float32(entry["std"])
     runs = [tf.saved_model.load(path) for path in saved]
     worst, shares = 0.0, []
     depths = [None]
     if entry["depth"] is not None:
         own = Depth(**entry["depth"])
         depths.append(Depth(own.threshold * 10, max(1, own.max_unroll // 2)))
-    for batch in BATCHES:
-        images = data.test.images[:batch].astype(np.float32)
-        for depth in depths:
+    for depth in depths:
+        if depth is not None:
+            set_depth(model, **depth._asdict())
+        view = with_depth(model)
+        for batch in BATCHES:
+            images = data.test.images[:batch].astype(np.float32)
             ours = classifier.classify(images, *(depth or ()))
             others = [_serve(run, images, depth) for run in runs]
-            others.append(
-                infer(folded, tf.constant(images), normalization, depth, data.multi_label)
-            )
+            others.append(view((images - mean) / std))
             for other in others:
                 difference, share = _difference(ours, other, classifier.metadata["model"])
                 worst = max(worst, difference)

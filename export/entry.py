@@ -4,21 +4,25 @@ import dataclasses
 import json
 import shutil
 import zipfile
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import onnx
-from iterconv.training.datasets import CATALOGUE
+from iterconv.training.datasets import CATALOGUE, DatasetError, load_dataset
 from iterconv.training.errors import UserError
+from iterconv.training.reproduce.depth_figure import draw_depths, measure_depths
 from iterconv.training.run_folder import RunFolder
 from iterconv.training.settings import Settings, make_settings
 from rich.console import Console
 
 import keras_iterconv as ki
+from keras_iterconv.certificates.rows import plain
 
-from .card import make_card
+from .card import DEPTH_FIGURE, make_card
 from .folding import fold
 from .inference import Normalization, shared_depth
 from .onnx import to_onnx
@@ -29,15 +33,35 @@ from .zoo import commit, new_entry
 LICENSE = "Apache-2.0"
 # Images that the certificate's ascent starts from.
 PROBE = 16
+# Test pictures in the figure of depth, at most.
+FIGURE_PICTURES = 2000
 
 
-def publish_run(
-    run: Path, name: str | None, zoo: Path, formats: list[str], console: Console
-) -> str:
-    """Publish the last model of a finished run, and return its name.
+class Run(NamedTuple):
+    """A finished run.
+
+    Attributes:
+        settings: What it was trained with.
+        data: What `config.json` says of its data set.
+        versions: Of the packages.
+        result: What it measured.
+        model: Its last one, without the optimizer.
+        curves: The file of the figure of loss and accuracy.
+    """
+
+    settings: Settings
+    data: dict[str, Any]
+    versions: dict[str, str]
+    result: dict[str, Any]
+    model: keras.Model
+    curves: Path
+
+
+def read_run(run: Path) -> Run:
+    """Read a run's folder.
 
     Raises:
-        UserError: The folder holds no finished run, or the zoo cannot be written.
+        UserError: It holds no finished run.
     """
     folder = RunFolder(run)
     for file in (folder.config, folder.result, folder.last):
@@ -45,57 +69,89 @@ def publish_run(
             raise UserError(f"{run} holds no finished run: {file.name} is missing")
     config = folder.read_config()
     try:
-        settings, data = Settings(**config["settings"]), config["data"]
+        settings, data, versions = (
+            Settings(**config["settings"]),
+            config["data"],
+            config["versions"],
+        )
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder.config} is not this version's ({error!r})") from error
     try:
         result = json.loads(folder.result.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{folder.result} is not JSON ({error})") from error
-    name = name or f"{settings.model}_{settings.dataset}"
     try:
         model = keras.models.load_model(folder.last, compile=False)
     except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{folder.last} is no model that can be loaded: {error}") from error
-    folded = fold(model)
-    normalization = Normalization(np.float32(data["mean"]), np.float32(data["std"]))
-    multi_label = CATALOGUE[settings.dataset].multi_label
+    return Run(settings, data, versions, result, model, folder.curves)
+
+
+def publish_run(
+    path: Path, name: str | None, zoo: Path, formats: list[str], console: Console
+) -> str:
+    """Publish the last model of a finished run, and return its name.
+
+    Raises:
+        UserError: The folder holds no finished run, or the zoo cannot be written.
+    """
+
+    def say(text):
+        console.print(f"{name}: {text}", highlight=False, soft_wrap=True)
+
+    run = read_run(path)
+    name = name or f"{run.settings.model}_{run.settings.dataset}"
+    folded = fold(run.model)
     depth = shared_depth(folded)
-    command = training_command(settings)
-    console.print(f"{name}: certifying", highlight=False)
+    normalization = Normalization(np.float32(run.data["mean"]), np.float32(run.data["std"]))
+    multi_label = CATALOGUE[run.settings.dataset].multi_label
+    say("certifying")
     entry: dict[str, Any] = {
-        "architecture": settings.model,
-        "dataset": settings.dataset,
-        **{key: data[key] for key in ("input_shape", "classes", "scale", "mean", "std")},
+        "architecture": run.settings.model,
+        "dataset": run.settings.dataset,
+        **{key: run.data[key] for key in ("input_shape", "classes", "scale", "mean", "std")},
         "depth": None if depth is None else depth._asdict(),
-        "parameters": model.count_params(),
-        "command": command,
-        "result": {k: v for k, v in result.items() if isinstance(v, int | float | str)},
-        "certificate": _certify(folded, data["input_shape"]),
+        "parameters": run.model.count_params(),
+        "command": training_command(run.settings),
+        "result": {k: v for k, v in run.result.items() if isinstance(v, int | float | str)},
+        "certificate": _certify(folded, run.data["input_shape"]),
         "operators": {},
         "license": LICENSE,
-        "versions": config["versions"],
+        "versions": run.versions,
     }
     try:
         with new_entry(zoo, name) as staged:
-            # Without the optimizer, which was not loaded.
-            model.save(staged / f"{name}.keras")
+            run.model.save(staged / f"{name}.keras")
             if "onnx" in formats:
-                console.print(f"{name}: converting to ONNX", highlight=False)
+                say("converting to ONNX")
                 converted = to_onnx(folded, normalization, _metadata(name, entry), multi_label)
                 onnx.save(converted, staged / f"{name}.onnx")
                 entry["operators"] = count_operators(converted)
             if "saved_model" in formats:
-                console.print(f"{name}: writing the SavedModel", highlight=False)
+                say("writing the SavedModel")
                 write_saved_model(folded, staged / "saved_model", normalization, multi_label)
-            shutil.copyfile(folder.curves, staged / "curves.png")
-            card = make_card(name, entry, f"{name}.onnx")
+            shutil.copyfile(run.curves, staged / "curves.png")
+            if depth is not None:
+                say("drawing its depth")
+                _draw_depth(run, name, staged / DEPTH_FIGURE, say)
+            card = make_card(name, entry, staged)
             (staged / "README.md").write_text(card, encoding="utf-8")
             commit(zoo, name, staged, entry)
     except OSError as error:
         raise UserError(f"{zoo} could not be written: {error}; what was there is kept") from error
-    console.print(f"{name} is published in {zoo}", highlight=False, soft_wrap=True)
+    say(f"published in {zoo}")
     return name
+
+
+def _draw_depth(run: Run, name: str, path: Path, say: Callable[[str], None]) -> None:
+    """Draw the depth of test pictures, where there are any."""
+    try:
+        data = load_dataset(run.settings.dataset)
+        depths = measure_depths(run.model, name, data, FIGURE_PICTURES)
+    except (DatasetError, UserError) as error:
+        say(f"no figure of its depth: {error}")
+    else:
+        draw_depths(path, depths)
 
 
 def training_command(settings: Settings) -> str:
@@ -119,10 +175,13 @@ def _certify(model: keras.Model, input_shape) -> dict[str, Any]:
     probe = np.random.default_rng(0).normal(size=(PROBE, *input_shape)).astype(np.float32)
     report = ki.certify(model, probe)
     found = report.to_dict()
+    factors = [row.factor for row in report.blocks]
     return {
         "holds": report.holds,
         "blocks": len(report.blocks),
         "blocks_that_hold": sum(row.holds for row in report.blocks),
+        "findings": Counter(row.reason or row.guarantee for row in report.blocks),
+        "largest_factor": None if None in factors else plain(max(factors)),
         **{key: found[key] for key in ("norm", "bound", "largest_ratio")},
     }
 

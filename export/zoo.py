@@ -42,15 +42,19 @@ def new_entry(zoo: Path, name: str) -> Iterator[Path]:
             "the model's name must be of a-z, 0-9, - and _, and start with a letter or a digit: "
             f"{name!r}"
         )
-    (zoo / name).mkdir(parents=True, exist_ok=True)
+    zoo.mkdir(parents=True, exist_ok=True)
     with _locked(zoo):
         _sweep(zoo, name)
         staged = zoo / name / f"{_STAGED}{os.getpid()}"
+        staged.parent.mkdir(exist_ok=True)
         staged.mkdir()
         try:
             yield staged
         finally:
             shutil.rmtree(staged, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                # Of a first publication that failed.
+                (zoo / name).rmdir()
 
 
 def commit(zoo: Path, name: str, staged: Path, entry: dict) -> None:
@@ -91,15 +95,20 @@ def commit(zoo: Path, name: str, staged: Path, entry: dict) -> None:
 
 
 def _sweep(zoo: Path, name: str) -> None:
-    """Remove what the index does not name from a model's folder."""
-    named = set()
-    if (zoo / INDEX).exists():
-        files = read_index(zoo)["models"].get(name, {}).get("files", {})
+    """Remove what killed publications have left: a model's files that the index does not name.
+
+    Numbered folders under names that are neither the index's nor `name` are somebody else's.
+    """
+    models = read_index(zoo)["models"] if (zoo / INDEX).exists() else {}
+    for folder in (path for path in zoo.iterdir() if path.is_dir()):
+        files = models.get(folder.name, {}).get("files", {})
         named = {Path(file).parts[1] for file in files}
-    for path in (zoo / name).iterdir():
-        ours = path.name.isdigit() or path.name.startswith(_STAGED)
-        if ours and path.name not in named and path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
+        ours = folder.name in models or folder.name == name
+        for path in folder.iterdir():
+            staged = path.name.startswith(_STAGED)
+            left = ours and path.name.isdigit() and path.name not in named
+            if path.is_dir() and (staged or left):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager

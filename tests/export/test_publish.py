@@ -39,7 +39,9 @@ def publish_command(monkeypatch, capsys):
 def finished_run(tmp_path_factory):
     """Train a small net for one epoch, and return its folder."""
     folder = tmp_path_factory.mktemp("run") / "run"
-    settings = make_settings(model="nais_mnist", threshold=0.1, max_unroll=8, **QUICK)
+    settings = make_settings(
+        model="nais_mnist", threshold=1.5, max_unroll=25, step_size=1.0, **QUICK
+    )
     session.start(settings, str(folder), Console(file=io.StringIO()))
     return folder
 
@@ -69,7 +71,7 @@ def test_what_is_published(published, finished_run):
     assert list(index["models"]) == ["small"]
     result = json.loads((finished_run / "result.json").read_text())
     assert entry["result"]["test_accuracy"] == result["test_accuracy"]
-    assert entry["depth"] == {"threshold": 0.1, "max_unroll": 8}
+    assert entry["depth"] == {"threshold": 1.5, "max_unroll": 25}
     assert entry["dataset"] == "digits"
     assert entry["input_shape"] == [8, 8, 1]
     names = {file.removeprefix("small/1/") for file in entry["files"]}
@@ -78,6 +80,7 @@ def test_what_is_published(published, finished_run):
         "small.onnx",
         "README.md",
         "curves.png",
+        "depth.png",
         "saved_model/saved_model.pb",
     }
     there = {p.relative_to(published).as_posix() for p in published.rglob("*") if p.is_file()}
@@ -85,12 +88,46 @@ def test_what_is_published(published, finished_run):
     card = (published / "small" / "1" / "README.md").read_text()
     assert f"{result['test_accuracy']:.2%}" in card
     assert entry["command"] in card
+    assert "](curves.png)" in card
+    assert "](depth.png)" in card
     texts = (published / "index.json").read_text() + card
     assert str(finished_run) not in texts
     converted = onnx.load(published / "small" / "1" / "small.onnx")
     assert entry["operators"]["Loop"] >= 1
-    assert {p.key: p.value for p in converted.metadata_props}["threshold"] == "0.1"
+    assert {p.key: p.value for p in converted.metadata_props}["threshold"] == "1.5"
     assert ki.load_pretrained("small", published).count_params() == entry["parameters"]
+
+
+@pytest.mark.parametrize("given", ["onnx", "saved_model"])
+def test_one_format_alone(publish_command, finished_run, tmp_path, given):
+    code, _, error = publish_command(finished_run, "--zoo", tmp_path, "--format", given)
+    assert (code, error) == (0, "")
+    (entry,) = json.loads((tmp_path / "index.json").read_text())["models"].values()
+    names = {file.split("/", 2)[2] for file in entry["files"]}
+    assert ("nais_mnist_digits.onnx" in names) == (given == "onnx")
+    assert ("saved_model/saved_model.pb" in names) == (given == "saved_model")
+    code, screen, _ = publish_command("--check", "--zoo", tmp_path)
+    assert code == 0, screen
+    assert ki.load_pretrained("nais_mnist_digits", tmp_path).count_params() == entry["parameters"]
+
+
+def test_a_capped_residual_net(publish_command, tmp_path):
+    """Its depth is fixed: no threshold in the file, no figure of depth in the card."""
+    settings = make_settings(model="icr_w8", blocks=2, **QUICK)
+    session.start(settings, str(tmp_path / "run"), Console(file=io.StringIO()))
+    zoo = tmp_path / "zoo"
+    code, _, error = publish_command(tmp_path / "run", "--zoo", zoo)
+    assert (code, error) == (0, "")
+    (entry,) = json.loads((zoo / "index.json").read_text())["models"].values()
+    assert entry["depth"] is None
+    # Each capped at 0.95, by itself.
+    assert entry["certificate"]["blocks"] == 6
+    assert 1 < entry["certificate"]["largest_factor"] <= 1.951
+    card = (zoo / "icr_w8_digits" / "1" / "README.md").read_text()
+    assert "depth.png" not in card
+    code, screen, _ = publish_command("--check", "--zoo", zoo)
+    assert code == 0, screen
+    assert "100.000%" in screen
 
 
 def test_a_check_of_what_was_published(publish_command, published):
@@ -101,7 +138,17 @@ def test_a_check_of_what_was_published(publish_command, published):
     assert f"{accuracy['test_accuracy']:.2%}" in screen
 
 
-@pytest.mark.parametrize("file", ["small.keras", "small.onnx", "README.md"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "small.keras",
+        "small.onnx",
+        "README.md",
+        "depth.png",
+        "saved_model/saved_model.pb",
+        "saved_model/variables/variables.data-00000-of-00001",
+    ],
+)
 def test_a_check_sees_a_changed_byte(publish_command, zoo, file):
     path = zoo / "small" / "1" / file
     content = bytearray(path.read_bytes())

@@ -31,6 +31,7 @@ ENTRY = {
     "certificate": {
         **dict.fromkeys(("blocks", "blocks_that_hold"), 1),
         **{"holds": True, "norm": "infinity", "bound": None, "largest_ratio": 1.5},
+        **{"findings": {"it settles": 1}, "largest_factor": 1.5},
     },
     "operators": {},
     "license": "Apache-2.0",
@@ -141,7 +142,9 @@ def publish_elsewhere(jobs):
 
 
 DEADLY = [
+    ("Path", "mkdir", 1),
     ("Path", "mkdir", 2),
+    ("Path", "mkdir", 3),
     ("Path", "write_text", 1),
     ("Path", "write_text", 2),
     ("os", "fsync", 1),
@@ -238,6 +241,29 @@ def test_a_failure_leaves_the_old_entry(tmp_path):
     with pytest.raises(TypeError):
         publish(tmp_path, content=object())
     assert contents(tmp_path) == before
+
+
+def test_a_first_publication_that_fails_leaves_nothing(tmp_path):
+    def fail():
+        with new_entry(tmp_path, "net") as staged:
+            (staged / "net.keras").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_one_left_of_another_model_is_removed(tmp_path):
+    publish(tmp_path, "other")
+    for left in ("other/.partial-9", "third/.partial-9", "other/7", "mine/7"):
+        (tmp_path / left).mkdir(parents=True)
+        (tmp_path / left / "file").write_text("half")
+    publish(tmp_path, "net")
+    there = {str(p.parent.relative_to(tmp_path)) for p in tmp_path.rglob("file")}
+    # A numbered folder under a name that is not the index's is not a publication's.
+    assert there == {"mine/7"}
+    assert read_whole(tmp_path, "other")
 
 
 def test_publishers_wait_for_each_other(tmp_path):
