@@ -105,7 +105,8 @@ def test_it_answers_as_keras(nets, draw_raw, kind, batch):
 
 
 @pytest.mark.parametrize(
-    ("threshold", "max_unroll"), [(None, 2), (0.5, None), (2.0, 3), (1e-6, 5), (1e6, 4)]
+    ("threshold", "max_unroll"),
+    [(None, 2), (0.5, None), (2.0, 3), (1e-6, 5), (1e6, 4), (1e-30, 5), (3e38, None), (0.5, 1)],
 )
 @pytest.mark.parametrize("kind", ADAPTIVE)
 def test_another_depth_is_that_of_set_depth(nets, draw_raw, kind, threshold, max_unroll):
@@ -113,7 +114,7 @@ def test_another_depth_is_that_of_set_depth(nets, draw_raw, kind, threshold, max
     before = ki.iterated_blocks(net.model)[0]
     before = {"threshold": before.threshold, "max_unroll": before.max_unroll}
     wanted = {
-        "threshold": threshold or before["threshold"],
+        "threshold": before["threshold"] if threshold is None else threshold,
         "max_unroll": max_unroll or before["max_unroll"],
     }
     ki.set_depth(net.model, **wanted)
@@ -140,6 +141,24 @@ def test_an_image_that_is_not_finite_stays_alone(nets, draw_raw, kind):
     rest = np.arange(5) != 2
     for name, value in clean.items():
         np.testing.assert_allclose(found[name][rest], value[rest], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ADAPTIVE)
+def test_states_that_overflow_end_as_in_keras(nets, draw_raw, kind):
+    net, images = nets(kind), draw_raw(5)
+    images[1, 2, 3], images[2, 0, 0], images[3], images[4, 1, 1] = np.inf, np.nan, 1e30, -np.inf
+    found, expected = net.run(images), ki.with_depth(net.model)((images - 3) / 2)
+    np.testing.assert_array_equal(found["depth"], expected["depth"])
+    np.testing.assert_array_equal(found["status"], expected["status"])
+    assert (found["status"][1:] == 2).any(axis=1).all()
+
+
+@pytest.mark.parametrize("kind", NETS)
+def test_no_images_have_no_answers(nets, draw_raw, kind):
+    net = nets(kind)
+    found = net.run(draw_raw(2)[:0])
+    blocks = len(ki.iterated_blocks(net.model))
+    assert [value.shape for value in found.values()] == [(0, 5)] * 2 + [(0, blocks)] * 2
 
 
 @pytest.mark.parametrize("kind", NETS)
