@@ -30,14 +30,16 @@ def onnx_inference(
     rounds: Annotated[int, typer.Option(help="How often each is timed.")] = 7,
     output: Annotated[str | None, typer.Option(help="A JSON file to write.")] = None,
 ) -> None:
-    """Time `predict` of the Keras model and its ONNX file, at its own threshold and at none.
+    """Time `predict_on_batch` in Keras and the ONNX file, at the net's own threshold and at none.
 
     Both answer with logits, depth and status. K/d is what stopping early would save at best: K
     updates a block against the mean depth d.
     """
     folder = Path(zoo)
-    entry = read_index(folder)["models"][name]
     model = ki.with_depth(ki.load_pretrained(name, folder))
+    entry = read_index(folder)["models"][name]
+    if entry["depth"] is None:
+        raise typer.BadParameter(f"{name} has no threshold")
     path = verified_file(folder, name, entry, ".onnx")
     classifier = OnnxClassifier(path)
     data = load_dataset(entry["dataset"])
@@ -47,7 +49,7 @@ def onnx_inference(
     for size in batch_sizes or [1, 64]:
         parts = [slice(begin, begin + size) for begin in range(0, images, size)]
         candidates = {
-            "Keras, predict": functools.partial(_predict, model, [scaled[p] for p in parts]),
+            "Keras": functools.partial(_predict, model, [scaled[p] for p in parts]),
             "ONNX Runtime": functools.partial(_classify, classifier, [raw[p] for p in parts], None),
             "ONNX Runtime, none stops": functools.partial(
                 _classify, classifier, [raw[p] for p in parts], 0.0
@@ -59,7 +61,7 @@ def onnx_inference(
         depth = float(classifier.classify(raw).depth.mean())
         ideal = entry["depth"]["max_unroll"] / depth
         for candidate, runs in seconds.items():
-            ratio = speedup(seconds["Keras, predict"], runs)
+            ratio = speedup(seconds["Keras"], runs)
             gain = speedup(seconds["ONNX Runtime, none stops"], runs)
             rows.append({"batch_size": size, "candidate": candidate, "seconds": runs})
             rows[-1].update(depth=depth, speedup_to_keras=ratio, speedup_to_none=gain)

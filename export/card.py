@@ -34,20 +34,34 @@ import keras_iterconv as ki
 model = ki.load_pretrained("{name}")  # takes (image - mean) / std
 ```
 
-mean {mean}, std {std}, of raw values, a number a channel. The ONNX file and the SavedModel take raw
-pictures, float32 `[N, {shape_list}]`, and standardise them themselves:
-
-```bash
-python -m export.predict {onnx} picture.png{depth_options}
-```
-
+mean {mean}, std {std}, of raw values, a number a channel.
+{raw}{predict}
 ## Stability
 
 With caps and normalisation folded into the weights, {held} of {blocks} blocks hold a guarantee.
 {gain}
 
 {findings}
-
+{operators}"""
+# What a card says of a run's result.
+CARD_RESULTS = (
+    "test_accuracy",
+    "epochs",
+    "seed",
+    "seconds",
+    "machine",
+    "mean_depth",
+    "processing_depth",
+)
+_RAW = (
+    "The other files take raw pictures, float32 `[N, {shape}]`, and standardise them themselves.\n"
+)
+_PREDICT = """
+```bash
+iterconv predict {name}.onnx picture.png{options}
+```
+"""
+_OPERATORS = """
 ## Operators of the ONNX file
 
 {operators}
@@ -79,7 +93,15 @@ def make_card(name: str, entry: Mapping, folder: Path) -> str:
             f"{result['mean_depth']:.1f} on average, at most {result['processing_depth']}; each "
             f"block stops below an update of {depth['threshold']:g}"
         )
-    operators = entry["operators"]
+    options = predict = operators = raw = ""
+    if depth is not None:
+        options = f" --threshold {10 * depth['threshold']:g} --max-unroll {depth['max_unroll']}"
+    if (folder / f"{name}.onnx").exists():
+        predict = _PREDICT.format(name=name, options=options)
+        counted = ", ".join(f"{count} {kind}" for kind, count in entry["operators"].items())
+        operators = _OPERATORS.format(operators=counted)
+    if predict or (folder / "saved_model").exists():
+        raw = _RAW.format(shape=", ".join(map(str, entry["input_shape"])))
     return _TEMPLATE.format(
         name=name,
         architecture=f"`{entry['architecture']}`",
@@ -90,7 +112,6 @@ def make_card(name: str, entry: Mapping, folder: Path) -> str:
         parameters=entry["parameters"],
         updates=updates,
         shape="x".join(map(str, entry["input_shape"])),
-        shape_list=", ".join(map(str, entry["input_shape"])),
         scale=entry["scale"],
         classes=", ".join(entry["classes"]),
         command=entry["command"],
@@ -102,9 +123,9 @@ def make_card(name: str, entry: Mapping, folder: Path) -> str:
         ),
         mean=json.dumps(entry["mean"]),
         std=json.dumps(entry["std"]),
-        onnx=f"{name}.onnx",
+        raw=raw,
+        predict=predict,
         depth_figure=_DEPTH if (folder / DEPTH_FIGURE).exists() else "",
-        depth_options="" if depth is None else " --threshold 1e-3 --max-unroll 5",
         held=certificate["blocks_that_hold"],
         blocks=certificate["blocks"],
         gain=" ".join(gains),
@@ -112,7 +133,7 @@ def make_card(name: str, entry: Mapping, folder: Path) -> str:
             f"- {count} of {certificate['blocks']} blocks: {text}"
             for text, count in certificate["findings"].items()
         ),
-        operators=", ".join(f"{count} {operator}" for operator, count in operators.items()),
+        operators=operators,
     )
 
 

@@ -120,7 +120,11 @@ class OnnxClassifier:
         self.max_unroll: int | None = None
         if self.adaptive:
             self.threshold = metadata("threshold", _is_positive, "a positive number")
-            self.max_unroll = int(metadata("max_unroll", _is_positive, "a positive number"))
+            self.max_unroll = metadata("max_unroll", _is_count, "a positive integer")
+        # Untied blocks have weights for so many updates and no more.
+        self._most_updates = _LARGEST_INT
+        if "most_updates" in self.metadata:
+            self._most_updates = metadata("most_updates", _is_count, "a positive integer")
         self._path = path
 
     def classify(
@@ -146,7 +150,7 @@ class OnnxClassifier:
             ModelFileError: The net fails on what is valid.
         """
         images = self._check_images(images)
-        feeds = {"image": images, **self._check_depth(threshold, max_unroll)}
+        feeds = {"image": images, **self.check_depth(threshold, max_unroll)}
         if not len(images):
             # Loops need not run on an empty batch; a blank image has the shapes and dtypes.
             feeds["image"] = np.zeros((1, *self.input_shape), np.float32)
@@ -180,8 +184,14 @@ class OnnxClassifier:
             )
         return images
 
-    def _check_depth(self, threshold, max_unroll) -> dict[str, np.ndarray]:
-        """Return the optional inputs that are given; ONNX Runtime wants arrays of no dimension."""
+    def check_depth(
+        self, threshold: float | None = None, max_unroll: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """Return the optional inputs that are given; ONNX Runtime wants arrays of no dimension.
+
+        Raises:
+            ValueError: One is out of its range, or the net's depth is fixed.
+        """
         given = {"threshold": threshold, "max_unroll": max_unroll}
         given = {name: value for name, value in given.items() if value is not None}
         if given and not self.adaptive:
@@ -204,9 +214,9 @@ class OnnxClassifier:
                 whole = 0 if isinstance(max_unroll, bool) else operator.index(max_unroll)
             except TypeError:
                 whole = 0
-            if not 1 <= whole <= _LARGEST_INT:
+            if not 1 <= whole <= self._most_updates:
                 raise ValueError(
-                    f"`max_unroll` must be an integer from 1 to {_LARGEST_INT}. "
+                    f"`max_unroll` must be an integer from 1 to {self._most_updates}. "
                     f"Received: max_unroll={max_unroll!r}"
                 )
             feeds["max_unroll"] = np.array(whole, np.int32)
@@ -248,3 +258,7 @@ def _is_names(value: Any) -> bool:
 
 def _is_positive(value: Any) -> bool:
     return type(value) in (int, float) and 0 < value < math.inf
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0

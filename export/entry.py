@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import onnx
 from iterconv.training.datasets import CATALOGUE, DatasetError, load_dataset
-from iterconv.training.errors import UserError
+from iterconv.training.errors import UserError, as_user_error
 from iterconv.training.reproduce.depth_figure import draw_depths, measure_depths
 from iterconv.training.run_folder import RunFolder
 from iterconv.training.settings import Settings, make_settings
@@ -22,16 +22,16 @@ from rich.console import Console
 import keras_iterconv as ki
 from keras_iterconv.certificates.rows import plain
 
-from .card import DEPTH_FIGURE, make_card
+from .card import CARD_RESULTS, DEPTH_FIGURE, make_card
 from .folding import fold
 from .inference import Normalization, shared_depth
 from .onnx import to_onnx
 from .onnx_graph import count_operators
 from .saved_model import write_saved_model
-from .zoo import commit, new_entry
+from .zoo import check_name, commit, new_entry
 
 LICENSE = "Apache-2.0"
-# Images that the certificate's ascent starts from.
+# Images of noise that the certificate's ascent starts from.
 PROBE = 16
 # Test pictures in the figure of depth, at most.
 FIGURE_PICTURES = 2000
@@ -64,7 +64,7 @@ def read_run(run: Path) -> Run:
         UserError: It holds no finished run.
     """
     folder = RunFolder(run)
-    for file in (folder.config, folder.result, folder.last):
+    for file in (folder.config, folder.result, folder.last, folder.curves):
         if not file.is_file():
             raise UserError(f"{run} holds no finished run: {file.name} is missing")
     config = folder.read_config()
@@ -76,10 +76,16 @@ def read_run(run: Path) -> Run:
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder.config} is not this version's ({error!r})") from error
+    for key in ("input_shape", "classes", "scale", "mean", "std"):
+        if key not in data:
+            raise UserError(f"{folder.config} is not this version's (its data lacks {key!r})")
     try:
         result = json.loads(folder.result.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{folder.result} is not JSON ({error})") from error
+    for key in CARD_RESULTS:
+        if not isinstance(result, dict) or key not in result:
+            raise UserError(f"{folder.result} is not a finished run's (it lacks {key!r})")
     try:
         model = keras.models.load_model(folder.last, compile=False)
     except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
@@ -99,10 +105,12 @@ def publish_run(
     def say(text):
         console.print(f"{name}: {text}", highlight=False, soft_wrap=True)
 
+    if name is not None:
+        check_name(name)
     run = read_run(path)
     name = name or f"{run.settings.model}_{run.settings.dataset}"
     folded = fold(run.model)
-    depth = shared_depth(folded)
+    depth = as_user_error(shared_depth, folded)
     normalization = Normalization(np.float32(run.data["mean"]), np.float32(run.data["std"]))
     multi_label = CATALOGUE[run.settings.dataset].multi_label
     say("certifying")
@@ -111,7 +119,7 @@ def publish_run(
         "dataset": run.settings.dataset,
         **{key: run.data[key] for key in ("input_shape", "classes", "scale", "mean", "std")},
         "depth": None if depth is None else depth._asdict(),
-        "parameters": run.model.count_params(),
+        "parameters": folded.count_params(),
         "command": training_command(run.settings),
         "result": {k: v for k, v in run.result.items() if isinstance(v, int | float | str)},
         "certificate": _certify(folded, run.data["input_shape"]),
@@ -124,7 +132,8 @@ def publish_run(
             run.model.save(staged / f"{name}.keras")
             if "onnx" in formats:
                 say("converting to ONNX")
-                converted = to_onnx(folded, normalization, _metadata(name, entry), multi_label)
+                texts = _metadata(name, entry)
+                converted = as_user_error(to_onnx, folded, normalization, texts, multi_label)
                 onnx.save(converted, staged / f"{name}.onnx")
                 entry["operators"] = count_operators(converted)
             if "saved_model" in formats:

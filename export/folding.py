@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+import keras_iterconv as ki
 from keras_iterconv.layers.residual_function import BATCH_NORM_EPSILON, ResidualFunction
 
 
@@ -37,6 +38,9 @@ def fold(model: keras.Model) -> keras.Model:
             _fold_function(layer, twin)
         else:
             twin.set_weights(layer.get_weights())
+        if isinstance(layer, ki.IteratedBlock):
+            # Untied, its configuration is that of as many updates as it has weights for.
+            twin.max_unroll = layer.max_unroll
     return folded
 
 

@@ -82,7 +82,12 @@ def to_onnx(
         _add_value(graph, "max_unroll", np.int32(depth.max_unroll))
     converted.ir_version = IR_VERSION
     converted.producer_name = "keras_iterconv"
-    helper.set_model_props(converted, dict(metadata))
+    texts = dict(metadata)
+    untied = [block for block in blocks if not block.tied]
+    if untied:
+        # They have weights for so many updates, and no more.
+        texts["most_updates"] = str(min(b.trainable_weights[0].shape[0] for b in untied))
+    helper.set_model_props(converted, texts)
     onnx.checker.check_model(converted, full_check=True)
     return converted
 

@@ -96,6 +96,7 @@ def simplify(graph: onnx.GraphProto) -> None:
         del part.value_info[:]
     remove_identities(graph)
     cancel_transposes(graph)
+    remove_identities(graph)
     remove_unused(graph)
     _shorten_names(graph)
 
@@ -158,7 +159,7 @@ def remove_identities(graph: onnx.GraphProto) -> None:
 
 
 def cancel_transposes(graph: onnx.GraphProto) -> None:
-    """Read the original where a transpose undoes another one, in whichever graph that is."""
+    """Hand on the original where a transpose undoes another one, in whichever graph that is."""
     made_by = {node.output[0]: node for part in all_graphs(graph) for node in part.node}
     for part in all_graphs(graph):
         for node in part.node:
@@ -167,7 +168,8 @@ def cancel_transposes(graph: onnx.GraphProto) -> None:
                 continue
             first, second = (list(n.attribute[0].ints) for n in (before, node))
             if [first[axis] for axis in second] == sorted(first):
-                _rename(part, node.output[0], before.input[0])
+                node.op_type, node.input[0] = "Identity", before.input[0]
+                del node.attribute[:]
 
 
 def used_names(graph: onnx.GraphProto) -> Counter:

@@ -15,7 +15,7 @@ from .onnx_graph import inline
 
 _FIXED = """
 fixed (float[] u, int32 max_unroll) => (float[] state, int32[N] depth, int32[N] status)
-<bool yes = {1}, float largest = {3.4028234663852886e+38},
+<bool yes = {1}, float none = {0},
  int32 at_limit = {1}, int32 not_finite = {2}>
 {
     start, drive = Start(u)
@@ -28,8 +28,9 @@ fixed (float[] u, int32 max_unroll) => (float[] state, int32[N] depth, int32[N] 
 
     samples = Shape<start = 0, end = 1>(u)
     depth = Expand(max_unroll, samples)
-    norm = ReduceL2<keepdims = 0>(state, axes)
-    finite = LessOrEqual(norm, largest)
+    zeros = Mul(state, none)
+    total = ReduceSum<keepdims = 0>(zeros, axes)
+    finite = Equal(total, none)
     status = Where(finite, at_limit, not_finite)
 }
 """
@@ -39,17 +40,18 @@ fixed (float[] u, int32 max_unroll) => (float[] state, int32[N] depth, int32[N] 
 # ONNX Runtime takes its fast convolutions only where the kernel is a constant of the very graph.
 # The root of how far a norm exceeds the threshold is a NaN where it has fallen below it, or is one
 # itself: a finite root says that a sample goes on, a finite sum that all do. `made` counts one more
-# where a sample is still moving at the limit.
+# where a sample is still moving at the limit, and is negative where its norm was infinite.
 _ADAPTIVE = """
 adaptive (float[] u, int32 max_unroll, float threshold)
     => (float[] state, int32[N] depth, int32[N] status)
 <bool yes = {1}, int64 zero = {0}, int64 one = {1}, int64[1] flat = {-1}, int64[1] last_axis = {1},
- float[1] unknown = {0}, float largest = {3.4028234663852886e+38},
+ float none = {0}, float[1] unknown = {0}, float largest = {3.4028234663852886e+38},
  int32 converged = {0}, int32 at_limit = {1}, int32 not_finite = {2}>
 {
     start, drive = Start(u)
     bound = Min(threshold, largest)
-    limit = Cast<to = 7>(max_unroll)
+    given_limit = Cast<to = 7>(max_unroll)
+    limit = Max(given_limit, one)
     samples = Shape<start = 0, end = 1>(u)
     count = Squeeze(samples)
     some = Cast<to = 9>(count)
@@ -77,7 +79,10 @@ adaptive (float[] u, int32 max_unroll, float threshold)
 
         moves = LessOrEqual(roots, largest)
         one_more = Cast<to = 7>(moves)
-        made_by_round = Add(k_next, one_more)
+        made_if_finite = Add(k_next, one_more)
+        overflows = IsInf(roots)
+        negative = Neg(k_next)
+        made_by_round = Where(overflows, negative, made_if_finite)
         made_next = ScatterND(made, rows, made_by_round)
         end_next = ScatterND(end, rows, x_new)
         below_limit = Less(k_next, limit)
@@ -91,10 +96,14 @@ adaptive (float[] u, int32 max_unroll, float threshold)
         some_left = Cast<to = 9>(count_left)
     }>(limit, some, zero, all_rows, start, drive, start, numbers)
 
-    updates = Min(made_by_each, limit)
+    counted = Abs(made_by_each)
+    updates = Min(counted, limit)
     depth = Cast<to = 6>(updates)
-    norm = ReduceL2<keepdims = 0>(state, axes)
-    finite = LessOrEqual(norm, largest)
+    zeros = Mul(state, none)
+    total_of_each = ReduceSum<keepdims = 0>(zeros, axes)
+    finite_state = Equal(total_of_each, none)
+    finite_norm = Greater(made_by_each, zero)
+    finite = And(finite_state, finite_norm)
     still_moving = Greater(made_by_each, limit)
     status_if_finite = Where(still_moving, at_limit, converged)
     status = Where(finite, status_if_finite, not_finite)

@@ -61,7 +61,8 @@ def find_pictures(argument: str) -> list[str]:
             for name in names
             if os.path.splitext(name)[1].lower() in suffixes and not name.startswith(".")
         ]
-        files = [file for file in files if os.path.isfile(file)]
+        # A link that leads nowhere is complained of when it is read.
+        files = [file for file in files if not os.path.isdir(file)]
         if not files:
             raise PictureError(
                 f"{argument} holds no pictures: expected files such as .png or .jpg directly in "

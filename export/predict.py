@@ -70,6 +70,8 @@ def _run(argv: Sequence[str] | None) -> int:
         if options.top < 1:
             raise ValueError(f"`top` must be an integer of at least 1. Received: top={options.top}")
         net = OnnxClassifier(options.model)
+        # Before a picture is looked for: no answer depends on which.
+        net.check_depth(options.threshold, options.max_unroll)
         found, problems = _classify(net, options)
     except (ValueError, ModelFileError, ImportError) as error:
         _complain(error)
@@ -106,8 +108,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _classify(
     net: OnnxClassifier, options: argparse.Namespace
-) -> tuple[list[dict], list[PictureError]]:
-    """Return an entry for each picture that could be read, and what is wrong with the others."""
+) -> tuple[list[dict], list[PictureError | ModelFileError]]:
+    """Return an entry for each picture that was classified, and what is wrong with the others."""
     files, problems, found = [], [], []
     for argument in options.images:
         try:
@@ -124,7 +126,12 @@ def _classify(
                 problems.append(error)
         if read:
             images = np.stack([picture.pixels for picture in pictures])
-            answers = net.classify(images, options.threshold, options.max_unroll)
+            try:
+                answers = net.classify(images, options.threshold, options.max_unroll)
+            except ModelFileError as error:
+                # The answers of other pictures are not lost.
+                problems.append(error)
+                continue
             for i, (file, picture) in enumerate(zip(read, pictures, strict=True)):
                 answer = Answers(*(part[i] for part in answers))
                 found.append(_entry(picture, file, answer, net.classes, options.top))

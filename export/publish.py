@@ -26,7 +26,7 @@ def publish(
     """Publish the model of a run: .keras, SavedModel, ONNX and a card, in a zoo with an index."""
     if check == (run is not None):
         raise UserError("give the folder of a run, or --check alone")
-    formats = format.split(",")
+    formats = [part.strip() for part in format.split(",")]
     for wanted in formats:
         if wanted not in FORMATS:
             raise UserError(f"--format must be of {', '.join(FORMATS)}: {wanted}")
@@ -46,8 +46,8 @@ def publish(
     try:
         if not check:
             publish_run(Path(run), name, Path(zoo), formats, console)
-        elif not check_zoo(Path(zoo), console):
-            raise typer.Exit(1)
+        else:
+            check_zoo(Path(zoo), console)
     except ZooError as error:
         raise UserError(str(error)) from error
 

@@ -27,6 +27,15 @@ def check_index(index: dict, folder: Path) -> None:
         raise ZooError(f"{folder / INDEX} is not as its schema wants it: {place}: {error.message}")
 
 
+def check_name(name: str) -> None:
+    """Raise `ZooError` where a model's name is none: a folder's might lie outside of the zoo."""
+    if not re.fullmatch(_NAME, name):
+        raise ZooError(
+            "the model's name must be of a-z, 0-9, - and _, and start with a letter or a digit: "
+            f"{name!r}"
+        )
+
+
 @contextlib.contextmanager
 def new_entry(zoo: Path, name: str) -> Iterator[Path]:
     """Give a folder to write a model's files to; call `commit` when they are whole.
@@ -36,14 +45,12 @@ def new_entry(zoo: Path, name: str) -> Iterator[Path]:
     Raises:
         ZooError: The schema allows no such name.
     """
-    # Before a folder is made, which might lie outside of the zoo.
-    if not re.fullmatch(_NAME, name):
-        raise ZooError(
-            "the model's name must be of a-z, 0-9, - and _, and start with a letter or a digit: "
-            f"{name!r}"
-        )
+    check_name(name)
     zoo.mkdir(parents=True, exist_ok=True)
     with _locked(zoo):
+        if (zoo / INDEX).exists():
+            # Before anything is removed by what it says.
+            check_index(read_index(zoo), zoo)
         _sweep(zoo, name)
         staged = zoo / name / f"{_STAGED}{os.getpid()}"
         staged.parent.mkdir(exist_ok=True)
@@ -97,16 +104,18 @@ def commit(zoo: Path, name: str, staged: Path, entry: dict) -> None:
 def _sweep(zoo: Path, name: str) -> None:
     """Remove what killed publications have left: a model's files that the index does not name.
 
-    Numbered folders under names that are neither the index's nor `name` are somebody else's.
+    A numbered folder without the model's file, or of a name that is neither the index's nor
+    `name`, is somebody else's.
     """
     models = read_index(zoo)["models"] if (zoo / INDEX).exists() else {}
     for folder in (path for path in zoo.iterdir() if path.is_dir()):
-        files = models.get(folder.name, {}).get("files", {})
+        files = models[folder.name]["files"] if folder.name in models else ()
         named = {Path(file).parts[1] for file in files}
         ours = folder.name in models or folder.name == name
         for path in folder.iterdir():
             staged = path.name.startswith(_STAGED)
             left = ours and path.name.isdigit() and path.name not in named
+            left = left and (path / f"{folder.name}.keras").is_file()
             if path.is_dir() and (staged or left):
                 shutil.rmtree(path, ignore_errors=True)
 

@@ -135,3 +135,6 @@ def test_a_changed_depth_is_copied_too(make_model):
     model = make_model("nais_adaptive", filters=(4,), blocks=2)
     ki.set_depth(model, max_unroll=3, threshold=0.25)
     assert [(b.max_unroll, b.threshold) for b in ki.iterated_blocks(fold(model))] == [(3, 0.25)] * 2
+    untied = make_model("nais10", filters=(4,), blocks=2, tied=False, max_unroll=5)
+    ki.set_depth(untied, max_unroll=2)
+    assert [b.max_unroll for b in ki.iterated_blocks(fold(untied))] == [2, 2]

@@ -154,6 +154,16 @@ def test_states_that_overflow_end_as_in_keras(nets, draw_raw, kind):
 
 
 @pytest.mark.parametrize("kind", NETS)
+@pytest.mark.parametrize("scale", [1e19, 1e25])
+def test_states_too_large_for_a_norm_end_as_in_keras(nets, draw_raw, kind, scale):
+    """Each number is finite, and the sum of their squares is not."""
+    net, images = nets(kind), draw_raw(4) * np.float32(scale)
+    found, expected = net.run(images), ki.with_depth(net.model)((images - 3) / 2)
+    np.testing.assert_array_equal(found["status"], expected["status"])
+    np.testing.assert_array_equal(found["depth"], expected["depth"])
+
+
+@pytest.mark.parametrize("kind", NETS)
 def test_no_images_have_no_answers(nets, draw_raw, kind):
     net = nets(kind)
     found = net.run(draw_raw(2)[:0])
@@ -239,7 +249,9 @@ def test_the_file_is_sound(nets, kind):
     adaptive = kind in ADAPTIVE
     expected = {"threshold": ("tensor(float)", []), "max_unroll": ("tensor(int32)", [])}
     assert {k: v for k, v in optional.items() if k in expected} == (expected if adaptive else {})
-    assert net.session.get_modelmeta().custom_metadata_map == METADATA
+    untied = {"untied": {"most_updates": "3"}, "untied_adaptive": {"most_updates": "6"}}
+    said = net.session.get_modelmeta().custom_metadata_map
+    assert said == {**METADATA, **untied.get(kind, {})}
     assert net.session.get_modelmeta().producer_name == "keras_iterconv"
 
 
@@ -251,6 +263,20 @@ def test_the_classifier_takes_it(make_model, normalization, draw_raw, tmp_path):
     assert (classifier.threshold, classifier.max_unroll) == (0.05, 10)
     answers = classifier.classify(draw_raw(5))._asdict()
     assert_equal(answers, ki.with_depth(model)((draw_raw(5) - 3) / 2))
+
+
+def test_an_untied_net_makes_no_more_updates_than_it_has_weights_for(
+    make_model, normalization, draw_raw, tmp_path
+):
+    name, settings = NETS["untied_adaptive"]
+    metadata = {**METADATA, "threshold": "0.3", "max_unroll": "6"}
+    onnx.save(
+        to_onnx(fold(make_model(name, **settings)), normalization, metadata), tmp_path / "net.onnx"
+    )
+    classifier = OnnxClassifier(tmp_path / "net.onnx")
+    assert classifier.classify(draw_raw(2), threshold=0, max_unroll=6).depth.max() == 6
+    with pytest.raises(ValueError, match="must be an integer from 1 to 6"):
+        classifier.classify(draw_raw(2), max_unroll=7)
 
 
 def test_each_class_may_have_a_probability_of_its_own(

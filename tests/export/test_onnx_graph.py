@@ -179,17 +179,20 @@ def test_transposes_that_undo_each_other_are_left_out():
             node("Transpose", ["x"], ["a"], perm=[0, 2, 3, 1]),
             node("Transpose", ["a"], ["c"], perm=[0, 3, 1, 2]),
             node("Transpose", ["a"], ["d"], perm=[0, 2, 3, 1]),
+            # An output itself.
+            node("Transpose", ["a"], ["e"], perm=[0, 3, 1, 2]),
             node("Relu", ["c"], ["y"]),
             node("Relu", ["d"], ["z"]),
         ],
         "graph",
         [value("x", [1, 2, 3, 4])],
-        [value("y", [1, 2, 3, 4]), value("z", [1, 4, 2, 3])],
+        [value("y", [1, 2, 3, 4]), value("z", [1, 4, 2, 3]), value("e", [1, 2, 3, 4])],
     )
     onnx_graph.simplify(graph)
-    assert operators(graph) == ["Transpose", "Transpose", "Relu", "Relu"]
+    assert operators(graph) == ["Transpose", "Transpose", "Identity", "Relu", "Relu"]
     x = np.random.default_rng(0).normal(size=(1, 2, 3, 4)).astype("f")
-    y, z = run(graph, x=x)
+    y, z, same = run(graph, x=x)
+    np.testing.assert_array_equal(same, x)
     np.testing.assert_array_equal(y, np.maximum(x, 0))
     np.testing.assert_array_equal(z, np.maximum(x.transpose(0, 2, 3, 1).transpose(0, 2, 3, 1), 0))
 

@@ -1,15 +1,22 @@
 """`python -m export.publish`: what it writes, what it checks, what it refuses."""
 
 import dataclasses
+import hashlib
 import io
 import json
+import os
 import shlex
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from iterconv.training import fit, session
 from iterconv.training.settings import make_settings
+from onnx import numpy_helper
 from rich.console import Console
 
 import keras_iterconv as ki
@@ -154,9 +161,10 @@ def test_a_check_sees_a_changed_byte(publish_command, zoo, file):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    code, screen, _ = publish_command("--check", "--zoo", zoo)
-    assert code == 1
-    assert f"{file} is not the file that was published" in " ".join(screen.split())
+    code, screen, error = publish_command("--check", "--zoo", zoo)
+    assert (code, error.count("\n")) == (2, 1)
+    assert f"{file} is not the file that was published" in error
+    assert "bad" in screen
 
 
 def test_a_check_sees_what_the_index_claims(publish_command, zoo):
@@ -164,9 +172,112 @@ def test_a_check_sees_what_the_index_claims(publish_command, zoo):
     result = index["models"]["small"]["result"]
     result["test_accuracy"] = (result["test_accuracy"] + 0.5) % 1
     (zoo / "index.json").write_text(json.dumps(index))
-    code, screen, _ = publish_command("--check", "--zoo", zoo)
-    assert code == 1
-    assert "of the test images are right" in " ".join(screen.split())
+    code, _, error = publish_command("--check", "--zoo", zoo)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "of the test images are right" in error
+
+
+def rewrite(zoo, file, change):
+    """Change a published file, and its facts in the index."""
+    path = zoo / "small" / "1" / file
+    change(path)
+    index = json.loads((zoo / "index.json").read_text())
+    facts = index["models"]["small"]["files"][f"small/1/{file}"]
+    facts.update(sha256=hashlib.sha256(path.read_bytes()).hexdigest(), bytes=path.stat().st_size)
+    (zoo / "index.json").write_text(json.dumps(index))
+
+
+def change_onnx(change):
+    def apply(path):
+        model = onnx.load(path)
+        change(model)
+        onnx.save(model, path)
+
+    return apply
+
+
+def change_weight(model, factor):
+    """Multiply the largest constant of the outermost graph."""
+    largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    array = numpy_helper.to_array(largest) * np.float32(factor)
+    largest.CopyFrom(numpy_helper.from_array(array, largest.name))
+
+
+def change_metadata(model, key, text):
+    next(prop for prop in model.metadata_props if prop.key == key).value = text
+
+
+WRONG = {
+    "other weights": ("small.onnx", change_onnx(lambda m: change_weight(m, 1.01)), "differ"),
+    "NaN weights": ("small.onnx", change_onnx(lambda m: change_weight(m, np.nan)), "differ"),
+    "no protobuf": ("small.onnx", lambda path: path.write_bytes(b"onnx"), "small:"),
+    "classes": (
+        "small.onnx",
+        change_onnx(lambda m: change_metadata(m, "classes", json.dumps(list("9876543210")))),
+        "the ONNX file's classes is",
+    ),
+    "threshold": (
+        "small.onnx",
+        change_onnx(lambda m: change_metadata(m, "threshold", "77")),
+        "says threshold 77",
+    ),
+    "no archive": ("small.keras", lambda path: path.write_bytes(b"PK"), "small:"),
+    "no graph": (
+        "saved_model/saved_model.pb",
+        lambda path: path.write_bytes(b"nothing"),
+        "small:",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", WRONG)
+def test_a_check_sees_what_a_hash_does_not(publish_command, zoo, how):
+    file, change, said = WRONG[how]
+    rewrite(zoo, file, change)
+    code, screen, error = publish_command("--check", "--zoo", zoo)
+    assert (code, error.count("\n")) == (2, 1), error
+    assert error.startswith("Error: ")
+    assert said in error
+    assert "bad" in screen
+
+
+def test_a_check_compares_a_saved_model_that_is_alone(publish_command, finished_run, tmp_path):
+    zoo = tmp_path / "zoo"
+    assert (
+        publish_command(finished_run, "--zoo", zoo, "--name", "small", "--format", "saved_model")[0]
+        == 0
+    )
+
+    def spoil_numbers(path):
+        content = np.frombuffer(path.read_bytes(), np.uint8).copy()
+        # The exponent of a few weights.
+        content[len(content) // 2 : len(content) // 2 + 400 : 4] ^= 0x3F
+        path.write_bytes(content.tobytes())
+
+    rewrite(zoo, "saved_model/variables/variables.data-00000-of-00001", spoil_numbers)
+    code, _, error = publish_command("--check", "--zoo", zoo)
+    assert code == 2
+    assert error.startswith("Error: small")
+
+
+def test_a_kill_of_the_command_leaves_the_old_entry_whole(zoo, finished_run):
+    """At each thing that it says it does."""
+    before = (zoo / "index.json").read_text()
+    command = [sys.executable, "-m", "export.publish", finished_run, "--name", "small"]
+    for moment in ("converting to ONNX", "writing the SavedModel", "drawing its depth"):
+        with subprocess.Popen(
+            [*command, "--zoo", zoo],
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        ) as process:
+            assert any(moment in line for line in process.stdout)
+            process.kill()
+        assert (zoo / "index.json").read_text() == before
+        for file, facts in json.loads(before)["models"]["small"]["files"].items():
+            assert hashlib.sha256((zoo / file).read_bytes()).hexdigest() == facts["sha256"]
 
 
 def test_a_place_outside_is_one_line(publish_command, zoo):
@@ -221,7 +332,7 @@ def test_runs_that_cannot_be_published(publish_command, finished_run, tmp_path, 
         (("RUN", "--check"), "give the folder of a run, or --check alone"),
         (("RUN", "--format", "pytorch"), "--format must be of saved_model, onnx: pytorch"),
         (("RUN", "--format", ""), "--format must be"),
-        (("RUN", "--name", "../evil"), "name"),
+        (("RUN", "--name", "../evil"), "the model's name must be of a-z"),
         (("nowhere",), "nowhere holds no finished run: config.json is missing"),
         (("--check", "--zoo", "EMPTY"), "index.json is missing"),
         (("--chekc",), "--chekc"),
@@ -237,7 +348,7 @@ def test_arguments_that_cannot_be(
     assert (code, error.count("\n")) == (2, 1), error
     assert error.startswith("Error: ")
     assert said in error
-    assert not (tmp_path.parent / "evil").exists()
+    assert not (tmp_path / "evil").exists()
 
 
 @pytest.mark.parametrize(

@@ -256,14 +256,29 @@ def test_a_first_publication_that_fails_leaves_nothing(tmp_path):
 
 def test_what_a_killed_one_left_of_another_model_is_removed(tmp_path):
     publish(tmp_path, "other")
-    for left in ("other/.partial-9", "third/.partial-9", "other/7", "mine/7"):
+    for left in ("other/.partial-9", "third/.partial-9", "other/7", "mine/7", "net/2024"):
         (tmp_path / left).mkdir(parents=True)
         (tmp_path / left / "file").write_text("half")
+    (tmp_path / "other" / "7" / "other.keras").write_text("half")
     publish(tmp_path, "net")
     there = {str(p.parent.relative_to(tmp_path)) for p in tmp_path.rglob("file")}
-    # A numbered folder under a name that is not the index's is not a publication's.
-    assert there == {"mine/7"}
+    # The other numbered folders are not a publication's.
+    assert there == {"mine/7", "net/2024"}
     assert read_whole(tmp_path, "other")
+
+
+def test_nothing_is_removed_by_an_index_that_is_no_zoo_s(tmp_path):
+    publish(tmp_path, "other")
+    index = json.loads((tmp_path / "index.json").read_text())
+    for change in (
+        {"version": 2},
+        {"models": {"other": None}},
+        {"models": {"other": {"files": {}}}},
+    ):
+        (tmp_path / "index.json").write_text(json.dumps({**index, **change}))
+        with pytest.raises(ZooError, match="is not as its schema wants it"):
+            publish(tmp_path, "net")
+        assert (tmp_path / "other" / "1" / "other.keras").exists()
 
 
 def test_publishers_wait_for_each_other(tmp_path):

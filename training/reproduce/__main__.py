@@ -127,8 +127,9 @@ def depth_figure(
     given = {setting: value for setting, value in given.items() if value is not None}
     if given:
         as_user_error(ki.set_depth, model, **given)
+    dataset = str(read_index(folder)["models"][name].get("dataset"))
     try:
-        data = load_dataset(read_index(folder)["models"][name]["dataset"])
+        data = as_user_error(load_dataset, dataset)
     except DatasetError as error:
         raise UserError(str(error)) from error
     depths = measure_depths(model, name, data, images)

@@ -88,9 +88,11 @@ def measure_depths(model: keras.Model, name: str, data: ImageData, images: int) 
     found = ki.with_depth(model).predict(scaled, batch_size=BATCH, verbose=0)
     logits, depth = found["logits"], found["depth"].sum(axis=1)
     if depth.min() == depth.max():
+        nais = any(isinstance(block, ki.IteratedBlock) for block in ki.iterated_blocks(model))
+        hint = "give --threshold for a depth that depends on the picture"
         raise UserError(
-            f"each picture takes {depth[0]} updates in {name}: give --threshold for a depth that "
-            "depends on the picture"
+            f"each picture takes {depth[0]} updates in {name}: "
+            f"{hint if nais else 'a residual net has one depth'}"
         )
     return Depths(
         name,

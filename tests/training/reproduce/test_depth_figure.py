@@ -71,6 +71,12 @@ def test_one_depth_for_all_is_refused(digits):
         depth_figure.measure_depths(make_net(), "net", digits, IMAGES)
 
 
+def test_a_residual_net_is_refused(digits):
+    net = ki.create_model("resnet_w8", (8, 8, 1), 10, blocks=1)
+    with pytest.raises(UserError, match="takes 3 updates in net: a residual net has one depth"):
+        depth_figure.measure_depths(net, "net", digits, IMAGES)
+
+
 def test_several_classes_a_picture_are_refused(net, digits):
     several = dataclasses.replace(digits.test, labels=np.eye(10)[digits.test.labels])
     data = dataclasses.replace(digits, test=several)
