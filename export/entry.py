@@ -31,6 +31,8 @@ from .saved_model import write_saved_model
 from .zoo import check_name, commit, new_entry
 
 LICENSE = "Apache-2.0"
+# What the index says of a run's data set.
+DATA = ("input_shape", "classes", "scale", "mean", "std")
 # Images of noise that the certificate's ascent starts from.
 PROBE = 16
 # Test pictures in the figure of depth, at most.
@@ -76,7 +78,7 @@ def read_run(run: Path) -> Run:
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder.config} is not this version's ({error!r})") from error
-    for key in ("input_shape", "classes", "scale", "mean", "std"):
+    for key in DATA:
         if key not in data:
             raise UserError(f"{folder.config} is not this version's (its data lacks {key!r})")
     try:
@@ -117,7 +119,7 @@ def publish_run(
     entry: dict[str, Any] = {
         "architecture": run.settings.model,
         "dataset": run.settings.dataset,
-        **{key: run.data[key] for key in ("input_shape", "classes", "scale", "mean", "std")},
+        **{key: run.data[key] for key in DATA},
         "depth": None if depth is None else depth._asdict(),
         "parameters": folded.count_params(),
         "command": training_command(run.settings),

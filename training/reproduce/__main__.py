@@ -1,6 +1,7 @@
 """Reproduce the papers' experiments: `python -m training.reproduce figure1`."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -35,7 +36,7 @@ def figure1(
 
     Takes one to two minutes on one core for five trainings of each of three nets.
     """
-    path = _checked_picture(output)
+    _check_picture(output)
     if not 1 <= runs <= 100:
         raise UserError(f"--runs must be from 1 to 100: {runs}")
     if not 0 <= seed < 2**32 - runs:
@@ -58,11 +59,7 @@ def figure1(
         # Repeated blocks may well overflow: that is a result.
         if not all(map(math.isfinite, errors.early[:, -1])):
             raise TrainingDivergedError(f"the error of {kind} is not finite after training")
-    try:
-        draw_figure(path, experiment)
-    except OSError as error:
-        raise UserError(f"cannot write {output!r}: {error.strerror}") from error
-    console.print(f"The picture is {output}", highlight=False, soft_wrap=True)
+    _draw(console, output, draw_figure, experiment)
 
 
 @app.command()
@@ -111,7 +108,7 @@ def depth_figure(
     ] = None,
 ) -> None:
     """Show how deep a published net goes for each test picture, as N's figure 5 does."""
-    path = _checked_picture(output)
+    _check_picture(output)
     if images < 2:
         raise UserError(f"--images must be at least 2: {images}")
     load_quietly()
@@ -135,21 +132,25 @@ def depth_figure(
     depths = measure_depths(model, name, data, images)
     console = Console()
     print_depths(console, depths)
-    try:
-        draw_depths(path, depths)
-    except OSError as error:
-        raise UserError(f"cannot write {output!r}: {error.strerror}") from error
-    console.print(f"The picture is {output}", highlight=False, soft_wrap=True)
+    _draw(console, output, draw_depths, depths)
 
 
-def _checked_picture(output: str) -> Path:
-    """Return the path of a picture that can be written."""
+def _check_picture(output: str) -> None:
+    """Refuse a picture that cannot be written, before anything is computed for it."""
     path = Path(output)
     if path.suffix.lower() not in PICTURES:
         raise UserError(f"--output must end in {', '.join(PICTURES)}: {output!r}")
     if not path.parent.is_dir() or path.is_dir():
         raise UserError(f"--output must be a file in a folder that exists: {output!r}")
-    return path
+
+
+def _draw(console: Console, output: str, draw: Callable, measured) -> None:
+    """Write a picture of what was measured, and say where it is."""
+    try:
+        draw(Path(output), measured)
+    except OSError as error:
+        raise UserError(f"cannot write {output!r}: {error.strerror}") from error
+    console.print(f"The picture is {output}", highlight=False, soft_wrap=True)
 
 
 def main() -> None:
