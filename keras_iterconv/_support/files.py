@@ -1,0 +1,179 @@
+"""Files that are written whole or not at all, and files that are read with suspicion.
+
+A folder that a user names may hold anything: links that somebody planted, files of gigabytes,
+JSON that is nested a million times. Nothing here follows a link when it writes, blocks on a
+device, or reads more than it was told to expect.
+"""
+
+import contextlib
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+STAGED_PREFIX = ".partial-"
+# No configuration, result or index of this package comes near it.
+TEXT_LIMIT = 64 * 2**20
+
+
+class FileError(ValueError):
+    """A file is not what it must be; the message is one line that says what to do."""
+
+
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Give a path to write a file to, and put what was written in the place of `file` at the end.
+
+    A kill, a full disk or an exception leaves the old file whole. The path lies in a new folder
+    of an unpredictable name that nobody else can write to, and has the file's own name, whose
+    suffix tells Keras and Matplotlib the format. Where `file` is a link, the link is replaced and
+    what it leads to stays.
+
+    Args:
+        file: The file; its folder must exist.
+
+    Yields:
+        The path to write to.
+
+    Raises:
+        OSError: The file could not be written; the old one is whole.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=STAGED_PREFIX, dir=file.parent))
+    partial = folder / file.name
+    try:
+        yield partial
+        sync(partial)
+        os.replace(partial, file)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def sweep(folder: Path, names: Iterable[str]) -> None:
+    """Remove what `replacing` left behind in a folder when its process was killed.
+
+    Args:
+        folder: Where the files are.
+        names: The names of the files that are written there; a staging folder that holds anything
+            else is somebody else's and stays.
+    """
+    names = set(names)
+    for staged in folder.glob(f"{STAGED_PREFIX}*"):
+        if staged.is_symlink() or not staged.is_dir():
+            continue
+        held = list(staged.iterdir())
+        if all(file.name in names and file.is_file() and not file.is_symlink() for file in held):
+            with contextlib.suppress(OSError):
+                for file in held:
+                    file.unlink()
+                staged.rmdir()
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write a JSON file whole.
+
+    Raises:
+        ValueError: `content` holds a NaN or an infinity, for which JSON has no words.
+        OSError: As for `replacing`.
+    """
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    with replacing(file) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def sync(file: Path) -> None:
+    """Wait until a file's contents are on the disk."""
+    with file.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def read_text(file: Path, limit: int = TEXT_LIMIT) -> str:
+    """Return the text of a regular file.
+
+    Args:
+        file: The file.
+        limit: The most bytes it may have.
+
+    Raises:
+        FileError: It is missing, a link, a folder or a device, too large, or not UTF-8.
+    """
+    try:
+        with open_regular(file) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size > limit:
+                raise FileError(f"{file} has {size:,} bytes; at most {limit:,} were expected")
+            return stream.read(limit).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FileError(f"{file} is not text in UTF-8 ({error.reason})") from error
+
+
+def open_regular(file: Path):
+    """Open a regular file for reading bytes; a link, a folder or a device is refused.
+
+    Raises:
+        FileError: There is no such file, it is not regular, or it cannot be opened.
+    """
+    # Without O_NONBLOCK a named pipe would wait for a writer. Windows has neither flag.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+    flags |= getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        # Asked first for the systems that have no O_NOFOLLOW.
+        link = file.is_symlink()
+        descriptor = None if link else os.open(file, flags)
+    except FileNotFoundError as error:
+        raise FileError(f"{file} is missing") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise FileError(f"{file} cannot be opened: {reason}") from error
+    if descriptor is None:
+        raise FileError(f"{file} is a link; a regular file was expected")
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileError(f"{file} is no regular file")
+    return open(descriptor, "rb")
+
+
+def read_json(file: Path, schema: dict[str, Any], limit: int = TEXT_LIMIT) -> Any:
+    """Return what a JSON file holds, after it was checked against a schema.
+
+    Args:
+        file: The file.
+        schema: A JSON schema, draft 2020-12.
+        limit: The most bytes it may have.
+
+    Raises:
+        FileError: As for `read_text`; or it is no JSON (NaN and Infinity are none), nested too
+            deeply, or not as the schema wants it.
+    """
+    return parse_json(read_text(file, limit), schema, str(file))
+
+
+def parse_json(text: str | bytes, schema: dict[str, Any], name: str) -> Any:
+    """Parse and check JSON as `read_json` does; `name` is what messages call its source."""
+    try:
+        content = json.loads(text, parse_constant=_refuse_constant)
+        error = next(jsonschema.Draft202012Validator(schema).iter_errors(content), None)
+    except RecursionError as error:
+        raise FileError(f"{name} is nested too deeply") from error
+    except ValueError as error:
+        raise FileError(f"{name} is not JSON ({error})") from error
+    if error is not None:
+        place = "/".join(str(part) for part in error.absolute_path) or "the whole"
+        message = " ".join(error.message.split())
+        raise FileError(f"{name} is not as expected: {place}: {_shortened(message)}")
+    return content
+
+
+def _refuse_constant(constant: str):
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _shortened(text: str, length: int = 200) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."
