@@ -24,8 +24,10 @@ from keras_iterconv.layers import (
     ResidualUpdate,
 )
 from keras_iterconv.models import (
+    NotFinite,
     ZooError,
     create_model,
+    find_not_finite,
     iterated_blocks,
     list_models,
     load_pretrained,
@@ -49,6 +51,7 @@ __all__ = [
     "IterativeModel",
     "NAISConv2D",
     "NAISDense",
+    "NotFinite",
     "ResidualBlock",
     "ResidualStage",
     "ResidualUpdate",
@@ -57,6 +60,7 @@ __all__ = [
     "accuracy_by_depth",
     "certify",
     "create_model",
+    "find_not_finite",
     "gradient_error",
     "iterated_blocks",
     "list_models",

@@ -26,6 +26,7 @@ SIGNATURES = {
     ki.list_models: "",
     ki.with_depth: "model",
     ki.set_depth: "model, max_unroll=Ellipsis, threshold=Ellipsis",
+    ki.find_not_finite: "model, images",
     ki.accuracy_by_depth: "model, dataset, max_unrolls=None, thresholds=None",
     ki.plot_accuracy_by_depth: "report, path=None",
     ki.DepthLogger: "dataset, log_dir, samples=256, frequency=1, run=None",
