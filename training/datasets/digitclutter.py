@@ -32,7 +32,9 @@ SIDE = 32  # Pixels of a finished picture.
 CANVAS = 512  # Pixels; a whole multiple of SIDE, so that averaging has no remainders.
 GREY = 119
 FONT_PIXELS = 384  # 384 pt at 72 dots an inch.
-OUTLINE = 20  # Pixels of white beyond the edge of the black face, as Pillow counts a stroke.
+# Pixels of white beyond the edge of the black face. The description strokes the glyph's edge 20
+# pixels wide, of which the face then covers the inner half. Pillow counts a stroke from the edge.
+OUTLINE = 10
 # How far a digit's middle may lie from the canvas's middle, as a fraction of the canvas. The
 # description adds 0.076 downwards: it hangs up the text by the middle of its line, which has room
 # for descenders, so that the digits, which have none, stand too high by about that much in its

@@ -74,8 +74,11 @@ class Digitclutter(tfds.core.GeneratorBasedBuilder):
     class in the picture. The records lie in the order of their index.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "The first."}  # noqa: RUF012  # TFDS reads it from the class.
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES = {  # noqa: RUF012  # TFDS reads it from the class.
+        "2.0.0": "The outline reaches 10 pixels beyond the face, not 20: all images differ.",
+        "1.0.0": "The first.",
+    }
     BUILDER_CONFIGS = [DigitclutterConfig(name=f"n{n}", digits=n) for n in (2, 3, 4, 5)]  # noqa: RUF012
 
     def _info(self) -> tfds.core.DatasetInfo:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image, ImageDraw, ImageFont
-from scipy import stats
+from scipy import ndimage, stats
 
 from training.datasets import (
     DatasetCorruptedError,
@@ -72,6 +72,29 @@ def test_digits_are_drawn_without_replacement_in_any_order():
     assert stats.chisquare(np.bincount(classes[:, 4])).pvalue > 1e-3
 
 
+def draw_glyph(digit):
+    """The share of ink of each pixel of the canvas, float [512, 512], of a digit in its middle."""
+    path = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans-Bold.ttf")
+    font = ImageFont.truetype(path, 384, layout_engine=ImageFont.Layout.BASIC)
+    top, bottom = font.getbbox("0", anchor="ls")[1::2]
+    canvas = Image.new("L", (512, 512))
+    place = (256, 256 - (top + bottom) // 2)
+    ImageDraw.Draw(canvas).text(place, str(digit), 255, font, anchor="ms")
+    return np.asarray(canvas, float) / 255
+
+
+@pytest.mark.parametrize("digit", range(10))
+def test_the_outline_reaches_ten_pixels_beyond_the_face(digit):
+    face = draw_glyph(digit)
+    # No stroke is drawn here: each pixel's distance from the face says whether it is white.
+    white = ndimage.distance_transform_edt(face < 0.5) <= 10.5
+    canvas = np.where(white, 255, 119) * (1 - face)
+    expected = canvas.reshape(32, 16, 32, 16).mean(axis=(1, 3))
+    picture = draw_picture(np.array([digit]), np.array([MIDDLE]))[..., 0]
+    # One pixel more or less changes some cell by ten steps of grey or more.
+    assert np.abs(picture - expected).max() < 8
+
+
 @pytest.mark.parametrize("digits", [2, 3, 4, 5])
 def test_a_picture_is_what_pillow_draws_letter_by_letter(digits):
     path = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans-Bold.ttf")
@@ -83,7 +106,7 @@ def test_a_picture_is_what_pillow_draws_letter_by_letter(digits):
         for digit, (x, y) in zip(classes, places.tolist(), strict=True):
             ImageDraw.Draw(canvas).text(
                 (x, y - (top + bottom) // 2), str(digit), fill=0, font=font, anchor="ms",
-                stroke_width=20, stroke_fill=255,
+                stroke_width=10, stroke_fill=255,
             )  # fmt: skip
         blocks = np.asarray(canvas, np.float64).reshape(32, 16, 32, 16)
         expected = np.floor(blocks.mean(axis=(1, 3)) + 0.5)
@@ -104,7 +127,9 @@ def test_later_digits_cover_earlier_ones():
 def test_a_digit_is_black_within_white_on_grey():
     picture = draw_picture(np.array([8]), np.array([MIDDLE]))
     assert set(picture[[0, -1]].ravel().tolist()) == {119}
-    assert (picture.min(), picture.max()) == (0, 255)
+    assert picture.min() == 0
+    # A cell is 16 pixels wide and the outline 10, so that no cell is all white.
+    assert 180 < picture.max() < 255
     # From the left, the first thing met is the outline, the second the face.
     row = picture[20, :, 0].astype(int)
     first = np.flatnonzero(row != 119)[0]
@@ -361,10 +386,25 @@ def test_a_drawing_that_stops_leaves_nothing_and_can_start_again(
 
 def test_what_a_killed_drawing_left_is_no_hindrance(tiny_digitclutter):
     name = make_config(3, digitclutter_builder.SIZES).name
-    left = tiny_digitclutter / "digitclutter" / name / "incomplete.ABCDEF_1.0.0"
+    left = tiny_digitclutter / "digitclutter" / name / f"incomplete.ABCDEF_{Digitclutter.VERSION}"
     left.mkdir(parents=True)
     (left / "digitclutter-train.tfrecord-00000-of-00001").write_bytes(b"half")
     assert len(load_dataset("digitclutter3").train) == 96
+
+
+def test_images_of_an_older_version_are_not_read(tiny_digitclutter, monkeypatch):
+    def draw_white(seed, digits, part, count):
+        for _, classes in draw_pictures(seed, digits, part, count):
+            yield np.full((32, 32, 1), 255, np.uint8), classes
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Digitclutter, "VERSION", tfds.core.Version("1.0.0"))
+        patched.setattr(digitclutter_builder, "draw_pictures", draw_white)
+        old = load_dataset("digitclutter3")
+    new = load_dataset("digitclutter3")
+    assert (old.test.images == 255).all()
+    assert (new.test.images < 255).any()
+    assert str(Digitclutter.VERSION) in Digitclutter.RELEASE_NOTES
 
 
 def test_a_data_set_that_another_process_finished_first_is_taken(tiny_digitclutter, monkeypatch):
@@ -381,7 +421,7 @@ def test_a_data_set_that_another_process_finished_first_is_taken(tiny_digitclutt
 @pytest.mark.parametrize("file", ["*train.tfrecord*", "dataset_info.json"])
 def test_damage_is_told_in_one_sentence(tiny_digitclutter, file):
     load_dataset("digitclutter3", limit_train=32)
-    (path,) = tiny_digitclutter.glob(f"digitclutter/n3-*/1.0.0/{file}")
+    (path,) = tiny_digitclutter.glob(f"digitclutter/n3-*/{Digitclutter.VERSION}/{file}")
     os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(DatasetCorruptedError) as error:
         load_dataset("digitclutter3", limit_train=32)
