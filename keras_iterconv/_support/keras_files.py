@@ -1,0 +1,149 @@
+"""`.keras` files from anywhere: what they may hold, and loading those that hold nothing else.
+
+Keras's safe mode refuses Python code in a file, but not layers that call any function of Keras,
+open files, or read assets. So a file is read before Keras sees it, and only classes that the named
+nets of this package are made of are let through.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_iterconv._support.files import TEXT_LIMIT, FileError, open_regular, parse_json
+
+_CONFIG = "config.json"
+# Keras's own, and what a checkpoint of `training.fit` adds. Assets are files that layers read.
+_MEMBERS = {"metadata.json", _CONFIG, "model.weights.h5", "training.json"}
+# Keras stores members as they are; a file that somebody has compressed again may grow by so much.
+_EXPANSION = 20
+
+_PACKAGE = "keras_iterconv>"
+# A symbolic tensor: names a layer of the same file.
+_TENSOR = "__keras_tensor__"
+_ALLOWED = {
+    "keras": {"DTypePolicy"},
+    "keras.initializers": {
+        *("Constant", "GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform", "LecunNormal"),
+        *("LecunUniform", "Ones", "Orthogonal", "RandomNormal", "RandomUniform"),
+        *("TruncatedNormal", "VarianceScaling", "Zeros"),
+    },
+    "keras.layers": {
+        *("Activation", "Add", "BatchNormalization", "Conv2D", "Dense", "Flatten"),
+        *("GlobalAveragePooling2D", "InputLayer"),
+    },
+    "keras.src.ops.numpy": {"ZerosLike"},
+}
+
+
+def load_model_file(file: Path) -> keras.Model:
+    """Load a model that was saved by a run of this package, not compiled.
+
+    Args:
+        file: A `.keras` file, from anywhere.
+
+    Raises:
+        FileError: As for `check_model_file`, or Keras cannot load it.
+    """
+    check_model_file(file)
+    try:
+        return keras.models.load_model(file, compile=False, safe_mode=True)
+    # A damaged file raises what zip, HDF5, Keras or a layer has for it.
+    except Exception as error:
+        raise FileError(
+            f"{file} is no model that can be loaded ({type(error).__name__}: {_one_line(error)})"
+        ) from error
+
+
+def check_model_file(file: Path) -> None:
+    """Refuse a `.keras` file that holds anything but a net of this package.
+
+    Nothing of it is deserialised.
+
+    Args:
+        file: The file.
+
+    Raises:
+        FileError: It is no such file, too large for its size on the disk, or holds a class, a
+            function or a member that no named net has.
+    """
+    if file.suffix != ".keras":
+        # Keras would take it for another format.
+        raise FileError(f"{file} is no model that can be loaded: its name must end in .keras")
+    try:
+        with open_regular(file) as stream, zipfile.ZipFile(stream) as archive:
+            _check_members(file, archive)
+            text = archive.read(_CONFIG)
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
+        raise FileError(
+            f"{file} is no model that can be loaded: it is damaged ({_one_line(error)})"
+        ) from error
+    config = parse_json(text, {"type": "object"}, f"{_CONFIG} in {file}")
+    # What Keras ignores too where a model is loaded without being compiled.
+    config.pop("compile_config", None)
+    for node in _nodes(config):
+        if "class_name" in node and not _is_allowed(node):
+            raise FileError(
+                f"{file} is not loaded: it holds {_description(node)}, which no net of this "
+                "package has and which may run code or touch files. Load it by "
+                "`keras.models.load_model` if you know who wrote it"
+            )
+
+
+def _check_members(file: Path, archive: zipfile.ZipFile) -> None:
+    members = archive.infolist()
+    names = [member.filename for member in members]
+    unknown = sorted({name for name in names if name not in _MEMBERS or names.count(name) > 1})
+    if unknown or _CONFIG not in names:
+        found = f"{unknown[0][:100]!r}" if unknown else f"no {_CONFIG}"
+        raise FileError(f"{file} is not loaded: a model's archive does not hold {found}")
+    limit = TEXT_LIMIT + _EXPANSION * file.stat().st_size
+    for member in members:
+        most = TEXT_LIMIT if member.filename.endswith(".json") else limit
+        if member.file_size > most:
+            raise FileError(
+                f"{file} is not loaded: {member.filename} in it has {member.file_size:,} bytes; at "
+                f"most {most:,} were expected"
+            )
+
+
+def _nodes(content: Any) -> Iterator[dict[str, Any]]:
+    """Go through all objects of parsed JSON, without recursion."""
+    left = [content]
+    while left:
+        node = left.pop()
+        if isinstance(node, dict):
+            yield node
+            left.extend(node.values())
+        elif isinstance(node, list):
+            left.extend(node)
+
+
+def _is_allowed(node: dict[str, Any]) -> bool:
+    """Say whether what Keras would make of a serialised object is harmless.
+
+    Keras looks for special class names first, then for the registered name, then for the class in
+    the module; an object without a module takes the path of older formats, which finds any layer
+    by its class alone.
+    """
+    name, module = node["class_name"], node.get("module")
+    registered = node.get("registered_name")
+    if not isinstance(name, str) or not isinstance(module, str | None):
+        return False
+    if registered == f"{_PACKAGE}{name}":
+        return keras.saving.get_registered_object(registered) is not None
+    if registered not in (None, name):
+        return False
+    return name == _TENSOR if module is None else name in _ALLOWED.get(module, ())
+
+
+def _description(node: dict[str, Any]) -> str:
+    place = node.get("module") or node.get("registered_name") or "no module"
+    return f"`{str(node['class_name'])[:100]}` ({str(place)[:100]})"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
