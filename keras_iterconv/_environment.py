@@ -1,5 +1,6 @@
 """What must be settled before TensorFlow is imported; imported first by the package."""
 
+import importlib.util
 import os
 import sys
 
@@ -13,6 +14,16 @@ _REMEDY = (
     "keras_iterconv runs on Keras's TensorFlow backend only; set the environment variable "
     "KERAS_BACKEND=tensorflow before Keras is imported. Received: backend={!r}"
 )
+
+# The values that TensorFlow takes for true. Without the package that it then looks for, whatever
+# touches tf.keras fails with "Keras cannot be imported", anywhere and late.
+LEGACY_KERAS = os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True")
+if LEGACY_KERAS and importlib.util.find_spec("tf_keras") is None:
+    raise ImportError(
+        "TF_USE_LEGACY_KERAS asks TensorFlow for Keras 2, whose package tf_keras is not installed, "
+        "and keras_iterconv runs on Keras 3; unset the environment variable TF_USE_LEGACY_KERAS. "
+        f"Received: TF_USE_LEGACY_KERAS={os.environ['TF_USE_LEGACY_KERAS']}"
+    )
 
 # Keras takes an empty value for none.
 _backend = os.environ.get("KERAS_BACKEND") or "tensorflow"

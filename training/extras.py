@@ -3,6 +3,8 @@
 import warnings
 from types import ModuleType
 
+from keras_iterconv._environment import LEGACY_KERAS
+
 
 class MissingExtraError(RuntimeError):
     """An optional package is needed and not installed; the message says what to install."""
@@ -17,6 +19,11 @@ def require_addons() -> ModuleType:
     Raises:
         MissingExtraError: If it cannot be imported.
     """
+    if LEGACY_KERAS:
+        raise MissingExtraError(
+            "TensorFlow Addons would hand out parts of Keras 2, since TF_USE_LEGACY_KERAS is set; "
+            "unset this environment variable."
+        )
     try:
         with warnings.catch_warnings():
             # Both are true and known: the project pins the one nightly build that was tried with

@@ -26,7 +26,7 @@ AT_THE_IMPORT_OF_TENSORFLOW = AT_THE_IMPORT.format(package="tensorflow") + "impo
 
 
 def run(code, **variables):
-    removed = ("TF_ENABLE_ONEDNN_OPTS", "KERAS_BACKEND", "KERAS_HOME")
+    removed = ("TF_ENABLE_ONEDNN_OPTS", "KERAS_BACKEND", "KERAS_HOME", "TF_USE_LEGACY_KERAS")
     environment = {k: v for k, v in os.environ.items() if k not in removed}
     environment |= {"PYTHONPATH": str(CHECKOUT), **variables}
     return subprocess.run(
@@ -78,3 +78,25 @@ def test_another_backend_of_the_configuration_file_is_refused(backend, tmp_path)
 @pytest.mark.parametrize("backend", ["tensorflow", ""])
 def test_tensorflow_itself_is_let_through(backend):
     assert run(AT_THE_IMPORT_OF_TENSORFLOW, KERAS_BACKEND=backend).stdout == "oneDNN: 1\n"
+
+
+@pytest.mark.parametrize("value", ["1", "true", "True"])
+def test_legacy_keras_without_its_package_is_refused(value):
+    result = run("import keras_iterconv", TF_USE_LEGACY_KERAS=value)
+    error = result.stderr.splitlines()[-1]
+    assert result.returncode == 1
+    assert error.startswith("ImportError: TF_USE_LEGACY_KERAS asks TensorFlow for Keras 2")
+    assert "unset" in error
+    assert error.endswith(f"Received: TF_USE_LEGACY_KERAS={value}")
+
+
+@pytest.mark.parametrize("value", ["0", "", "false"])
+def test_what_tensorflow_takes_for_keras_3_is_let_through(value):
+    assert run(AT_THE_IMPORT_OF_TENSORFLOW, TF_USE_LEGACY_KERAS=value).stdout == "oneDNN: 1\n"
+
+
+def test_legacy_keras_with_its_package_is_let_through(tmp_path):
+    (tmp_path / "tf_keras.py").touch()
+    path = os.pathsep.join([str(CHECKOUT), str(tmp_path)])
+    code = AT_THE_IMPORT_OF_TENSORFLOW
+    assert run(code, TF_USE_LEGACY_KERAS="1", PYTHONPATH=path).stdout == "oneDNN: 1\n"

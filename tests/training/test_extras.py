@@ -18,3 +18,9 @@ def test_addons_are_imported_quietly(capfd):
         pytest.skip(str(error))
     assert callable(addons.image.translate)
     assert "Addons" not in "".join(capfd.readouterr())
+
+
+def test_addons_of_legacy_keras_are_refused(monkeypatch):
+    monkeypatch.setattr("training.extras.LEGACY_KERAS", True)
+    with pytest.raises(MissingExtraError, match="unset this environment variable"):
+        require_addons()
