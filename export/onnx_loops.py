@@ -46,10 +46,14 @@ adaptive (float[] u, int32 max_unroll, float threshold)
     => (float[] state, int32[N] depth, int32[N] status)
 <bool yes = {1}, int64 zero = {0}, int64 one = {1}, int64[1] flat = {-1}, int64[1] last_axis = {1},
  float none = {0}, float[1] unknown = {0}, float largest = {3.4028234663852886e+38},
+ float smallest = {1.1754943508222875e-38},
  int32 converged = {0}, int32 at_limit = {1}, int32 not_finite = {2}>
 {
     start, drive = Start(u)
-    bound = Min(threshold, largest)
+    positive = Greater(threshold, none)
+    floor = Where(positive, smallest, none)
+    at_least = Max(threshold, floor)
+    bound = Min(at_least, largest)
     given_limit = Cast<to = 7>(max_unroll)
     limit = Max(given_limit, one)
     samples = Shape<start = 0, end = 1>(u)

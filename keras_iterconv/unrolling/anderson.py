@@ -8,7 +8,13 @@ import tensorflow as tf
 
 from keras_iterconv.unrolling import adjoint, exact
 from keras_iterconv.unrolling.loops import Trajectory, any_size, put, run_adaptive, select
-from keras_iterconv.unrolling.result import Unrolled, each_sample, sample_norms, samples_finite
+from keras_iterconv.unrolling.result import (
+    Unrolled,
+    comparable_threshold,
+    each_sample,
+    sample_norms,
+    samples_finite,
+)
 from keras_iterconv.unrolling.update import Update
 
 SOLVERS = ("picard", "anderson")
@@ -49,14 +55,13 @@ def unroll_anderson(update: Update, state: tf.Tensor, max_unroll, threshold) -> 
     Reference:
         Walker and Ni 2011, "Anderson acceleration for fixed-point iterations"; type II, mixing 1.
     """
-    threshold = threshold if tf.is_tensor(threshold) else tf.constant(threshold, tf.float64)
     update = update.driven()
 
     @tf.custom_gradient
     def unroll(state, *operands):
         own = update.with_operands(operands)
         end, depth, norm = run_anderson(own, state, max_unroll, threshold)
-        settled = norm < tf.cast(threshold, norm.dtype)
+        settled = norm < comparable_threshold(threshold, norm.dtype)
         # The first two states are the plain loop's own: an end there is its end.
         rows = tf.where(~settled & (depth > 2))[:, 0]
 
@@ -95,7 +100,7 @@ def run_anderson(update: Update, state: tf.Tensor, max_unroll, threshold):
     """
     samples = tf.shape(state)[0]
     dtype = tf.float64 if state.dtype == tf.float64 else tf.float32
-    threshold = tf.cast(threshold, dtype)
+    threshold = comparable_threshold(threshold, dtype)
 
     def step(k, end, depth, last, rows, drives, x, f, norm, trial, accelerated, moves, changes):
         part = update._replace(drives=drives)

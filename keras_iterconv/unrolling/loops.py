@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_iterconv.unrolling.result import sample_norms
+from keras_iterconv.unrolling.result import comparable_threshold, sample_norms
 from keras_iterconv.unrolling.update import Update
 
 # What leaving stopped samples out is taken to cost, in updates of the samples that go on: states
@@ -79,8 +79,7 @@ def run_adaptive(
         A `Trajectory`.
     """
     dtype = tf.float64 if state.dtype == tf.float64 else tf.float32
-    # The largest number where it is larger still: as an infinity it would stop the loop at once.
-    threshold = tf.cast(tf.minimum(tf.cast(threshold, tf.float64), dtype.max), dtype)
+    threshold = comparable_threshold(threshold, dtype)
 
     def moves(norms):
         # Neither is true of a NaN.

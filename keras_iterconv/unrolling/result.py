@@ -3,6 +3,7 @@
 import enum
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -50,6 +51,25 @@ def samples_finite(state: tf.Tensor) -> tf.Tensor:
     return tf.reduce_all(tf.math.is_finite(state), axis=range(1, state.shape.rank))
 
 
+def comparable_threshold(threshold, dtype: tf.DType) -> tf.Tensor:
+    """Return a threshold that norms of a dtype can be compared with.
+
+    An infinite one becomes the largest number, which a finite norm can be below. A positive one
+    becomes at least the smallest normal number: TensorFlow takes smaller ones for zero, and a norm
+    of zero must be below every positive threshold. Zero remains zero: no norm is below it.
+
+    Args:
+        threshold: A scalar, any float dtype.
+        dtype: That of the norms, float32 or float64.
+    """
+    threshold = threshold if tf.is_tensor(threshold) else tf.constant(threshold, tf.float64)
+    # By its bits, since a comparison takes small numbers for zero too.
+    bits = tf.bitcast(threshold, {2: tf.int16, 4: tf.int32, 8: tf.int64}[threshold.dtype.size])
+    smallest = tf.where(bits > 0, np.finfo(dtype.as_numpy_dtype).tiny, 0)
+    threshold = tf.minimum(tf.cast(threshold, tf.float64), dtype.max)
+    return tf.maximum(tf.cast(threshold, dtype), tf.cast(smallest, dtype))
+
+
 def each_sample(state: tf.Tensor, depth, norm, threshold) -> Unrolled:
     """Return the end of an unroll of adaptive depth.
 
@@ -59,7 +79,7 @@ def each_sample(state: tf.Tensor, depth, norm, threshold) -> Unrolled:
         norm: The 2-norm of each sample's last update, `[N]`.
         threshold: The norm below which it has settled, a scalar tensor.
     """
-    settled = norm < tf.cast(threshold, norm.dtype)
+    settled = norm < comparable_threshold(threshold, norm.dtype)
     status = tf.where(settled, int(Status.CONVERGED), int(Status.MAX_UNROLL))
     finite = samples_finite(state) & tf.math.is_finite(norm)
     return Unrolled(state, depth, tf.where(finite, status, int(Status.NOT_FINITE)))

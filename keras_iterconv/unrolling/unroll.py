@@ -63,8 +63,6 @@ def unroll_adaptive(
     Reference:
         Ciccone et al. 2018, section 5.3.
     """
-    # In full precision until its dtype is known.
-    threshold = threshold if tf.is_tensor(threshold) else tf.constant(threshold, tf.float64)
 
     def run(update, state, keep):
         return run_adaptive(update, state, max_unroll, threshold, keep)

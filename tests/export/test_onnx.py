@@ -130,6 +130,27 @@ def test_another_depth_is_that_of_set_depth(nets, draw_raw, kind, threshold, max
     assert_equal(net.run(images), ki.with_depth(net.model)((images - 3) / 2))
 
 
+@pytest.mark.parametrize(("threshold", "updates"), [(1e-39, 1), (1e-45, 1), (0, 5)])
+def test_a_state_that_stands_still_is_settled_at_every_positive_threshold(
+    still_net, draw_raw, threshold, updates
+):
+    found = still_net.run(
+        draw_raw(3), threshold=np.array(threshold, np.float32), max_unroll=np.array(5, np.int32)
+    )
+    np.testing.assert_array_equal(found["depth"], [[updates]] * 3)
+    np.testing.assert_array_equal(found["status"], [[updates == 5]] * 3)
+
+
+@pytest.fixture(scope="module")
+def still_net(make_model, normalization, tmp_path_factory):
+    """Return a net whose only block never changes its state."""
+    model = make_model("nais_mnist", units=3, threshold=0.5)
+    for weight in ki.iterated_blocks(model)[0].weights:
+        weight.assign(np.zeros(weight.shape))
+    path = tmp_path_factory.mktemp("still") / "net.onnx"
+    return Net(model, to_onnx(fold(model), normalization, METADATA), path)
+
+
 @pytest.mark.parametrize("kind", NETS)
 def test_an_image_that_is_not_finite_stays_alone(nets, draw_raw, kind):
     net, images = nets(kind), draw_raw(5)

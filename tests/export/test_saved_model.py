@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_iterconv as ki
 from export.folding import fold
@@ -142,6 +143,30 @@ def test_each_weight_is_written_once(served, kind):
     size = (folder / "variables" / "variables.data-00000-of-00001").stat().st_size
     weights = sum(weight.numpy().nbytes for weight in fold(model).weights)
     assert weights <= size < weights + 10_000
+
+
+@pytest.fixture(scope="module")
+def serve_still(make_model, normalization, tmp_path_factory):
+    """Return the signature with depth of a net whose only block never changes its state."""
+    model = make_model("nais_mnist", units=3, threshold=0.5)
+    for weight in ki.iterated_blocks(model)[0].weights:
+        weight.assign(np.zeros(weight.shape))
+    folder = tmp_path_factory.mktemp("still")
+    write_saved_model(model, folder, normalization)
+    return tf.saved_model.load(folder).signatures["with_depth"]
+
+
+@pytest.mark.parametrize(("threshold", "updates"), [(1e-39, 1), (1e-45, 1), (0, 5)])
+def test_a_state_that_stands_still_is_settled_at_every_positive_threshold(
+    serve_still, draw_raw, threshold, updates
+):
+    found = serve_still(
+        image=tf.constant(draw_raw(3)),
+        threshold=tf.constant(threshold, tf.float32),
+        max_unroll=tf.constant(5),
+    )
+    np.testing.assert_array_equal(found["depth"], [[updates]] * 3)
+    np.testing.assert_array_equal(found["status"], [[updates == 5]] * 3)
 
 
 def test_depths_that_differ_are_refused(make_model, normalization, tmp_path):

@@ -61,6 +61,17 @@ def test_its_threshold_may_change_but_not_go(pair):
     assert (layer(u, return_depth=True).depth.numpy() < before).all()
 
 
+@pytest.mark.parametrize("threshold", [1e-39, 5e-324])
+def test_a_state_that_stands_still_is_settled_at_every_positive_threshold(pair, threshold):
+    *layers, u = pair
+    for layer in layers:
+        layer.threshold = threshold
+        layer.set_weights([np.zeros(weight.shape) for weight in layer.weights])
+        end = layer(np.zeros_like(u), return_depth=True)
+        np.testing.assert_array_equal(end.depth, np.ones(len(u)))
+        np.testing.assert_array_equal(end.status, np.full(len(u), Status.CONVERGED))
+
+
 def test_config_and_file(pair, tmp_path):
     layer, plain, u = pair
     assert layer.get_config()["solver"] == "anderson"

@@ -14,6 +14,10 @@ def halve(x, k):
     return -0.5 * x
 
 
+def halve_down_to_one(x, k):
+    return tf.where(x > 1, -0.5 * x, tf.zeros_like(x))
+
+
 def plain(increment, dtype):
     """Return the update that adds `increment(state, k)`."""
     return Update(lambda state, k, weights, drives: increment(state, k), IDENTITY, dtype=dtype)
@@ -41,6 +45,25 @@ def test_an_update_of_the_threshold_itself_is_not_below():
     # 0.1 of float64, and not of float32, which is larger.
     _, depth, _ = run(halve, np.array([[0.2]]), 10, 0.1)
     np.testing.assert_array_equal(depth, [2])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("threshold", [1e-39, 1e-310, 5e-324, np.float32(1e-45)])
+@pytest.mark.parametrize("mode", MODES)
+def test_no_update_is_below_every_positive_threshold(mode, threshold, dtype):
+    x = np.array([[1.0], [4.0]], dtype)
+    threshold = tf.constant(threshold, getattr(threshold, "dtype", "float64"))
+    state, depth, status = run(halve_down_to_one, x, 7, threshold, mode)
+    np.testing.assert_array_equal(depth, [1, 3])
+    np.testing.assert_array_equal(status, [0, 0])
+    np.testing.assert_array_equal(state, [[1], [1]])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_update_is_below_a_threshold_of_zero(mode):
+    _, depth, status = run(halve_down_to_one, np.ones((1, 1), np.float32), 7, 0.0, mode)
+    np.testing.assert_array_equal(depth, [7])
+    np.testing.assert_array_equal(status, [1])
 
 
 def test_converging_at_the_last_update_is_converging():
