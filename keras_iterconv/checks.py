@@ -3,6 +3,8 @@
 import numbers
 import operator
 
+import keras
+
 from keras_iterconv.naming import unknown_name
 
 # Depths and counters are int32.
@@ -59,6 +61,20 @@ def check_margins(margin, center_margin) -> tuple[float, float]:
             f"around the centre. Received: margin={margin}, center_margin={center_margin}"
         )
     return margin, center_margin
+
+
+def check_channels_last() -> None:
+    """Raise `ValueError` where Keras's image format puts the channels first.
+
+    Blocks and nets take images `[N, height, width, channels]` whatever Keras is set to. A Keras
+    layer beside them would take the same images in the other order, without an error.
+    """
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "keras_iterconv takes images as [N, height, width, channels]; call "
+            '`keras.config.set_image_data_format("channels_last")` before you build or load a net. '
+            f"Received: image_data_format={keras.config.image_data_format()!r}"
+        )
 
 
 def check_choice(name: str, value, known) -> str:

@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from keras_iterconv.checks import check_channels_last
+
 _FIXED = {"axis": -1, "center": True, "scale": True, "synchronized": False, "renorm": False}
 
 
@@ -30,6 +32,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
+        check_channels_last()
         for name, expected in _FIXED.items():
             if getattr(self, name) != expected:
                 raise ValueError(

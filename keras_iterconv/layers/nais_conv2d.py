@@ -7,7 +7,12 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_iterconv.checks import check_choice, check_margins, check_positive_int
+from keras_iterconv.checks import (
+    check_channels_last,
+    check_choice,
+    check_margins,
+    check_positive_int,
+)
 from keras_iterconv.layers.iterated_block import IteratedBlock
 from keras_iterconv.projections import ConvProjection, DeltaProjection, write_center
 from keras_iterconv.unrolling import Update
@@ -103,6 +108,7 @@ class NAISConv2D(IteratedBlock):
             solver,
             **kwargs,
         )
+        check_channels_last()
         self.filters = check_positive_int("filters", filters)
         self.kernel_size = check_positive_int("kernel_size", kernel_size)
         if self.kernel_size % 2 == 0:

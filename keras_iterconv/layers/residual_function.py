@@ -5,7 +5,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_iterconv.checks import check_between, check_positive_int
+from keras_iterconv.checks import check_between, check_channels_last, check_positive_int
 from keras_iterconv.layers.batch_normalization import normalize_batch
 from keras_iterconv.spectral import (
     ITERATIONS,
@@ -89,6 +89,7 @@ class ResidualFunction(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        check_channels_last()
         self.filters = check_positive_int("filters", filters)
         self._blocks = None if blocks is None else check_positive_int("blocks", blocks)
         self.shared_initialization = bool(shared_initialization)

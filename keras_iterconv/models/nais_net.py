@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_iterconv.checks import check_positive_int
+from keras_iterconv.checks import check_channels_last, check_positive_int
 from keras_iterconv.layers import NAISConv2D, NAISDense
 from keras_iterconv.models.staged_network import classifier, staged_network
 from keras_iterconv.trainer import IterativeModel
@@ -73,6 +73,7 @@ def nais_dense_net(
     Reference:
         Ciccone et al. 2018, section 5.1.
     """
+    check_channels_last()
     inputs = keras.Input(tuple(input_shape), name="image")
     u = keras.layers.Flatten(name="flatten")(inputs)
     if embedding:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import keras
 
+from keras_iterconv.checks import check_channels_last
 from keras_iterconv.naming import unknown_name
 
 INDEX = "index.json"
@@ -36,6 +37,7 @@ def load_pretrained(name: str, zoo: str | os.PathLike | None = None) -> keras.Mo
     Example:
         >>> model = load_pretrained("nais_mnist")
     """
+    check_channels_last()
     folder = find_zoo(zoo)
     models = read_index(folder)["models"]
     if not isinstance(name, str) or name not in models:

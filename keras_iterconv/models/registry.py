@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from keras_iterconv.checks import check_positive_int
+from keras_iterconv.checks import check_channels_last, check_positive_int
 from keras_iterconv.layers import NAISConv2D, NAISDense, ResidualStage
 from keras_iterconv.models.nais_net import nais_dense_net, nais_net
 from keras_iterconv.models.resnet import residual_net, resnet54, resnet_dense
@@ -112,6 +112,7 @@ def create_model(
     """
     if not isinstance(name, str) or name not in ARCHITECTURES:
         raise ValueError(unknown_name("name", name, ARCHITECTURES))
+    check_channels_last()
     input_shape = tuple(input_shape) if isinstance(input_shape, Iterable) else (input_shape,)
     if len(input_shape) != 3:
         raise ValueError(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_iterconv.checks import check_positive_int
+from keras_iterconv.checks import check_channels_last, check_positive_int
 from keras_iterconv.layers import ResidualStage, ResidualUpdate
 from keras_iterconv.layers.residual_function import BATCH_NORM_MOMENTUM
 from keras_iterconv.models.staged_network import classifier, staged_network
@@ -146,6 +146,7 @@ def resnet_dense(
     Reference:
         Ciccone et al. 2018, section 5.1.
     """
+    check_channels_last()
     check_positive_int("units", units)
     check_positive_int("max_unroll", max_unroll)
     inputs = keras.Input(tuple(input_shape), name="image")

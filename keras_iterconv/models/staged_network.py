@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import keras
 
-from keras_iterconv.checks import check_positive_int
+from keras_iterconv.checks import check_channels_last, check_positive_int
 from keras_iterconv.layers.batch_normalization import BatchNormalization
 from keras_iterconv.layers.residual_function import BATCH_NORM_MOMENTUM
 from keras_iterconv.trainer import IterativeModel
@@ -42,6 +42,7 @@ def staged_network(
     Reference:
         Ciccone et al. 2018, section 5.2; Lippl et al. 2024, "Iterative convergence indices".
     """
+    check_channels_last()
     if not isinstance(filters, Sequence) or len(filters) == 0:
         raise ValueError(
             "`filters` must list the channels of each stage, at least one. "

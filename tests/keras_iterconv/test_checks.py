@@ -2,10 +2,15 @@
 
 from fractions import Fraction
 
+import keras
 import numpy as np
 import pytest
 
+import keras_iterconv as ki
 from keras_iterconv.checks import check_between, check_positive_int
+from keras_iterconv.layers.batch_normalization import BatchNormalization
+from keras_iterconv.models.nais_net import nais_dense_net, nais_net
+from keras_iterconv.models.resnet import residual_net, resnet54, resnet_dense
 
 
 @pytest.mark.parametrize("value", [1, 7, 2**31 - 1, np.int8(3), np.uint64(3), np.array(3)])
@@ -49,3 +54,52 @@ def test_a_closed_end():
     for value in (0, 1.0000001, True):
         with pytest.raises(ValueError, match=r"`share` must lie in \(0, 1\]\. Received: share="):
             check_between("share", value, 0, 1, closed=True)
+
+
+IMAGE_LAYERS = {
+    "nais_conv2d": lambda: ki.NAISConv2D(4),
+    "residual_block": lambda: ki.ResidualBlock(4),
+    "residual_stage": lambda: ki.ResidualStage(4, 2),
+    "batch_normalization": BatchNormalization,
+}
+
+
+@pytest.fixture
+def channels_first():
+    keras.config.set_image_data_format("channels_first")
+    yield
+    keras.config.set_image_data_format("channels_last")
+
+
+@pytest.mark.parametrize("layer", IMAGE_LAYERS)
+def test_layers_of_images_refuse_channels_first(layer, channels_first):
+    with pytest.raises(ValueError, match=r"set_image_data_format.*Received: image_data_format="):
+        IMAGE_LAYERS[layer]()
+
+
+@pytest.mark.parametrize("name", ki.list_models())
+def test_named_nets_refuse_channels_first(name, channels_first):
+    with pytest.raises(ValueError, match=r"set_image_data_format.*Received: image_data_format="):
+        ki.create_model(name, (8, 8, 1), 10)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [nais_net, nais_dense_net, residual_net, resnet54, resnet_dense],
+    ids=lambda build: build.__name__,
+)
+def test_builders_refuse_channels_first(build, channels_first):
+    with pytest.raises(ValueError, match=r"set_image_data_format.*Received: image_data_format="):
+        build((8, 8, 1), 10)
+
+
+def test_saved_nets_are_refused_too(channels_first, tmp_path):
+    keras.config.set_image_data_format("channels_last")
+    inputs = keras.Input((6, 6, 2))
+    keras.Model(inputs, ki.NAISConv2D(2)(inputs)).save(tmp_path / "net.keras")
+    keras.config.set_image_data_format("channels_first")
+    # Keras wraps the exceptions of layers that it loads.
+    with pytest.raises(TypeError, match="set_image_data_format"):
+        keras.models.load_model(tmp_path / "net.keras")
+    with pytest.raises(ValueError, match="set_image_data_format"):
+        ki.load_pretrained("nais_mnist")
