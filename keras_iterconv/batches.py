@@ -1,5 +1,6 @@
 """What a data set may be where a net is measured: batches, or one pair of arrays."""
 
+import operator
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -8,16 +9,33 @@ import tensorflow as tf
 BATCH_SIZE = 256
 
 
-def labelled_batches(dataset) -> Iterator:
+def labelled_batches(dataset, samples: int | None = None) -> Iterator:
     """Yield the batches `(images, labels)` of a data set.
 
     Args:
-        dataset: Batches, e.g. a finite `tf.data.Dataset`; or one pair of arrays, which is cut into
+        dataset: Batches, e.g. a `tf.data.Dataset`; or one pair of arrays, which is cut into
             batches of 256.
+        samples: The number of images; the first ones are taken, and no batch is read after them.
+            None for all images of a data set that ends.
 
     Raises:
-        ValueError: It is none of these, the arrays differ in length, or it has no end.
+        ValueError: It is none of these, the arrays differ in length, or `samples` is None and the
+            data set has no end.
     """
+    batches = _all_batches(dataset, ends=samples is None)
+    return batches if samples is None else _first(batches, samples)
+
+
+def _first(batches: Iterator, samples: int) -> Iterator:
+    for batch in batches:
+        batch = tf.nest.map_structure(operator.itemgetter(slice(samples)), batch)
+        yield batch
+        samples -= len(tf.nest.flatten(batch)[0])
+        if not samples:
+            return
+
+
+def _all_batches(dataset, ends: bool) -> Iterator:
     pair = isinstance(dataset, tuple | list) and len(dataset) == 2
     # Two batches in a list are pairs themselves.
     if pair and not isinstance(dataset[0], tuple | list):
@@ -36,6 +54,10 @@ def labelled_batches(dataset) -> Iterator:
             f"Received: dataset={dataset!r}"
         )
     cardinality = getattr(dataset, "cardinality", None)
-    if cardinality is not None and int(cardinality()) == tf.data.INFINITE_CARDINALITY:
-        raise ValueError("`dataset` must end. Received: a data set without end")
+    endless = cardinality is not None and int(cardinality()) == tf.data.INFINITE_CARDINALITY
+    if endless and ends:
+        raise ValueError(
+            "`dataset` must end, or `samples` say how many images to take. "
+            "Received: a data set without end, samples=None"
+        )
     yield from dataset

@@ -26,9 +26,9 @@ class DepthLogger(keras.callbacks.Callback):
     - `updates_by_block/<name>` and `share_at_limit_by_block/<name>`: the same, block by block.
 
     Args:
-        dataset: The images: an array `[N, ...]`, or whatever `accuracy_by_depth` takes, labels
-            being ignored. Reading a shuffled data set may move its order on: give it images of
-            their own, those of the validation say.
+        dataset: The images: an array `[N, ...]`, or whatever `accuracy_by_depth` takes, also
+            without an end; labels are ignored. Reading a shuffled data set may move its order on:
+            give it images of their own, those of the validation say.
         log_dir: The folder of the logs. Files that are there already stay, and are gone on with.
         samples: The number of images; the first ones are taken, once, and kept in memory.
         frequency: The number of epochs from one log to the next.
@@ -58,6 +58,8 @@ class DepthLogger(keras.callbacks.Callback):
         self.samples = check_positive_int("samples", samples)
         self.frequency = check_positive_int("frequency", frequency)
         self._images = _first_images(dataset, self.samples)
+        if run is not None and not callable(run):
+            raise ValueError(f"`run` must be a function or None. Received: run={run!r}")
         self.run = run
         self._traced = self._traced_model = self._writer = None
 
@@ -97,14 +99,10 @@ class DepthLogger(keras.callbacks.Callback):
 
 
 def _first_images(dataset, samples: int) -> np.ndarray:
-    batches = [dataset] if hasattr(dataset, "shape") else labelled_batches(dataset)
-    parts, missing = [], samples
-    for batch in batches:
-        images = batch[0] if isinstance(batch, tuple | list) else batch
-        parts.append(np.asarray(images[:missing]))
-        missing -= len(parts[-1])
-        if not missing:
-            break
-    if missing == samples:
+    if hasattr(dataset, "shape"):
+        dataset = [dataset]
+    batches = labelled_batches(dataset, samples)
+    parts = [np.asarray(b[0] if isinstance(b, tuple | list) else b) for b in batches]
+    if not sum(map(len, parts)):
         raise ValueError("`dataset` must hold at least one image. Received: an empty one")
     return np.concatenate(parts)

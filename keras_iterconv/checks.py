@@ -28,6 +28,21 @@ def check_positive_int(name: str, value) -> int:
     return whole
 
 
+def check_seed(seed) -> int:
+    """Return `seed` as an int where it is an integer of at least 0.
+
+    Raises:
+        ValueError: It is not.
+    """
+    try:
+        whole = -1 if isinstance(seed, bool) else operator.index(seed)
+    except TypeError:
+        whole = -1
+    if whole < 0:
+        raise ValueError(f"`seed` must be an integer of at least 0. Received: seed={seed!r}")
+    return whole
+
+
 def check_between(name: str, value, low: float, high: float, *, closed: bool = False) -> float:
     """Return `value` as a float where it lies in (low, high), or in (low, high] where `closed`.
 

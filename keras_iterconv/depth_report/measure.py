@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_iterconv.answers import wrong_answers
 from keras_iterconv.batches import labelled_batches
+from keras_iterconv.checks import check_positive_int
 from keras_iterconv.depth_report.report import MIXED, DepthPoint, DepthReport
 from keras_iterconv.models.depth import processing_depth
 from keras_iterconv.models.depth_settings import (
@@ -29,6 +30,7 @@ def accuracy_by_depth(
     dataset,
     max_unrolls: Iterable[int] | None = None,
     thresholds: Iterable[float | None] | None = None,
+    samples: int | None = None,
 ) -> DepthReport:
     """Measure accuracy and cost of a trained net at several depths.
 
@@ -39,25 +41,30 @@ def accuracy_by_depth(
     Args:
         model: A functional model of one output, the logits, with at least one `NAISConv2D` or
             `NAISDense`.
-        dataset: Batches `(images, labels)`, e.g. a `tf.data.Dataset`, finite; or one pair of
-            arrays. Labels are class numbers, `[N]`, or one-hot or multi-hot, `[N, classes]`: an
-            answer is then right where the largest outputs are just the targets.
+        dataset: Batches `(images, labels)`, e.g. a `tf.data.Dataset`; or one pair of arrays.
+            Labels are class numbers, `[N]`, or one-hot or multi-hot, `[N, classes]`: an answer is
+            then right where the largest outputs are just the targets.
         max_unrolls: Each is set in all blocks, which keep their thresholds. None for 1, 2, 3, 5,
             10, 20, ... up to the model's own.
         thresholds: Each is set in all blocks, which keep their `max_unroll`; None among them is
             the fixed depth. None in their place for 1000 times to a tenth of the model's own, and
             for none at all where it has none or several.
+        samples: The number of images; the first ones are taken. None for all, of a data set that
+            ends.
 
     Returns:
         A `DepthReport`.
 
     Raises:
         ValueError: The model has no such block, or one that is used twice or lies in a model
-            within the model; a setting is out of its range; or the data set is empty.
+            within the model; a setting is out of its range; or the data set is empty, or
+            has no end while `samples` is None.
 
     Example:
         >>> print(accuracy_by_depth(model, (images, labels), max_unrolls=[1, 3, 10]))
     """
+    if samples is not None:
+        check_positive_int("samples", samples)
     blocks = adjustable_blocks(model)
     own, fixed_depth = read_settings(blocks), processing_depth(model)
     if max_unrolls is None:
@@ -75,7 +82,7 @@ def accuracy_by_depth(
             for name, values in (("max_unroll", max_unrolls), ("threshold", thresholds))
         )
         tallies = {settings: _Tally() for settings in (own, *by_max_unroll, *by_threshold)}
-        for images, labels in labelled_batches(dataset):
+        for images, labels in labelled_batches(dataset, samples):
             labels = np.asarray(labels)
             for settings, tally in tallies.items():
                 apply_settings(blocks, settings)

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from keras_iterconv.answers import chance_error, wrong_answers
 from keras_iterconv.batches import labelled_batches
-from keras_iterconv.checks import check_positive_int
+from keras_iterconv.checks import check_positive_int, check_seed
 from keras_iterconv.functional import Call, calls, check_functional
 from keras_iterconv.indices.report import IndexReport, StageErrors, make_report
 from keras_iterconv.layers import ResidualStage
@@ -19,6 +19,7 @@ def measure_indices(
     dataset,
     resamples: int = 1000,
     seed: int = 0,
+    samples: int | None = None,
 ) -> IndexReport:
     """Measure the convergence, recurrence and divergence index of each stage of a trained net.
 
@@ -29,27 +30,33 @@ def measure_indices(
     Args:
         model: A functional model of one output, the logits, with at least one `ResidualStage`,
             through which all paths from input to output lead.
-        dataset: Batches `(images, labels)`, e.g. a `tf.data.Dataset`, finite; or one pair of
-            arrays. Labels are class numbers, `[N]`, or multi-hot, `[N, classes]`: an answer is
-            then right where the largest outputs are just the targets.
+        dataset: Batches `(images, labels)`, e.g. a `tf.data.Dataset`; or one pair of arrays.
+            Labels are class numbers, `[N]`, or multi-hot, `[N, classes]`: an answer is then right
+            where the largest outputs are just the targets.
         resamples: Bootstrap samples of the test set for the intervals.
-        seed: Of the bootstrap.
+        seed: Of the bootstrap, an integer of at least 0.
+        samples: The number of images; the first ones are taken. None for all, of a data set that
+            ends.
 
     Returns:
         An `IndexReport`.
 
     Raises:
-        ValueError: The model has no stage, or one that is used twice, lies in a model within the
-            model or has a path around it; or the data set is empty.
+        ValueError: An argument is out of its range; the model has no stage, or one that is used
+            twice, lies in a model within the model or has a path around it; or the data set is
+            empty, or has no end while `samples` is None.
 
     Reference:
         Lippl et al. 2024, "Iterative convergence indices", Fig. 2.
     """
     check_positive_int("resamples", resamples)
+    check_seed(seed)
+    if samples is not None:
+        check_positive_int("samples", samples)
     stages = residual_stages(model)
     net = _PerturbedNet(model, stages)
     parts, all_labels = [], []
-    for images, labels in labelled_batches(dataset):
+    for images, labels in labelled_batches(dataset, samples):
         labels = np.asarray(labels)
         parts.append(net.wrong(images, labels))
         all_labels.append(labels)

@@ -171,7 +171,9 @@ def test_frequency_and_a_tensorboard_of_keras_beside_it(images, tmp_path):
     assert list(read(tmp_path / "depth")["depth/updates"]) == [1, 3]
 
 
-@pytest.mark.parametrize("kind", ["array", "tensor", "pair", "batches", "labelled batches"])
+@pytest.mark.parametrize(
+    "kind", ["array", "tensor", "pair", "batches", "labelled batches", "endless batches"]
+)
 def test_images_of_all_kinds(images, tmp_path, kind):
     labels = np.arange(30)
     dataset = {
@@ -179,6 +181,7 @@ def test_images_of_all_kinds(images, tmp_path, kind):
         "tensor": tf.constant(images),
         "pair": (images, labels),
         "batches": tf.data.Dataset.from_tensor_slices(images).batch(7),
+        "endless batches": tf.data.Dataset.from_tensor_slices(images).batch(7).repeat(),
         "labelled batches": tf.data.Dataset.from_tensor_slices((images, labels)).batch(7),
     }[kind]
     model = make_net()
@@ -195,6 +198,7 @@ def test_images_of_all_kinds(images, tmp_path, kind):
         (3, {}, "`dataset` must be batches"),
         (np.ones((2, 5)), {"samples": 0}, "`samples` must be an integer"),
         (np.ones((2, 5)), {"frequency": 1.5}, "`frequency` must be an integer"),
+        (np.ones((2, 5)), {"run": 3}, "`run` must be a function or None. Received: run=3"),
     ],
 )
 def test_bad_arguments(tmp_path, dataset, given, message):

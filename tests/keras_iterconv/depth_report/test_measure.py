@@ -223,7 +223,7 @@ def test_bad_data_and_models(make_net, images, labels):
         with pytest.raises(ValueError, match=r"`dataset` must hold at least one image"):
             ki.accuracy_by_depth(make_net(), empty)
     endless = tf.data.Dataset.from_tensors((images, labels)).repeat()
-    with pytest.raises(ValueError, match="`dataset` must end"):
+    with pytest.raises(ValueError, match="`dataset` must end, or `samples`"):
         ki.accuracy_by_depth(make_net(), endless)
     with pytest.raises(ValueError, match="a label for each image"):
         ki.accuracy_by_depth(make_net(), (images, labels[1:]))
@@ -231,3 +231,37 @@ def test_bad_data_and_models(make_net, images, labels):
     plain = keras.Model(inputs, keras.layers.Dense(4)(inputs), name="plain")
     with pytest.raises(ValueError, match="'plain' has none"):
         ki.accuracy_by_depth(plain, (images, labels))
+
+
+@pytest.mark.parametrize("kind", ["tf.data", "generator", "arrays"])
+def test_the_first_images_of_a_data_set_without_an_end(make_net, images, labels, kind):
+    def generate():
+        while True:
+            yield images[:16], labels[:16]
+            yield images[16:32], labels[16:32]
+            yield images[32:], labels[32:]
+
+    endless = {
+        "tf.data": tf.data.Dataset.from_tensor_slices((images, labels)).batch(16).repeat(),
+        "generator": generate(),
+        "arrays": (images, labels),
+    }[kind]
+    report = ki.accuracy_by_depth(make_net(), endless, [3], [], samples=24)
+    expected = ki.accuracy_by_depth(make_net(), (images[:24], labels[:24]), [3], [])
+    assert report == expected
+    assert report.samples == 24
+
+
+def test_no_batch_is_read_after_the_last_image(make_net, images, labels):
+    def batches():
+        yield images, labels
+        raise AssertionError("another batch was read")
+
+    assert ki.accuracy_by_depth(make_net(), batches(), [3], [], samples=40).samples == 40
+    fewer = ki.accuracy_by_depth(make_net(), (images, labels), [3], [], samples=41)
+    assert fewer.samples == 40
+
+
+def test_a_number_of_images_is_checked_before_one_is_read(make_net):
+    with pytest.raises(ValueError, match=r"`samples` must be an integer.*Received: samples=0"):
+        ki.accuracy_by_depth(make_net(), None, samples=0)

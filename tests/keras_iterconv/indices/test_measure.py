@@ -406,7 +406,7 @@ def test_bad_data(nets, dataset, message):
 def test_data_without_an_end_or_a_sample(nets):
     model = nets.adding([unit(2), unit(2)])
     pairs = tf.data.Dataset.from_tensor_slices(zeros_and_class_two(8)).batch(4)
-    with pytest.raises(ValueError, match="`dataset` must end"):
+    with pytest.raises(ValueError, match="`dataset` must end, or `samples`"):
         ki.measure_indices(model, pairs.repeat())
     with pytest.raises(ValueError, match="`dataset` must hold at least one batch"):
         ki.measure_indices(model, pairs.take(0))
@@ -416,6 +416,35 @@ def test_data_without_an_end_or_a_sample(nets):
 def test_bad_resamples(nets, resamples):
     with pytest.raises(ValueError, match="`resamples` must be an integer of at least 1"):
         ki.measure_indices(nets.adding([unit(2)] * 2), zeros_and_class_two(), resamples)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seed": -1}, "`seed` must be an integer of at least 0. Received: seed=-1"),
+        ({"seed": 0.5}, "`seed` must be an integer of at least 0. Received: seed=0.5"),
+        ({"seed": "a"}, "`seed` must be an integer of at least 0. Received: seed='a'"),
+        ({"resamples": 0}, "`resamples` must be an integer"),
+        ({"samples": 0}, "`samples` must be an integer"),
+    ],
+)
+def test_arguments_are_refused_before_an_image_is_read(nets, given, message):
+    def unread():
+        raise AssertionError("the data set was read")
+        yield
+
+    with pytest.raises(ValueError, match=message):
+        ki.measure_indices(nets.adding([unit(2)] * 2), unread(), **given)
+
+
+def test_the_first_images_of_an_endless_data_set(nets):
+    model = nets.adding([unit(2), unit(2)])
+    images, labels = zeros_and_class_two(20)
+    pairs = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8).repeat()
+    report = ki.measure_indices(model, pairs, resamples=5, samples=10)
+    expected = ki.measure_indices(model, (images[:10], labels[:10]), resamples=5)
+    assert report.to_dict() == expected.to_dict()
+    assert report.samples == 10
 
 
 def test_nets_that_cannot_be_measured_say_why(nets):
