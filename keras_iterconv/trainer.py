@@ -90,6 +90,16 @@ class IterativeModel(keras.Model):
             if isinstance(layer, ResidualFunction) and layer.lipschitz_cap is not None
         ]
 
+    @functools.wraps(keras.Model.export)
+    def export(self, filepath, format="tf_saved_model", *args, **kwargs):
+        if format in ("onnx", "litert"):
+            raise ValueError(
+                "`format` must be a format that Keras can convert loops of adaptive depth to, such "
+                'as "tf_saved_model"; `python -m export.publish` writes ONNX of a trained run. '
+                f"Received: format={format!r}"
+            )
+        super().export(filepath, format, *args, **kwargs)
+
     def train_step(self, data):
         """Take one training step; Keras calls it on each replica."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)

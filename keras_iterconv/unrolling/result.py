@@ -42,8 +42,9 @@ def sample_norms(update: tf.Tensor) -> tf.Tensor:
     """2-norm of each sample's whole update `[N, ...]`, as `[N]`, in float32 or better."""
     if update.dtype.size < 4:
         update = tf.cast(update, tf.float32)
-    # One pass, where the square root of a sum of squares takes two and writes the squares.
-    return tf.math.reduce_euclidean_norm(update, axis=range(1, update.shape.rank))
+    # Not `tf.math.reduce_euclidean_norm`, an operator that neither ONNX nor LiteRT has. It takes two
+    # thirds of the time by itself, but a loop of convolutions is no faster with it.
+    return tf.sqrt(tf.reduce_sum(tf.square(update), axis=range(1, update.shape.rank)))
 
 
 def samples_finite(state: tf.Tensor) -> tf.Tensor:
