@@ -31,7 +31,7 @@ _TEMPLATE = """\
 ```python
 import keras_iterconv as ki
 
-model = ki.load_pretrained("{name}")  # takes (image - mean) / std
+model = ki.load_pretrained("{name}")  # takes {pixels}
 ```
 
 mean {mean}, std {std}, of raw values, a number a channel.
@@ -121,6 +121,7 @@ def make_card(name: str, entry: Mapping, folder: Path) -> str:
         versions=", ".join(
             f"{package} {version}" for package, version in entry["versions"].items()
         ),
+        pixels=_pixels(entry),
         mean=json.dumps(entry["mean"]),
         std=json.dumps(entry["std"]),
         raw=raw,
@@ -135,6 +136,14 @@ def make_card(name: str, entry: Mapping, folder: Path) -> str:
         ),
         operators=operators,
     )
+
+
+def _pixels(entry: Mapping) -> str:
+    """Return what a net makes of raw pixels, as code."""
+    mean, std = set(entry["mean"]), set(entry["std"])
+    if (mean, std) == ({0}, {entry["scale"]}):
+        return f"image / {entry['scale']:g}: values from 0 to 1"
+    return "(image - mean) / std"
 
 
 def _number(value: float | str) -> str:

@@ -158,6 +158,10 @@ def _draw_depth(run: Run, name: str, path: Path, say: Callable[[str], None]) -> 
     """Draw the depth of test pictures, where there are any."""
     try:
         data = load_dataset(run.settings.dataset)
+        # Those of the training images, which a limit or a share of validation changes.
+        data = dataclasses.replace(
+            data, mean=np.float32(run.data["mean"]), std=np.float32(run.data["std"])
+        )
         depths = measure_depths(run.model, name, data, FIGURE_PICTURES)
     except (DatasetError, UserError) as error:
         say(f"no figure of its depth: {error}")

@@ -31,7 +31,8 @@ class Record(keras.callbacks.Callback):
         folder: The run's folder.
         rows: The epochs that are done, from `RunFolder.read_history`.
         batch_size: Images a step.
-        validate: Evaluates the model on the validation part.
+        validate: Evaluates the model on the validation part; None where there is none, and so no
+            best epoch.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Record(keras.callbacks.Callback):
         folder: RunFolder,
         rows: list[dict[str, float]],
         batch_size: int,
-        validate: Callable[[], Evaluation],
+        validate: Callable[[], Evaluation] | None,
     ):
         super().__init__()
         self.folder = folder
@@ -69,23 +70,28 @@ class Record(keras.callbacks.Callback):
         # compilation.
         begin, steps = (self._first_end, self._steps - 1) if self._steps > 1 else (self._begin, 1)
         rate = self.batch_size * steps / (self._last - begin)
-        validation = self.validate()
+        measured = {}
+        if self.validate is not None:
+            validation = self.validate()
+            measured = {"val_loss": validation.loss, "val_accuracy": validation.accuracy}
         # Written into Keras's own dict, so that the callbacks behind this one log them too.
-        logs.update(val_loss=validation.loss, val_accuracy=validation.accuracy)
+        logs.update(measured)
         row = {
             "epoch": epoch + 1,
             "loss": float(logs["loss"]),
             "accuracy": float(logs["accuracy"]),
-            "val_loss": validation.loss,
-            "val_accuracy": validation.accuracy,
+            **measured,
             "learning_rate": float(self.model.optimizer.learning_rate),
             "seconds": time.perf_counter() - self._begin,
             "images_per_second": rate,
         }
-        best = max((r["val_accuracy"] for r in self.rows), default=-math.inf)
+        # Without a validation part no epoch is the best.
+        best = bool(measured) and measured["val_accuracy"] > max(
+            (earlier["val_accuracy"] for earlier in self.rows), default=-math.inf
+        )
         self.rows.append(row)
         self.folder.write_history(self.rows)
-        if row["val_accuracy"] > best:
+        if best:
             save_checkpoint(self.model, self.folder, self.folder.best, epoch + 1)
         save_checkpoint(self.model, self.folder, self.folder.last, epoch + 1)
 
@@ -130,9 +136,11 @@ class EpochLines(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self._progress.stop()
         row = self.record.rows[-1]
+        validated = "val_accuracy" in row
+        validation = f"validation {row['val_accuracy']:.2%}  " if validated else ""
         self.console.print(
             f"epoch {row['epoch']:>3}/{self.epochs}  loss {row['loss']:.4f}  "
-            f"accuracy {row['accuracy']:.2%}  validation {row['val_accuracy']:.2%}  "
+            f"accuracy {row['accuracy']:.2%}  {validation}"
             f"{row['images_per_second']:.0f} images/s  {row['seconds']:.1f} s",
             highlight=False,
             soft_wrap=True,

@@ -33,7 +33,18 @@ def fit(
     weight_decay: Annotated[
         float | None, typer.Option(help="Decay of kernels, times the learning rate, a step.")
     ] = None,
+    clip_norm: Annotated[
+        float | None, typer.Option(help="Limit of the gradient's norm; 5, and 0 for none.")
+    ] = None,
     augment: Annotated[str | None, typer.Option(help="none, standard or addons.")] = None,
+    pixels: Annotated[
+        str | None,
+        typer.Option(help="standardized (the default), or unit: values from 0 to 1."),
+    ] = None,
+    validation_share: Annotated[
+        float | None,
+        typer.Option(help="Share of the training images that validates; 0.1, and 0 for none."),
+    ] = None,
     max_unroll: Annotated[
         int | None, typer.Option(help="Updates a block, or the most of them.")
     ] = None,

@@ -39,8 +39,8 @@ def print_header(
     )
     table.add_row(
         "data",
-        f"{settings.dataset}: {len(data.train.labels):,} training, "
-        f"{len(data.validation.labels):,} validation, {len(data.test.labels):,} test images",
+        f"{settings.dataset}: {len(data.train):,} training, {len(data.validation):,} validation, "
+        f"{len(data.test):,} test images; {settings.pixels} pixels",
     )
     table.add_row(
         "training",
@@ -66,7 +66,8 @@ def print_result(
     table.add_column("measure")
     table.add_column("value", justify="right")
     for part in ("train", "validation", "test"):
-        table.add_row(f"{part} accuracy", f"{result[f'{part}_accuracy']:.2%}")
+        accuracy = result[f"{part}_accuracy"]
+        table.add_row(f"{part} accuracy", "none" if accuracy is None else f"{accuracy:.2%}")
     table.add_row("generalisation gap (train - test)", f"{result['generalization_gap']:.2%}")
     table.add_row(
         "updates a test image, mean", f"{result['mean_depth']:.1f} of {result['processing_depth']}"
@@ -91,7 +92,8 @@ def plot_curves(
 
     Args:
         path: The picture to write.
-        rows: An epoch each, as in `history.csv`.
+        rows: An epoch each, as in `history.csv`; those of a run without a validation part have no
+            `val_loss` and `val_accuracy`.
         settings: The run.
         test_accuracy: The last epoch's accuracy on the test part.
     """
@@ -102,7 +104,9 @@ def plot_curves(
     epochs = [row["epoch"] for row in rows]
     for axes, measure in ((loss, "loss"), (accuracy, "accuracy")):
         axes.plot(epochs, [row[measure] for row in rows], "o-", ms=4, label="training, running")
-        axes.plot(epochs, [row[f"val_{measure}"] for row in rows], "s-", ms=4, label="validation")
+        if f"val_{measure}" in rows[0]:
+            validation = [row[f"val_{measure}"] for row in rows]
+            axes.plot(epochs, validation, "s-", ms=4, label="validation")
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)

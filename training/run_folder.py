@@ -21,6 +21,10 @@ HISTORY_FIELDS = (
 )
 
 
+# Empty in a run without a validation part.
+VALIDATION_FIELDS = ("val_loss", "val_accuracy")
+
+
 class RunFolder:
     """The files of one run.
 
@@ -118,7 +122,7 @@ class RunFolder:
             raise UserError(f"{self.config} is not JSON ({error}); the run cannot go on") from error
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
-        """Write a row for each epoch."""
+        """Write a row for each epoch; what a row does not have is left empty."""
         with self.replacing(self.history) as partial, partial.open("w", newline="") as stream:
             writer = csv.DictWriter(stream, HISTORY_FIELDS)
             writer.writeheader()
@@ -136,10 +140,7 @@ class RunFolder:
             return []
         try:
             with self.history.open(newline="") as stream:
-                rows = [
-                    {**{key: float(row[key]) for key in HISTORY_FIELDS}, "epoch": int(row["epoch"])}
-                    for row in csv.DictReader(stream)
-                ][:epochs]
+                rows = [_parse_row(row) for row in csv.DictReader(stream)][:epochs]
             complete = [row["epoch"] for row in rows] == list(range(1, epochs + 1))
         except (OSError, KeyError, TypeError, ValueError):
             complete = False
@@ -153,6 +154,12 @@ class RunFolder:
     def replacing(self, file: Path) -> "_Replacing":
         """Return a context that gives a path to write to and moves it to `file` at the end."""
         return _Replacing(file)
+
+
+def _parse_row(row: dict[str, str]) -> dict[str, float]:
+    """Return an epoch's numbers, without those that an epoch without validation leaves empty."""
+    fields = [key for key in HISTORY_FIELDS if row[key] or key not in VALIDATION_FIELDS]
+    return {**{key: float(row[key]) for key in fields}, "epoch": int(row["epoch"])}
 
 
 def _make_numbered(folder: Path, name: str) -> Path:

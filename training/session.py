@@ -118,7 +118,11 @@ class _Session:
         self.settings = settings
         self.console = console
         self.data: ImageData = as_user_error(
-            load_dataset, settings.dataset, limit_train=settings.limit_train
+            load_dataset,
+            settings.dataset,
+            limit_train=settings.limit_train,
+            validation_share=settings.validation_share,
+            pixels=settings.pixels,
         )
         self.steps = as_user_error(steps_per_epoch, self.data.train, settings.batch_size)
         # Asked for early, so that an extra that is missing leaves no folder behind.
@@ -178,9 +182,8 @@ class _Session:
         """Train the epochs that `rows` does not have, then evaluate and write the result."""
         settings, data = self.settings, self.data
         print_header(self.console, settings, data, self.model, self.strategy, folder)
-        record = Record(
-            folder, rows, settings.batch_size, validate=lambda: self._evaluate(data.validation)
-        )
+        validate = (lambda: self._evaluate(data.validation)) if len(data.validation) else None
+        record = Record(folder, rows, settings.batch_size, validate)
         lines = EpochLines(self.console, settings.epochs, self.steps, record)
         try:
             if len(rows) < settings.epochs:
@@ -225,22 +228,25 @@ class _Session:
     def _finish(self, folder: RunFolder, rows: list[dict[str, float]]) -> dict[str, Any]:
         settings, data = self.settings, self.data
         parts = {
-            part: self._evaluate(getattr(data, part)) for part in ("train", "validation", "test")
+            part: self._evaluate(getattr(data, part))
+            for part in ("train", "validation", "test")
+            if len(getattr(data, part))
         }
         test = parts["test"]
         accuracy = {part: evaluation.accuracy for part, evaluation in parts.items()}
-        best = max(rows, key=lambda row: row["val_accuracy"])
+        # Nothing chooses among the epochs of a run without a validation part.
+        best = max(rows, key=lambda row: row["val_accuracy"]) if "validation" in parts else {}
         result = {
             "model": settings.model,
             "dataset": settings.dataset,
             "epochs": len(rows),
             "parameters": self.model.count_params(),
             "train_accuracy": accuracy["train"],
-            "validation_accuracy": accuracy["validation"],
+            "validation_accuracy": accuracy.get("validation"),
             "test_accuracy": accuracy["test"],
             "generalization_gap": accuracy["train"] - accuracy["test"],
-            "best_epoch": best["epoch"],
-            "best_validation_accuracy": best["val_accuracy"],
+            "best_epoch": best.get("epoch"),
+            "best_validation_accuracy": best.get("val_accuracy"),
             "adaptive": self._adaptive(),
             "processing_depth": ki.processing_depth(self.model),
             "mean_depth": float(test.depth.mean()),
@@ -272,8 +278,9 @@ class _Session:
         if not self._adaptive():
             return []
         data = self.data
+        watched = data.validation if len(data.validation) else data.train
         batches = evaluation_batches(
-            data.validation, mean=data.mean, std=data.std, batch_size=MEASURE_BATCH
+            watched, mean=data.mean, std=data.std, batch_size=MEASURE_BATCH
         )
         return [ki.DepthLogger(batches, folder.tensorboard / "depth", run=self.run_depth)]
 

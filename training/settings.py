@@ -7,11 +7,15 @@ from typing import Any
 from keras_iterconv.models.registry import ARCHITECTURES, list_settings
 from keras_iterconv.naming import unknown_name
 
-from .datasets import AUGMENTATIONS
+from .datasets import AUGMENTATIONS, PIXELS, VALIDATION_SHARE
 from .errors import UserError
+from .presets import PRESETS
 
 SCHEDULES = ("cosine", "step", "step-twice", "constant", "cyclical")
 STRATEGIES = ("none", "mirrored")
+# Without it the first steps at a useful learning rate throw a net of 540 updates out of the region
+# where it trains.
+CLIP_NORM = 5.0
 _OVERRIDES = (
     "max_unroll",
     "threshold",
@@ -34,8 +38,16 @@ class Settings:
         batch_size: Images a step, over all replicas.
         learning_rate: The largest learning rate.
         schedule: How the learning rate goes down; see `training.optimization`.
-        weight_decay: Decoupled decay of kernels, times the learning rate, a step.
+        weight_decay: Decoupled: in each step kernels lose this times the learning rate of
+            themselves. Decay in the gradient, before momentum, of a tenth of the number has the
+            same effect at momentum 0.9.
+        clip_norm: The norm of the gradient, over all weights, that a longer one is cut back to; 0
+            for no limit.
         augment: How training images are varied; see `training.datasets.augmentation`.
+        pixels: `"standardized"` by mean and standard deviation of the training part, or `"unit"`,
+            values from 0 to 1.
+        validation_share: The share of the official training part that validates; 0 to train on
+            all images and validate on none.
         mixed_precision: Half precision products: float16 on a GPU, bfloat16 on a CPU.
         strategy: `"none"`, or `"mirrored"` for all GPUs or, without one, two logical CPUs.
         seed: Seeds the weights, the order of the images and their augmentation.
@@ -47,7 +59,7 @@ class Settings:
         lipschitz_cap: None for the model's own, else mu of every residual function.
         coupling: None, or lambda of the gradient coupling.
         shared_initialization: Whether the blocks of a stage start from the same kernels; None: as
-            L trains, where there is a coupling, of strength 0 too.
+            Lippl et al. train, where there is a coupling, of strength 0 too.
         limit_train: None, or how many training images to use.
     """
 
@@ -58,7 +70,10 @@ class Settings:
     learning_rate: float
     schedule: str = "cosine"
     weight_decay: float = 0.0
+    clip_norm: float = CLIP_NORM
     augment: str = "none"
+    pixels: str = "standardized"
+    validation_share: float = VALIDATION_SHARE
     mixed_precision: bool = False
     strategy: str = "none"
     seed: int = 0
@@ -80,12 +95,18 @@ class Settings:
                 )
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise UserError(f"--learning-rate must be a positive number: {self.learning_rate}")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise UserError(f"--weight-decay must be 0 or more: {self.weight_decay}")
+        for name in ("weight_decay", "clip_norm"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise UserError(f"--{_flag(name)} must be 0 or more: {getattr(self, name)}")
+        if not 0 <= self.validation_share < 1:
+            raise UserError(
+                f"--validation-share must be 0, or a share below 1: {self.validation_share}"
+            )
         for name, known in (
             ("schedule", SCHEDULES),
             ("strategy", STRATEGIES),
             ("augment", AUGMENTATIONS),
+            ("pixels", PIXELS),
         ):
             if getattr(self, name) not in known:
                 raise UserError(
@@ -122,46 +143,6 @@ _EPOCHS = {
 _ADAPTIVE_EPOCHS = {"digits": 15}
 # Where shifted (and, in colour, mirrored) images help the convolutional nets.
 _AUGMENTED = ("digits", "cifar10", "cifar100")
-
-# The papers' settings in full. N says neither batch nor weight decay nor, for MNIST, the step
-# size: batch 128, no decay and the step of the model are ours.
-_N_CIFAR = {
-    "epochs": 450,
-    "batch_size": 128,
-    "learning_rate": 0.1,
-    "schedule": "step",
-    "augment": "standard",
-}
-# L publishes neither of these; they are what pre-activation ResNets are usually trained with. The
-# five conditions are: no coupling, and couplings of 0, 0.5, 0.9 and 1.
-_L = {
-    "epochs": 164,
-    "batch_size": 128,
-    "learning_rate": 0.1,
-    "schedule": "step-twice",
-    "weight_decay": 1e-4,
-}
-_L_CIFAR = {**_L, "augment": "standard"}
-_L_DIGITS = {**_L, "epochs": 40}
-_N_MNIST = {"epochs": 150, "batch_size": 128, "learning_rate": 0.1, "schedule": "constant"}
-PRESETS: dict[str, dict[str, Any]] = {
-    "nais-cifar10": {"model": "nais10", "dataset": "cifar10", **_N_CIFAR},
-    "nais-cifar100": {"model": "nais10", "dataset": "cifar100", **_N_CIFAR},
-    "nais1-cifar10": {"model": "nais1", "dataset": "cifar10", **_N_CIFAR},
-    "nais1-cifar100": {"model": "nais1", "dataset": "cifar100", **_N_CIFAR},
-    "nais-adaptive-cifar10": {"model": "nais_adaptive", "dataset": "cifar10", **_N_CIFAR},
-    "resnet-cifar10": {"model": "resnet54", "dataset": "cifar10", **_N_CIFAR},
-    "resnet-cifar100": {"model": "resnet54", "dataset": "cifar100", **_N_CIFAR},
-    "nais-mnist": {"model": "nais_mnist", "dataset": "mnist", **_N_MNIST},
-    "resnet-w16-cifar10": {"model": "resnet_w16", "dataset": "cifar10", **_L_CIFAR},
-    "resnet-w16-cifar100": {"model": "resnet_w16", "dataset": "cifar100", **_L_CIFAR},
-    "resnet-w16-mnist": {"model": "resnet_w16", "dataset": "mnist", **_L_DIGITS},
-    "resnet-w16-digitclutter": {"model": "resnet_w16", "dataset": "digitclutter5", **_L_DIGITS},
-    "icr-w16-cifar10": {"model": "icr_w16", "dataset": "cifar10", **_L_CIFAR},
-    "pcr-w16-cifar10": {"model": "pcr_w16", "dataset": "cifar10", **_L_CIFAR},
-    "resnet-sh-mnist": {"model": "resnet_sh", "dataset": "mnist", **_N_MNIST},
-    "resnet-sh-bn-mnist": {"model": "resnet_sh_bn", "dataset": "mnist", **_N_MNIST},
-}
 
 
 def make_settings(preset: str | None = None, **given) -> Settings:

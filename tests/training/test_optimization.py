@@ -5,11 +5,14 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_iterconv as ki
 from training.extras import MissingExtraError
-from training.optimization import CLIP_NORM, make_optimizer, make_schedule
-from training.settings import make_settings
+from training.optimization import make_optimizer, make_schedule
+from training.settings import PRESETS, make_settings
+
+LIPPL = [name for name in PRESETS if "-w16-" in name]
 
 
 def rates(schedule, steps):
@@ -88,15 +91,40 @@ def test_weight_decay_leaves_the_scales_of_stacked_blocks_alone():
         np.testing.assert_allclose(v.numpy(), before[v.name] * factor, rtol=1e-6)
 
 
-def test_a_step_is_momentum_sgd_on_the_clipped_gradient():
+@pytest.mark.parametrize("preset", LIPPL)
+def test_the_presets_of_lippl_et_al_decay_as_he_et_al_do(preset):
+    """He et al.: the decay, 1e-4, is a part of the gradient, which goes through the momentum."""
+    weight, velocity = 1.0, 0.0
+    for _ in range(2000):
+        velocity = 0.9 * velocity - 0.1 * 1e-4 * weight
+        weight += velocity
+    assert weight == pytest.approx(0.82, abs=0.005)
+
+    kernel = keras.Variable(np.ones((2, 3), "float32"))
+    optimizer = make_optimizer(make_settings(preset, schedule="constant"), 1, [kernel])
+    optimizer.build([kernel])
+
+    @tf.function
+    def train():
+        for _ in tf.range(2000):
+            optimizer.apply([tf.zeros((2, 3))], [kernel])
+
+    train()
+    np.testing.assert_allclose(kernel.numpy(), weight, rtol=2e-3)
+
+
+@pytest.mark.parametrize(("clip_norm", "length"), [(None, 5.0), (1.0, 1.0), (0.0, 50.0)])
+def test_a_step_is_momentum_sgd_on_the_clipped_gradient(clip_norm, length):
     weight = keras.Variable(np.zeros(2, "float32"))
-    settings = make_settings(model="nais10", schedule="constant", learning_rate=0.1)
+    settings = make_settings(
+        model="nais10", schedule="constant", learning_rate=0.1, clip_norm=clip_norm
+    )
     optimizer = make_optimizer(settings, 1, [weight])
     gradient = np.array([30.0, 40.0], "float32")
     velocity = np.zeros(2)
     position = np.zeros(2)
     for _ in range(3):
         optimizer.apply([gradient], [weight])
-        velocity = 0.9 * velocity - 0.1 * gradient * CLIP_NORM / 50
+        velocity = 0.9 * velocity - 0.1 * gradient * length / 50
         position += velocity
     np.testing.assert_allclose(weight.numpy(), position, rtol=1e-6)

@@ -30,10 +30,31 @@ def test_every_preset_names_a_model_and_a_data_set_that_exist(preset):
     assert settings.dataset in list_datasets()
 
 
-def test_n_s_settings_are_n_s():
-    cifar, mnist = make_settings("nais-cifar10"), make_settings("nais-mnist")
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_states_all_that_decides_a_training(preset):
+    stated = {"clip_norm", "validation_share", "pixels", "augment", "weight_decay", "batch_size"}
+    assert stated | {"epochs", "learning_rate", "schedule"} <= set(PRESETS[preset])
+    own_validation = PRESETS[preset]["dataset"].startswith("digitclutter")
+    assert make_settings(preset).validation_share == (0.1 if own_validation else 0)
+
+
+def test_settings_of_nais_net_are_those_of_the_paper():
+    cifar = make_settings("nais-cifar10")
     assert (cifar.epochs, cifar.learning_rate, cifar.schedule) == (450, 0.1, "step")
-    assert (mnist.epochs, mnist.learning_rate) == (150, 0.1)
+
+
+@pytest.mark.parametrize("preset", ["nais-mnist", "resnet-sh-mnist", "resnet-sh-bn-mnist"])
+def test_mnist_of_nais_net_is_neither_standardised_nor_clipped(preset):
+    mnist = make_settings(preset)
+    assert (mnist.epochs, mnist.learning_rate, mnist.schedule) == (150, 0.1, "constant")
+    assert (mnist.pixels, mnist.clip_norm) == ("unit", 0)
+
+
+def test_defaults_are_those_of_the_first_release():
+    settings = make_settings(model="nais10")
+    assert (settings.clip_norm, settings.validation_share, settings.pixels) == (
+        5.0, 0.1, "standardized",
+    )  # fmt: skip
 
 
 def test_an_unknown_preset_gets_the_nearest_name():
@@ -51,6 +72,12 @@ def test_an_unknown_preset_gets_the_nearest_name():
         ("learning_rate", 0.0, "--learning-rate must be a positive number"),
         ("learning_rate", math.nan, "--learning-rate must be a positive number"),
         ("weight_decay", -1e-4, "--weight-decay must be 0 or more"),
+        ("clip_norm", -1.0, "--clip-norm must be 0 or more"),
+        ("clip_norm", math.inf, "--clip-norm must be 0 or more"),
+        ("validation_share", 1.0, "--validation-share must be 0, or a share below 1"),
+        ("validation_share", -0.1, "--validation-share must be 0, or a share below 1"),
+        ("validation_share", math.nan, "--validation-share must be 0, or a share below 1"),
+        ("pixels", "raw", "--pixels must be one of standardized, unit"),
         ("schedule", "cosin", "--schedule must be one of cosine"),
         ("strategy", "tpu", "--strategy must be one of none, mirrored"),
         ("augment", "mixup", "--augment must be one of none"),
@@ -80,9 +107,9 @@ def test_a_coupling_brings_the_shared_start_with_it():
     assert settings.overrides() == {"blocks": 4, "lipschitz_cap": 0.5}
 
 
-def test_l_s_presets_are_those_of_pre_activation_nets():
+def test_presets_of_lippl_et_al_are_those_of_pre_activation_nets():
     settings = make_settings("resnet-w16-cifar10", coupling=0.5)
     assert (settings.batch_size, settings.learning_rate, settings.schedule) == (
         128, 0.1, "step-twice",
     )  # fmt: skip
-    assert (settings.weight_decay, settings.augment, settings.coupling) == (1e-4, "standard", 0.5)
+    assert (settings.augment, settings.clip_norm, settings.coupling) == ("standard", 0, 0.5)

@@ -2,8 +2,9 @@
 
 from .augmentation import AUGMENTATIONS, get_augmentation
 from .catalogue import CATALOGUE, DatasetEntry, list_datasets, load_dataset
-from .image_data import ImageData, Split
+from .image_data import PIXELS, ImageData, Split
 from .pipeline import evaluation_batches, steps_per_epoch, training_batches
+from .splitting import VALIDATION_SHARE
 from .tfds_reader import (
     DatasetCorruptedError,
     DatasetError,
@@ -13,6 +14,8 @@ from .tfds_reader import (
 __all__ = [
     "AUGMENTATIONS",
     "CATALOGUE",
+    "PIXELS",
+    "VALIDATION_SHARE",
     "DatasetCorruptedError",
     "DatasetEntry",
     "DatasetError",

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from keras_iterconv.naming import unknown_name
 
 from .digitclutter import CLASSES, PARTS, SIDE, SIZES
-from .image_data import ImageData, Split, channel_statistics
+from .image_data import ImageData, Split, pixel_scaling
 from .splitting import VALIDATION_SHARE, cut, stratified_subset
 from .tfds_reader import read_tfds
 
@@ -85,14 +85,20 @@ def list_datasets() -> list[str]:
     return list(CATALOGUE)
 
 
-def load_dataset(name: str = "digits", *, limit_train: int | None = None) -> ImageData:
+def load_dataset(
+    name: str = "digits",
+    *,
+    limit_train: int | None = None,
+    validation_share: float = VALIDATION_SHARE,
+    pixels: str = "standardized",
+) -> ImageData:
     """Read a data set, cut it into training, validation and test parts, and measure it.
 
-    Validation is a tenth of the official training part, stratified; the test part is the official
-    one, whole. `digits` has no official test part: a fifth of it, stratified, is held out. All
-    cuts use one fixed seed of their own, so they do not change with the training seed. They follow
-    the order of the records in the folder: two folders that hold the same images in another order
-    are cut elsewhere.
+    Validation is a share of the official training part, stratified, a tenth by default; the test
+    part is the official one, whole. `digits` has no official test part: a fifth of it, stratified,
+    is held out. All cuts use one fixed seed of their own, so they do not change with the training
+    seed. They follow the order of the records in the folder: two folders that hold the same images
+    in another order are cut elsewhere.
 
     `digitclutter2` to `digitclutter5` have a validation part of their own. They are drawn into the
     TFDS folder at the first use, which takes a minute or two; with a limit no more than the limited
@@ -101,16 +107,21 @@ def load_dataset(name: str = "digits", *, limit_train: int | None = None) -> Ima
     Args:
         name: One of `list_datasets()`.
         limit_train: Keep this many training images, in proportion by class as far as whole images
-            permit, and a ninth as many for validation. `None` keeps all. Of Digitclutter: the
-            first so many, and a tenth as many for validation.
+            permit, and as many for validation as keep its share (a ninth of them by default).
+            `None` keeps all. Of Digitclutter: the first so many, and a tenth as many for
+            validation.
+        validation_share: The share of the official training part that is cut off for validation,
+            in [0, 1); 0 trains on all of it and leaves the validation part empty.
+        pixels: `"standardized"` by mean and standard deviation of the training part, after the cut
+            and the limit; or `"unit"`, values from 0 to 1.
 
     Returns:
-        An `ImageData`; its mean and standard deviation are those of the training part only, after
-        the cut and the limit.
+        An `ImageData`.
 
     Raises:
-        ValueError: If the name is unknown, or the limit is less than one image a class or more
-            than the training part holds.
+        ValueError: If the name or `pixels` is unknown, the limit is less than one image a class or
+            more than the training part holds, the share leaves a part with less than one image a
+            class, or a data set with a validation part of its own is to be cut.
         DatasetNotFoundError: If it is not in the TFDS folder and cannot be downloaded.
         DatasetError: If it is to be drawn and cannot be written to the TFDS folder.
         DatasetCorruptedError: If it is in the TFDS folder but cannot be read.
@@ -126,13 +137,18 @@ def load_dataset(name: str = "digits", *, limit_train: int | None = None) -> Ima
     if entry.available is not None:
         if limit_train is not None:
             _check_limit(limit_train, entry, entry.available)
+        if validation_share != VALIDATION_SHARE:
+            raise ValueError(
+                f"`validation_share` must be {VALIDATION_SHARE}, the default: {name} has a "
+                f"validation part of its own. Received: validation_share={validation_share}"
+            )
         splits, classes = entry.read(limit_train)
         train, validation, test = (Split(*splits[part]) for part in PARTS)
     else:
         splits, classes = entry.read()
         official, test = Split(*splits["train"]), Split(*splits["test"])
-        train, validation = _cut(official, entry, limit_train)
-    mean, std = channel_statistics(train.images)
+        train, validation = _cut(official, entry, limit_train, validation_share)
+    mean, std = pixel_scaling(pixels, train.images, entry.scale)
     return ImageData(
         name=name,
         train=train,
@@ -145,13 +161,19 @@ def load_dataset(name: str = "digits", *, limit_train: int | None = None) -> Ima
     )
 
 
-def _cut(official: Split, entry: DatasetEntry, limit_train: int | None) -> tuple[Split, Split]:
+def _cut(
+    official: Split, entry: DatasetEntry, limit_train: int | None, share: float
+) -> tuple[Split, Split]:
     """Cut an official training part into one for training and one for validation."""
-    train, validation = cut(official.labels, VALIDATION_SHARE)
+    _check_share(share, entry, len(official))
+    if share == 0:
+        train, validation = np.arange(len(official)), np.arange(0)
+    else:
+        train, validation = cut(official.labels, share)
     if limit_train is not None:
         _check_limit(limit_train, entry, len(train))
-        # A ninth of the training part is a tenth of both, the share of the uncut data set.
-        wanted = round(limit_train * VALIDATION_SHARE / (1 - VALIDATION_SHARE))
+        # By default a ninth of the training part, which is a tenth of both.
+        wanted = round(limit_train * share / (1 - share))
         train = _limit(train, official.labels, limit_train)
         validation = _limit(validation, official.labels, wanted)
     return official.take(train), official.take(validation)
@@ -159,6 +181,17 @@ def _cut(official: Split, entry: DatasetEntry, limit_train: int | None) -> tuple
 
 def _limit(indices: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
     return indices[stratified_subset(labels[indices], count)]
+
+
+def _check_share(share: float, entry: DatasetEntry, images: int) -> None:
+    """Refuse a share that leaves the training or the validation part without some class."""
+    smallest = entry.num_classes / images
+    if share != 0 and not smallest <= share <= 1 - smallest:
+        raise ValueError(
+            f"`validation_share` must be 0, or from {smallest:.4f} to {1 - smallest:.4f}, so that "
+            f"both parts of the {images} images of {entry.name} have one for each class. "
+            f"Received: validation_share={share}"
+        )
 
 
 def _check_limit(limit: int, entry: DatasetEntry, available: int) -> None:

@@ -1,8 +1,12 @@
-"""The two containers every reader fills and every pipeline drinks from."""
+"""The two containers that every reader fills and every pipeline reads."""
 
 from dataclasses import dataclass
 
 import numpy as np
+
+from keras_iterconv.naming import unknown_name
+
+PIXELS = ("standardized", "unit")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +65,11 @@ class ImageData:
         name: The catalogue's name.
         train: What the weights are fitted to.
         validation: What choices are made on; cut from the official training part, unless the data
-            set has one of its own.
+            set has one of its own. Empty where training takes all images.
         test: What is reported; never cut, never limited.
-        mean: float32 [C], the mean of each channel of `train`, in raw values.
-        std: float32 [C], the standard deviation of each channel of `train`, in raw values.
+        mean: float32 [C], subtracted from the raw values of each channel: by `"standardized"`
+            pixels the mean of `train`, by `"unit"` pixels 0.
+        std: float32 [C], divides what is left: the standard deviation of `train`, or `scale`.
         classes: The class names, by label.
         scale: The largest raw value a pixel can have: 16 for `digits`, 255 otherwise. Exported
             models need it to turn a picture of 0 to 255 into what the net was trained on.
@@ -93,6 +98,29 @@ class ImageData:
     def num_classes(self) -> int:
         """How many classes there are, whether or not each occurs in every part."""
         return len(self.classes)
+
+
+def pixel_scaling(pixels: str, images: np.ndarray, scale: int) -> tuple[np.ndarray, np.ndarray]:
+    """What is subtracted from raw pixels, and what divides the difference.
+
+    Args:
+        pixels: `"standardized"`: each channel has mean 0 and standard deviation 1 over `images`;
+            `"unit"`: values from 0 to 1.
+        images: uint8 [N, H, W, C], the training part.
+        scale: The largest raw value that a pixel can have.
+
+    Returns:
+        `(mean, std)`, float32 [C] each, in raw values.
+
+    Raises:
+        ValueError: `pixels` is not one of `PIXELS`.
+    """
+    if pixels == "standardized":
+        return channel_statistics(images)
+    if pixels == "unit":
+        channels = images.shape[-1]
+        return np.zeros(channels, np.float32), np.full(channels, scale, np.float32)
+    raise ValueError(unknown_name("pixels", pixels, PIXELS))
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """Reproduce the papers' experiments: `python -m training.reproduce figure1`."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +113,8 @@ def depth_figure(
     if images < 2:
         raise UserError(f"--images must be at least 2: {images}")
     load_quietly()
+    import numpy as np
+
     import keras_iterconv as ki
     from keras_iterconv.models.pretrained import find_zoo, read_index
 
@@ -124,12 +127,13 @@ def depth_figure(
     given = {setting: value for setting, value in given.items() if value is not None}
     if given:
         as_user_error(ki.set_depth, model, **given)
-    dataset = str(read_index(folder)["models"][name].get("dataset"))
+    entry = read_index(folder)["models"][name]
     try:
-        data = as_user_error(load_dataset, dataset)
+        data = as_user_error(load_dataset, str(entry.get("dataset")))
     except DatasetError as error:
         raise UserError(str(error)) from error
-    depths = measure_depths(model, name, data, images)
+    scaling = {key: np.float32(entry[key]) for key in ("mean", "std") if key in entry}
+    depths = measure_depths(model, name, dataclasses.replace(data, **scaling), images)
     console = Console()
     print_depths(console, depths)
     _draw(console, output, draw_depths, depths)

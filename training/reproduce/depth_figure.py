@@ -75,7 +75,7 @@ def measure_depths(model: keras.Model, name: str, data: ImageData, images: int) 
     Args:
         model: From standardised images to logits.
         name: What to call it.
-        data: Its data set.
+        data: Its data set, with the mean and the standard deviation that the net was trained with.
         images: How many pictures at most.
 
     Raises:

@@ -68,6 +68,52 @@ def test_limit_keeps_nine_to_one_and_the_whole_test_part(limit, validation):
     assert np.all(np.abs(np.bincount(data.train.labels, minlength=10) - shares) < 1)
 
 
+@pytest.mark.parametrize(("share", "validation"), [(0.0, 0), (0.25, 360), (0.1, 144)])
+def test_validation_takes_its_share_and_training_the_rest(share, validation):
+    data = load_dataset("digits", validation_share=share)
+    assert [len(data.train), len(data.validation)] == [1437 - validation, validation]
+    whole = load_dataset("digits")
+    assert np.array_equal(data.test.images, whole.test.images)
+    both = [np.concatenate([d.train.images, d.validation.images]) for d in (data, whole)]
+    assert np.array_equal(rows(both[0]), rows(both[1]))
+
+
+@pytest.mark.parametrize(("share", "validation"), [(0.0, 0), (0.25, 30)])
+def test_a_limit_keeps_the_share(share, validation):
+    data = load_dataset("digits", limit_train=90, validation_share=share)
+    assert [len(data.train), len(data.validation)] == [90, validation]
+
+
+@pytest.mark.parametrize("share", [1e-3, 0.999, -0.1, 1.0, np.nan])
+def test_a_share_that_leaves_a_part_without_a_class_is_refused(share):
+    with pytest.raises(ValueError, match=r"`validation_share` must be 0, or from 0\.0070 to 0\.99"):
+        load_dataset("digits", validation_share=share)
+
+
+def test_a_validation_part_of_its_own_is_not_cut(tiny_digitclutter):
+    with pytest.raises(ValueError, match="digitclutter3 has a validation part of its own"):
+        load_dataset("digitclutter3", validation_share=0.0)
+    assert not tiny_digitclutter.exists()
+
+
+def test_unit_pixels_lie_between_0_and_1():
+    data = load_dataset("digits", pixels="unit")
+    scaled = (data.train.images - data.mean) / data.std
+    assert (scaled.min(), scaled.max()) == (0, 1)
+    assert (data.mean.dtype, data.std.dtype) == (np.float32, np.float32)
+
+
+def test_unit_pixels_of_each_channel(fake_cifar10):
+    data = load_dataset("cifar10", limit_train=50, pixels="unit")
+    assert data.mean.tolist() == [0, 0, 0]
+    assert data.std.tolist() == [255, 255, 255]
+
+
+def test_unknown_pixels_are_refused():
+    with pytest.raises(ValueError, match=r"`pixels` must be one of standardized, unit.*pixels='u'"):
+        load_dataset("digits", pixels="u")
+
+
 def test_limit_chooses_among_the_training_part():
     whole, data = load_dataset("digits"), load_dataset("digits", limit_train=200)
     known = {picture.tobytes() for picture in whole.train.images}

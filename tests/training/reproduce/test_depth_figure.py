@@ -159,6 +159,21 @@ def test_the_command_draws_a_net_at_another_threshold(command, tmp_path):
     assert path.is_file()
 
 
+def test_the_command_takes_pixels_as_the_net_was_trained_with_them(command, monkeypatch, tmp_path):
+    entry = {"dataset": "digits", "mean": [0.0], "std": [16.0]}
+    monkeypatch.setattr(pretrained, "read_index", lambda folder: {"models": {"net": entry}})
+    drawn = []
+    monkeypatch.setattr(depth_figure, "draw_depths", lambda path, depths: drawn.append(depths))
+    code, _, error = command(
+        "net", "--output", tmp_path / "d.png", "--threshold", 0.3, "--images", 40
+    )
+    assert (code, error) == (0, "")
+    net = make_net(threshold=0.3)
+    pictures = load_dataset("digits").test.images[:40].astype(np.float32) / 16
+    expected = ki.with_depth(net).predict(pictures, verbose=0)["depth"].sum(axis=1)
+    np.testing.assert_array_equal(drawn[0].depth, expected)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

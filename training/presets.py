@@ -1,0 +1,72 @@
+"""The papers' experiments as settings of a run.
+
+What a paper does not say is our choice; `docs/training.md` lists these choices.
+"""
+
+from typing import Any
+
+# Neither paper tells of a validation part; the presets train on all training images.
+_ALL_IMAGES = {"validation_share": 0.0}
+# NAIS-Net says the epochs, the rate and its steps.
+_NAIS_CIFAR = {
+    **_ALL_IMAGES,
+    "epochs": 450,
+    "batch_size": 128,
+    "learning_rate": 0.1,
+    "schedule": "step",
+    "weight_decay": 0.0,
+    "clip_norm": 5.0,
+    "augment": "standard",
+    "pixels": "standardized",
+}
+# At this rate, which the paper gives, the nets train on pixels in [0, 1] alone.
+_NAIS_MNIST = {
+    **_ALL_IMAGES,
+    "epochs": 150,
+    "batch_size": 128,
+    "learning_rate": 0.1,
+    "schedule": "constant",
+    "weight_decay": 0.0,
+    "clip_norm": 0.0,
+    "augment": "none",
+    "pixels": "unit",
+}
+# Lippl et al. publish none of these: they are what pre-activation ResNets are usually trained
+# with. He et al. decay by 1e-4 in the gradient, before momentum; decoupled that is 1e-3.
+_LIPPL = {
+    **_ALL_IMAGES,
+    "epochs": 164,
+    "batch_size": 128,
+    "learning_rate": 0.1,
+    "schedule": "step-twice",
+    "weight_decay": 1e-3,
+    "clip_norm": 0.0,
+    "augment": "none",
+    "pixels": "standardized",
+}
+_LIPPL_CIFAR = {**_LIPPL, "augment": "standard"}
+_LIPPL_MNIST = {**_LIPPL, "epochs": 40}
+# The default, and the only share of a data set with a validation part of its own.
+_LIPPL_CLUTTER = {**_LIPPL, "epochs": 40, "validation_share": 0.1}
+PRESETS: dict[str, dict[str, Any]] = {
+    "nais-cifar10": {"model": "nais10", "dataset": "cifar10", **_NAIS_CIFAR},
+    "nais-cifar100": {"model": "nais10", "dataset": "cifar100", **_NAIS_CIFAR},
+    "nais1-cifar10": {"model": "nais1", "dataset": "cifar10", **_NAIS_CIFAR},
+    "nais1-cifar100": {"model": "nais1", "dataset": "cifar100", **_NAIS_CIFAR},
+    "nais-adaptive-cifar10": {"model": "nais_adaptive", "dataset": "cifar10", **_NAIS_CIFAR},
+    "resnet-cifar10": {"model": "resnet54", "dataset": "cifar10", **_NAIS_CIFAR},
+    "resnet-cifar100": {"model": "resnet54", "dataset": "cifar100", **_NAIS_CIFAR},
+    "nais-mnist": {"model": "nais_mnist", "dataset": "mnist", **_NAIS_MNIST},
+    "resnet-w16-cifar10": {"model": "resnet_w16", "dataset": "cifar10", **_LIPPL_CIFAR},
+    "resnet-w16-cifar100": {"model": "resnet_w16", "dataset": "cifar100", **_LIPPL_CIFAR},
+    "resnet-w16-mnist": {"model": "resnet_w16", "dataset": "mnist", **_LIPPL_MNIST},
+    "resnet-w16-digitclutter": {
+        "model": "resnet_w16",
+        "dataset": "digitclutter5",
+        **_LIPPL_CLUTTER,
+    },
+    "icr-w16-cifar10": {"model": "icr_w16", "dataset": "cifar10", **_LIPPL_CIFAR},
+    "pcr-w16-cifar10": {"model": "pcr_w16", "dataset": "cifar10", **_LIPPL_CIFAR},
+    "resnet-sh-mnist": {"model": "resnet_sh", "dataset": "mnist", **_NAIS_MNIST},
+    "resnet-sh-bn-mnist": {"model": "resnet_sh_bn", "dataset": "mnist", **_NAIS_MNIST},
+}
