@@ -20,8 +20,9 @@ from onnx import numpy_helper
 from rich.console import Console
 
 import keras_iterconv as ki
+from export import entry as zoo_entry
 from export import publish
-from export.entry import training_command
+from export.classifier import OnnxClassifier
 from export.zoo import check_index
 
 QUICK = {"dataset": "digits", "epochs": 1, "batch_size": 32, "limit_train": 64}
@@ -118,6 +119,17 @@ def test_one_format_alone(publish_command, finished_run, tmp_path, given):
     assert ki.load_pretrained("nais_mnist_digits", tmp_path).count_params() == entry["parameters"]
 
 
+def test_the_figure_of_depth_takes_pixels_as_the_run_did(finished_run, tmp_path, monkeypatch):
+    """Of 64 training images, whose mean is another one than that of all."""
+    measured = []
+    monkeypatch.setattr(zoo_entry, "measure_depths", lambda *given: measured.append(given[2]))
+    monkeypatch.setattr(zoo_entry, "draw_depths", lambda path, depths: None)
+    run = zoo_entry.read_run(finished_run)
+    zoo_entry._draw_depth(run, "small", tmp_path / "depth.png", print)
+    assert measured[0].mean.tolist() == run.data["mean"]
+    assert measured[0].std.tolist() == run.data["std"]
+
+
 def test_a_capped_residual_net(publish_command, tmp_path):
     """Its depth is fixed: no threshold in the file, no figure of depth in the card."""
     settings = make_settings(model="icr_w8", blocks=2, **QUICK)
@@ -135,6 +147,28 @@ def test_a_capped_residual_net(publish_command, tmp_path):
     code, screen, _ = publish_command("--check", "--zoo", zoo)
     assert code == 0, screen
     assert "100.000%" in screen
+
+
+def test_unit_pixels_and_no_validation(publish_command, tmp_path, draw_raw):
+    settings = make_settings(
+        model="nais_mnist", threshold=0.1, pixels="unit", validation_share=0.0, **QUICK
+    )
+    session.start(settings, str(tmp_path / "run"), Console(file=io.StringIO()))
+    zoo = tmp_path / "zoo"
+    code, _, error = publish_command(tmp_path / "run", "--zoo", zoo, "--name", "unit")
+    assert (code, error) == (0, "")
+    (entry,) = json.loads((zoo / "index.json").read_text())["models"].values()
+    assert (entry["mean"], entry["std"]) == ([0.0], [16.0])
+    assert "validation_accuracy" not in entry["result"]
+    assert "--pixels unit" in entry["command"]
+    card = (zoo / "unit" / "1" / "README.md").read_text()
+    assert "# takes image / 16: values from 0 to 1\n" in card
+    raw = np.clip(draw_raw(3), 0, 16)
+    expected = ki.load_pretrained("unit", zoo)(raw / 16).numpy()
+    logits = OnnxClassifier(zoo / "unit" / "1" / "unit.onnx").classify(raw).logits
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    code, screen, _ = publish_command("--check", "--zoo", zoo)
+    assert code == 0, screen
 
 
 def test_a_check_of_what_was_published(publish_command, published):
@@ -362,13 +396,14 @@ def test_arguments_that_cannot_be(
         {"model": "icr_w16", "shared_initialization": True, "lipschitz_cap": 0.5},
         {"model": "nais1", "mixed_precision": True, "strategy": "mirrored", "gradient": "frozen"},
         {"model": "resnet_w8", "coupling": 0.0, "weight_decay": 1e-4, "step_size": 0.25},
+        {"model": "nais_mnist", "pixels": "unit", "validation_share": 0.0, "clip_norm": 0.0},
         {"preset": "nais-cifar10"},
         {"preset": "resnet-w16-digitclutter", "epochs": 3},
     ],
 )
 def test_the_command_gives_the_same_settings(given, monkeypatch):
     settings = make_settings(**given)
-    words = shlex.split(training_command(settings))
+    words = shlex.split(zoo_entry.training_command(settings))
     assert words[:3] == ["python", "-m", "training.fit"]
     started = []
     monkeypatch.setattr(session, "start", lambda settings, *rest: started.append((settings, rest)))

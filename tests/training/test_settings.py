@@ -50,8 +50,17 @@ def test_mnist_of_nais_net_is_neither_standardised_nor_clipped(preset):
     assert (mnist.pixels, mnist.clip_norm) == ("unit", 0)
 
 
-def test_defaults_are_those_of_the_first_release():
-    settings = make_settings(model="nais10")
+def test_settings_of_the_first_release_mean_what_they_meant():
+    """`nais_mnist_adaptive` of the zoo, as its `config.json` has them."""
+    released = {
+        "model": "nais_mnist", "dataset": "mnist", "epochs": 20, "batch_size": 128,
+        "learning_rate": 0.02, "schedule": "cosine", "weight_decay": 0.1, "augment": "none",
+        "mixed_precision": False, "strategy": "none", "seed": 0, "max_unroll": 60,
+        "threshold": 2.0, "step_size": 1.0, "gradient": None, "blocks": None,
+        "lipschitz_cap": None, "coupling": None, "shared_initialization": None,
+        "limit_train": None,
+    }  # fmt: skip
+    settings = Settings(**released)
     assert (settings.clip_norm, settings.validation_share, settings.pixels) == (
         5.0, 0.1, "standardized",
     )  # fmt: skip

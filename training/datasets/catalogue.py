@@ -166,10 +166,7 @@ def _cut(
 ) -> tuple[Split, Split]:
     """Cut an official training part into one for training and one for validation."""
     _check_share(share, entry, len(official))
-    if share == 0:
-        train, validation = np.arange(len(official)), np.arange(0)
-    else:
-        train, validation = cut(official.labels, share)
+    train, validation = cut(official.labels, share)
     if limit_train is not None:
         _check_limit(limit_train, entry, len(train))
         # By default a ninth of the training part, which is a tenth of both.

@@ -14,11 +14,13 @@ def cut(labels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         labels: int [N], or int [N, C] for sets of classes, each distinct set counting as a class.
-        share: How much to cut off, between 0 and 1.
+        share: How much to cut off, in [0, 1); of more than 0 at least a sample of each class.
 
     Returns:
         `(kept, cut_off)`: sorted sample numbers, int [N - M] and int [M], disjoint.
     """
+    if share == 0:
+        return np.arange(len(labels)), np.arange(0)
     kept, cut_off = train_test_split(
         np.arange(len(labels)), test_size=share, stratify=_strata(labels), random_state=CUT_SEED
     )
@@ -38,6 +40,8 @@ def stratified_subset(labels: np.ndarray, count: int) -> np.ndarray:
     Returns:
         Sorted sample numbers, int [count].
     """
+    if count == 0:
+        return np.arange(0)
     labels = _strata(labels)
     classes, sizes = np.unique(labels, return_counts=True)
     exact = sizes * count / len(labels)

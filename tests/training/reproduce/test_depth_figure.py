@@ -165,10 +165,10 @@ def test_the_command_takes_pixels_as_the_net_was_trained_with_them(command, monk
     drawn = []
     monkeypatch.setattr(depth_figure, "draw_depths", lambda path, depths: drawn.append(depths))
     code, _, error = command(
-        "net", "--output", tmp_path / "d.png", "--threshold", 0.3, "--images", 40
+        "net", "--output", tmp_path / "d.png", "--threshold", 0.1, "--images", 40
     )
     assert (code, error) == (0, "")
-    net = make_net(threshold=0.3)
+    net = make_net(threshold=0.1)
     pictures = load_dataset("digits").test.images[:40].astype(np.float32) / 16
     expected = ki.with_depth(net).predict(pictures, verbose=0)["depth"].sum(axis=1)
     np.testing.assert_array_equal(drawn[0].depth, expected)
