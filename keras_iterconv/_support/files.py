@@ -7,6 +7,7 @@ device, or reads more than it was told to expect.
 
 import contextlib
 import json
+import math
 import os
 import stat
 import tempfile
@@ -19,6 +20,15 @@ import jsonschema
 STAGED_PREFIX = ".partial-"
 # No configuration, result or index of this package comes near it.
 TEXT_LIMIT = 64 * 2**20
+
+
+# The draft's own integers include 1.0, which Python does not count with.
+_Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda checker, value: isinstance(value, int) and not isinstance(value, bool)
+    ),
+)
 
 
 class FileError(ValueError):
@@ -149,8 +159,9 @@ def read_json(file: Path, schema: dict[str, Any], limit: int = TEXT_LIMIT) -> An
         limit: The most bytes it may have.
 
     Raises:
-        FileError: As for `read_text`; or it is no JSON (NaN and Infinity are none), nested too
-            deeply, or not as the schema wants it.
+        FileError: As for `read_text`; or it is no JSON (NaN and Infinity are none, nor is a number
+            that a float cannot hold), nested too deeply, or not as the schema wants it. 1.0 is no
+            integer.
     """
     return parse_json(read_text(file, limit), schema, str(file))
 
@@ -158,8 +169,10 @@ def read_json(file: Path, schema: dict[str, Any], limit: int = TEXT_LIMIT) -> An
 def parse_json(text: str | bytes, schema: dict[str, Any], name: str) -> Any:
     """Parse and check JSON as `read_json` does; `name` is what messages call its source."""
     try:
-        content = json.loads(text, parse_constant=_refuse_constant)
-        error = next(jsonschema.Draft202012Validator(schema).iter_errors(content), None)
+        content = json.loads(
+            text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_whole
+        )
+        error = next(_Validator(schema).iter_errors(content), None)
     except RecursionError as error:
         raise FileError(f"{name} is nested too deeply") from error
     except ValueError as error:
@@ -173,6 +186,20 @@ def parse_json(text: str | bytes, schema: dict[str, Any], name: str) -> Any:
 
 def _refuse_constant(constant: str):
     raise ValueError(f"{constant} is no JSON number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{_shortened(digits, 40)} is larger than any float")
+    return number
+
+
+def _whole(digits: str) -> int:
+    # More digits would make an integer that cannot become a float.
+    if len(digits) > 300:
+        raise ValueError(f"{_shortened(digits, 40)} is larger than any float")
+    return int(digits)
 
 
 def _shortened(text: str, length: int = 200) -> str:
