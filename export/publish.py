@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from iterconv.training.errors import UserError, run_command
+from iterconv.training.help_layout import make_command_app
 from iterconv.training.startup import load_quietly
 from rich.console import Console
 
@@ -23,7 +24,11 @@ def publish(
         bool, typer.Option("--check", help="Verify every model that is published.")
     ] = False,
 ) -> None:
-    """Publish the model of a run: .keras, SavedModel, ONNX and a card, in a zoo with an index."""
+    """Publish a trained model, or check what is published.
+
+    Writes the model of a run as .keras, SavedModel and ONNX files with a card into a zoo, a
+    folder with an index.
+    """
     if check == (run is not None):
         raise UserError("give the folder of a run, or --check alone")
     formats = [part.strip() for part in format.split(",")]
@@ -37,26 +42,20 @@ def publish(
         # Packages of an extra: without it the other commands still run.
         from .check import check_zoo
         from .entry import publish_run
-        from .zoo import ZooError
     except ImportError as error:
         raise UserError(
             f'{error}: publishing needs `pip install "keras-iterconv[export]"`'
         ) from error
     console = Console()
-    try:
-        if not check:
-            publish_run(Path(run), name, Path(zoo), formats, console)
-        else:
-            check_zoo(Path(zoo), console)
-    except ZooError as error:
-        raise UserError(str(error)) from error
+    if check:
+        check_zoo(Path(zoo), console)
+    else:
+        publish_run(Path(run), name, Path(zoo), formats, console)
 
 
 def main() -> None:
     """Run the command."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(publish)
-    run_command(app, "python -m export.publish")
+    run_command(make_command_app(publish), "python -m export.publish")
 
 
 if __name__ == "__main__":

@@ -18,17 +18,19 @@ def main() -> None:
 
 
 def make_app():
-    """Return the command line of all but `predict`."""
-    import typer
-
+    """Return the command line of all commands."""
     from iterconv.export.publish import publish
+    from iterconv.training import help_layout
     from iterconv.training.fit import fit
     from iterconv.training.reproduce.__main__ import app as reproduce
 
-    app = typer.Typer(
-        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help=HELP
-    )
-    app.command("fit")(fit)
-    app.command("publish")(publish)
+    app = help_layout.make_app(HELP)
+    for function in (fit, publish, predict):
+        app.command(cls=help_layout.Command)(function)
     app.add_typer(reproduce, name="reproduce")
     return app
+
+
+def predict() -> None:
+    """Classify pictures with an exported net."""
+    # For the list of commands: `main` has taken this one before.

@@ -16,6 +16,6 @@ def unknown_name(argument: str, name: str, known: Iterable[str]) -> str:
         One sentence for an error message.
     """
     known = sorted(known)
-    near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.6)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"`{argument}` must be one of {', '.join(known)}.{hint} Received: {argument}={name!r}"

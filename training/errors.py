@@ -1,10 +1,16 @@
 """Errors that a person at the command line can mend, and how they are shown."""
 
+import contextlib
+import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import typer
 from typer.exceptions import TyperException
+
+# What shells return after Ctrl-C.
+INTERRUPTED = 130
 
 
 class UserError(Exception):
@@ -30,23 +36,105 @@ def run_command(app: typer.Typer, name: str) -> None:
         SystemExit: Always; code 0 for success, 2 for a usage error, 1 for a run that failed, 130
             after Ctrl-C.
     """
+    if hasattr(sys.stdout, "reconfigure"):
+        # A path may hold bytes that are no text, and a terminal may lack a letter.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    command = typer.main.get_command(app)
     try:
-        code = app(prog_name=name, standalone_mode=False)
-    except (UserError, TyperException) as error:
-        message = str(error)
-        if isinstance(error, TyperException):
-            message = f"{error.format_message()} See {name} --help."
-        print("Error:", " ".join(message.split()), file=sys.stderr)
-        code = error.exit_code
+        code = command(prog_name=name, standalone_mode=False)
+        # A device that is full says so now, and not after the last line of the program.
+        sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has ended, `head` for example.
+        _drop_output()
+        code = 1
+    except Exception as error:
+        message = _message(error)
+        if message is None:
+            raise
+        print("Error:", in_command_words(message, flags_of(command)), file=sys.stderr)
+        code = getattr(error, "exit_code", UserError.exit_code)
+        if isinstance(error, OSError):
+            _drop_output()
+    # Typer makes a code of what it has caught itself.
+    if code == INTERRUPTED:
         print("Interrupted.", file=sys.stderr)
-        code = 130
     raise SystemExit(code or 0)
 
 
-def as_user_error(function: Callable, *args, **kwargs):
-    """Call a function of the library whose `ValueError` is about what the user asked for."""
+def _message(error: Exception) -> str | None:
+    """Return what to tell of an error in one line; None for a fault of the program."""
+    if isinstance(error, TyperException):
+        context = getattr(error, "ctx", None)
+        hint = "" if context is None else f" See {context.command_path} --help."
+        return error.format_message() + hint
+    if isinstance(error, OSError) and error.strerror:
+        place = "the output" if error.filename is None else os.fsdecode(error.filename)
+        return f"{place}: {error.strerror}"
+    if isinstance(error, UserError):
+        return str(error)
+    # Imported only now: a command that ends well does not wait for them.
+    from keras_iterconv._support.files import FileError
+    from keras_iterconv.models.pretrained import ZooError
+
+    from .datasets import DatasetError
+    from .extras import MissingExtraError
+
+    told = (FileError, ZooError, DatasetError, MissingExtraError)
+    return str(error) if isinstance(error, told) else None
+
+
+def _drop_output() -> None:
+    """Send what is still to be written nowhere; the interpreter would fail on it at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def flags_of(command) -> dict[str, str]:
+    """Return the longest flag of each option, by the parameter's name, sub-commands included."""
+    flags = {}
+    for parameter in command.params:
+        if parameter.param_type_name == "option":
+            flags[parameter.name] = max(parameter.opts, key=len)
+    for inner in getattr(command, "commands", {}).values():
+        flags = {**flags_of(inner), **flags}
+    return flags
+
+
+def in_command_words(message: str, flags: Mapping[str, str]) -> str:
+    """Return a message of the library, one line, with the flags in the place of the arguments.
+
+    Args:
+        message: For example "`max_unroll` must be at least 1. Received: max_unroll=0".
+        flags: The flags by argument; other names stay as they are.
+    """
+    given = {name: f"{flag} " for name, flag in flags.items()}
+    return " ".join(_rename(message, flags, given).split())
+
+
+def _rename(message: str, quoted: Mapping[str, str], given: Mapping[str, str]) -> str:
+    """Replace `name` by its word in `quoted`, and name= before a value by that in `given`."""
+    message = re.sub(r"`(\w+)`", lambda found: quoted.get(found[1], found[0]), message)
+    return re.sub(r"\b(\w+)=(?=\S)", lambda found: given.get(found[1], found[0]), message)
+
+
+def as_user_error(function: Callable, *args, names: Mapping[str, str] | None = None, **kwargs):
+    """Call a function of the library whose `ValueError` is about what the user asked for.
+
+    Args:
+        function: The function.
+        *args: Its arguments.
+        names: What its arguments are called on the command line, where that differs.
+        **kwargs: Its arguments.
+    """
     try:
         return function(*args, **kwargs)
     except ValueError as error:
-        raise UserError(str(error)) from error
+        names = names or {}
+        quoted = {name: f"`{other}`" for name, other in names.items()}
+        given = {name: f"{other}=" for name, other in names.items()}
+        raise UserError(_rename(str(error), quoted, given)) from error

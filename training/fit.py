@@ -6,12 +6,10 @@ import typer
 from rich.console import Console
 
 from .errors import UserError, run_command
+from .help_layout import make_command_app
 from .startup import load_quietly
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
-
-@app.command()
 def fit(
     context: typer.Context,
     model: Annotated[
@@ -91,9 +89,10 @@ def fit(
         str | None, typer.Option(help="A paper's settings, for example nais-cifar10.")
     ] = None,
 ) -> None:
-    """Train a named model on a named data set and show how well and how deep it computes.
+    """Train a named model on a named data set.
 
-    What is not given has a default that fits the model and the data set.
+    Shows how well and how deep it computes. What is not given has a default that fits the model
+    and the data set.
     """
     given = {name: value for name, value in context.params.items() if value is not None}
     given.pop("output", None)
@@ -106,7 +105,7 @@ def fit(
             raise UserError(f"--resume takes all settings from its folder; leave out --{extra}")
         from . import session
 
-        _guarded(session.resume, resume, console)
+        session.resume(resume, console)
         return
 
     from .settings import make_settings
@@ -114,23 +113,12 @@ def fit(
     settings = make_settings(**given)
     from . import session
 
-    _guarded(session.start, settings, output, console)
-
-
-def _guarded(function, *args) -> None:
-    """Run a session; what its data set or an extra lacks is for the user to mend."""
-    from .datasets import DatasetError
-    from .extras import MissingExtraError
-
-    try:
-        function(*args)
-    except (DatasetError, MissingExtraError) as error:
-        raise UserError(str(error)) from error
+    session.start(settings, output, console)
 
 
 def main() -> None:
     """Run the command line."""
-    run_command(app, "python -m training.fit")
+    run_command(make_command_app(fit), "python -m training.fit")
 
 
 if __name__ == "__main__":

@@ -120,6 +120,7 @@ class _Session:
         self.data: ImageData = as_user_error(
             load_dataset,
             settings.dataset,
+            names={"name": "dataset"},
             limit_train=settings.limit_train,
             validation_share=settings.validation_share,
             pixels=settings.pixels,
@@ -135,6 +136,7 @@ class _Session:
                 settings.model,
                 self.data.input_shape,
                 self.data.num_classes,
+                names={"name": "model"},
                 **settings.overrides(),
             )
             optimizer = make_optimizer(settings, self.steps, self.model.trainable_variables)

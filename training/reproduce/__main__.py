@@ -10,18 +10,14 @@ import typer
 from rich.console import Console
 
 from ..errors import TrainingDivergedError, UserError, as_user_error, run_command
+from ..help_layout import Command, make_app
 from ..startup import load_quietly
 
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="Reproduce the papers' experiments.",
-)
+app = make_app("Reproduce the papers' experiments.")
 PICTURES = (".png", ".pdf", ".svg")
 
 
-@app.command()
+@app.command(cls=Command)
 def figure1(
     output: Annotated[
         str, typer.Option(help="The picture to write: .png, .pdf or .svg.")
@@ -33,8 +29,9 @@ def figure1(
         float, typer.Option(help="Factor on the blocks' initial last weights, in (0, 10].")
     ] = 1.0,
 ) -> None:
-    """Draw the first figure of Lippl 2024: trained nets beside an error-corrective algorithm.
+    """Draw a toy inverse problem and its solutions.
 
+    The first figure of Lippl et al. 2024: trained nets beside an error-corrective algorithm.
     Takes one to two minutes on one core for five trainings of each of three nets.
     """
     _check_picture(output)
@@ -63,35 +60,32 @@ def figure1(
     _draw(console, output, draw_figure, experiment)
 
 
-@app.command()
+@app.command(cls=Command)
 def coupling(
     output: Annotated[
         str, typer.Option(help="A folder for the runs, the table and the figure.")
     ] = "runs/coupling",
     seeds: Annotated[int, typer.Option(help="Trainings of each condition.")] = 3,
 ) -> None:
-    """Compare nets that are coupled, capped, both or neither by error and indices, on MNIST.
+    """Compare coupled and capped residual nets on MNIST.
 
+    By error and indices, with both, one or neither of the two.
     Takes hours on two cores. What is finished is kept: start it again to go on.
     """
     if not 1 <= seeds <= 100:
         raise UserError(f"--seeds must be from 1 to 100: {seeds}")
     load_quietly()
-    from ..datasets import DatasetError
     from .coupling import draw, make_table, read_results, summarise, train_all
 
     console, folder = Console(), Path(output)
-    try:
-        train_all(folder, range(seeds), console)
-    except DatasetError as error:
-        raise UserError(str(error)) from error
+    train_all(folder, range(seeds), console)
     results = read_results(folder, range(seeds))
     console.print(make_table(summarise(results)), highlight=False)
     draw(folder / "indices.png", results)
     console.print(f"The figure is {folder / 'indices.png'}", highlight=False, soft_wrap=True)
 
 
-@app.command(name="depth-figure")
+@app.command(name="depth-figure", cls=Command)
 def depth_figure(
     name: Annotated[str, typer.Argument(help="A model of the zoo.")],
     zoo: Annotated[
@@ -108,7 +102,10 @@ def depth_figure(
         int | None, typer.Option(help="Another largest number of updates of a block.")
     ] = None,
 ) -> None:
-    """Show how deep a published net goes for each test picture, as N's figure 5 does."""
+    """Show how deep a published net goes for test pictures.
+
+    As NAIS-Net's figure 5 does.
+    """
     _check_picture(output)
     if images < 2:
         raise UserError(f"--images must be at least 2: {images}")
@@ -118,20 +115,17 @@ def depth_figure(
     import keras_iterconv as ki
     from keras_iterconv.models.pretrained import find_zoo, read_index
 
-    from ..datasets import DatasetError, load_dataset
+    from ..datasets import load_dataset
     from .depth_figure import draw_depths, measure_depths, print_depths
 
     folder = as_user_error(find_zoo, zoo)
-    model = as_user_error(ki.load_pretrained, name, folder)
+    model = as_user_error(ki.load_pretrained, name, folder, names={"name": "NAME"})
     given = {"threshold": threshold, "max_unroll": max_unroll}
     given = {setting: value for setting, value in given.items() if value is not None}
     if given:
         as_user_error(ki.set_depth, model, **given)
     entry = read_index(folder)["models"][name]
-    try:
-        data = as_user_error(load_dataset, str(entry.get("dataset")))
-    except DatasetError as error:
-        raise UserError(str(error)) from error
+    data = as_user_error(load_dataset, str(entry.get("dataset")))
     scaling = {key: np.float32(entry[key]) for key in ("mean", "std") if key in entry}
     depths = measure_depths(model, name, dataclasses.replace(data, **scaling), images)
     console = Console()

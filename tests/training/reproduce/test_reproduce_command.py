@@ -14,7 +14,6 @@ from training.reproduce import inverse_problem, inverse_problem_figure
 
 ROOT = Path(__file__).parents[3]
 BAD = [
-    ((), "Missing command"),
     (("figure2",), "figure2"),
     (("figure1", "--output", "a.jpg"), "--output must end in .png, .pdf, .svg: 'a.jpg'"),
     (("figure1", "--output", ""), "--output must end in"),
@@ -23,9 +22,9 @@ BAD = [
     (("figure1", "--seed", -1), "--seed must be from 0"),
     (("figure1", "--seed", 2**32), "--seed must be from 0"),
     (("figure1", "--seed", "one"), "--seed"),
-    (("figure1", "--training-steps", 0), "`training_steps` must be an integer"),
-    (("figure1", "--update-scale", 0), "`update_scale` must lie in (0, 10]"),
-    (("figure1", "--update-scale", "nan"), "`update_scale` must lie in (0, 10]"),
+    (("figure1", "--training-steps", 0), "--training-steps must be an integer"),
+    (("figure1", "--update-scale", 0), "--update-scale must lie in (0, 10]"),
+    (("figure1", "--update-scale", "nan"), "--update-scale must lie in (0, 10]"),
     (("figure1", "--epochs", 3), "--epochs"),
 ]
 
