@@ -106,11 +106,12 @@ class GradientCoupling:
                 gradients[group[t]] = coupled[t]
         return gradients
 
-    def check(self, variables: Sequence) -> list:
+    def check(self, variables: Sequence, frozen: Sequence = ()) -> list:
         """Find what is coupled among the variables of a model.
 
         Args:
             variables: The trainable variables.
+            frozen: The others, which an error names where they are what should be coupled.
 
         Returns:
             The places of the stacks or, with `groups`, a list of places for each group.
@@ -119,7 +120,9 @@ class GradientCoupling:
             ValueError: As for a call.
         """
         if self.groups is not None:
-            places = [[_find(member, variables) for member in group] for group in self.groups]
+            places = [
+                [_find(member, variables, frozen) for member in group] for group in self.groups
+            ]
             for group in places:
                 _check_shapes([variables[i] for i in group])
                 self._members(len(group))
@@ -130,11 +133,7 @@ class GradientCoupling:
             return places
         places = [i for i, variable in enumerate(variables) if is_stack(variable)]
         if not places:
-            raise ValueError(
-                "There is nothing to couple: no variable is a stack of blocks, as those of "
-                "ResidualStage and of untied NAIS blocks are. Name the `groups`, or train "
-                "without a coupling."
-            )
+            raise ValueError(_nothing_to_couple([v for v in frozen if is_stack(v)]))
         for i in places:
             self._members(variables[i].shape[0])
         return places
@@ -236,6 +235,12 @@ def _check_groups(groups) -> list[list]:
         )
     seen = set()
     for group in groups:
+        for member in group:
+            if not isinstance(member, str | keras.Variable | tf.Variable):
+                raise ValueError(
+                    "`groups` must hold Keras or TensorFlow variables, or paths of Keras "
+                    f"variables. Received: {member!r} in a group"
+                )
         if len(group) < 2:
             raise ValueError(
                 "A group of `groups` must hold at least two variables. "
@@ -257,25 +262,46 @@ def _check_once(once: bool, member) -> None:
         )
 
 
+def _nothing_to_couple(frozen_stacks) -> str:
+    if frozen_stacks:
+        return (
+            "There is nothing to couple: all stacks of blocks are frozen, "
+            f"{_first_names(frozen_stacks)}. Set `trainable=True` for their layers and compile "
+            "again, or train without a coupling."
+        )
+    return (
+        "There is nothing to couple: no variable is a stack of blocks, as those of ResidualStage "
+        "and of untied NAIS blocks are. Name the `groups`, or train without a coupling."
+    )
+
+
 def _check_shapes(group):
     shapes = {_name(variable): tuple(variable.shape) for variable in group}
     if len({tuple(variable.shape) for variable in group}) > 1:
         raise ValueError(f"The variables of a group must have one shape. Received: {shapes}")
 
 
-def _find(member, variables) -> int:
-    if isinstance(member, str):
-        places = [i for i, variable in enumerate(variables) if _name(variable) == member]
-    else:
-        places = [i for i, variable in enumerate(variables) if variable is member]
+def _find(member, variables, frozen) -> int:
+    def is_member(variable) -> bool:
+        return _name(variable) == member if isinstance(member, str) else variable is member
+
+    places = [i for i, variable in enumerate(variables) if is_member(variable)]
+    if not places and any(is_member(variable) for variable in frozen):
+        raise ValueError(
+            f"`groups` names {_name(member)!r}, which is frozen. Set `trainable=True` for its "
+            "layer and compile again, or leave it out of `groups`."
+        )
     if len(places) != 1:
-        known = ", ".join(_name(variable) for variable in variables[:8])
         raise ValueError(
             f"`groups` names {_name(member)!r}, which {len(places)} of the variables are; the "
-            f"first of them are {known}. Name trainable variables of the model, each by a path "
-            "of its own."
+            f"first of them are {_first_names(variables)}. Name trainable variables of the model, "
+            "each by a path of its own."
         )
     return places[0]
+
+
+def _first_names(variables) -> str:
+    return ", ".join(_name(variable) for variable in variables[:8])
 
 
 def _name(variable) -> str:

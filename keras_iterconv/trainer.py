@@ -47,10 +47,19 @@ class IterativeModel(keras.Model):
             ValueError: `coupling` is none of these, or finds nothing to couple in this model.
         """
         coupling = as_coupling(coupling)
-        if isinstance(coupling, GradientCoupling):
-            coupling.check(self.trainable_variables)
+        self._check_coupling(coupling)
         super().compile(*args, **kwargs)
         self.coupling = coupling
+
+    def _check_coupling(self, coupling):
+        if isinstance(coupling, GradientCoupling):
+            coupling.check(self.trainable_variables, self.non_trainable_variables)
+
+    def make_train_function(self, force=False):
+        # Layers may have been frozen since `compile`; within a step the message would be lost in
+        # a traceback of the graph's.
+        self._check_coupling(self.coupling)
+        return super().make_train_function(force)
 
     @functools.wraps(keras.Model.fit)
     def fit(self, *args, **kwargs):

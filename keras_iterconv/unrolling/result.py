@@ -42,8 +42,8 @@ def sample_norms(update: tf.Tensor) -> tf.Tensor:
     """2-norm of each sample's whole update `[N, ...]`, as `[N]`, in float32 or better."""
     if update.dtype.size < 4:
         update = tf.cast(update, tf.float32)
-    # Not `tf.math.reduce_euclidean_norm`, an operator that neither ONNX nor LiteRT has. It takes two
-    # thirds of the time by itself, but a loop of convolutions is no faster with it.
+    # Not `tf.math.reduce_euclidean_norm`, an operator that neither ONNX nor LiteRT has. By itself
+    # it takes two thirds of the time, but a loop of convolutions is no faster with it.
     return tf.sqrt(tf.reduce_sum(tf.square(update), axis=range(1, update.shape.rank)))
 
 

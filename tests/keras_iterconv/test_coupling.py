@@ -471,6 +471,17 @@ def test_bad_groups(groups, message):
         ki.GradientCoupling(0.5, groups=groups)
 
 
+@pytest.mark.parametrize(
+    "member", [None, 3, np.zeros(2), tf.zeros(2)], ids=["None", "3", "array", "tensor"]
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_members_of_groups_that_are_no_variables(member, first):
+    variable = keras.Variable(np.zeros(2), name="v")
+    group = [member, variable] if first else [variable, member]
+    with pytest.raises(ValueError, match=r"^`groups` must hold Keras or TensorFlow variables"):
+        ki.GradientCoupling(0.5, groups=[group])
+
+
 def test_groups_of_unlike_shapes():
     variables = [keras.Variable(np.zeros(n), name=f"v{n}") for n in (2, 3)]
     message = "must have one shape.*v2.*2.*v3.*3"
@@ -509,10 +520,43 @@ def test_nothing_to_couple():
     for coupling in (0.5, ki.GradientCoupling(1)):
         with pytest.raises(ValueError, match=r"There is nothing to couple.*`groups`"):
             plain.compile("sgd", "mse", coupling=coupling)
+
+
+FROZEN = "There is nothing to couple: all stacks of blocks are frozen, first/kernel1, first/gamma1"
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_frozen_stacks_are_named(whole):
     model = make_model()
-    model.get_layer("first").trainable = model.get_layer("second").trainable = False
-    with pytest.raises(ValueError, match="There is nothing to couple"):
+    if whole:
+        model.trainable = False
+    else:
+        model.get_layer("first").trainable = model.get_layer("second").trainable = False
+    with pytest.raises(ValueError, match=FROZEN):
         model.compile("sgd", "mse", coupling=0.5)
+
+
+@pytest.mark.parametrize("how", ["fit", "train_on_batch"])
+@pytest.mark.parametrize("trained", [False, True])
+def test_stacks_frozen_after_compile_are_named(how, trained):
+    model = make_model()
+    x, y = make_data(4)
+    model.compile(sgd(), LOSS(from_logits=True), coupling=0.5, run_eagerly=True)
+    if trained:
+        model.train_on_batch(x, y)
+    model.get_layer("first").trainable = False
+    model.train_on_batch(x, y)  # There is another stage.
+    model.get_layer("second").trainable = False
+    with pytest.raises(ValueError, match=rf"^{FROZEN}"):
+        getattr(model, how)(x, y)
+
+
+def test_a_frozen_member_of_a_group_is_said_to_be_frozen():
+    coupling = ki.GradientCoupling(0.5, groups=[["first/kernel1", "first/kernel2"]])
+    model = make_model()
+    model.get_layer("first").trainable = False
+    with pytest.raises(ValueError, match=r"^`groups` names 'first/kernel1', which is frozen"):
+        model.compile("sgd", "mse", coupling=coupling)
 
 
 def test_a_refused_coupling_leaves_the_model_as_it_was():
