@@ -1,15 +1,22 @@
 """What README and docs say: their code runs, their tables and links are true."""
 
+import json
 import re
+import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import keras_iterconv as ki
+from keras_iterconv.models.registry import FORMER_NAMES
 from training.settings import PRESETS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TRAINING = (ROOT / "docs/training.md").read_text()
+ZOO = ROOT / "saved_models"
+MODELS = json.loads((ZOO / "index.json").read_text())["models"]
 
 
 def blocks(page, language):
@@ -63,3 +70,81 @@ def test_every_option_and_preset_that_is_named_exists():
     }
     assert not missing
     assert set(PRESETS) <= set(re.findall(r"`([\w-]+)`", (ROOT / "docs/training.md").read_text()))
+
+
+def options(command):
+    """Return the options of a training, whatever the name by which it calls the architecture."""
+    words = shlex.split(command.removeprefix("python -m training.fit"))
+    return [FORMER_NAMES.get(word, word) for word in words]
+
+
+def published_accuracy(command):
+    """Return the test accuracy in the zoo's index of the model that a command has trained."""
+    (entry,) = (entry for entry in MODELS.values() if options(entry["command"]) == options(command))
+    return entry["result"]["test_accuracy"]
+
+
+def accuracies_by_seed():
+    """Return the table of `docs/training.md`: accuracies in percent and their mean, by command."""
+    rows = re.findall(r"^\| `(\w+)`, (\w+) \| \d+ \| ([\d., ]+)% \| ([\d.]+)% \|", TRAINING, re.M)
+    table = {}
+    for model, dataset, figures, mean in rows:
+        given = "" if dataset == "digits" else f" --dataset {dataset.lower()}"
+        table[f"--model {model}{given}"] = (figures.split(", "), mean)
+    return table
+
+
+def test_accuracies_of_the_training_page_are_the_zoo_s():
+    table = accuracies_by_seed()
+    assert len(table) == 3
+    for command, (figures, mean) in table.items():
+        assert figures[0] == f"{100 * published_accuracy(command):.2f}", command
+        assert float(mean) == pytest.approx(np.mean([float(f) for f in figures]), abs=0.0051)
+
+
+def test_accuracies_of_the_readme_are_those_of_the_training_page():
+    text = (ROOT / "README.md").read_text()
+    rows = re.findall(r"^\| `(--model [^`]+)` \| ([\d., ]+)% \(", text, re.M)
+    rounded = {
+        command: [f"{float(figure):.1f}" for figure in figures]
+        for command, (figures, _) in accuracies_by_seed().items()
+    }
+    assert {command: figures.split(", ") for command, figures in rows} == rounded
+
+
+def test_the_table_of_trained_models_is_the_zoo_s():
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([\d.]+%) of [\d,]+ \| ([\d.]+)[^|]* \| ([\d.]+) MB \|$",
+        (ROOT / "docs/export.md").read_text(),
+        re.M,
+    )
+    assert sorted(name for name, *_ in rows) == sorted(MODELS)
+    for name, accuracy, depth, megabytes in rows:
+        entry = MODELS[name]
+        assert accuracy == f"{entry['result']['test_accuracy']:.2%}", name
+        assert float(depth) == pytest.approx(entry["result"]["mean_depth"], abs=0.05), name
+        size = sum(facts["bytes"] for facts in entry["files"].values())
+        assert float(megabytes) == pytest.approx(size / 1e6, abs=0.3), name
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_card_gives_the_accuracy_of_the_index(name):
+    (card,) = (file for file in MODELS[name]["files"] if file.endswith("/README.md"))
+    accuracy = MODELS[name]["result"]["test_accuracy"]
+    assert f"| test accuracy | {accuracy:.2%} |" in (ZOO / card).read_text()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_table_of_presets_is_true(name):
+    """It has every setting that a preset states beside its model and data set."""
+    preset = dict(PRESETS[name])
+    paper = "Lippl et al." if preset.pop("model")[-4:] == "_w16" else "NAIS-Net"
+    dataset = preset.pop("dataset").rstrip("0123456789")
+    title = {"cifar": "CIFAR", "mnist": "MNIST", "digitclutter": "Digitclutter"}[dataset]
+    (table,) = re.findall(r"^\| setting \|.*\n(?:\|.*\n)+", TRAINING, re.M)
+    head, _, *rows = (
+        [cell.strip(" `*") for cell in line.strip("|").split("|")] for line in table.splitlines()
+    )
+    column = head.index(f"{paper}, {title}")
+    said = {row[0].removeprefix("--").replace("-", "_"): row[column] for row in rows}
+    assert said == {k: v if isinstance(v, str) else f"{v:g}" for k, v in preset.items()}

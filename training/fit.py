@@ -13,7 +13,7 @@ from .startup import load_quietly
 def fit(
     context: typer.Context,
     model: Annotated[
-        str | None, typer.Option(help="Its name, for example nais10 or nais_adaptive.")
+        str | None, typer.Option(help="Its name, for example nais10 or nais_dense.")
     ] = None,
     dataset: Annotated[
         str | None,

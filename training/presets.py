@@ -56,7 +56,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "nais-adaptive-cifar10": {"model": "nais_adaptive", "dataset": "cifar10", **_NAIS_CIFAR},
     "resnet-cifar10": {"model": "resnet54", "dataset": "cifar10", **_NAIS_CIFAR},
     "resnet-cifar100": {"model": "resnet54", "dataset": "cifar100", **_NAIS_CIFAR},
-    "nais-mnist": {"model": "nais_mnist", "dataset": "mnist", **_NAIS_MNIST},
+    "nais-mnist": {"model": "nais_dense", "dataset": "mnist", **_NAIS_MNIST},
     "resnet-w16-cifar10": {"model": "resnet_w16", "dataset": "cifar10", **_LIPPL_CIFAR},
     "resnet-w16-cifar100": {"model": "resnet_w16", "dataset": "cifar100", **_LIPPL_CIFAR},
     "resnet-w16-mnist": {"model": "resnet_w16", "dataset": "mnist", **_LIPPL_MNIST},

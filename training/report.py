@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 import keras_iterconv as ki
+from keras_iterconv.models.registry import FORMER_NAMES
 
 from .datasets import ImageData
 from .run_folder import RunFolder
@@ -31,7 +32,9 @@ def print_header(
     threshold = blocks[0].threshold
     adaptive = "" if threshold is None else f" at most, until an update is below {threshold:g}"
     table = Table.grid(padding=(0, 2))
-    table.add_row("model", f"{settings.model}: {model.count_params():,} parameters")
+    name = FORMER_NAMES.get(settings.model)
+    former = "" if name is None else f" (a former name of {name}, for any data set)"
+    table.add_row("model", f"{settings.model}{former}: {model.count_params():,} parameters")
     table.add_row(
         "depth",
         f"{ki.processing_depth(model)} updates in {len(blocks)} "

@@ -70,7 +70,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "nais1": Architecture(nais_net, {"max_unroll": 1}, NAISConv2D),
     "nais10": Architecture(nais_net, {"max_unroll": 10}, NAISConv2D),
     "nais_adaptive": Architecture(nais_net, {"max_unroll": 10, "threshold": 1e-4}, NAISConv2D),
-    "nais_mnist": Architecture(nais_dense_net, {"max_unroll": 30}, NAISDense),
+    "nais_dense": Architecture(nais_dense_net, {"max_unroll": 30}, NAISDense),
     **_residual_nets(),
     "resnet54": Architecture(resnet54, {}),
     **_mnist_resnets(),
@@ -83,8 +83,13 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
+# An architecture is for any images: a name that promises a data set is kept for old code alone.
+FORMER_NAMES = {"nais_mnist": "nais_dense"}
+ARCHITECTURES.update({old: ARCHITECTURES[name] for old, name in FORMER_NAMES.items()})
+
+
 def list_models() -> list[str]:
-    """Return the names that `create_model` knows, sorted."""
+    """Return the names that `create_model` knows, sorted; former names too."""
     return sorted(ARCHITECTURES)
 
 

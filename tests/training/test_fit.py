@@ -21,6 +21,9 @@ def test_a_run_of_the_command_line(fit_command, tmp_path):
     )
     assert (code, error) == (0, "")
     assert "7 updates in 1 block" in screen
+    # The name promises MNIST, the default data set is another.
+    assert "nais_mnist (a former name of nais_dense, for any data set)" in screen
+    assert "digits: 64 training" in screen
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert (result["model"], result["mean_depth"]) == ("nais_mnist", 7)
     assert f"{result['test_accuracy']:.2%}" in screen

@@ -56,6 +56,7 @@ FULL_SIZE = {
         for family in ("resnet", "icr", "pcr")
         for width in (8, 16, 32, 64)
     },
+    "nais_dense": ((28, 28, 1), 128 * 128 + 784 * 128 + 128 + 1290, 30),
     "nais_mnist": ((28, 28, 1), 128 * 128 + 784 * 128 + 128 + 1290, 30),
     "resnet_sh_stable": ((28, 28, 1), 128 * 128 + 128 + 784 * 128 + 128 + 1290, 30),
     **{
@@ -82,6 +83,13 @@ def test_full_size(name):
     assert model.output_shape == (None, 10)
     assert model.count_params() == weights
     assert ki.processing_depth(model) == depth
+
+
+def test_a_former_name_builds_the_same_net():
+    nets = [ki.create_model(name, (8, 8, 1), 10, units=6) for name in ("nais_dense", "nais_mnist")]
+    old, new = ([(v.path, v.shape) for v in net.variables] for net in nets)
+    assert old == new
+    assert list_settings("nais_dense") == list_settings("nais_mnist")
 
 
 def test_blocks_of_the_convolutional_nets():
