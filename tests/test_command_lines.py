@@ -1,5 +1,6 @@
 """What all commands have in common: help, words, exit codes."""
 
+import dataclasses
 import errno
 import re
 import subprocess
@@ -16,8 +17,10 @@ from training.datasets import DatasetError
 from training.errors import UserError, as_user_error, flags_of, in_command_words, run_command
 from training.extras import MissingExtraError
 from training.help_layout import make_command_app
+from training.settings import Settings
 
 ROOT = Path(__file__).parents[1]
+GROUPS = ("Model and data", "Training", "Depth of NAIS-Nets", "Residual nets", "Run")
 COMMANDS = ("fit", "publish", "predict", "reproduce")
 
 
@@ -45,6 +48,19 @@ def test_a_command_of_commands_shows_its_help():
 
 def test_the_version():
     assert re.fullmatch(r"keras_iterconv \d+\.\d+\.\d+\S*\n", shown("--version"))
+
+
+def test_the_options_of_fit_are_grouped_and_show_their_defaults():
+    # Wide enough for a line an option.
+    help = CliRunner().invoke(cli.make_app(), ["fit", "--help"], terminal_width=300).output
+    groups = [section.splitlines() for section in help.split("\n\n") if section.startswith(GROUPS)]
+    assert [lines[0] for lines in groups] == [f"{group}:" for group in GROUPS]
+    lines = {line.split()[0]: line for group in groups for line in group[1:]}
+    for field in dataclasses.fields(Settings):
+        line = lines[f"--{field.name.replace('_', '-')}"]
+        if field.default not in (None, False, dataclasses.MISSING):
+            shown = field.default if isinstance(field.default, str) else f"{field.default:g}"
+            assert re.search(rf"\[default: (.* )?{re.escape(shown)}\]$", line)
 
 
 FLAGS = {"max_unroll": "--max-unroll", "model": "--model"}

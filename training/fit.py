@@ -6,87 +6,97 @@ import typer
 from rich.console import Console
 
 from .errors import UserError, run_command
-from .help_layout import make_command_app
+from .help_layout import make_command_app, options_of
 from .startup import load_quietly
+
+_data = options_of("Model and data")
+_training = options_of("Training")
+_depth = options_of("Depth of NAIS-Nets")
+_residual = options_of("Residual nets")
+_run = options_of("Run")
+OWN = "the model's own"
 
 
 def fit(
     context: typer.Context,
-    model: Annotated[
-        str | None, typer.Option(help="Its name, for example nais10 or nais_dense.")
-    ] = None,
+    model: Annotated[str | None, _data("Its name, for example nais10 or nais_dense.")] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(
-            help="digits (the default), mnist, cifar10, cifar100, or digitclutterN, N = 2 to 5."
+        _data("digits, mnist, cifar10, cifar100, or digitclutterN, N = 2 to 5.", "digits"),
+    ] = None,
+    preset: Annotated[str | None, _data("A paper's settings, for example nais-cifar10.")] = None,
+    limit_train: Annotated[int | None, _data("Number of training images to use.", "all")] = None,
+    validation_share: Annotated[
+        float | None, _data("Share of the training images that validates; 0 for none.", "0.1")
+    ] = None,
+    augment: Annotated[
+        str | None,
+        _data(
+            "none, standard or addons.",
+            "standard for convolutional nets on digits and CIFAR, else none",
         ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The largest learning rate.")] = None,
-    schedule: Annotated[
-        str | None,
-        typer.Option(help="cosine (the default), step, step-twice, constant or cyclical."),
-    ] = None,
-    weight_decay: Annotated[
-        float | None, typer.Option(help="Decay of kernels, times the learning rate, a step.")
-    ] = None,
-    clip_norm: Annotated[
-        float | None, typer.Option(help="Limit of the gradient's norm; 5, and 0 for none.")
-    ] = None,
-    augment: Annotated[str | None, typer.Option(help="none, standard or addons.")] = None,
     pixels: Annotated[
         str | None,
-        typer.Option(help="standardized (the default), or unit: values from 0 to 1."),
+        _data("standardized, or unit: values from 0 to 1.", "standardized"),
     ] = None,
-    validation_share: Annotated[
-        float | None,
-        typer.Option(help="Share of the training images that validates; 0.1, and 0 for none."),
+    epochs: Annotated[
+        int | None, _training("Passes over the training images.", "by model and data set")
     ] = None,
+    batch_size: Annotated[int | None, _training("Images a step.", "64, dense nets 128")] = None,
+    learning_rate: Annotated[
+        float | None, _training("The largest learning rate.", "0.05, dense nets 0.02")
+    ] = None,
+    schedule: Annotated[
+        str | None, _training("cosine, step, step-twice, constant or cyclical.", "cosine")
+    ] = None,
+    weight_decay: Annotated[
+        float | None, _training("Decay of kernels, times the learning rate, a step.", "0")
+    ] = None,
+    clip_norm: Annotated[
+        float | None, _training("Limit of the gradient's norm; 0 for none.", "5")
+    ] = None,
+    mixed_precision: Annotated[
+        bool | None,
+        _training("Products in float16 on a GPU, bfloat16 on a CPU.", "", "--mixed-precision"),
+    ] = None,
+    strategy: Annotated[
+        str | None, _training("none, or mirrored: all GPUs, or two logical CPUs.", "none")
+    ] = None,
+    seed: Annotated[int | None, _training("Seed of weights, order and augmentation.", "0")] = None,
     max_unroll: Annotated[
-        int | None, typer.Option(help="Updates a block, or the most of them.")
+        int | None,
+        _depth("Updates of a block; with a threshold the largest number of them.", OWN),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Norm of an update below which an image stops.")
+        float | None, _depth("Norm of an update below which an image stops.", OWN)
     ] = None,
-    step_size: Annotated[float | None, typer.Option(help="h of an update, in (0, 1].")] = None,
+    step_size: Annotated[float | None, _depth("h of an update, in (0, 1].", OWN)] = None,
     gradient: Annotated[
         str | None,
-        typer.Option(help="unroll, recompute (less memory), implicit or frozen (faster, biased)."),
+        _depth("unroll, recompute (less memory), implicit or frozen (faster, biased).", OWN),
     ] = None,
-    blocks: Annotated[int | None, typer.Option(help="Blocks a stage.")] = None,
+    blocks: Annotated[int | None, _residual("Blocks of a stage, NAIS-Nets' too.", OWN)] = None,
     coupling: Annotated[
         float | None,
-        typer.Option(help="Share of the blocks' mean in each block's gradient, from 0 to 1."),
+        _residual("Share of the blocks' mean in each block's gradient, from 0 to 1.", "none"),
     ] = None,
     lipschitz_cap: Annotated[
-        float | None, typer.Option(help="Bound of each residual function's Lipschitz constant.")
+        float | None, _residual("Bound of each residual function's Lipschitz constant.", OWN)
     ] = None,
     shared_initialization: Annotated[
         bool | None,
-        typer.Option(
+        _residual(
+            "Start the blocks of a stage equal, or each by itself.",
+            "equal where there is a coupling",
             "--shared-initialization/--independent-initialization",
-            help="Start the blocks of a stage equal; the default where there is a coupling.",
         ),
     ] = None,
-    mixed_precision: Annotated[
-        bool | None, typer.Option("--mixed-precision", help="Half precision products.")
-    ] = None,
-    strategy: Annotated[
-        str | None, typer.Option(help="none, or mirrored: all GPUs, or two logical CPUs.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")] = None,
-    limit_train: Annotated[
-        int | None, typer.Option(help="Use this many training images only.")
-    ] = None,
     output: Annotated[
-        str | None, typer.Option(help="The run's folder, new or empty; runs/MODEL-DATASET-N.")
+        str | None, _run("The run's folder, new or empty.", "runs/MODEL-DATASET-N")
     ] = None,
     resume: Annotated[
-        str | None, typer.Option(help="Go on with the run in this folder, with its settings.")
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="A paper's settings, for example nais-cifar10.")
+        str | None, _run("Go on with the run in this folder, with its settings.")
     ] = None,
 ) -> None:
     """Train a named model on a named data set.

@@ -1,5 +1,7 @@
 """The one layout of all commands' help: plain text, options in groups, with their defaults."""
 
+import re
+from collections.abc import Callable
 from importlib import metadata
 from typing import Annotated
 
@@ -62,6 +64,23 @@ def make_command_app(function) -> typer.Typer:
     return app
 
 
+def options_of(group: str) -> Callable:
+    """Return a function that makes the options of a group of the help.
+
+    Args:
+        group: The group's title.
+
+    Returns:
+        A function of an option's help, of what the help calls its default, nothing for none, and
+        of its flags where they do not follow from the parameter's name.
+    """
+
+    def make(help: str, default: str = "", *flags: str):
+        return typer.Option(*flags, help=help, show_default=default or False, rich_help_panel=group)
+
+    return make
+
+
 def _write_groups(command, ctx, formatter) -> None:
     groups = {}
     for parameter in command.get_params(ctx):
@@ -70,7 +89,10 @@ def _write_groups(command, ctx, formatter) -> None:
             continue
         argument = parameter.param_type_name == "argument"
         title = "Arguments" if argument else parameter.rich_help_panel or OTHER_OPTIONS
-        groups.setdefault(title, []).append(record)
+        # Typer puts a default that it was told into parentheses.
+        name, text = record
+        text = re.sub(r"\[default: \((.*)\)\]$", r"[default: \1]", text)
+        groups.setdefault(title, []).append((name, text))
     # Last, since --help is among them.
     groups |= {OTHER_OPTIONS: groups.pop(OTHER_OPTIONS, [])}
     for title, records in groups.items():
