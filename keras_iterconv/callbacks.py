@@ -21,7 +21,7 @@ class DepthLogger(keras.callbacks.Callback):
     scalars, by epoch from 0 as `keras.callbacks.TensorBoard` counts them, are
 
     - `depth/updates`: the mean over images of the updates made in all blocks together,
-    - `depth/share_at_limit`: the share of image-blocks that did not settle within `max_unroll`,
+    - `depth/share_at_limit`: the share of image-blocks that did not converge within `max_unroll`,
     - `depth/share_not_finite`: the share of image-blocks whose state was not finite,
     - `updates_by_block/<name>` and `share_at_limit_by_block/<name>`: the same, block by block.
 

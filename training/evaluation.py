@@ -20,7 +20,7 @@ class Evaluation(NamedTuple):
         accuracy: The share of pictures whose largest logit is their class; where a picture shows n
             classes, whose n largest logits are exactly these.
         depth: The updates that each picture took in all blocks together, int `[N]`.
-        share_at_limit: The share of pictures and blocks that did not settle within `max_unroll`
+        share_at_limit: The share of pictures and blocks that did not converge within `max_unroll`
             updates; 1 for blocks of fixed depth.
         share_not_finite: The share of pictures and blocks whose state was not finite.
     """

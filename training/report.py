@@ -28,18 +28,11 @@ def print_header(
     folder: RunFolder,
 ) -> None:
     """Say what is about to be trained."""
-    blocks = ki.iterated_blocks(model)
-    threshold = blocks[0].threshold
-    adaptive = "" if threshold is None else f" at most, until an update is below {threshold:g}"
     table = Table.grid(padding=(0, 2))
     name = FORMER_NAMES.get(settings.model)
     former = "" if name is None else f" (a former name of {name}, for any data set)"
     table.add_row("model", f"{settings.model}{former}: {model.count_params():,} parameters")
-    table.add_row(
-        "depth",
-        f"{ki.processing_depth(model)} updates in {len(blocks)} "
-        f"block{'s' if len(blocks) > 1 else ''}{adaptive}",
-    )
+    table.add_row("depth", describe_depth(model))
     table.add_row(
         "data",
         f"{settings.dataset}: {len(data.train):,} training, {len(data.validation):,} validation, "
@@ -47,15 +40,31 @@ def print_header(
     )
     table.add_row(
         "training",
-        f"{settings.epochs} epochs, batch {settings.batch_size}, "
+        f"{_count(settings.epochs, 'epoch')}, batch {settings.batch_size}, "
         f"learning rate {settings.learning_rate:g} ({settings.schedule}), seed {settings.seed}, "
-        f"{strategy.num_replicas_in_sync} replica"
-        f"{'s' if strategy.num_replicas_in_sync > 1 else ''}",
+        f"{_count(strategy.num_replicas_in_sync, 'replica')}",
     )
     if settings.coupling is not None:
         table.add_row("coupling", f"{settings.coupling:g} of the blocks' mean gradient")
     table.add_row("folder", str(folder.path))
     console.print(table, highlight=False)
+
+
+def describe_depth(model: keras.Model) -> str:
+    """Say how deep a net is: its updates, in how many blocks, and what stops an image."""
+    parts = ki.iterated_blocks(model)
+    if all(isinstance(part, ki.ResidualStage) for part in parts):
+        # A stage has as many blocks as updates.
+        inside = f"{_count(len(parts), 'stage')} of {_count(parts[0].blocks, 'block')}"
+    else:
+        inside = _count(len(parts), "block")
+    threshold = parts[0].threshold
+    adaptive = "" if threshold is None else f" at most, until an update is below {threshold:g}"
+    return f"{_count(ki.processing_depth(model), 'update')} in {inside}{adaptive}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def print_result(

@@ -24,7 +24,7 @@ class DepthPoint:
         standard_error: Of the accuracy, sqrt(p (1 - p) / N).
         updates: The mean over images of the updates made in all blocks together.
         share_of_fixed_depth: `updates` as a share of the report's `fixed_depth`.
-        share_at_limit: The share of image-blocks that did not settle within `max_unroll`; 1 for
+        share_at_limit: The share of image-blocks that did not converge within `max_unroll`; 1 for
             blocks of fixed depth.
         share_not_finite: The share of image-blocks whose state was not finite.
     """
