@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_iterconv import load_pretrained, set_depth, with_depth
+from keras_iterconv._support.outputs import output_activation, output_key
 from keras_iterconv.answers import wrong_answers
 from keras_iterconv.models.pretrained import ZooError, find_zoo, read_index, verified_path
 
 from .classifier import Answers, OnnxClassifier
-from .inference import Depth
+from .inference import Depth, as_logits
 from .onnx_graph import count_operators
 from .saved_model import DEPTH_SIGNATURE, SIGNATURE
 from .zoo import check_index
@@ -162,7 +163,7 @@ def compare(model: keras.Model, runs: Sequence[Run], entry: dict, data: ImageDat
         ZooError: A status differs, or a depth by more than one.
     """
     mean, std = np.float32(entry["mean"]), np.float32(entry["std"])
-    depths = [None]
+    activation, depths = output_activation(model), [None]
     if entry["depth"] is not None:
         own = Depth(**entry["depth"])
         depths.append(Depth(own.threshold * 10, max(1, own.max_unroll // 2)))
@@ -173,7 +174,9 @@ def compare(model: keras.Model, runs: Sequence[Run], entry: dict, data: ImageDat
         view = with_depth(model)
         for batch in BATCHES:
             images = data.test.images[:batch].astype(np.float32)
-            expected = {key: value.numpy() for key, value in view((images - mean) / std).items()}
+            outputs = view((images - mean) / std)
+            expected = {key: outputs[key].numpy() for key in ("depth", "status")}
+            expected["logits"] = as_logits(outputs[output_key(model)], activation).numpy()
             largest = np.abs(expected["logits"]).max(axis=1, keepdims=True)
             for run in runs:
                 found = run(images, depth)

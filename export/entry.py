@@ -140,7 +140,8 @@ def publish_run(
                 entry["operators"] = count_operators(converted)
             if "saved_model" in formats:
                 say("writing the SavedModel")
-                write_saved_model(folded, staged / "saved_model", normalization, multi_label)
+                path = staged / "saved_model"
+                as_user_error(write_saved_model, folded, path, normalization, multi_label)
             shutil.copyfile(run.curves, staged / "curves.png")
             if depth is not None:
                 say("drawing its depth")

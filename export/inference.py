@@ -9,9 +9,13 @@ import tensorflow as tf
 
 import keras_iterconv as ki
 from keras_iterconv import functional
+from keras_iterconv._support.outputs import LINEAR, SIGMOID, SOFTMAX, output_activation
 from keras_iterconv.unrolling import Unrolled
 
 OUTPUTS = ("logits", "probabilities", "depth", "status")
+# Logits of probabilities that are 0 or 1 would be infinite.
+_SMALLEST = float(np.finfo(np.float32).tiny)
+_SMALLEST_REST = 2.0**-24
 
 
 class Normalization(NamedTuple):
@@ -65,7 +69,9 @@ def infer(
     """Return the four outputs of an exported file.
 
     Args:
-        model: A functional model in float32 from standardised images to logits.
+        model: A functional model in float32 from standardised images to logits, or to
+            probabilities by a softmax or, where `multi_label`, a sigmoid. Probabilities are
+            returned as they are, and the logits are computed from them.
         images: float32 `[N, H, W, C]`, raw pixel values.
         normalization: What standardises them.
         depth: For the blocks of adaptive depth; None for their own.
@@ -75,7 +81,11 @@ def infer(
     Returns:
         `logits` and `probabilities`, float32 `[N, classes]`; `depth` and `status`, int32
         `[N, blocks]`.
+
+    Raises:
+        ValueError: The model's outputs are neither.
     """
+    activation = _check_activation(model, multi_label)
     depths, statuses = [], []
 
     def apply(layer, *args, **kwargs):
@@ -90,7 +100,39 @@ def infer(
         statuses.append(unrolled.status)
         return unrolled.state
 
-    logits = functional.run(model, (images - normalization.mean) / normalization.std, apply)
-    probabilities = tf.nn.sigmoid(logits) if multi_label else tf.nn.softmax(logits)
+    outputs = functional.run(model, (images - normalization.mean) / normalization.std, apply)
+    logits, probabilities = as_logits(outputs, activation), outputs
+    if activation == LINEAR:
+        probabilities = tf.nn.sigmoid(logits) if multi_label else tf.nn.softmax(logits)
     values = (logits, probabilities, tf.stack(depths, axis=1), tf.stack(statuses, axis=1))
     return dict(zip(OUTPUTS, values, strict=True))
+
+
+def as_logits(outputs: tf.Tensor, activation: str) -> tf.Tensor:
+    """Return the logits of a model's outputs, finite where these are.
+
+    Args:
+        outputs: `[N, classes]`.
+        activation: What made them: `"linear"`, and they are logits; `"softmax"`, and their
+            logarithms are; or `"sigmoid"`.
+    """
+    if activation == LINEAR:
+        return outputs
+    logits = _log(outputs, _SMALLEST)
+    return logits if activation == SOFTMAX else logits - _log(1 - outputs, _SMALLEST_REST)
+
+
+def _log(values: tf.Tensor, smallest: float) -> tf.Tensor:
+    # Not `maximum`, which may lose a NaN.
+    return tf.math.log(tf.where(values < smallest, smallest, values))
+
+
+def _check_activation(model: keras.Model, multi_label: bool) -> str:
+    activation, expected = output_activation(model), SIGMOID if multi_label else SOFTMAX
+    if activation not in (LINEAR, expected):
+        ends = "in a layer that does not tell" if activation is None else f"in a {activation}"
+        raise ValueError(
+            f"`model` must end in logits or in a {expected}, as a Keras layer or activation: "
+            f"an exported file has both. Received: model={model.name!r}, which ends {ends}"
+        )
+    return activation

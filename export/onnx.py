@@ -36,7 +36,7 @@ def to_onnx(
     """Convert a model.
 
     Args:
-        model: A functional model in float32, from standardised images to logits.
+        model: A functional model in float32, from standardised images to logits or probabilities.
         normalization: Mean and standard deviation of raw pixel values.
         metadata: What the file says of itself.
         multi_label: Whether each class has a probability of its own.
@@ -48,8 +48,8 @@ def to_onnx(
         `[N, classes]`, `depth` and `status`, int32 `[N, blocks]`.
 
     Raises:
-        ValueError: Blocks of adaptive depth differ in threshold or `max_unroll`, or one has
-            Anderson acceleration.
+        ValueError: Blocks of adaptive depth differ in threshold or `max_unroll`, one has
+            Anderson acceleration, or the outputs are neither logits nor probabilities.
     """
     depth = shared_depth(model)
     blocks = [b for b in ki.iterated_blocks(model) if isinstance(b, ki.IteratedBlock)]

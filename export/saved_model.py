@@ -28,13 +28,14 @@ def write_saved_model(
     `threshold`, float32, and `max_unroll`, int32, scalars.
 
     Args:
-        model: A functional model in float32, from standardised images to logits.
+        model: A functional model in float32, from standardised images to logits or probabilities.
         path: The folder to make.
         normalization: Mean and standard deviation of raw pixel values.
         multi_label: Whether each class has a probability of its own.
 
     Raises:
-        ValueError: Blocks of adaptive depth differ in threshold or `max_unroll`.
+        ValueError: Blocks of adaptive depth differ in threshold or `max_unroll`, or the outputs are
+            neither logits nor probabilities.
     """
     image = tf.TensorSpec((None, *model.input.shape[1:]), tf.float32, "image")
 

@@ -6,31 +6,36 @@ import keras
 import numpy as np
 
 
-def wrong_answers(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def wrong_answers(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Say for each sample whether the answer is wrong.
 
     Args:
-        logits: `[N, classes]`.
-        labels: Class numbers, int `[N]`: the largest logit must be the class; or multi-hot
-            `[N, classes]`: the n targets of a sample must have its n largest logits.
+        outputs: Logits or probabilities, `[N, classes]` with at least two classes.
+        labels: Class numbers, int `[N]`: the largest output must be the class; or multi-hot
+            `[N, classes]`: the n targets of a sample must have its n largest outputs.
 
     Returns:
-        bool `[N]`; a sample with a logit that is not finite is wrong.
+        bool `[N]`; a sample with an output that is not finite is wrong.
 
     Raises:
         ValueError: The shapes do not fit.
     """
-    logits, labels = np.asarray(logits), np.asarray(labels)
-    if labels.shape == logits.shape:
-        return ~keras.ops.convert_to_numpy(exact_set(labels, logits))
-    if labels.shape not in (logits.shape[:1], (*logits.shape[:1], 1)):
+    outputs, labels = np.asarray(outputs), np.asarray(labels)
+    if outputs.ndim != 2 or outputs.shape[1] < 2:
+        raise ValueError(
+            "`model` must answer with [N, classes], two classes at least: the largest output is "
+            f"its answer. Received: outputs of shape {outputs.shape}"
+        )
+    if labels.shape == outputs.shape:
+        return ~keras.ops.convert_to_numpy(exact_set(labels, outputs))
+    if labels.shape not in (outputs.shape[:1], (*outputs.shape[:1], 1)):
         raise ValueError(
             "`labels` must be class numbers [N] or multi-hot [N, classes]. "
-            f"Received: logits of shape {logits.shape}, labels of shape {labels.shape}"
+            f"Received: outputs of shape {outputs.shape}, labels of shape {labels.shape}"
         )
     # The largest of a row of NaNs is its first: such a row is never right.
-    wrong = np.argmax(logits, axis=1) != labels.reshape(-1)
-    return wrong | ~np.isfinite(logits).all(axis=1)
+    wrong = np.argmax(outputs, axis=1) != labels.reshape(-1)
+    return wrong | ~np.isfinite(outputs).all(axis=1)
 
 
 def chance_error(labels: np.ndarray, num_classes: int) -> float:
@@ -54,8 +59,9 @@ def chance_error(labels: np.ndarray, num_classes: int) -> float:
 def exact_set(y_true, y_pred):
     """Say whether the n largest outputs are exactly the n classes of the target.
 
-    n is read from each row of the target. Where the n-th and the next output are equal, the n
-    largest are no one set, and the answer is not right; nor is one that is not finite.
+    n is read from each row of the target. Ties at the n-th place count as wrong, and so does an
+    answer that is not finite. Probabilities tie sooner than the logits that they are made of:
+    in float32 the sigmoids of all logits from 17 on are 1.
 
     Args:
         y_true: Multi-hot, `[B, classes]`.

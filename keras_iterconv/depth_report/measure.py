@@ -39,8 +39,8 @@ def accuracy_by_depth(
     its own again.
 
     Args:
-        model: A functional model of one output, the logits, with at least one `NAISConv2D` or
-            `NAISDense`.
+        model: A functional model of one output, logits or probabilities, with at least one
+            `NAISConv2D` or `NAISDense`.
         dataset: Batches `(images, labels)`, e.g. a `tf.data.Dataset`; or one pair of arrays.
             Labels are class numbers, `[N]`, or one-hot or multi-hot, `[N, classes]`: an answer is
             then right where the largest outputs are just the targets.
@@ -86,7 +86,8 @@ def accuracy_by_depth(
             labels = np.asarray(labels)
             for settings, tally in tallies.items():
                 apply_settings(blocks, settings)
-                tally.add(run(images), labels)
+                outputs = run(images)
+                tally.add(outputs[run.output], outputs, labels)
     finally:
         apply_settings(blocks, own)
     if not tallies[own].samples:
@@ -113,10 +114,10 @@ class _Tally:
         self.samples = self.right = self.updates = 0
         self.blocks = self.at_limit = self.not_finite = 0
 
-    def add(self, outputs: dict[str, np.ndarray], labels: np.ndarray) -> None:
+    def add(self, scores: np.ndarray, outputs: dict[str, np.ndarray], labels: np.ndarray) -> None:
         status = outputs["status"]
         self.samples += len(status)
-        self.right += int(np.sum(~wrong_answers(outputs["logits"], labels)))
+        self.right += int(np.sum(~wrong_answers(scores, labels)))
         self.updates += int(outputs["depth"].sum(dtype=np.int64))
         self.blocks += status.size
         self.at_limit += int(np.sum(status == Status.MAX_UNROLL))

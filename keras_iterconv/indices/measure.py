@@ -28,8 +28,8 @@ def measure_indices(
     always. The states along a stage are computed once for all of this.
 
     Args:
-        model: A functional model of one output, the logits, with at least one `ResidualStage`,
-            through which all paths from input to output lead.
+        model: A functional model of one output, logits or probabilities, with at least one
+            `ResidualStage`, through which all paths from input to output lead.
         dataset: Batches `(images, labels)`, e.g. a `tf.data.Dataset`; or one pair of arrays.
             Labels are class numbers, `[N]`, or multi-hot, `[N, classes]`: an answer is then right
             where the largest outputs are just the targets.
@@ -88,7 +88,7 @@ def residual_stages(model: keras.Model) -> list[Call]:
             )
     if len(model.outputs) != 1:
         raise ValueError(
-            "`model` must have one output, the logits. "
+            "`model` must have one output, the logits or probabilities. "
             f"Received: model={model.name!r} with {len(model.outputs)} outputs"
         )
     stages = [call for call in calls(model) if isinstance(call.layer, ResidualStage)]
@@ -134,8 +134,8 @@ class _PerturbedNet:
 
     def wrong(self, images, labels) -> list[StageErrors]:
         """Return for each stage which samples each perturbation gets wrong."""
-        *inputs, logits = self.trunk(images)
-        full = wrong_answers(logits, labels)
+        *inputs, outputs = self.trunk(images)
+        full = wrong_answers(outputs, labels)
         return [self._wrong_of_stage(s, x, full, labels) for s, x in enumerate(inputs)]
 
     def _wrong_of_stage(self, s, x, full, labels) -> StageErrors:

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_iterconv._support.outputs import output_key
 from keras_iterconv.functional import check_functional
 from keras_iterconv.layers import IteratedBlock, ResidualStage, ResidualUpdate
 
@@ -51,12 +52,13 @@ def with_depth(model: keras.Model) -> keras.Model:
     """Return a model over the same weights that also says how deep it went.
 
     Args:
-        model: A functional model of one output, the logits, with at least one iterated block.
+        model: A functional model of one output with at least one iterated block.
 
     Returns:
         A functional model of the same inputs, with a dict of outputs: `"logits"`
-        `[N, num_classes]`; `"depth"`, int32 `[N, blocks]`, the updates made; `"status"`, int32
-        `[N, blocks]`, a `keras_iterconv.unrolling.Status` each.
+        `[N, num_classes]`, or `"outputs"` where the model ends in a softmax or a sigmoid, or
+        nothing tells that its outputs are logits; `"depth"`, int32 `[N, blocks]`, the updates
+        made; `"status"`, int32 `[N, blocks]`, a `keras_iterconv.unrolling.Status` each.
 
     Raises:
         ValueError: The model is not functional, has no iterated block, one that is used twice or
@@ -70,7 +72,7 @@ def with_depth(model: keras.Model) -> keras.Model:
         )
     if len(model.outputs) != 1:
         raise ValueError(
-            "`model` must have one output, the logits. "
+            "`model` must have one output, the logits or probabilities. "
             f"Received: model={model.name!r} with {len(model.outputs)} outputs"
         )
     depths, statuses, seen = [], [], []
@@ -95,7 +97,7 @@ def with_depth(model: keras.Model) -> keras.Model:
     return keras.Model(
         twin.input,
         {
-            "logits": twin.output,
+            output_key(model): twin.output,
             "depth": keras.ops.stack(depths, axis=1),
             "status": keras.ops.stack(statuses, axis=1),
         },

@@ -4,26 +4,31 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_iterconv._support.outputs import output_key
 from keras_iterconv.models.depth import iterated_blocks, with_depth
 
 
 class TracedDepth:
-    """Runs a model in evaluation and returns logits, depth and status.
+    """Runs a model in evaluation and returns its outputs, depth and status.
 
     It is traced once for batches of all sizes and for all settings of its blocks, and once more
     where a threshold appears or disappears: that is another graph.
 
     Args:
         model: As for `with_depth`.
+
+    Attributes:
+        output: The key of the model's outputs, `"logits"` or `"outputs"`.
     """
 
     def __init__(self, model: keras.Model):
         self._blocks = iterated_blocks(model)
+        self.output = output_key(model)
         self._view = with_depth(model)
         self._functions = {}
 
     def __call__(self, images) -> dict[str, np.ndarray]:
-        """Return `"logits"` `[N, num_classes]`, and `"depth"` and `"status"` `[N, blocks]`."""
+        """Return what `with_depth` does, as arrays."""
         kinds = tuple(block.threshold is None for block in self._blocks)
         if kinds not in self._functions:
             self._functions[kinds] = self._compile()

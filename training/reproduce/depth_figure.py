@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 import keras_iterconv as ki
+from keras_iterconv._support.outputs import LINEAR, output_activation, output_key
 from keras_iterconv.answers import wrong_answers
 
 from ..datasets import ImageData
@@ -73,7 +74,7 @@ def measure_depths(model: keras.Model, name: str, data: ImageData, images: int) 
     """Run a net over the first test pictures.
 
     Args:
-        model: From standardised images to logits.
+        model: From standardised images to logits or probabilities.
         name: What to call it.
         data: Its data set, with the mean and the standard deviation that the net was trained with.
         images: How many pictures at most.
@@ -86,7 +87,7 @@ def measure_depths(model: keras.Model, name: str, data: ImageData, images: int) 
         raise UserError(f"a picture of {data.name} shows several classes: it has no place here")
     scaled = (raw.astype(np.float32) - data.mean) / data.std
     found = ki.with_depth(model).predict(scaled, batch_size=BATCH, verbose=0)
-    logits, depth = found["logits"], found["depth"].sum(axis=1)
+    outputs, depth = found[output_key(model)], found["depth"].sum(axis=1)
     if depth.min() == depth.max():
         nais = any(isinstance(block, ki.IteratedBlock) for block in ki.iterated_blocks(model))
         hint = "give --threshold for a depth that depends on the picture"
@@ -94,6 +95,9 @@ def measure_depths(model: keras.Model, name: str, data: ImageData, images: int) 
             f"each picture takes {depth[0]} updates in {name}: "
             f"{hint if nais else 'a residual net has one depth'}"
         )
+    probabilities = outputs
+    if output_activation(model) == LINEAR:
+        probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(outputs))
     return Depths(
         name,
         data.classes,
@@ -101,8 +105,8 @@ def measure_depths(model: keras.Model, name: str, data: ImageData, images: int) 
         labels,
         depth,
         ki.processing_depth(model),
-        ~wrong_answers(logits, labels),
-        keras.ops.convert_to_numpy(keras.ops.softmax(logits)).max(axis=1),
+        ~wrong_answers(outputs, labels),
+        probabilities.max(axis=1),
     )
 
 

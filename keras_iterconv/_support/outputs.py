@@ -1,0 +1,131 @@
+"""What the output of a classifier is: logits, or probabilities."""
+
+import keras
+
+from keras_iterconv.functional import Call, calls
+
+LINEAR, SOFTMAX, SIGMOID = "linear", "softmax", "sigmoid"
+
+# Layers and Keras's operations on tensors share these names.
+_PASSES = frozenset({"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze"})
+_AVERAGES = frozenset({"Average", "Mean", "GlobalAveragePooling1D", "GlobalAveragePooling2D"})
+# What is made of logits alone by these is logits.
+_KEEPS_LOGITS = _AVERAGES | {
+    *("Add", "Concatenate", "Divide", "GlobalMaxPooling1D", "GlobalMaxPooling2D", "Maximum"),
+    *("Multiply", "Negative", "Rescaling", "Subtract", "Sum", "TrueDivide"),
+}
+# The softmax of log-probabilities is the probabilities: they are logits.
+_BY_NAME = {"LogSoftmax": LINEAR, "Sigmoid": SIGMOID, "Softmax": SOFTMAX}
+_BY_FUNCTION = {
+    keras.activations.linear: LINEAR,
+    keras.activations.log_softmax: LINEAR,
+    keras.activations.sigmoid: SIGMOID,
+    keras.activations.softmax: SOFTMAX,
+}
+_BY_LOSS = {
+    "binarycrossentropy": SIGMOID,
+    "binaryfocalcrossentropy": SIGMOID,
+    "categoricalcrossentropy": SOFTMAX,
+    "categoricalfocalcrossentropy": SOFTMAX,
+    "sparsecategoricalcrossentropy": SOFTMAX,
+}
+
+
+def output_activation(model: keras.Model) -> str | None:
+    """Return which activation made a functional model's one output.
+
+    It is read off the last layers. Where they do not tell, being Lambdas or layers of the user's
+    own, the loss that the model was compiled with does.
+
+    Args:
+        model: A functional model of one output.
+
+    Returns:
+        `"linear"` for logits, `"softmax"` or `"sigmoid"` for probabilities, None where neither the
+        layers nor the loss tell.
+    """
+    return _of_model(model) or _of_loss(getattr(model, "loss", None))
+
+
+def output_key(model: keras.Model) -> str:
+    """Return the name of a functional model's one output: `"logits"`, or else `"outputs"`."""
+    return "logits" if output_activation(model) == LINEAR else "outputs"
+
+
+def _of_model(model: keras.Model) -> str | None:
+    made_by = {id(tensor): call for call in calls(model) for tensor in call.outputs}
+
+    def of_tensor(tensor) -> str | None:
+        call = made_by.get(id(tensor))
+        if call is None or not call.inputs:
+            return None
+        return _of_call(call, of_tensor)
+
+    return of_tensor(model.outputs[0])
+
+
+def _of_call(call: Call, of_tensor) -> str | None:
+    if _passes(call.layer):
+        return of_tensor(call.inputs[0])
+    if _has_kind(call.layer):
+        return _of_layer(call.layer)
+    # A merge, a pooling, an operation on tensors.
+    kinds = {of_tensor(tensor) for tensor in call.inputs}
+    kind = kinds.pop() if len(kinds) == 1 else None
+    keeps = _KEEPS_LOGITS if kind == LINEAR else _AVERAGES
+    return kind if type(call.layer).__name__ in keeps else None
+
+
+def _of_layer(layer) -> str | None:
+    """Return the kind of a layer's outputs, whatever its inputs are."""
+    if isinstance(layer, keras.Sequential):
+        last = next((inner for inner in reversed(layer.layers) if not _passes(inner)), None)
+        return _of_layer(last)
+    if isinstance(layer, keras.Model):
+        return _of_model(layer) if hasattr(layer, "operations") else None
+    if isinstance(layer, keras.layers.Wrapper):
+        return _of_layer(layer.layer)
+    if not _has_kind(layer) or isinstance(layer, keras.layers.Lambda):
+        return None
+    if _package(layer) == "keras_iterconv":
+        return LINEAR
+    if _package(layer) != "keras":
+        return None
+    if hasattr(layer, "activation"):
+        return _BY_FUNCTION.get(layer.activation)
+    # A normalisation, say, is linear.
+    return _BY_NAME.get(type(layer).__name__, LINEAR)
+
+
+def _passes(layer) -> bool:
+    """Say whether a layer changes neither a value nor the order of the classes."""
+    if type(layer) is keras.layers.Activation and layer.activation is keras.activations.linear:
+        return True
+    return _package(layer) == "keras" and type(layer).__name__ in _PASSES
+
+
+def _has_kind(layer) -> bool:
+    """Say whether the kind of a layer's outputs is its own and not that of its inputs."""
+    return (
+        _package(layer) != "keras"
+        or isinstance(layer, keras.layers.Lambda | keras.layers.Wrapper | keras.Model)
+        or hasattr(layer, "activation")
+        or type(layer).__name__ in _BY_NAME
+        or bool(getattr(layer, "weights", None))
+    )
+
+
+def _package(layer) -> str:
+    return type(layer).__module__.split(".")[0]
+
+
+def _of_loss(loss) -> str | None:
+    """Return what a loss takes its inputs for."""
+    if isinstance(loss, str):
+        loss = keras.losses.get(loss)
+    name = getattr(loss, "__name__", type(loss).__name__).replace("_", "").lower()
+    if name not in _BY_LOSS:
+        return None
+    # A function takes probabilities unless it is told otherwise.
+    from_logits = isinstance(loss, keras.Loss) and loss.get_config()["from_logits"]
+    return LINEAR if from_logits else _BY_LOSS[name]

@@ -1,0 +1,91 @@
+"""Exported files of nets that end in a softmax or a sigmoid, against these nets."""
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import tensorflow as tf
+
+import keras_iterconv as ki
+from export.folding import fold
+from export.inference import as_logits
+from export.onnx import to_onnx
+from export.saved_model import write_saved_model
+
+METADATA = {"model": "own", "dataset": "none"}
+HEADS = {
+    "activation": (lambda x: keras.layers.Dense(4, activation="softmax")(x), False),
+    "layer": (lambda x: keras.layers.Softmax()(keras.layers.Dense(4)(x)), False),
+    "sigmoid": (lambda x: keras.layers.Dense(4, activation="sigmoid")(x), True),
+}
+
+
+def make_net(head):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, 3, 1))
+    state = ki.NAISDense(6, max_unroll=8, threshold=0.05)(keras.layers.Flatten()(inputs))
+    return keras.Model(inputs, head(state))
+
+
+def run_onnx(model, images, folder, normalization, multi_label):
+    path = folder / "net.onnx"
+    onnx.save(to_onnx(fold(model), normalization, METADATA, multi_label), path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {"image": images}), strict=True))
+
+
+def run_saved_model(model, images, folder, normalization, multi_label):
+    write_saved_model(fold(model), folder / "net", normalization, multi_label)
+    loaded = tf.saved_model.load(folder / "net")
+    outputs = loaded.signatures["serving_default"](image=tf.constant(images))
+    return {name: value.numpy() for name, value in outputs.items()}
+
+
+@pytest.mark.parametrize("run", [run_onnx, run_saved_model], ids=["onnx", "saved_model"])
+@pytest.mark.parametrize("head", HEADS)
+def test_probabilities_stay_what_they_are(head, run, draw_raw, normalization, tmp_path):
+    build, multi_label = HEADS[head]
+    model, images = make_net(build), draw_raw(5, (4, 3, 1))
+    images[3] = np.nan
+    found = run(model, images, tmp_path, normalization, multi_label)
+    expected = ki.with_depth(model)((images - 3) / 2)
+    good = [0, 1, 2, 4]
+    right = expected["outputs"].numpy()[good]
+    np.testing.assert_allclose(found["probabilities"][good], right, atol=1e-5)
+    logits = np.float64(found["logits"])[good]
+    if multi_label:
+        again = 1 / (1 + np.exp(-logits))
+    else:
+        again = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(again, right, atol=1e-5)
+    assert np.ptp(right) > 0.1
+    np.testing.assert_array_equal(found["depth"], expected["depth"])
+    np.testing.assert_array_equal(found["status"], expected["status"])
+    assert np.isnan(found["logits"][3]).all()
+
+
+@pytest.mark.parametrize(
+    ("head", "multi_label", "message"),
+    [
+        (HEADS["sigmoid"][0], False, "in logits or in a softmax.*which ends in a sigmoid"),
+        (HEADS["layer"][0], True, "in logits or in a sigmoid.*which ends in a softmax"),
+        (lambda x: keras.layers.Lambda(tf.nn.softmax)(x), False, "in a layer that does not tell"),
+    ],
+)
+def test_outputs_of_another_kind_are_refused(head, multi_label, message, normalization, tmp_path):
+    model = make_net(head)
+    with pytest.raises(ValueError, match=message):
+        to_onnx(model, normalization, METADATA, multi_label)
+    with pytest.raises(ValueError, match=message):
+        write_saved_model(model, tmp_path / "net", normalization, multi_label)
+    assert not (tmp_path / "net").exists()
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_certain_answers_have_finite_logits(activation):
+    logits = as_logits(tf.constant([[1.0, 0.0, 0.0], [np.nan, 0.0, 1.0]]), activation).numpy()
+    assert np.isfinite(logits[0]).all()
+    assert logits[0, 0] > logits[0, 1] == logits[0, 2]
+    assert np.isnan(logits[1, 0])
