@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_iterconv.coupling import GradientCoupling, as_coupling
 from keras_iterconv.layers import ResidualFunction
+from keras_iterconv.replicas import clips, total_on_first_replica
 from keras_iterconv.spectral import TOLERANCE
 
 
@@ -120,6 +121,8 @@ class IterativeModel(keras.Model):
         gradients = tape.gradient(scaled, variables)
         if self.coupling is not None:
             gradients = self.coupling(gradients, variables)
+        if self.distribute_strategy.num_replicas_in_sync > 1 and clips(self.optimizer):
+            gradients = total_on_first_replica(gradients)
         self.optimizer.apply(gradients, variables)
 
         # Keras divides the loss by the number of replicas, so that the sum of their gradients is

@@ -1,0 +1,98 @@
+"""Clipping on two replicas: the sum of their gradients is clipped, as on one device."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_iterconv as ki
+
+SGD, SCALED = keras.optimizers.SGD, keras.optimizers.LossScaleOptimizer
+
+
+def two_replicas():
+    # Without collectives, as in test_trainer.py.
+    return tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
+
+
+def slope(y_true, y_pred):
+    """A loss whose gradient in the prediction is the target."""
+    return keras.ops.mean(y_true * y_pred, axis=-1)
+
+
+OPTIMIZERS = {
+    "clipnorm": lambda: SGD(1.0, clipnorm=5.0),
+    "global_clipnorm": lambda: SGD(1.0, global_clipnorm=5.0),
+    "clipvalue": lambda: SGD(1.0, clipvalue=5.0),
+    "clipnorm, fixed loss scale": lambda: SGD(1.0, clipnorm=5.0, loss_scale_factor=8.0),
+    "global_clipnorm, loss scale": lambda: SCALED(SGD(1.0, global_clipnorm=5.0), 8.0),
+}
+
+
+def fit_line(optimizer, strategy=None, **kwargs):
+    """Return w of w x after one step where the gradients of the two halves are 150 and 50."""
+    with (strategy or tf.distribute.get_strategy()).scope():
+        inputs = keras.Input((1,))
+        line = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
+        model = ki.IterativeModel(inputs, line(inputs))
+        model.compile(optimizer, slope, **kwargs)
+        x = np.ones((4, 1), np.float32)
+        y = np.array([[150.0], [150.0], [50.0], [50.0]])
+        model.fit(x, y, batch_size=4, shuffle=False, verbose=0)
+    return float(model.trainable_variables[0].numpy().item())
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_two_replicas_clip_as_one_device_does(optimizer):
+    make = OPTIMIZERS[optimizer]
+    # The gradient is 100; Keras by itself clips 75 and 25 to 5 each.
+    assert fit_line(make(), two_replicas()) == pytest.approx(-5, rel=1e-6)
+    assert fit_line(make()) == pytest.approx(-5, rel=1e-6)
+
+
+@pytest.mark.parametrize("gradient", [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_makes_all_replicas_skip_the_step(gradient):
+    optimizer = SCALED(SGD(1.0, clipnorm=5.0), 8.0)
+
+    def spoil(gradients, variables):
+        return [g + gradient for g in gradients]
+
+    assert fit_line(optimizer, two_replicas(), coupling=spoil) == 0
+    assert optimizer.dynamic_scale.numpy() == 4
+
+
+def embed(optimizer, strategy=None, coupling=None):
+    """Return the weights after two steps of a net with an embedding, a stack and an idle layer."""
+    keras.utils.set_random_seed(0)
+    with (strategy or tf.distribute.get_strategy()).scope():
+        words = keras.Input((4,), dtype="int32")
+        state = keras.layers.Flatten()(keras.layers.Embedding(5, 2)(words))
+        state = ki.NAISDense(3, max_unroll=2, tied=False)(state)
+        used, idle = keras.layers.Dense(1)(state), keras.layers.Dense(1)(state)
+        model = ki.IterativeModel(words, {"used": used, "idle": idle})
+        model.compile(optimizer, {"used": slope}, coupling=coupling)
+        x = np.random.default_rng(0).integers(0, 5, (8, 4))
+        y = np.linspace(-400, 500, 8)[:, np.newaxis]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Gradients do not exist for variables")
+            model.fit(x, {"used": y}, batch_size=4, shuffle=False, verbose=0)
+    return [variable.numpy() for variable in model.trainable_variables]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "coupling"), [("clipnorm", 0.5), ("global_clipnorm, loss scale", None)]
+)
+def test_sparse_and_missing_gradients_and_couplings_too(optimizer, coupling):
+    make = OPTIMIZERS[optimizer]
+    one, two = embed(make(), coupling=coupling), embed(make(), two_replicas(), coupling)
+    for left, right in zip(one, two, strict=True):
+        np.testing.assert_allclose(right, left, rtol=1e-4, atol=1e-4)
+
+
+def test_without_clipping_nothing_is_summed_twice(monkeypatch):
+    monkeypatch.setattr("keras_iterconv.trainer.total_on_first_replica", None)
+    assert fit_line(SGD(1.0), two_replicas()) == pytest.approx(-100, rel=1e-6)
