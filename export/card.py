@@ -4,7 +4,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-DEPTH_FIGURE = "depth.png"
+from keras_iterconv.models.pretrained import CHECKOUT_ZOO
+
+from .zoo import CURVES, DEPTH_FIGURE, SAVED_MODEL
+
 _DEPTH = f"""
 ![Depth of test pictures: by class, and with accuracy and confidence]({DEPTH_FIGURE})
 """
@@ -24,17 +27,19 @@ _TEMPLATE = """\
 | on | {machine}, {seconds:.0f} s, seed {seed} |
 | with | {versions} |
 
-![Loss and accuracy by epoch](curves.png)
+![Loss and accuracy by epoch]({curves})
 {depth_figure}
 ## Use
 
 ```python
 import keras_iterconv as ki
 
-model = ki.load_pretrained("{name}")  # takes {pixels}
+model = ki.load_pretrained({arguments})
+logits = model(model.preprocessing(images))
 ```
 
-mean {mean}, std {std}, of raw values, a number a channel.
+`model.preprocessing` is {pixels}. Of raw values, with a number for each channel: mean {mean}, std
+{std}.
 {raw}{predict}
 ## Stability
 
@@ -68,13 +73,14 @@ _OPERATORS = """
 """
 
 
-def make_card(name: str, entry: Mapping, folder: Path) -> str:
+def make_card(name: str, entry: Mapping, folder: Path, zoo: Path) -> str:
     """Return a model's card, Markdown.
 
     Args:
         name: Its name in the zoo.
         entry: What the index says of it.
         folder: Where its files are.
+        zoo: The zoo's folder; where it is not the checkout's, the card names it.
     """
     result, certificate, depth = entry["result"], entry["certificate"], entry["depth"]
     bound, ratio = certificate["bound"], certificate["largest_ratio"]
@@ -100,10 +106,15 @@ def make_card(name: str, entry: Mapping, folder: Path) -> str:
         predict = _PREDICT.format(name=name, options=options)
         counted = ", ".join(f"{count} {kind}" for kind, count in entry["operators"].items())
         operators = _OPERATORS.format(operators=counted)
-    if predict or (folder / "saved_model").exists():
+    if predict or (folder / SAVED_MODEL).exists():
         raw = _RAW.format(shape=", ".join(map(str, entry["input_shape"])))
+    arguments = json.dumps(name)
+    if zoo.resolve() != CHECKOUT_ZOO:
+        arguments += f", zoo={json.dumps(str(zoo), ensure_ascii=False)}"
     return _TEMPLATE.format(
         name=name,
+        arguments=arguments,
+        curves=CURVES,
         architecture=f"`{entry['architecture']}`",
         dataset=entry["dataset"],
         summary=f"{result['epochs']} epochs",

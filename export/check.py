@@ -22,7 +22,6 @@ from .classifier import Answers, OnnxClassifier
 from .inference import Depth, as_logits
 from .onnx_graph import count_operators
 from .saved_model import DEPTH_SIGNATURE, SIGNATURE
-from .zoo import check_index
 
 # Logits relative to the largest of a picture; the share of image-blocks of equal depth; accuracy.
 LOGITS_TOLERANCE = 1e-4
@@ -59,7 +58,6 @@ def check_zoo(zoo: Path, console: Console) -> None:
     """
     folder = find_zoo(zoo)
     index = read_index(folder)
-    check_index(index, folder)
     table = Table(title=f"Models of {zoo}", title_justify="left")
     table.add_column("model", no_wrap=True)
     table.add_column("files")

@@ -22,13 +22,13 @@ from rich.console import Console
 import keras_iterconv as ki
 from keras_iterconv.certificates.rows import plain
 
-from .card import CARD_RESULTS, DEPTH_FIGURE, make_card
+from .card import CARD_RESULTS, make_card
 from .folding import fold
 from .inference import Normalization, shared_depth
 from .onnx import to_onnx
 from .onnx_graph import count_operators
 from .saved_model import write_saved_model
-from .zoo import check_name, commit, new_entry
+from .zoo import DEPTH_FIGURE, check_name, commit, new_entry
 
 LICENSE = "Apache-2.0"
 # What the index says of a run's data set.
@@ -146,7 +146,7 @@ def publish_run(
             if depth is not None:
                 say("drawing its depth")
                 _draw_depth(run, name, staged / DEPTH_FIGURE, say)
-            card = make_card(name, entry, staged)
+            card = make_card(name, entry, staged, zoo)
             (staged / "README.md").write_text(card, encoding="utf-8")
             commit(zoo, name, staged, entry)
     except OSError as error:

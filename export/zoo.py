@@ -1,38 +1,58 @@
 """The published models: a folder with an index, and a folder for each model."""
 
 import contextlib
-import fcntl
+import hashlib
 import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import jsonschema
+from keras_iterconv._support.files import (
+    STAGED_PREFIX,
+    FileError,
+    parse_json,
+    sweep,
+    sync,
+    write_json,
+)
+from keras_iterconv._support.locking import locked
+from keras_iterconv.models.pretrained import CARD, INDEX, ZooError, index_schema, read_index
 
-from keras_iterconv.models.pretrained import INDEX, ZooError, read_index, sha256
-
-_SCHEMA = Path(__file__).with_name("index.schema.json")
-_STAGED = ".partial-"
+LOCK = ".lock"
+CURVES = "curves.png"
+DEPTH_FIGURE = "depth.png"
+SAVED_MODEL = "saved_model"
+LONGEST_NAME = 100
 _NAME = "[a-z0-9][a-z0-9_-]*"
+# The folder that `tempfile` makes, and the one inside that becomes a model's.
+_STAGED = re.compile(re.escape(STAGED_PREFIX) + "[a-z0-9_]{8}")
+_FILES = "files"
+# TensorFlow writes the parts of a SavedModel under longer names first.
+_WRITTEN = (
+    r"{name}\.(keras|onnx)|"
+    + "|".join(map(re.escape, (CARD, CURVES, DEPTH_FIGURE)))
+    + rf"|{SAVED_MODEL}(/assets|/[a-z_]+\.pb[^/]*|/variables(/variables.*)?)?"
+)
 
 
-def check_index(index: dict, folder: Path) -> None:
-    """Raise `ZooError` where an index is not as the schema wants it."""
-    schema = json.loads(_SCHEMA.read_text(encoding="utf-8"))
-    error = next(jsonschema.Draft202012Validator(schema).iter_errors(index), None)
-    if error is not None:
-        place = "/".join(str(part) for part in error.absolute_path) or "the whole"
-        raise ZooError(f"{folder / INDEX} is not as its schema wants it: {place}: {error.message}")
+def check_index(index: dict[str, Any], folder: Path) -> None:
+    """Raise `ZooError` where an index is not as the schema wants it, or holds a NaN."""
+    try:
+        parse_json(json.dumps(index), index_schema(), str(folder / INDEX))
+    except FileError as error:
+        raise ZooError(str(error)) from error
 
 
 def check_name(name: str) -> None:
     """Raise `ZooError` where a model's name is none: a folder's might lie outside of the zoo."""
-    if not re.fullmatch(_NAME, name):
+    if not re.fullmatch(_NAME, name) or len(name) > LONGEST_NAME:
         raise ZooError(
-            "the model's name must be of a-z, 0-9, - and _, and start with a letter or a digit: "
-            f"{name!r}"
+            "the model's name must be of a-z, 0-9, - and _, start with a letter or a digit, and "
+            f"have at most {LONGEST_NAME} characters: {name!r}"
         )
 
 
@@ -42,29 +62,41 @@ def new_entry(zoo: Path, name: str) -> Iterator[Path]:
 
     One process at a time writes to a zoo. What a killed one has left is removed.
 
+    Args:
+        zoo: The zoo's folder; it is made where it is not there.
+        name: The model's name.
+
     Raises:
-        ZooError: The schema allows no such name.
+        ZooError: The schema allows no such name, the zoo's index is none, or the model's folder is
+            a link.
+        OSError: The zoo cannot be written.
     """
     check_name(name)
     zoo.mkdir(parents=True, exist_ok=True)
     with _locked(zoo):
-        if (zoo / INDEX).exists():
-            # Before anything is removed by what it says.
-            check_index(read_index(zoo), zoo)
-        _sweep(zoo, name)
-        staged = zoo / name / f"{_STAGED}{os.getpid()}"
-        staged.parent.mkdir(exist_ok=True)
-        staged.mkdir()
+        # Before anything is removed by what it says.
+        models = _read_models(zoo)
+        sweep(zoo, [INDEX])
+        for known in {name, *models}:
+            _sweep(zoo / known, models.get(known))
+        folder = zoo / name
+        if folder.is_symlink():
+            raise ZooError(f"{folder} is a link; what it leads to is not the zoo's. Remove it")
+        folder.mkdir(exist_ok=True)
+        # Nobody else can put a link there. The folder inside has the usual permissions.
+        private = Path(tempfile.mkdtemp(prefix=STAGED_PREFIX, dir=folder))
+        staged = private / _FILES
         try:
+            staged.mkdir()
             yield staged
         finally:
-            shutil.rmtree(staged, ignore_errors=True)
+            shutil.rmtree(private, ignore_errors=True)
             with contextlib.suppress(OSError):
                 # Of a first publication that failed.
-                (zoo / name).rmdir()
+                folder.rmdir()
 
 
-def commit(zoo: Path, name: str, staged: Path, entry: dict) -> None:
+def commit(zoo: Path, name: str, staged: Path, entry: dict[str, Any]) -> None:
     """Publish the files of a staged entry, within `new_entry`.
 
     The index is what counts: a kill before it is replaced leaves the old entry, whole, and one
@@ -78,54 +110,88 @@ def commit(zoo: Path, name: str, staged: Path, entry: dict) -> None:
 
     Raises:
         ZooError: The index would not be as its schema wants it.
+        OSError: The zoo cannot be written; the old entry counts.
     """
-    index = read_index(zoo) if (zoo / INDEX).exists() else {"version": 1, "models": {}}
-    number = 1 + max((int(p.name) for p in (zoo / name).iterdir() if p.name.isdigit()), default=0)
-    final = zoo / name / str(number)
+    models = _read_models(zoo)
+    numbers = (int(path.name) for path in (zoo / name).iterdir() if _is_number(path.name))
+    final = zoo / name / str(1 + max(numbers, default=0))
     files = {}
     for path in sorted(path for path in staged.rglob("*") if path.is_file()):
-        with path.open("rb+") as stream:
-            os.fsync(stream.fileno())
+        sync(path)
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
         place = (final / path.relative_to(staged)).relative_to(zoo).as_posix()
-        files[place] = {"sha256": sha256(path), "bytes": path.stat().st_size}
-    index["models"][name] = {**entry, "files": files}
-    index["models"] = dict(sorted(index["models"].items()))
+        files[place] = {"sha256": digest, "bytes": path.stat().st_size}
+    models[name] = {**entry, "files": files}
+    index = {"version": 1, "models": dict(sorted(models.items()))}
     check_index(index, zoo)
     os.rename(staged, final)
-    partial = zoo / f"{_STAGED}{INDEX}"
-    with partial.open("w", encoding="utf-8") as stream:
-        stream.write(json.dumps(index, indent=2) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, zoo / INDEX)
-    _sweep(zoo, name)
+    write_json(zoo / INDEX, index)
+    _sweep(zoo / name, models[name])
 
 
-def _sweep(zoo: Path, name: str) -> None:
-    """Remove what killed publications have left: a model's files that the index does not name.
+def unlisted_files(zoo: Path, index: dict[str, Any]) -> list[str]:
+    """Return the files and links in a zoo that its index does not name, relative to it."""
+    listed = {INDEX, LOCK}.union(*(entry["files"] for entry in index["models"].values()))
+    there = (path for path in zoo.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted({path.relative_to(zoo).as_posix() for path in there} - listed)
 
-    A numbered folder without the model's file, or of a name that is neither the index's nor
-    `name`, is somebody else's.
+
+def _read_models(zoo: Path) -> dict[str, Any]:
+    return read_index(zoo)["models"] if os.path.lexists(zoo / INDEX) else {}
+
+
+def _is_number(name: str) -> bool:
+    # `str.isdigit` is also true of "²".
+    return re.fullmatch("[0-9]+", name) is not None
+
+
+def _sweep(folder: Path, entry: dict[str, Any] | None) -> None:
+    """Remove what killed publications of a model have left: what `entry` does not name.
+
+    A folder of another name, or that holds anything that no publication writes, is somebody else's
+    and stays, as does what a link leads to.
     """
-    models = read_index(zoo)["models"] if (zoo / INDEX).exists() else {}
-    for folder in (path for path in zoo.iterdir() if path.is_dir()):
-        files = models[folder.name]["files"] if folder.name in models else ()
-        named = {Path(file).parts[1] for file in files}
-        ours = folder.name in models or folder.name == name
-        for path in folder.iterdir():
-            staged = path.name.startswith(_STAGED)
-            left = ours and path.name.isdigit() and path.name not in named
-            left = left and (path / f"{folder.name}.keras").is_file()
-            if path.is_dir() and (staged or left):
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    named = {Path(file).parts[1] for file in entry["files"]} if entry else set()
+    for path in list(folder.iterdir()):
+        if path.is_symlink() or not path.is_dir():
+            continue
+        if _STAGED.fullmatch(path.name):
+            if _is_written(path, folder.name, rf"{_FILES}(/({_WRITTEN}))?"):
                 shutil.rmtree(path, ignore_errors=True)
+        elif _is_number(path.name) and path.name not in named:
+            whole = (path / f"{folder.name}.keras").is_file()
+            if whole and _is_written(path, folder.name, _WRITTEN):
+                _remove(path)
+
+
+def _is_written(folder: Path, name: str, pattern: str) -> bool:
+    """Say whether all that a folder holds is named as a publication's files are."""
+    allowed = re.compile(pattern.replace("{name}", re.escape(name)))
+    return all(
+        not path.is_symlink() and allowed.fullmatch(path.relative_to(folder).as_posix())
+        for path in folder.rglob("*")
+    )
+
+
+def _remove(version: Path) -> None:
+    """Remove a version's folder; after a kill the next publication removes the rest."""
+    private = Path(tempfile.mkdtemp(prefix=STAGED_PREFIX, dir=version.parent))
+    # Windows moves no folder in which a reader has a file open.
+    with contextlib.suppress(OSError):
+        os.rename(version, private / _FILES)
+    shutil.rmtree(private, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def _locked(zoo: Path) -> Iterator[None]:
     """Wait until no other process writes to the zoo."""
-    descriptor = os.open(zoo, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    with locked(zoo / LOCK):
+        try:
+            yield
+        finally:
+            # Windows removes no file that is open.
+            with contextlib.suppress(OSError):
+                (zoo / LOCK).unlink()

@@ -30,11 +30,13 @@ from keras_iterconv.models import (
     find_not_finite,
     iterated_blocks,
     list_models,
+    list_pretrained,
     load_pretrained,
     processing_depth,
     set_depth,
     with_depth,
 )
+from keras_iterconv.preprocessing import Preprocessing
 from keras_iterconv.trainer import IterativeModel
 
 __version__ = "0.1.0"
@@ -52,6 +54,7 @@ __all__ = [
     "NAISConv2D",
     "NAISDense",
     "NotFinite",
+    "Preprocessing",
     "ResidualBlock",
     "ResidualStage",
     "ResidualUpdate",
@@ -64,6 +67,7 @@ __all__ = [
     "gradient_error",
     "iterated_blocks",
     "list_models",
+    "list_pretrained",
     "load_pretrained",
     "measure_indices",
     "plot_accuracy_by_depth",

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_iterconv.coupling import GradientCoupling, as_coupling
 from keras_iterconv.layers import ResidualFunction
+from keras_iterconv.preprocessing import Preprocessing
 from keras_iterconv.replicas import clips, total_on_first_replica
 from keras_iterconv.spectral import TOLERANCE
 
@@ -32,6 +33,10 @@ class IterativeModel(keras.Model):
     """
 
     coupling = None
+    # What `load_pretrained` sets.
+    preprocessing = None
+    class_names = None
+    card = None
 
     def compile(self, *args, coupling=None, **kwargs):
         """Configure the model for training.
@@ -131,6 +136,28 @@ class IterativeModel(keras.Model):
         tracker = next(metric for metric in self.metrics if metric.name == "loss")
         tracker.update_state(loss, sample_weight=tf.shape(tf.nest.flatten(x)[0])[0])
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def get_config(self):
+        config = super().get_config()
+        if self.preprocessing is not None:
+            config["preprocessing"] = [list(numbers) for numbers in self.preprocessing]
+        if self.class_names is not None:
+            config["class_names"] = list(self.class_names)
+        return config
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        preprocessing, class_names = (
+            config.pop("preprocessing", None),
+            config.pop("class_names", None),
+        )
+        model = super().from_config(config, custom_objects)
+        if preprocessing is not None:
+            model.preprocessing = Preprocessing(*map(tuple, preprocessing))
+        if class_names is not None:
+            model.class_names = tuple(class_names)
+        return model
 
     def get_compile_config(self):
         config = super().get_compile_config()

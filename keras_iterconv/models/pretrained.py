@@ -1,17 +1,27 @@
 """Trained models by name, from a zoo: a folder with an index and a folder for each model."""
 
+import functools
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import keras
 
+from keras_iterconv._support.files import FileError, open_regular, read_json, read_text
+from keras_iterconv._support.keras_files import load_model_file
 from keras_iterconv.checks import check_channels_last
 from keras_iterconv.naming import unknown_name
+from keras_iterconv.preprocessing import Preprocessing
 
 INDEX = "index.json"
+CARD = "README.md"
 VARIABLE = "KERAS_ITERCONV_ZOO"
+CHECKOUT_ZOO = Path(__file__).parents[2] / "saved_models"
+
+Found = TypeVar("Found")
 
 
 class ZooError(ValueError):
@@ -21,6 +31,9 @@ class ZooError(ValueError):
 def load_pretrained(name: str, zoo: str | os.PathLike | None = None) -> keras.Model:
     """Load a trained model.
 
+    Its file is compared with the index by size and SHA-256, and may hold only what named nets are
+    made of; code in it, or a layer that could run some, is refused.
+
     Args:
         name: Its name in the zoo's index.
         zoo: The zoo's folder. Where None, the one that the environment variable
@@ -28,7 +41,10 @@ def load_pretrained(name: str, zoo: str | os.PathLike | None = None) -> keras.Mo
 
     Returns:
         An `IterativeModel` from standardised images to logits, not compiled: compile it, and go
-        on training. Its card in the zoo says how the images are standardised.
+        on training. Three attributes say how it is used: `preprocessing`, a `Preprocessing` to
+        call on raw images (with `mean` and `std`, a number a channel); `class_names`, in the
+        order of the logits; and `card`, the text of its card, Markdown. The first two are saved
+        with the model; the card, which describes the published weights, is not.
 
     Raises:
         ValueError: There is no such name.
@@ -36,14 +52,36 @@ def load_pretrained(name: str, zoo: str | os.PathLike | None = None) -> keras.Mo
 
     Example:
         >>> model = load_pretrained("nais_mnist")
+        >>> logits = model(model.preprocessing(images))
     """
     check_channels_last()
     folder = find_zoo(zoo)
-    models = read_index(folder)["models"]
-    if not isinstance(name, str) or name not in models:
-        raise ValueError(unknown_name("name", name, models))
-    path = verified_file(folder, name, models[name], ".keras")
-    return keras.models.load_model(path, compile=False, safe_mode=True)
+    return read_entry(folder, name, lambda entry: _load(folder, name, entry))
+
+
+def list_pretrained(zoo: str | os.PathLike | None = None) -> list[str]:
+    """Return the names that `load_pretrained` takes.
+
+    Args:
+        zoo: The zoo's folder, as for `load_pretrained`.
+
+    Raises:
+        ZooError: There is no zoo there.
+    """
+    return sorted(read_index(find_zoo(zoo))["models"])
+
+
+def _load(folder: Path, name: str, entry: dict[str, Any]) -> keras.Model:
+    path = verified_file(folder, name, entry, ".keras")
+    card = verified_file(folder, name, entry, f"/{CARD}")
+    try:
+        model = load_model_file(path)
+        model.card = read_text(card)
+    except FileError as error:
+        raise ZooError(str(error)) from error
+    model.preprocessing = Preprocessing(tuple(entry["mean"]), tuple(entry["std"]))
+    model.class_names = tuple(entry["classes"])
+    return model
 
 
 def find_zoo(zoo: str | os.PathLike | None = None) -> Path:
@@ -52,39 +90,91 @@ def find_zoo(zoo: str | os.PathLike | None = None) -> Path:
     Raises:
         ZooError: It has no index.
     """
-    checkout = Path(__file__).parents[2] / "saved_models"
-    folder = Path(zoo or os.environ.get(VARIABLE) or checkout)
-    if not (folder / INDEX).is_file():
+    if zoo is not None and not os.fspath(zoo):
+        raise ZooError(f"`zoo` must name a folder. Received: zoo={zoo!r}")
+    given = zoo or os.environ.get(VARIABLE)
+    folder = Path(given or CHECKOUT_ZOO)
+    # Unlike `Path.is_file`, it is false for a name that no system takes.
+    if os.path.isfile(folder / INDEX):
+        return folder
+    if given:
         raise ZooError(
             f"{folder} holds no zoo: {INDEX} is missing. Name a folder that `export.publish` has "
-            f"written, as `zoo` or in the environment variable {VARIABLE}."
+            f"written, as `zoo` or in the environment variable {VARIABLE}"
         )
-    return folder
+    raise ZooError(
+        "an installed package brings no trained models; they are in the folder saved_models/ of "
+        f"the project's repository. Name its path, as `zoo` or in the environment variable "
+        f"{VARIABLE}, or publish a run of your own by `iterconv publish RUN --zoo FOLDER`"
+    )
 
 
-def read_index(folder: Path) -> dict:
-    """Return a zoo's index.
+def read_index(folder: Path) -> dict[str, Any]:
+    """Return a zoo's index, after it was checked against its schema.
 
     Raises:
-        ZooError: It is no index.
+        ZooError: It is no index, or names a file that is not in its model's folder.
     """
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ZooError(f"{folder / INDEX} cannot be read: {error}") from error
-    if not isinstance(index, dict) or not isinstance(index.get("models"), dict):
-        raise ZooError(f"{folder / INDEX} is no index: it must be an object with `models`")
+        index = read_json(folder / INDEX, index_schema())
+    except FileError as error:
+        raise ZooError(str(error)) from error
+    for name, entry in index["models"].items():
+        for file in entry["files"]:
+            if not file.startswith(f"{name}/"):
+                raise ZooError(
+                    f"{folder / INDEX}: {name!r} names {file}, which lies outside the model's "
+                    "folder"
+                )
     return index
 
 
-def verified_file(folder: Path, name: str, entry: dict, suffix: str) -> Path:
+@functools.cache
+def index_schema() -> dict[str, Any]:
+    """Return the JSON schema of a zoo's index."""
+    file = Path(__file__).with_name("index.schema.json")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def read_entry(folder: Path, name: str, read: Callable[[dict[str, Any]], Found]) -> Found:
+    """Read the files of a published model, again where it was replaced meanwhile.
+
+    A publication that replaces a model removes the old files once the new ones count.
+
+    Args:
+        folder: The zoo's folder.
+        name: The model's name.
+        read: From what the index says of the model to what is wanted.
+
+    Raises:
+        ValueError: There is no such name.
+        ZooError: The index cannot be read.
+    """
+    entry = _find_entry(folder, name)
+    while True:
+        try:
+            return read(entry)
+        except Exception:
+            current = _find_entry(folder, name)
+            if current == entry:
+                raise
+            entry = current
+
+
+def _find_entry(folder: Path, name: str) -> dict[str, Any]:
+    models = read_index(folder)["models"]
+    if not isinstance(name, str) or name not in models:
+        raise ValueError(unknown_name("name", name, models))
+    return models[name]
+
+
+def verified_file(folder: Path, name: str, entry: dict[str, Any], suffix: str) -> Path:
     """Return the path of a published file, after its contents have been checked.
 
     Raises:
         ZooError: The entry names no such file, one outside of its folder, or one that was changed.
     """
-    files = entry.get("files") if isinstance(entry, dict) else None
-    files = files if isinstance(files, dict) else {}
+    files = entry["files"]
     chosen = [path for path in files if path.endswith(suffix)]
     if len(chosen) != 1:
         raise ZooError(
@@ -93,7 +183,7 @@ def verified_file(folder: Path, name: str, entry: dict, suffix: str) -> Path:
     return verified_path(folder, name, chosen[0], files[chosen[0]])
 
 
-def verified_path(folder: Path, name: str, file: str, facts: dict) -> Path:
+def verified_path(folder: Path, name: str, file: str, facts: dict[str, Any]) -> Path:
     """Return the path of a file that the index names, after its contents have been checked.
 
     Args:
@@ -110,17 +200,18 @@ def verified_path(folder: Path, name: str, file: str, facts: dict) -> Path:
         raise ZooError(
             f"{folder / INDEX}: {name!r} names {file}, which lies outside the model's folder"
         )
-    if not path.is_file():
-        raise ZooError(f"{path} is missing; publish {name!r} again, or restore the file")
-    if not isinstance(facts, dict) or sha256(path) != facts.get("sha256"):
-        raise ZooError(
-            f"{file} is not the file that was published as {name!r}: its SHA-256 differs from the "
-            "index's. Restore the file, or publish the model again"
-        )
-    return path
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        with open_regular(path) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            # A file of any size can be planted; reading it to its end may take hours.
+            difference = f"it has {size:,} bytes instead of {facts['bytes']:,}"
+            if size == facts["bytes"]:
+                difference = "its SHA-256 differs from the index's"
+                if hashlib.file_digest(stream, "sha256").hexdigest() == facts["sha256"]:
+                    return path
+    except FileError as error:
+        raise ZooError(f"{error}; publish {name!r} again, or restore the file") from error
+    raise ZooError(
+        f"{file} is not the file that was published as {name!r}: {difference}. Restore the file, "
+        "or publish the model again"
+    )

@@ -255,7 +255,7 @@ WRONG = {
         change_onnx(lambda m: change_metadata(m, "threshold", "77")),
         "says threshold 77",
     ),
-    "no archive": ("small.keras", lambda path: path.write_bytes(b"PK"), "small:"),
+    "no archive": ("small.keras", lambda path: path.write_bytes(b"PK"), "is damaged"),
     "no graph": (
         "saved_model/saved_model.pb",
         lambda path: path.write_bytes(b"nothing"),

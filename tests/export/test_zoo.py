@@ -6,11 +6,13 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from export.zoo import check_index, commit, new_entry
+from export.zoo import check_index, commit, new_entry, unlisted_files
+from keras_iterconv._support.locking import locked
 from keras_iterconv.models.pretrained import ZooError
 
 ROOT = Path(__file__).parents[2]
@@ -39,11 +41,14 @@ ENTRY = {
 }
 
 
+GRAPH = "saved_model/saved_model.pb"
+
+
 def publish(zoo, name="net", content="old", entry=ENTRY):
     with new_entry(zoo, name) as staged:
-        (staged / "inner").mkdir()
+        (staged / "saved_model").mkdir()
         (staged / f"{name}.keras").write_text(content)
-        (staged / "inner" / "part").write_text(content * 2)
+        (staged / GRAPH).write_text(content * 2)
         commit(zoo, name, staged, {**entry, "license": content})
 
 
@@ -67,18 +72,29 @@ def contents(zoo):
 
 def test_a_second_publish_replaces_the_first(tmp_path):
     publish(tmp_path, content="old")
-    assert contents(tmp_path) == ["index.json", "net/1/inner/part", "net/1/net.keras"]
+    assert contents(tmp_path) == [
+        "index.json",
+        "net/1/net.keras",
+        "net/1/saved_model/saved_model.pb",
+    ]
     assert read_whole(tmp_path) == {
         **ENTRY,
         "license": "old",
         "files": {
-            "net/1/inner/part": {"sha256": hashlib.sha256(b"oldold").hexdigest(), "bytes": 6},
+            "net/1/saved_model/saved_model.pb": {
+                "sha256": hashlib.sha256(b"oldold").hexdigest(),
+                "bytes": 6,
+            },
             "net/1/net.keras": {"sha256": hashlib.sha256(b"old").hexdigest(), "bytes": 3},
         },
     }
     publish(tmp_path, content="new")
     assert read_whole(tmp_path)["license"] == "new"
-    assert contents(tmp_path) == ["index.json", "net/2/inner/part", "net/2/net.keras"]
+    assert contents(tmp_path) == [
+        "index.json",
+        "net/2/net.keras",
+        "net/2/saved_model/saved_model.pb",
+    ]
     publish(tmp_path, "another")
     assert read_whole(tmp_path)["license"] == "new"
     index = json.loads((tmp_path / "index.json").read_text())
@@ -87,12 +103,12 @@ def test_a_second_publish_replaces_the_first(tmp_path):
 
 # Forks for each job: what a process of its own would import takes seconds.
 FORKING = """
-import json, os, pathlib, shutil, signal, sys
+import json, os, pathlib, shutil, signal, sys, tempfile
 
 sys.path[:0] = [{root!r}, {tests!r}]
 import test_zoo
 
-MODULES = {{"os": os, "shutil": shutil, "Path": pathlib.Path}}
+MODULES = {{"os": os, "shutil": shutil, "tempfile": tempfile, "Path": pathlib.Path}}
 
 def prepare_kill(module, name, number, moment):
     # Kills this process before or after the call of that number of a function.
@@ -142,17 +158,17 @@ def publish_elsewhere(jobs):
 
 
 DEADLY = [
-    ("Path", "mkdir", 1),
-    ("Path", "mkdir", 2),
-    ("Path", "mkdir", 3),
-    ("Path", "write_text", 1),
-    ("Path", "write_text", 2),
-    ("os", "fsync", 1),
-    ("os", "fsync", 3),
-    ("os", "rename", 1),
+    *(("Path", "mkdir", number) for number in (1, 2, 3, 4)),
+    *(("tempfile", "mkdtemp", number) for number in (1, 2)),
+    *(("Path", "write_text", number) for number in (1, 2, 3)),
+    *(("os", "fsync", number) for number in (1, 3)),
+    *(("os", "rename", number) for number in (1, 2)),
     ("os", "replace", 1),
     ("shutil", "rmtree", 1),
+    ("Path", "unlink", 1),
 ]
+# What is called first when the index has been replaced.
+LATE = [("os", "rename", 2), ("shutil", "rmtree", 1), ("Path", "unlink", 1)]
 
 
 def test_a_kill_leaves_the_old_or_the_new_whole(tmp_path):
@@ -160,22 +176,22 @@ def test_a_kill_leaves_the_old_or_the_new_whole(tmp_path):
     for replaces, (module, name, number), moment in itertools.product(
         (True, False), DEADLY, ("before", "after")
     ):
-        # Only a publish that replaces something removes it.
-        if name == "rmtree" and not replaces:
+        # Only a publish that replaces something moves it away.
+        if (name, number) == ("rename", 2) and not replaces:
             continue
         zoo = tmp_path / f"{replaces}-{name}-{number}-{moment}"
         zoo.mkdir()
         publish(zoo, "other", "other")
         if replaces:
             publish(zoo, content="old")
-        cases.append((zoo, replaces, name, moment, (module, name, number, moment)))
+        new = (module, name, number) in LATE or (name == "replace" and moment == "after")
+        expected = "new" if new else "old" if replaces else None
+        cases.append((zoo, expected, (module, name, number, moment)))
     codes = publish_elsewhere([(str(case[0]), "net", ["new"], case[-1]) for case in cases])
     assert codes == [-signal.SIGKILL] * len(cases)
-    for zoo, replaces, name, moment, _ in cases:
+    for zoo, expected, _ in cases:
         found = read_whole(zoo)
         # The index is what counts, and it is replaced by the one call of `os.replace`.
-        new = name == "rmtree" or (name == "replace" and moment == "after")
-        expected = "new" if new else "old" if replaces else None
         assert (found and found["license"]) == expected, zoo.name
         assert read_whole(zoo, "other")["license"] == "other"
         # The next one finds the lock free, and removes what was left.
@@ -213,7 +229,8 @@ def test_an_entry_against_the_schema_is_refused(tmp_path, entry, said):
 
 
 @pytest.mark.parametrize(
-    "name", ["../evil", "..", "/tmp/evil-zoo", "Net", "a/b", ".net", "", "a b"]
+    "name",
+    ["../evil", "..", "/tmp/evil-zoo", "Net", "a/b", ".net", "", "a b", "net\n", "²", 300 * "a"],
 )
 def test_a_name_that_is_no_folder_s_is_refused(tmp_path, name):
     zoo = tmp_path / "zoo"
@@ -224,7 +241,16 @@ def test_a_name_that_is_no_folder_s_is_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "place", ["../evil/1/a", "net/1/../../../evil", "/etc/passwd", "net/a", "net/1/.."]
+    "place",
+    [
+        "../evil/1/a",
+        "net/1/../../../evil",
+        "/etc/passwd",
+        "net/a",
+        "net/1/..",
+        "net/1/a\n",
+        "net/²/a",
+    ],
 )
 def test_a_place_outside_is_against_the_schema(tmp_path, place):
     publish(tmp_path)
@@ -256,15 +282,104 @@ def test_a_first_publication_that_fails_leaves_nothing(tmp_path):
 
 def test_what_a_killed_one_left_of_another_model_is_removed(tmp_path):
     publish(tmp_path, "other")
-    for left in ("other/.partial-9", "third/.partial-9", "other/7", "mine/7", "net/2024"):
-        (tmp_path / left).mkdir(parents=True)
-        (tmp_path / left / "file").write_text("half")
-    (tmp_path / "other" / "7" / "other.keras").write_text("half")
+    for left in ("other/.partial-abcd_123/files", "other/7"):
+        (tmp_path / left / "saved_model" / "variables").mkdir(parents=True)
+        (tmp_path / left / "other.keras").write_text("half")
+        (tmp_path / left / "saved_model" / "variables" / "variables.index").write_text("half")
+    (tmp_path / "other" / ".partial-empty___").mkdir()
     publish(tmp_path, "net")
-    there = {str(p.parent.relative_to(tmp_path)) for p in tmp_path.rglob("file")}
-    # The other numbered folders are not a publication's.
-    assert there == {"mine/7", "net/2024"}
+    assert sorted(p.name for p in (tmp_path / "other").iterdir()) == ["1"]
     assert read_whole(tmp_path, "other")
+
+
+STRANGERS = [
+    "other/.partial-mine/thesis.txt",
+    "other/.partial-abcd1234/thesis.txt",
+    "other/.partial-abcd1234/files/thesis.txt",
+    "other/.partial-mine/files/other.keras",
+    "other/7/thesis.txt",
+    "other/7/README.md",
+    "other/notes/other.keras",
+    "other/²/other.keras",
+    "net/2024/file",
+    "net/.partial-file",
+    "third/.partial-abcd1234/files/third.keras",
+    "third/7/third.keras",
+    ".partial-mine/index.json.old",
+]
+
+
+def test_what_is_somebody_else_s_stays_and_is_told(tmp_path):
+    publish(tmp_path, "other")
+    for left in STRANGERS:
+        (tmp_path / left).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / left).write_text("mine")
+    for name in ("net", "other"):
+        publish(tmp_path, name, "new")
+    assert {left for left in STRANGERS if not (tmp_path / left).is_file()} == set()
+    index = json.loads((tmp_path / "index.json").read_text())
+    assert unlisted_files(tmp_path, index) == sorted(STRANGERS)
+
+
+@pytest.mark.parametrize("place", ["other", "other/.partial-abcd1234", "other/7"])
+def test_what_a_link_leads_to_stays(tmp_path, place):
+    zoo, outside = tmp_path / "zoo", tmp_path / "outside"
+    publish(zoo, "other")
+    for left in ("files/other.keras", ".partial-abcd1234/files/other.keras", "7/other.keras"):
+        (outside / left).parent.mkdir(parents=True)
+        (outside / left).write_text("mine")
+    if place == "other":
+        (zoo / "other").rename(zoo / "away")
+    (zoo / place).symlink_to(outside)
+    before = contents(outside)
+    publish(zoo, "net")
+    assert contents(outside) == before
+    assert place in unlisted_files(zoo, json.loads((zoo / "index.json").read_text()))
+
+
+@pytest.mark.parametrize("place", ["index.json", ".partial-index.json", "net", ".lock"])
+def test_a_planted_link_is_not_written_through(tmp_path, place):
+    zoo, precious = tmp_path / "zoo", tmp_path / "precious"
+    zoo.mkdir()
+    if place == "net":
+        precious.mkdir()
+    else:
+        precious.write_text("mine")
+    (zoo / place).symlink_to(precious)
+    if place == ".partial-index.json":
+        publish(zoo)
+    else:
+        with pytest.raises((ZooError, OSError), match=place):
+            publish(zoo)
+    assert not list(precious.iterdir()) if place == "net" else precious.read_text() == "mine"
+
+
+def test_a_nan_is_not_published(tmp_path):
+    publish(tmp_path, content="old")
+    result = {**ENTRY["result"], "test_accuracy": float("nan")}
+    with pytest.raises(ZooError, match="NaN is no JSON number"):
+        publish(tmp_path, content="new", entry={**ENTRY, "result": result})
+    assert read_whole(tmp_path)["license"] == "old"
+
+
+def test_folders_whose_digits_are_no_numbers(tmp_path):
+    for name in ("²", "٣", "1e3"):
+        (tmp_path / "net" / name).mkdir(parents=True)
+    publish(tmp_path)
+    assert "net/1/net.keras" in read_whole(tmp_path)["files"]
+
+
+def test_a_writer_waits_for_the_lock(tmp_path):
+    publish(tmp_path)
+    with locked(tmp_path / ".lock"):
+        waiting = threading.Thread(target=publish, args=(tmp_path,), kwargs={"content": "new"})
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+        assert read_whole(tmp_path)["license"] == "old"
+    waiting.join(10)
+    assert read_whole(tmp_path)["license"] == "new"
+    assert not (tmp_path / ".lock").exists()
 
 
 def test_nothing_is_removed_by_an_index_that_is_no_zoo_s(tmp_path):
@@ -276,7 +391,7 @@ def test_nothing_is_removed_by_an_index_that_is_no_zoo_s(tmp_path):
         {"models": {"other": {"files": {}}}},
     ):
         (tmp_path / "index.json").write_text(json.dumps({**index, **change}))
-        with pytest.raises(ZooError, match="is not as its schema wants it"):
+        with pytest.raises(ZooError, match="is not as expected"):
             publish(tmp_path, "net")
         assert (tmp_path / "other" / "1" / "other.keras").exists()
 

@@ -1,0 +1,33 @@
+"""How images are standardised before a model sees them."""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+
+class Preprocessing(NamedTuple):
+    """Standardises images, `(image - mean) / std`; call it on raw images.
+
+    Attributes:
+        mean: The mean of raw values, a number a channel.
+        std: Their standard deviation, a number a channel.
+
+    Example:
+        >>> data = data.map(lambda images, labels: (model.preprocessing(images), labels))
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, images: np.ndarray | tf.Tensor) -> np.ndarray | tf.Tensor:
+        """Return standardised images, float32.
+
+        Args:
+            images: `[..., C]`, raw values; a tensor gives a tensor, all else an array.
+        """
+        if tf.is_tensor(images):
+            images = tf.cast(images, tf.float32)
+        else:
+            images = np.asarray(images, np.float32)
+        return (images - np.float32(self.mean)) / np.float32(self.std)
