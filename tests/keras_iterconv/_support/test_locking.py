@@ -88,8 +88,11 @@ def test_windows_lock_is_held_by_one(tmp_path, monkeypatch):
     windows = types.SimpleNamespace(locking=lock, LK_NBLCK="LK_NBLCK")
     monkeypatch.setattr(locking, "fcntl", None)
     monkeypatch.setattr(locking, "msvcrt", windows, raising=False)
-    with locked(tmp_path / "lock"):
-        with pytest.raises(LockedError), locked(tmp_path / "lock", wait=False):
-            pass
+    with (
+        locked(tmp_path / "lock"),
+        pytest.raises(LockedError),
+        locked(tmp_path / "lock", wait=False),
+    ):
+        pass
     with locked(tmp_path / "lock", wait=False):
         pass
