@@ -162,7 +162,7 @@ def test_unit_pixels_and_no_validation(publish_command, tmp_path, draw_raw):
     assert "validation_accuracy" not in entry["result"]
     assert "--pixels unit" in entry["command"]
     card = (zoo / "unit" / "1" / "README.md").read_text()
-    assert "# takes image / 16: values from 0 to 1\n" in card
+    assert "`model.preprocessing` is image / 16: values from 0 to 1" in card
     raw = np.clip(draw_raw(3), 0, 16)
     expected = ki.load_pretrained("unit", zoo)(raw / 16).numpy()
     logits = OnnxClassifier(zoo / "unit" / "1" / "unit.onnx").classify(raw).logits
