@@ -72,7 +72,11 @@ ARCHITECTURES: dict[str, Architecture] = {
     "nais_adaptive": Architecture(nais_net, {"max_unroll": 10, "threshold": 1e-4}, NAISConv2D),
     "nais_dense": Architecture(nais_dense_net, {"max_unroll": 30}, NAISDense),
     **_residual_nets(),
-    "resnet54": Architecture(resnet54, {}),
+    "resnet54": Architecture(resnet54, {}, fixed={"batch_norm": True}),
+    "resnet54_plain": Architecture(resnet54, {}, fixed={"batch_norm": False}),
+    # As many parameters as nais1, which has two kernels a block: the widths are those of resnet54
+    # times the root of two, rounded down.
+    "resnet54_wide": Architecture(resnet54, {"filters": (22, 45, 90)}, fixed={"batch_norm": True}),
     **_mnist_resnets(),
     "resnet_sh_stable": Architecture(
         nais_dense_net,

@@ -9,8 +9,8 @@ import keras_iterconv as ki
 from keras_iterconv.models.registry import FORMER_NAMES
 
 NAMES = [name for name in ki.list_models() if name not in FORMER_NAMES]
-CONVOLUTIONAL = ("nais1", "nais10", "nais_adaptive", "resnet54")
-RESIDUAL = tuple(name for name in NAMES if "_w" in name)
+CONVOLUTIONAL = tuple(n for n in NAMES if n.startswith(("nais1", "nais_adaptive", "resnet54")))
+RESIDUAL = tuple(name for name in NAMES if name.startswith(("resnet_w", "icr_", "pcr_")))
 
 
 def make_small(name):
@@ -134,6 +134,16 @@ def test_logits_are_float32_under_mixed_precision():
 
 
 def test_normalisation_where_the_dimensions_change_and_before_the_head():
-    for name in ("nais10", "resnet54"):
+    for name in ("nais10", "resnet54_plain"):
         layers = [layer.name for layer in make_small(name).layers if "norm" in layer.name]
         assert layers == ["transition1_norm", "transition2_norm", "head_norm"]
+
+
+@pytest.mark.parametrize("name", ["resnet54", "resnet54_wide"])
+def test_a_block_of_the_paper_s_resnet_is_convolution_normalisation_activation(name):
+    layers = [layer.name for layer in make_small(name).layers]
+    for stage in (1, 2):
+        first = layers.index(f"transition{stage}_norm") + 1
+        block = f"stage{stage}_block1"
+        assert layers[first : first + 3] == [f"{block}_conv", f"{block}_norm", block]
+        assert make_small(name).get_layer(block).activation == "relu"

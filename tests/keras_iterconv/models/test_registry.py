@@ -44,13 +44,22 @@ def residual_weights(width, capped):
     return total
 
 
-# C, D, E and delta; the ResNet's block has one kernel and its bias.
+def normalised_convolution(c):
+    """Count a kernel without a bias and a normalisation of two trained and two moving numbers."""
+    return convolution(c, c) + 4 * c
+
+
+# C, D, E and delta; a block of the plain ResNet has one kernel and its bias.
 NAIS_BLOCK = staged_weights(lambda c: 2 * convolution(c, c) + 2 * c)
 FULL_SIZE = {
     "nais1": ((32, 32, 3), NAIS_BLOCK, 54),
     "nais10": ((32, 32, 3), NAIS_BLOCK, 540),
     "nais_adaptive": ((32, 32, 3), NAIS_BLOCK, 540),
-    "resnet54": ((32, 32, 3), staged_weights(lambda c: convolution(c, c) + c), 54),
+    "resnet54": ((32, 32, 3), staged_weights(normalised_convolution), 54),
+    "resnet54_plain": ((32, 32, 3), staged_weights(lambda c: convolution(c, c) + c), 54),
+    "resnet54_wide": (
+        (32, 32, 3), staged_weights(normalised_convolution, filters=(22, 45, 90)), 54
+    ),
     **{
         f"{family}_w{width}": ((32, 32, 3), residual_weights(width, family != "resnet"), 48)
         for family in ("resnet", "icr", "pcr")
@@ -90,6 +99,16 @@ def test_a_former_name_builds_the_same_net():
     old, new = ([(v.path, v.shape) for v in net.variables] for net in nets)
     assert old == new
     assert list_settings("nais_dense") == list_settings("nais_mnist")
+
+
+def test_the_wide_resnet_has_as_many_parameters_as_nais_net():
+    nais, wide = (ki.create_model(name, (32, 32, 3), 10) for name in ("nais1", "resnet54_wide"))
+    for attribute in ("weights", "trainable_weights"):
+        ours, theirs = (
+            sum(np.prod(w.shape) for w in getattr(model, attribute)) for model in (nais, wide)
+        )
+        assert theirs == pytest.approx(ours, rel=0.01)
+    assert ki.processing_depth(wide) == ki.processing_depth(nais)
 
 
 def test_blocks_of_the_convolutional_nets():
@@ -196,6 +215,7 @@ def test_bad_arguments(arguments, message):
         ("nais_mnist", {"shift": 0.5}, "`shift` must .*Received: shift=0.5"),
         ("nais_mnist", {"blocks": 2}, "nais_mnist.*blocks.*Received: blocks=2"),
         ("nais_mnist", {"treshold": 0.1}, "treshold"),
+        ("resnet54", {"batch_norm": False}, "resnet54.*batch_norm.*Received: batch_norm=False"),
         ("resnet54", {"blocks": 0}, "`blocks` must .*Received: blocks=0"),
         ("resnet54", {"threshold": 0.1}, "resnet54.*threshold.*Received: threshold=0.1"),
         ("resnet_w8", {"blocks": 0}, "`blocks` must .*Received: blocks=0"),

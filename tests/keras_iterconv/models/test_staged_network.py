@@ -1,5 +1,6 @@
 """The convolutional nets, layer by layer in NumPy."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -38,9 +39,15 @@ def forward(model, x, block, filters, blocks):
     return x @ kernel + bias
 
 
-def residual_block(model, name, x):
+def plain_block(model, name, x):
     kernel, bias = model.get_layer(f"{name}_conv").get_weights()
     return x + np.maximum(convolve(x, kernel.astype(np.float64), bias=bias), 0)
+
+
+def normalised_block(model, name, x):
+    (kernel,) = model.get_layer(f"{name}_conv").get_weights()
+    y = convolve(x, kernel.astype(np.float64))
+    return x + np.maximum(normalise(y, model.get_layer(f"{name}_norm")), 0)
 
 
 def nais_block(model, name, u):
@@ -60,7 +67,9 @@ def nais_block(model, name, u):
     [
         ("nais1", nais_block, {}),
         ("nais10", nais_block, {"max_unroll": 4}),
-        ("resnet54", residual_block, {}),
+        ("resnet54", normalised_block, {}),
+        ("resnet54_plain", plain_block, {}),
+        ("resnet54_wide", normalised_block, {}),
     ],
 )
 @pytest.mark.parametrize("size", [(8, 6), (7, 5)])
@@ -82,9 +91,17 @@ def test_logits_are_those_of_a_numpy_net(name, block, settings, size):
     np.testing.assert_allclose(model(x), expected, atol=1e-5 * max(1, np.abs(expected).max()))
 
 
-@pytest.mark.parametrize("name", ["nais1", "nais10", "resnet54"])
+@pytest.mark.parametrize("name", ["nais1", "nais10", "resnet54_plain"])
 def test_states_stay_in_bounds_along_the_chain_of_54(name):
     # At the start of training, in evaluation: the moving statistics are not set yet.
     model = ki.create_model(name, (8, 8, 3), 10)
     x = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
     assert 1e-3 < np.abs(model(x)).max() < 1e3
+
+
+def test_states_of_normalised_blocks_stay_in_bounds_by_the_batch():
+    model = ki.create_model("resnet54", (8, 8, 3), 10)
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
+    ends = keras.Model(model.input, [model.get_layer("stage1_block18").output, model.output])
+    for value in ends(x, training=True):
+        assert 1e-3 < np.abs(value).max() < 1e2
