@@ -25,12 +25,34 @@ def blocks(page, language):
     return re.findall(rf"^ *```{language}\n(.*?)^ *```", page.read_text(), re.S | re.M)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_code_of_a_page_runs(page, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def run_code(page):
+    """Run a page's Python blocks one after another, and return the names that they leave."""
     names = {}
     for code in blocks(page, "python"):
         exec(compile(code, str(page), "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.name)
+def test_the_code_of_a_page_runs(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    run_code(page)
+
+
+def test_the_net_of_the_readme_has_an_adaptive_depth(capsys):
+    names = run_code(PAGES[0])
+    assert names["accuracy"] >= 0.9
+    assert names["at_limit"] < 0.2
+    assert len(np.unique(names["updates"])) >= 3
+    # The images were held out, and these are their figures.
+    assert len(names["updates"]) == len(names["images"]) - 1437
+    pattern = r"accuracy ([\d.]+)%; (\d+) to (\d+) updates; (\d+)% at limit"
+    printed, written = (
+        np.array(re.search(pattern, text).groups(), float)
+        for text in (capsys.readouterr().out, blocks(PAGES[0], "text")[0])
+    )
+    # Another processor rounds otherwise.
+    assert np.all(np.abs(printed - written) <= [4, 8, 8, 10])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -18,6 +18,9 @@ from .datasets import ImageData
 from .run_folder import RunFolder
 from .settings import Settings
 
+# Where more image-blocks than that stop at the limit, the depth says little about the image.
+_MANY_AT_LIMIT = 0.5
+
 
 def print_header(
     console: Console,
@@ -94,7 +97,17 @@ def print_result(
     console.print(table, highlight=False)
     if indices is not None:
         console.print(indices.table(), highlight=False)
+    if result["adaptive"] and result["share_at_limit"] > _MANY_AT_LIMIT:
+        console.print(_warn_of_limit(result["share_at_limit"]), style="yellow", highlight=False)
     console.print(f"Everything is in {folder.path}", highlight=False, soft_wrap=True)
+
+
+def _warn_of_limit(share: float) -> str:
+    return (
+        f"{share:.0%} of the image-blocks made all updates without converging: this depth hardly "
+        'depends on the image. Raise --max-unroll or --threshold; docs/blocks.md, "When every '
+        'image reaches the limit", says what else helps.'
+    )
 
 
 def plot_curves(

@@ -1,9 +1,13 @@
 """What a run says of its net."""
 
+import io
+
 import pytest
+from rich.console import Console
 
 import keras_iterconv as ki
-from training.report import describe_depth
+from training.report import describe_depth, print_result
+from training.run_folder import RunFolder
 
 
 @pytest.mark.parametrize(
@@ -21,3 +25,31 @@ from training.report import describe_depth
 )
 def test_the_depth_of_a_net_in_words(name, settings, said):
     assert describe_depth(ki.create_model(name, (8, 8, 1), 10, **settings)) == said
+
+
+@pytest.mark.parametrize(
+    ("adaptive", "share", "warned"),
+    [(True, 0.51, True), (True, 0.5, False), (True, 0.0, False), (False, 1.0, False)],
+)
+def test_a_depth_that_hardly_depends_on_the_image_is_warned_of(adaptive, share, warned, tmp_path):
+    accuracies = dict.fromkeys(("train_accuracy", "validation_accuracy", "test_accuracy"), 0.9)
+    result = {
+        **accuracies,
+        "model": "nais_adaptive",
+        "dataset": "digits",
+        "generalization_gap": 0.0,
+        "mean_depth": 9.0,
+        "processing_depth": 20,
+        "adaptive": adaptive,
+        "min_depth": 2,
+        "max_depth": 20,
+        "share_at_limit": share,
+        "share_not_finite": 0.0,
+        "images_per_second": 100.0,
+        "seconds": 1.0,
+    }
+    console = Console(file=io.StringIO(), width=100)
+    print_result(console, result, None, RunFolder(tmp_path))
+    said = " ".join(console.file.getvalue().split())
+    assert ("51% of the image-blocks made all updates without converging" in said) == warned
+    assert ("Raise --max-unroll or --threshold" in said) == warned

@@ -56,6 +56,25 @@ def test_untied_updates_share_their_norm(make_block, make_inputs, set_weights, n
     assert infinity_norm(product) < 1
 
 
+@pytest.mark.parametrize("step_size", [0.3, 1.0])
+def test_updates_of_relu_shrink_by_the_margin(step_size, make_block, make_inputs, set_weights):
+    # Proved for the largest entry: units that are negative rise by less than the others fall.
+    layer = make_block("conv", margin=0.2, center_margin=0.5, step_size=step_size)
+    inputs = 3 * make_inputs("conv", 8)
+    set_weights(layer, inputs, "thrown")
+    states = [layer.make_initial_state(inputs)]
+    for _ in range(30):
+        states.append(layer.update(states[-1], inputs))
+    largest = np.abs(np.diff(states, axis=0)).max(axis=(2, 3, 4))
+    before, after = largest[:-1], largest[1:]
+    rounding = 1e-5 * largest[0]
+    assert np.all(after <= (1 - 0.2 * step_size) * before + rounding)
+    # The bound says something: many updates are large, and some shrink by little more than it.
+    shown = before > 100 * rounding
+    assert shown.sum() > 20
+    assert np.max(after[shown] / before[shown]) > 1 - 0.6 * step_size
+
+
 def test_thrown_weights_use_the_whole_budget(make_block, make_inputs, set_weights, numpy_double):
     layer = make_block("conv", margin=0.02, center_margin=0.3)
     set_weights(layer, make_inputs("conv"), "thrown")
