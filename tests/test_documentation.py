@@ -162,6 +162,10 @@ def test_the_table_of_presets_is_true(name):
     assert said == {k: v if isinstance(v, str) else f"{v:g}" for k, v in preset.items()}
 
 
+def test_the_page_says_what_the_preset_of_nais_mnist_reaches():
+    assert re.search(r"`nais-mnist` reached 9\d\.\d\d% of the test images", TRAINING)
+
+
 def tables(page):
     """Return the Markdown tables of a page, each a list of rows of cells, its head first."""
     for table in re.findall(r"(?:^\|.*\|\n)+", page.read_text(), re.M):
