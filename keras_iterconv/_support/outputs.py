@@ -1,6 +1,7 @@
 """What the output of a classifier is: logits, or probabilities."""
 
 import keras
+import tensorflow as tf
 
 from keras_iterconv.functional import Call, calls
 
@@ -11,16 +12,16 @@ _PASSES = frozenset({"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squee
 _AVERAGES = frozenset({"Average", "Mean", "GlobalAveragePooling1D", "GlobalAveragePooling2D"})
 # What is made of logits alone by these is logits.
 _KEEPS_LOGITS = _AVERAGES | {
-    *("Add", "Concatenate", "Divide", "GlobalMaxPooling1D", "GlobalMaxPooling2D", "Maximum"),
-    *("Multiply", "Negative", "Rescaling", "Subtract", "Sum", "TrueDivide"),
+    *("Add", "Concatenate", "Divide", "GetItem", "GlobalMaxPooling1D", "GlobalMaxPooling2D"),
+    *("Maximum", "Multiply", "Negative", "Rescaling", "Subtract", "Sum", "TrueDivide"),
 }
 # The softmax of log-probabilities is the probabilities: they are logits.
 _BY_NAME = {"LogSoftmax": LINEAR, "Sigmoid": SIGMOID, "Softmax": SOFTMAX}
 _BY_FUNCTION = {
     keras.activations.linear: LINEAR,
-    keras.activations.log_softmax: LINEAR,
-    keras.activations.sigmoid: SIGMOID,
-    keras.activations.softmax: SOFTMAX,
+    **dict.fromkeys((keras.activations.log_softmax, keras.ops.log_softmax), LINEAR),
+    **dict.fromkeys((keras.activations.sigmoid, keras.ops.sigmoid, tf.nn.sigmoid), SIGMOID),
+    **dict.fromkeys((keras.activations.softmax, keras.ops.softmax, tf.nn.softmax), SOFTMAX),
 }
 _BY_LOSS = {
     "binarycrossentropy": SIGMOID,

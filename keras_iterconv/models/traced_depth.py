@@ -23,8 +23,8 @@ class TracedDepth:
 
     def __init__(self, model: keras.Model):
         self._blocks = iterated_blocks(model)
-        self.output = output_key(model)
         self._view = with_depth(model)
+        self.output = output_key(model)
         self._functions = {}
 
     def __call__(self, images) -> dict[str, np.ndarray]:

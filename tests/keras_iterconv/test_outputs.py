@@ -46,6 +46,7 @@ HEADS = {
     "sum": (lambda x: layers.Add()([dense()(x), dense()(x)]), "linear"),
     "average of logits": (lambda x: average(x, None), "linear"),
     "normalised": (lambda x: layers.BatchNormalization()(dense()(x)), "linear"),
+    "some classes": (lambda x: layers.Dense(9)(x)[:, :CLASSES], "linear"),
     "block": (lambda x: ki.NAISDense(CLASSES, activation="tanh")(x), "linear"),
     "softmax inside": (lambda x: dense()(dense("softmax")(x)), "linear"),
     "nested": (lambda x: keras.Sequential([dense("relu"), dense()])(x), "linear"),
@@ -57,6 +58,8 @@ HEADS = {
     "sigmoid operation": (lambda x: keras.ops.sigmoid(dense()(x)), "sigmoid"),
     "activation": (lambda x: layers.Activation("softmax", dtype="float32")(dense()(x)), "softmax"),
     "cast": (cast, "softmax"),
+    "function": (lambda x: dense(keras.ops.softmax)(x), "softmax"),
+    "function of TensorFlow": (lambda x: dense(tf.nn.sigmoid)(x), "sigmoid"),
     "identity": (lambda x: layers.Identity()(dense("softmax")(x)), "softmax"),
     "reshape": (lambda x: layers.Reshape((CLASSES,))(dense("softmax")(x)), "softmax"),
     "average": (lambda x: average(x, "softmax"), "softmax"),
@@ -67,6 +70,7 @@ HEADS = {
     "by hand": (by_hand, None),
     "relu": (lambda x: dense("relu")(x), None),
     "scaled softmax": (lambda x: 3.0 * dense("softmax")(x), None),
+    "some probabilities": (lambda x: layers.Dense(9, "softmax")(x)[:, :CLASSES], None),
     "mixed": (lambda x: layers.Average()([dense()(x), dense("softmax")(x)]), None),
 }
 
