@@ -58,9 +58,7 @@ CARD_RESULTS = (
     "mean_depth",
     "processing_depth",
 )
-_RAW = (
-    "The other files take raw pictures, float32 `[N, {shape}]`, and standardise them themselves.\n"
-)
+_RAW = "The other files take raw images, float32 `[N, {shape}]`, and do this themselves.\n"
 _PREDICT = """
 ```bash
 iterconv predict {name}.onnx picture.png{options}
@@ -150,7 +148,7 @@ def make_card(name: str, entry: Mapping, folder: Path, zoo: Path) -> str:
 
 
 def _pixels(entry: Mapping) -> str:
-    """Return what a net makes of raw pixels, as code."""
+    """Return how the input of a net is computed from raw images, as code."""
     mean, std = set(entry["mean"]), set(entry["std"])
     if (mean, std) == ({0}, {entry["scale"]}):
         return f"image / {entry['scale']:g}: values from 0 to 1"

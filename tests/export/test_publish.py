@@ -164,7 +164,9 @@ def test_unit_pixels_and_no_validation(publish_command, tmp_path, draw_raw):
     card = (zoo / "unit" / "1" / "README.md").read_text()
     assert "`model.preprocessing` is image / 16: values from 0 to 1" in card
     raw = np.clip(draw_raw(3), 0, 16)
-    expected = ki.load_pretrained("unit", zoo)(raw / 16).numpy()
+    model = ki.load_pretrained("unit", zoo)
+    expected = model(raw / 16).numpy()
+    np.testing.assert_allclose(model.preprocessing(raw), raw / 16, rtol=1e-6)
     logits = OnnxClassifier(zoo / "unit" / "1" / "unit.onnx").classify(raw).logits
     np.testing.assert_allclose(logits, expected, atol=1e-5)
     code, screen, _ = publish_command("--check", "--zoo", zoo)

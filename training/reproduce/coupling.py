@@ -18,7 +18,7 @@ from keras_iterconv.indices.report import INDICES
 from .. import session
 from ..errors import UserError
 from ..run_folder import RunFolder
-from ..settings import make_settings
+from ..settings import Settings, make_settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,12 +97,13 @@ def _path(folder: Path, condition: Condition, seed: int) -> Path:
     return folder / f"{condition.name}-{seed}"
 
 
-def _check_same(run: RunFolder, wanted) -> None:
-    found = run.read_config()["settings"]
+def _check_same(run: RunFolder, wanted: Settings) -> None:
+    # Through `Settings`: a run of an earlier version has what it does not state by default.
+    found = Settings(**run.read_config()["settings"])
     for name, value in dataclasses.asdict(wanted).items():
-        if found.get(name) != value:
+        if getattr(found, name) != value:
             raise UserError(
-                f"{run.path} was trained with {name}={found.get(name)!r}, not {value!r}; name "
+                f"{run.path} was trained with {name}={getattr(found, name)!r}, not {value!r}; name "
                 "another --output"
             )
 

@@ -39,6 +39,12 @@ def test_runs_are_trained_once_and_summed_up(console, tmp_path):
     assert {run.name for run in files} == {
         f"{condition.name}-{seed}" for condition in CONDITIONS for seed in range(2)
     }
+    # As version 0.1.0 wrote it, which knew no such settings.
+    file = tmp_path / "pcr_w8-coupled-0.9-1" / "config.json"
+    config = json.loads(file.read_text())
+    for name in ("clip_norm", "pixels", "validation_share"):
+        del config["settings"][name]
+    file.write_text(json.dumps(config))
     coupling.train_all(tmp_path, range(2), console, CONDITIONS, SETTINGS)
     assert files == {run: (run / "result.json").read_bytes() for run in tmp_path.iterdir()}
 
