@@ -80,7 +80,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     **_mnist_resnets(),
     "resnet_sh_stable": Architecture(
         nais_dense_net,
-        {"max_unroll": 30},
+        # A ResNet's step, as of the eight others; Theorem 2 holds for h up to 1.
+        {"max_unroll": 30, "step_size": 1.0},
         NAISDense,
         fixed={"embedding": True, "initial_state": "input", "non_autonomous": False},
     ),

@@ -138,14 +138,20 @@ def resnet_dense(
     batch_norm: bool = False,
     units: int = 128,
     max_unroll: int = 30,
-    step_size: float = 0.1,
+    step_size: float = 1.0,
     activation: str = "relu",
     name: str = "resnet_dense",
 ) -> IterativeModel:
-    """Build one of N's fully connected ResNets, x(k+1) = x(k) + h sigma(norm(A x(k) [+ B u + b])).
+    """Build one of NAIS-Net's fully connected ResNets, x(k+1) = x(k) + h sigma(norm(A x(k) + b)).
 
-    A is free: nothing keeps these nets stable. An autonomous net hears of the picture through
-    x(0) = W u + c alone; a non-autonomous one starts at zero, as the NAIS block does.
+    B u is added inside sigma where the net is non-autonomous. A is free: nothing keeps these nets
+    stable. An autonomous net depends on the image through x(0) = W u + c alone; a non-autonomous
+    one starts at zero, as the NAIS block does.
+
+    h is one: the paper calls Eq. 3 "with B = 0, and the step h = 1" the original ResNet, and
+    gives its nine ResNets no other step. The initial weights are not published. Ours are small
+    enough for a chain of `max_unroll` updates at h = 1: A and B have a standard deviation of
+    1 / (max_unroll sqrt(fan-in)), gamma is 1 / max_unroll.
 
     Args:
         input_shape: The picture's shape, `(height, width, channels)`.
@@ -172,14 +178,19 @@ def resnet_dense(
     inputs = keras.Input(tuple(input_shape), name="image")
     flat = keras.layers.Flatten(name="flatten")(inputs)
 
+    # A square Gaussian matrix has a norm of about twice its standard deviation times the root of
+    # its side. With this one, at most 2 / max_unroll, the chain multiplies the state's norm by
+    # exp(2 h) at most; and the drives of all updates sum up to about one embedding.
+    def small():
+        return keras.initializers.VarianceScaling(1 / max_unroll**2)
+
     def state_part(suffix):
-        # A starts small: the state's norm then grows by a factor of about e over the chain at
-        # most, whatever h is.
-        small = keras.initializers.VarianceScaling(1 / max_unroll)
-        return keras.layers.Dense(units, kernel_initializer=small, name=f"A{suffix}")
+        return keras.layers.Dense(units, kernel_initializer=small(), name=f"A{suffix}")
 
     def drive(suffix):
-        return keras.layers.Dense(units, use_bias=False, name=f"B{suffix}")(flat)
+        return keras.layers.Dense(
+            units, use_bias=False, kernel_initializer=small(), name=f"B{suffix}"
+        )(flat)
 
     suffixes = [""] * max_unroll if shared else range(1, max_unroll + 1)
     parts = {suffix: state_part(suffix) for suffix in suffixes}
@@ -193,8 +204,11 @@ def resnet_dense(
         if non_autonomous:
             transfer = keras.layers.Add(name=f"drive{k}")([transfer, drives[suffix]])
         if batch_norm:
+            # A normalised transfer is of order gamma, whatever A is.
             transfer = keras.layers.BatchNormalization(
-                momentum=BATCH_NORM_MOMENTUM, name=f"norm{k}"
+                momentum=BATCH_NORM_MOMENTUM,
+                gamma_initializer=keras.initializers.Constant(1 / max_unroll),
+                name=f"norm{k}",
             )(transfer)
         state = ResidualUpdate(step_size, activation, name=f"update{k}")([state, transfer])
     return IterativeModel(inputs, classifier(state, num_classes), name=name)
