@@ -157,7 +157,8 @@ def test_the_table_of_presets_is_true(name):
     head, _, *rows = (
         [cell.strip(" `*") for cell in line.strip("|").split("|")] for line in table.splitlines()
     )
-    column = head.index(f"{paper}, {title}")
+    shared_by = "ResNet-SH" if name == "resnet-sh-mnist" else paper
+    column = head.index(f"{shared_by}, {title}")
     said = {row[0].removeprefix("--").replace("-", "_"): row[column] for row in rows}
     assert said == {k: v if isinstance(v, str) else f"{v:g}" for k, v in preset.items()}
 
@@ -217,3 +218,20 @@ def test_the_pages_that_compare_nets_count_them():
 def test_the_sizes_that_a_page_gives_are_true(page):
     for name, what, figure in SIZES[page]:
         assert figure == count(name)[what], (name, what)
+
+
+def test_the_claims_of_lippl_et_al_are_judged_by_the_page_s_own_table():
+    text = (ROOT / "docs/iteration.md").read_text()
+    (claims,) = re.findall(r"^Claims of Lippl et al.*?\n\n((?:- .*\n(?:  .*\n)*)+)", text, re.M)
+    judged = re.findall(r"^- \*([^*]+)\*:", claims, re.M)
+    for what in ("CI", "RI", "DI", "accuracy", "sharing costs capped nets none"):
+        assert any(what in claim for claim in judged), what
+    (table,) = (table for table in tables(ROOT / "docs/iteration.md") if "condition" in table[0])
+    cells = " ".join(cell for row in table for cell in row)
+    # Each mean with three decimals that a claim names; a sign marks a difference of two.
+    columns = [[cell.split()[0] for cell in column[1:]] for column in zip(*table, strict=True)]
+    means = [[float(mean) for mean in column if "." in mean[:2]] for column in columns[2:]]
+    differences = {f"{a - b:+.3f}" for column in means for a in column for b in column}
+    for sign, figure in re.findall(r"([+-]?)(\d\.\d{3})", claims):
+        if figure != "0.009":  # The largest DI of a single run.
+            assert sign + figure in (differences if sign else cells), sign + figure

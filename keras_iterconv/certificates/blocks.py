@@ -225,7 +225,9 @@ def _conv_row(layer: NAISConv2D) -> ConvRow:
         elif within:
             reason = "the margin drowns in rounding: a row's sum is not below one"
     if not layer.tied:
-        what = "no update expands a distance, all in one norm"
+        what = (
+            "no update expands a distance, all in one norm: convergence of the whole is not implied"
+        )
     else:
         what = ONE_POINT if layer.activation == "tanh" else NON_EXPANSIVE
     return ConvRow(

@@ -35,7 +35,8 @@ class NAISConv2D(IteratedBlock):
 
     Algorithm 2 holds C, from the start and after each optimizer step, where the infinity norm of
     the update's Jacobian is below one for positive slopes of the activation, and at most one for
-    ReLU. That is one norm for all updates, so the guarantee holds for untied weights too. Both
+    ReLU. That is one norm for all updates, so that a chain of untied updates is non-expansive too.
+    That its state settles does not follow: untied updates need not share a fixed point. Both
     convolutions are zero-padded and of stride 1.
 
     Args:

@@ -49,7 +49,8 @@ class Measure(NamedTuple):
     count: int
 
 
-# L's five conditions for the ordinary net, and the ends of them for the capped ones.
+# The five conditions of Lippl et al. for the ordinary net. For the capped ones two of them, to save
+# time: a shared start without coupling, and with the strongest one that leaves blocks apart.
 CONDITIONS = (
     *(Condition("resnet_w8", coupling) for coupling in (None, 0.0, 0.5, 0.9, 1.0)),
     *(Condition(model, coupling) for model in ("icr_w8", "pcr_w8") for coupling in (0.0, 0.9)),

@@ -197,6 +197,7 @@ def test_conv(tied, activation, center, step_size, set_weights, make_inputs, num
     assert row.delta == pytest.approx(expected)
     words = "one fixed point" if activation == "tanh" else "settles"
     assert (words if tied else "all in one norm") in row.guarantee
+    assert ("not implied" in row.guarantee) is not tied
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -7,6 +7,7 @@ import scipy.linalg
 import tensorflow as tf
 
 import keras_iterconv as ki
+from keras_iterconv.certificates.blocks import block_rows
 
 STATES = ("initial", "random", "thrown", "trained")
 
@@ -73,6 +74,23 @@ def test_updates_of_relu_shrink_by_the_margin(step_size, make_block, make_inputs
     shown = before > 100 * rounding
     assert shown.sum() > 20
     assert np.max(after[shown] / before[shown]) > 1 - 0.6 * step_size
+
+
+def test_an_untied_block_may_never_settle_though_its_guarantee_holds(make_inputs, set_weights):
+    settings = {"threshold": 1e-4, "max_unroll": 400, "activation": "tanh"}
+    for tied in (True, False):
+        layer = ki.NAISConv2D(6, tied=tied, **settings)
+        x = make_inputs("conv")
+        set_weights(layer, x, "initial")
+        # Untied updates that pull to different points.
+        layer.E.assign(0.5 * np.random.default_rng(0).normal(size=layer.E.shape))
+        (row,) = block_rows(layer, x.shape[1:3])
+        assert row.holds
+        _, depth, status = layer(x, return_depth=True)
+        settled = status.numpy() == ki.unrolling.Status.CONVERGED
+        assert settled.all() if tied else not settled.any()
+        assert (depth.numpy() == 400).all() == (not tied)
+    assert "not implied" in row.guarantee
 
 
 def test_thrown_weights_use_the_whole_budget(make_block, make_inputs, set_weights, numpy_double):
