@@ -245,7 +245,10 @@ def make_small(name):
     model = ki.create_model(name, (6, 6, 2), 3, **small)
     rng = np.random.default_rng(0)
     for weight in model.non_trainable_variables:
-        if weight.name.startswith(("mean", "moving", "variance")):
+        # Means of both signs, so that some ReLUs behind them are active.
+        if "mean" in weight.name:
+            weight.assign(rng.uniform(-0.5, 0.5, weight.shape))
+        elif "variance" in weight.name:
             weight.assign(rng.uniform(0.5, 2.0, weight.shape))
     model.converge_caps()
     return model
