@@ -51,7 +51,7 @@ def fit(
         str | None, _training("cosine, step, step-twice, constant or cyclical.", "cosine")
     ] = None,
     weight_decay: Annotated[
-        float | None, _training("Decay of kernels, times the learning rate, a step.", "0")
+        float | None, _training("Decoupled decay of kernels, times the learning rate, a step.", "0")
     ] = None,
     clip_norm: Annotated[
         float | None, _training("Limit of the gradient's norm; 0 for none.", "5")
