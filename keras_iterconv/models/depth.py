@@ -43,7 +43,7 @@ def iterated_blocks(model: keras.Model) -> list[keras.layers.Layer]:
 def processing_depth(model: keras.Model) -> int:
     """Return the number of updates that a sample makes at most: the sum of `max_unroll`.
 
-    N counts a block of one update as two, for its two convolutions; here it is one.
+    NAIS-Net counts a block of one update as two, for its two convolutions; here it is one.
     """
     return sum(block.max_unroll for block in iterated_blocks(model))
 

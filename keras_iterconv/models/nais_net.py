@@ -62,7 +62,7 @@ def nais_dense_net(
         num_classes: The number of logits.
         units: The size of the state.
         embedding: Whether a dense layer maps the picture to the block's input first. With an
-            autonomous block that starts at its input this is N's RESNET-SH-STABLE.
+            autonomous block that starts at its input this is NAIS-Net's RESNET-SH-STABLE.
         name: The model's name.
         **block_options: Arguments of `NAISDense`: `max_unroll`, `threshold`, `step_size`,
             `activation` and so on.

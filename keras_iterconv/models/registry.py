@@ -30,7 +30,7 @@ class Architecture(NamedTuple):
 
 
 def _mnist_resnets() -> dict[str, Architecture]:
-    """Return the ResNets of N's section 5.1: each combination of SH, NA and BN."""
+    """Return the ResNets of NAIS-Net's section 5.1: each combination of SH, NA and BN."""
     entries = {}
     for shared, non_autonomous, batch_norm in itertools.product((False, True), repeat=3):
         suffixes = zip(("_sh", "_na", "_bn"), (shared, non_autonomous, batch_norm), strict=True)
@@ -43,7 +43,7 @@ def _mnist_resnets() -> dict[str, Architecture]:
     return entries
 
 
-# L's widths of the first stage and, by family, what its blocks are. mu = 0.95 throughout.
+# The widths of the first stage in Lippl et al. and, by family, what its blocks are; mu = 0.95.
 _WIDTHS = (8, 16, 32, 64)
 _FAMILIES = {
     "resnet": {},
@@ -53,7 +53,7 @@ _FAMILIES = {
 
 
 def _residual_nets() -> dict[str, Architecture]:
-    """Return L's ordinary, improperly convergent and properly convergent ResNets."""
+    """Return the ordinary, improperly and properly convergent ResNets of Lippl et al."""
     return {
         f"{family}_w{width}": Architecture(
             residual_net,

@@ -1,4 +1,4 @@
-"""The ResNets: L's of residual stages, and N's baselines for images and for MNIST."""
+"""The ResNets: those of Lippl et al., and NAIS-Net's baselines for images and for MNIST."""
 
 from collections.abc import Sequence
 
@@ -20,10 +20,10 @@ def residual_net(
     name: str = "residual_net",
     **stage_options,
 ) -> IterativeModel:
-    """Build one of L's pre-activation ResNets: three stages of `ResidualStage`.
+    """Build a pre-activation ResNet of Lippl et al.: three stages of `ResidualStage`.
 
-    L does not publish the transitions: ours are a 3x3 convolution and batch normalisation, as in
-    `staged_network`, of stride 2 before the second and the third stage.
+    The paper does not publish the transitions: ours are a 3x3 convolution and batch normalisation,
+    as in `staged_network`, of stride 2 before the second and the third stage.
 
     Args:
         input_shape: `(height, width, channels)`.

@@ -23,8 +23,8 @@ def staged_network(
 
     A transition (a 3x3 convolution, of stride 2 but for the first, and batch normalisation) opens
     each stage; batch normalisation, global average pooling and one dense layer close the net.
-    N normalises where the dimensions change, and normalising before the head is our choice; a
-    pre-activation ResNet has that normalisation, and a ReLU behind it.
+    NAIS-Net normalises where the dimensions change, and normalising before the head is our choice;
+    a pre-activation ResNet has that normalisation, and a ReLU behind it.
 
     Args:
         input_shape: `(height, width, channels)`.

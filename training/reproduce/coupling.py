@@ -1,4 +1,4 @@
-"""L's comparison of training conditions: how coupling and caps change the three indices."""
+"""How coupling and caps change the three indices: the training conditions of Lippl et al."""
 
 import dataclasses
 import json
@@ -160,7 +160,7 @@ def make_table(rows: list[dict]) -> Table:
 
 
 def draw(path: Path, results: dict[Condition, list[dict]]) -> None:
-    """Draw the curves and indices of all runs, in the layout of L's Fig. 2 and 3c."""
+    """Draw the curves and indices of all runs, in the layout of Lippl et al., Fig. 2 and 3c."""
     reports, labels = [], []
     for condition, runs in results.items():
         reports += [ki.IndexReport.from_dict(run["indices"]) for run in runs]
