@@ -38,11 +38,38 @@ def load_checkpoint(model: keras.Model, folder: RunFolder) -> int:
     try:
         with zipfile.ZipFile(folder.last) as archive:
             epochs = json.loads(archive.read(_MEMBER))["epochs"]
-        model.load_weights(folder.last)
+            layers = json.loads(archive.read("config.json"))["config"]["layers"]
+        differing = _find_differing(model, layers)
+        if differing is None:
+            model.load_weights(folder.last)
     except Exception as error:  # zip, HDF5 and Keras each have their own for a damaged file
         raise UserError(
             f"{folder.last} is damaged and cannot be loaded ({type(error).__name__}); the other "
             f"files of {folder.path} are as they were: {folder.best.name}, if there, holds the "
             "best epoch"
         ) from error
+    if differing is not None:
+        raise UserError(
+            f"{folder.last} holds another net than {model.name!r} is in this version (its layer "
+            f"{differing!r} differs): start a new run, or go on with the version "
+            f"that {folder.config.name} names"
+        )
     return epochs
+
+
+def _find_differing(model: keras.Model, layers: list[dict]) -> str | None:
+    """Return the first layer that a file lacks, has of another class or with another step."""
+    saved = {layer["config"]["name"]: layer for layer in layers}
+    for layer in model.layers:
+        # Keras numbers what has neither, by all that was built in the process.
+        if not (layer.weights or hasattr(layer, "step_size")):
+            continue
+        found = saved.get(layer.name)
+        # A step is in no weight: with another one the weights would be loaded without a complaint.
+        if (
+            found is None
+            or found["class_name"] != type(layer).__name__
+            or found["config"].get("step_size") != getattr(layer, "step_size", None)
+        ):
+            return layer.name
+    return None
