@@ -183,7 +183,8 @@ def converged_norm(
     kernel, image_shape, strides, padding = operator
     vector = _converge(
         tf.stop_gradient(kernel),
-        image_shape,
+        # A `TensorShape` would be traced anew each time.
+        tuple(image_shape),
         strides,
         padding,
         tf.constant(iterations),

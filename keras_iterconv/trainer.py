@@ -1,4 +1,4 @@
-"""The model class that couples gradients in training and keeps caps true in evaluation."""
+"""The model class that couples gradients in training and keeps caps and projections true."""
 
 import functools
 import inspect
@@ -7,7 +7,9 @@ import keras
 import tensorflow as tf
 
 from keras_iterconv.coupling import GradientCoupling, as_coupling
-from keras_iterconv.layers import ResidualFunction
+from keras_iterconv.guarantees import ConvergeCaps, RestoreGuarantees
+from keras_iterconv.layers.guaranteed_layer import GuaranteedLayer
+from keras_iterconv.layers.residual_function import ResidualFunction
 from keras_iterconv.preprocessing import Preprocessing
 from keras_iterconv.replicas import clips, total_on_first_replica
 from keras_iterconv.spectral import TOLERANCE
@@ -15,13 +17,14 @@ from keras_iterconv.spectral import TOLERANCE
 
 @keras.saving.register_keras_serializable("keras_iterconv")
 class IterativeModel(keras.Model):
-    """A functional `keras.Model` whose gradients can be coupled and whose caps hold.
+    """A functional `keras.Model` whose gradients can be coupled and whose guarantees hold.
 
     It trains like any Keras model: `compile`, `fit`, callbacks, `.keras` files, strategies of
     several replicas. A step takes the raw gradients, hands them to the coupling, and gives the
     result to the optimizer, which applies momentum, weight decay and, last, the projections that
-    the layers declared as weight constraints. Where layers have a Lipschitz cap, `fit` leaves
-    them with converged norms, so that the cap holds for the saved model.
+    the layers declared as weight constraints. Projections and Lipschitz caps also hold where
+    something other than a step has changed weights: in each validation, at the end of `fit` and
+    in every file that Keras writes of the model (`restore_guarantees`).
 
     Args:
         inputs: Symbolic inputs, as for `keras.Model`.
@@ -69,41 +72,90 @@ class IterativeModel(keras.Model):
 
     @functools.wraps(keras.Model.fit)
     def fit(self, *args, **kwargs):
-        if not self._capped_layers():
-            return super().fit(*args, **kwargs)
-        given = inspect.signature(super().fit).bind(*args, **kwargs)
+        # The first, so that other callbacks see converged caps; the last for what they change.
+        given = self._with_callbacks(super().fit, args, kwargs, ConvergeCaps(), RestoreGuarantees())
+        return super().fit(*given.args, **given.kwargs)
+
+    @functools.wraps(keras.Model.evaluate)
+    def evaluate(self, *args, **kwargs):
+        given = self._with_callbacks(super().evaluate, args, kwargs, None, RestoreGuarantees())
+        return super().evaluate(*given.args, **given.kwargs)
+
+    @functools.wraps(keras.Model.predict)
+    def predict(self, *args, **kwargs):
+        given = self._with_callbacks(super().predict, args, kwargs, None, RestoreGuarantees())
+        return super().predict(*given.args, **given.kwargs)
+
+    def _with_callbacks(self, method, args, kwargs, first, last) -> inspect.BoundArguments:
+        """Return the arguments of a method, with callbacks of ours around those given."""
+        given = inspect.signature(method).bind(*args, **kwargs)
         callbacks = given.arguments.get("callbacks")
+        if not self._guaranteed_layers():
+            return given
         if isinstance(callbacks, keras.callbacks.CallbackList):
+            if first is None:  # That of the `fit` in which Keras validates.
+                return given
             raise ValueError(
-                "A model with Lipschitz caps takes `callbacks` as a list of callbacks, so that the "
-                "caps are true before any of them saves the model. Received: a CallbackList"
+                "A model with caps or projections takes `callbacks` as a list of callbacks, so "
+                "that these hold before and after each of them. Received: a CallbackList"
             )
         if callbacks is None:
             callbacks = []
         elif isinstance(callbacks, keras.callbacks.Callback):
             callbacks = [callbacks]
-        # The first, so that what another one saves is capped.
-        given.arguments["callbacks"] = [_ConvergeCaps(), *callbacks]
-        return super().fit(*given.args, **given.kwargs)
+        given.arguments["callbacks"] = [*([] if first is None else [first]), *callbacks, last]
+        return given
+
+    def restore_guarantees(self) -> None:
+        """Project all weights that have a projection, and make all Lipschitz caps true.
+
+        Training steps project, but whatever else changes weights does not: averages in their
+        place (`use_ema`, `SwapEMAWeights`), `set_weights`, `load_weights`, an assignment. `fit`,
+        `evaluate` and `predict` call this after all callbacks that may do so, and everything that
+        writes a file calls it first. Call it where you look at changed weights in another way.
+        Layers whose weights have not changed since cost a checksum.
+        """
+        for layer in self._guaranteed_layers():
+            layer.restore_guarantee()
 
     def converge_caps(self, tolerance: float = TOLERANCE) -> None:
         """Converge the norms of all Lipschitz caps for the moving statistics.
 
         `fit` does it at its start and end, before each validation and at the end of each epoch.
-        Call it after a training loop of your own, or after weights were assigned by hand.
+        Call it after a training loop of your own: unlike `restore_guarantees` it also takes back
+        a divisor that is larger than the cap needs, as fresh layers have.
 
         Args:
             tolerance: The residual to stop at, relative to the norm's square.
         """
-        for layer in self._capped_layers():
-            layer.converge_cap(tolerance=tolerance)
+        for layer in self._guaranteed_layers():
+            if isinstance(layer, ResidualFunction):
+                layer.converge_cap(tolerance=tolerance)
+                layer.note_guarantee()
 
-    def _capped_layers(self) -> list[ResidualFunction]:
+    def _guaranteed_layers(self) -> list[GuaranteedLayer]:
         return [
             layer
             for layer in self._flatten_layers(include_self=False)
-            if isinstance(layer, ResidualFunction) and layer.lipschitz_cap is not None
+            if isinstance(layer, GuaranteedLayer) and layer.built and layer.guaranteed_variables()
         ]
+
+    def save_own_variables(self, store):
+        # Keras calls it for each of its files, before it asks the layers for their variables.
+        self.restore_guarantees()
+        super().save_own_variables(store)
+
+    @functools.wraps(keras.Model.save)
+    def save(self, *args, **kwargs):
+        # For HDF5 files, which Keras writes in another way.
+        self.restore_guarantees()
+        return super().save(*args, **kwargs)
+
+    @functools.wraps(keras.Model.get_state_tree)
+    def get_state_tree(self, *args, **kwargs):
+        # What `OrbaxCheckpoint` writes.
+        self.restore_guarantees()
+        return super().get_state_tree(*args, **kwargs)
 
     @functools.wraps(keras.Model.export)
     def export(self, filepath, format="tf_saved_model", *args, **kwargs):
@@ -113,6 +165,7 @@ class IterativeModel(keras.Model):
                 'as "tf_saved_model"; `python -m export.publish` writes ONNX of a trained run. '
                 f"Received: format={format!r}"
             )
+        self.restore_guarantees()
         super().export(filepath, format, *args, **kwargs)
 
     def train_step(self, data):
@@ -170,30 +223,3 @@ class IterativeModel(keras.Model):
         self.compile(**config)
         if self.built:
             self.optimizer.build(self.trainable_variables)
-
-
-class _ConvergeCaps(keras.callbacks.Callback):
-    """Makes the caps true for the moving statistics whenever the model may be looked at."""
-
-    def on_train_begin(self, logs=None):
-        self.model.converge_caps()
-        self._trained = False
-
-    def on_train_batch_end(self, batch, logs=None):
-        self._trained = True
-
-    def on_test_begin(self, logs=None):
-        self._converge()
-
-    def on_epoch_end(self, epoch, logs=None):
-        self._converge()
-
-    def on_train_end(self, logs=None):
-        # An optimizer may put averages in the place of the weights at the very end.
-        self.model.converge_caps()
-
-    def _converge(self):
-        # At an epoch's end validation has done it already.
-        if self._trained:
-            self.model.converge_caps()
-        self._trained = False

@@ -1,9 +1,11 @@
 """What every block has that repeats an update on a state."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_iterconv.checks import check_between, check_choice, check_positive_int
+from keras_iterconv.layers.guaranteed_layer import GuaranteedLayer
 from keras_iterconv.stacks import draw_stack, mark_stack
 from keras_iterconv.unrolling import (
     ACTIVATIONS,
@@ -21,7 +23,12 @@ from keras_iterconv.unrolling.result import per_sample, samples_finite
 INITIAL_STATES = ("zeros", "input")
 
 
-class IteratedBlock(keras.layers.Layer):
+# By how much a projected weight may change, relatively, when it is projected again: a float32 sum
+# of some thousand numbers, rounded. Certificates allow five times as much.
+ROUNDING = 2e-6
+
+
+class IteratedBlock(GuaranteedLayer):
     """Base of the blocks x(k+1) = x(k) + h sigma(A x(k) + B u + b).
 
     A subclass builds the weights and says, in `_make_increment`, what an update adds. The state
@@ -201,6 +208,16 @@ class IteratedBlock(keras.layers.Layer):
         if not self.tied:
             mark_stack(weight)
         return weight
+
+    def guaranteed_variables(self):
+        return [weight for weight in self.weights if weight.constraint is not None]
+
+    def _restore_guarantee(self):
+        # In the order in which the layer added them: the kernel's projection reads delta.
+        for weight in self.guaranteed_variables():
+            projected = weight.constraint(weight)
+            if not np.allclose(weight.numpy(), projected, rtol=ROUNDING, atol=0, equal_nan=True):
+                weight.assign(projected)
 
     def make_update(self, inputs) -> Update:
         """Return the update for u, `inputs` in the compute dtype."""

@@ -3,10 +3,12 @@
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_iterconv.checks import check_between, check_channels_last, check_positive_int
 from keras_iterconv.layers.batch_normalization import normalize_batch
+from keras_iterconv.layers.guaranteed_layer import GuaranteedLayer
 from keras_iterconv.spectral import (
     ITERATIONS,
     TOLERANCE,
@@ -58,9 +60,11 @@ class BlockValues(NamedTuple):
 MOVING = ("mean1", "variance1", "mean2", "variance2")
 VECTORS = ("vector1", "vector2")
 CAPPING = (*VECTORS, "divisor")
+# What L / c is made of.
+CAPPED = ("kernel1", "kernel2", "gamma1", "gamma2", "variance1", "variance2", "divisor")
 
 
-class ResidualFunction(keras.layers.Layer):
+class ResidualFunction(GuaranteedLayer):
     """Base of the layers made of f = Conv2 . ReLU . BN2 . Conv1 . ReLU . BN1, capped or not.
 
     The variables of several blocks are stacked, `[blocks, ...]`: the optimizer then makes one
@@ -270,6 +274,11 @@ class ResidualFunction(keras.layers.Layer):
         """
         if self.lipschitz_cap is None:
             return
+        for name, value in self._converged(iterations, tolerance).items():
+            getattr(self, name).assign(value)
+
+    def _converged(self, iterations: int = ITERATIONS, tolerance: float = TOLERANCE) -> dict:
+        """Return what `converge_cap` assigns, by the variables' names."""
         found = []
         for block in self.block_values():
             bound, vectors = 1.0, []
@@ -278,11 +287,22 @@ class ResidualFunction(keras.layers.Layer):
                 norm, vector = converged_norm(operator, iterations, tolerance)
                 bound *= norm
                 vectors.append(vector[0])
-            divisor = cap_divisor(bound * (1 + tolerance), self.lipschitz_cap)
-            found.append((*vectors, divisor))
-        for name, values in zip(CAPPING, zip(*found, strict=True), strict=True):
-            value = values[0] if self._blocks is None else tf.stack(values)
-            getattr(self, name).assign(value)
+            found.append((*vectors, cap_divisor(bound * (1 + tolerance), self.lipschitz_cap)))
+        return {
+            name: values[0] if self._blocks is None else tf.stack(values)
+            for name, values in zip(CAPPING, zip(*found, strict=True), strict=True)
+        }
+
+    def guaranteed_variables(self):
+        return [] if self.lipschitz_cap is None else [getattr(self, name) for name in CAPPED]
+
+    def _restore_guarantee(self):
+        divisor = self._converged()["divisor"]
+        if self._guaranteed is None:
+            # That of a fresh layer comes from a coarser bound, and is as good.
+            divisor = tf.maximum(divisor, self.divisor)
+        if not np.allclose(self.divisor.numpy(), divisor, rtol=TOLERANCE / 10, atol=0):
+            self.divisor.assign(divisor)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
