@@ -24,6 +24,8 @@ def make_small(name):
     rng = np.random.default_rng(0)
     for weight in model.non_trainable_variables:
         weight.assign(rng.uniform(0.5, 2.0, weight.shape))
+    # Saving does it too: a file of a net whose caps are not converged is another net's.
+    model.converge_caps()
     return model
 
 
