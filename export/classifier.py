@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .inputs import is_stream
+from .preparation import PREPARATIONS, Preparation, parse_preparation
+
 _OUTPUTS = {
     "logits": "tensor(float)",
     "probabilities": "tensor(float)",
@@ -18,6 +21,8 @@ _OUTPUTS = {
 }
 _OPTIONAL_INPUTS = {"threshold", "max_unroll"}
 _LARGEST_INT = 2**31 - 1
+# Protocol buffers, which an ONNX file is one of, have at most 2 GiB.
+_LARGEST_FILE = 2**31 - 1
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
 
@@ -57,6 +62,9 @@ class OnnxClassifier:
             chosen.
         threshold: The one that `classify` takes unless told; None where the depth is fixed.
         max_unroll: The same for the updates made in a block at most.
+        preparation: How the images of its data set were made from pictures of one mark; None where
+            a data set shows whole pictures. Files published before it was in their metadata have
+            that of their data set's name.
         metadata: What else the file says of the net: strings, by name; `result` is JSON.
 
     Raises:
@@ -71,7 +79,8 @@ class OnnxClassifier:
 
     def __init__(self, path: str | os.PathLike):
         path = os.fspath(path)
-        self._session = session = _open_session(path)
+        session, self._run_options = _open_session(path)
+        self._session = session
 
         def require(fits: bool, what: str) -> None:
             if not fits:
@@ -83,9 +92,9 @@ class OnnxClassifier:
             require(name in self.metadata, f"its metadata lacks `{name}`")
             try:
                 value = json.loads(self.metadata[name])
-            except ValueError:
+            except (ValueError, RecursionError):
                 value = None
-            require(fits(value), f"`{name}` in its metadata must be {expected}")
+            require(bool(fits(value)), f"`{name}` in its metadata must be {expected}")
             return value
 
         self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
@@ -112,6 +121,12 @@ class OnnxClassifier:
             f"it names {len(self.classes)} classes for {count} logits",
         )
         self.scale = float(metadata("scale", _is_positive, "a positive number"))
+        self.preparation: Preparation | None = PREPARATIONS.get(self.metadata["dataset"])
+        if "preparation" in self.metadata:
+            value = metadata(
+                "preparation", parse_preparation, f"an object of {', '.join(Preparation._fields)}"
+            )
+            self.preparation = parse_preparation(value)
         optional = {part.name for part in session.get_overridable_initializers()}
         optional &= _OPTIONAL_INPUTS
         self.adaptive = bool(optional)
@@ -155,11 +170,15 @@ class OnnxClassifier:
             # Loops need not run on an empty batch; a blank image has the shapes and dtypes.
             feeds["image"] = np.zeros((1, *self.input_shape), np.float32)
         try:
-            outputs = self._session.run(list(_OUTPUTS), feeds)
+            outputs = self._session.run(list(_OUTPUTS), feeds, self._run_options)
         # ONNX Runtime's exceptions have no base but this.
         except Exception as error:
             raise ModelFileError(f"{self._path} fails as it runs: {_one_line(error)}") from error
         return Answers(*(output[: len(images)] for output in outputs))
+
+    def stop(self) -> None:
+        """End a run in another thread after its present operator; this net runs no more."""
+        self._run_options.terminate = True
 
     def _check_images(self, images: np.ndarray) -> np.ndarray:
         images = np.asarray(images)
@@ -224,6 +243,7 @@ class OnnxClassifier:
 
 
 def _open_session(path: str):
+    """Return a session, and the options of its runs."""
     # Here, so that a command line can say in one line that it is missing.
     try:
         import onnxruntime
@@ -232,20 +252,28 @@ def _open_session(path: str):
             f"ONNX Runtime cannot be imported ({error}): run `pip install onnxruntime`"
         ) from error
     try:
-        with open(path, "rb"):
-            pass
+        if is_stream(path):
+            raise ModelFileError(
+                f"{path} is a pipe or a device: expected an ONNX file; write it into a file first"
+            )
+        if os.path.getsize(path) > _LARGEST_FILE:
+            raise ModelFileError(f"{path} is no ONNX model: expected at most 2 GiB")
+        # ONNX Runtime opens no path that is not UTF-8.
+        with open(path, "rb") as file:
+            content = file.read()
     except OSError as error:
         raise ModelFileError(f"{path} cannot be opened: {error.strerror}") from error
     options = onnxruntime.SessionOptions()
     # What it would log is raised; and its warning that optional inputs are not constant is no news.
     options.log_severity_level = 4
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     # ONNX Runtime's exceptions have no base but this.
     except Exception as error:
         raise ModelFileError(
             f"{path} is not an ONNX model that ONNX Runtime can load: {_one_line(error)}"
         ) from error
+    return session, onnxruntime.RunOptions()
 
 
 def _one_line(error: Exception) -> str:

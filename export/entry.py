@@ -27,6 +27,7 @@ from .folding import fold
 from .inference import Normalization, shared_depth
 from .onnx import to_onnx
 from .onnx_graph import count_operators
+from .preparation import PREPARATIONS
 from .saved_model import write_saved_model
 from .zoo import DEPTH_FIGURE, check_name, commit, new_entry
 
@@ -213,6 +214,8 @@ def _metadata(name: str, entry: dict[str, Any]) -> dict[str, str]:
         "version": ki.__version__,
         "result": json.dumps(entry["result"]),
     }
+    if entry["dataset"] in PREPARATIONS:
+        texts["preparation"] = json.dumps(PREPARATIONS[entry["dataset"]]._asdict())
     for key, value in (entry["depth"] or {}).items():
         texts[key] = json.dumps(value)
     return texts

@@ -7,7 +7,10 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, ImageStat, UnidentifiedImageError
+
+from .inputs import is_stream
+from .preparation import Preparation, prepare
 
 # Pillow logs some of what it then raises, and Python prints what nobody handles.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -29,10 +32,16 @@ class Picture(NamedTuple):
     Attributes:
         pixels: float32 `[H, W, C]`, from 0 to the `scale` of the net's data set.
         resized_from: Width and height in pixels that it had, upright; None where they fitted.
+        crop: Left, top, right and bottom in pixels of the part that is read; None for all of it.
+        inverted: Whether dark and light were exchanged.
+        has_contrast: False where nets of digits find no ink; `pixels` are then the ground alone.
     """
 
     pixels: np.ndarray
     resized_from: tuple[int, int] | None
+    crop: tuple[int, int, int, int] | None = None
+    inverted: bool = False
+    has_contrast: bool = True
 
 
 def find_pictures(argument: str) -> list[str]:
@@ -78,29 +87,38 @@ def find_pictures(argument: str) -> list[str]:
     return files
 
 
-def read_picture(path: str | os.PathLike, shape: tuple[int, int, int], scale: float) -> Picture:
+def read_picture(
+    path: str | os.PathLike,
+    shape: tuple[int, int, int],
+    scale: float,
+    preparation: Preparation | None = None,
+    invert: str = "auto",
+) -> Picture:
     """Read a picture file in the size, the channels and the scale of a net.
 
     The first frame is read, upright as its EXIF orientation says. Grey of 16 bits is scaled from
-    0..65535 to 0..255. What is transparent is shown over black, the ground of the digits' data
-    sets. Colour profiles are not applied. Colour becomes grey by ITU-R 601 (0.299 R + 0.587 G +
-    0.114 B); grey becomes three equal channels.
+    0..65535 to 0..255. Transparent parts are shown over black or white, whichever is farther from
+    the mean of what is visible. Colour profiles are not applied. Colour becomes grey by ITU-R 601
+    (0.299 R + 0.587 G + 0.114 B); grey becomes three equal channels.
 
-    A picture of another size is stretched to the net's: averaged over boxes where both sides shrink
-    by whole factors, otherwise by Pillow's bilinear filter, which widens with the shrinkage and so
-    leaves no aliasing.
+    Of a picture whose sides are in another proportion than the net's, the middle is read, as large
+    as it can be. It is averaged over boxes where both sides shrink by whole factors, otherwise
+    resized by Pillow's bilinear filter, which widens with the shrinkage and so leaves no aliasing.
+    With a `preparation` the mark is found and placed instead, see `export.preparation`.
 
     Args:
         path: The file.
         shape: (H, W, C) of the net, C = 1 for grey or 3 for RGB.
         scale: What the value 255 of an 8-bit picture becomes: `value * scale / 255`.
+        preparation: How the images of the net's data set were made from pictures of one mark.
+        invert: One of `INVERT`, for `preparation`.
 
     Returns:
         The picture.
 
     Raises:
-        PictureError: The file is missing, empty, cut off, no picture, of a kind whose range of
-            values is not known, or so large that it could be a decompression bomb.
+        PictureError: The file is missing, empty, cut off, no picture, a pipe or a device, of a kind
+            whose range of values is not known, or so large that it could be a decompression bomb.
         ValueError: C is neither 1 nor 3.
     """
     height, width, channels = shape
@@ -110,21 +128,37 @@ def read_picture(path: str | os.PathLike, shape: tuple[int, int, int], scale: fl
             f"Received: shape={tuple(shape)}"
         )
     image = _decode(os.fspath(path))
-    if channels == 1 and image.mode == "RGB":
+    if image.mode == "RGB" and (channels == 1 or preparation is not None):
         image = image.convert("L")
-    resized_from = None
-    if image.size != (width, height):
-        resized_from = image.size
-        # 8x8 digits are 32x32 ones averaged over boxes. At other factors a box takes in one pixel
-        # more here and one less there.
-        whole = image.width % width == 0 and image.height % height == 0
-        resample = Image.Resampling.BOX if whole else Image.Resampling.BILINEAR
-        image = image.resize((width, height), resample)
-    pixels = np.asarray(image, np.float32)
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[:, :, None], channels, axis=2)
-    # In this order 255 becomes the scale exactly.
-    return Picture(pixels * np.float32(scale) / np.float32(255), resized_from)
+    size = image.size
+    if preparation is not None:
+        found = prepare(image, (height, width), preparation, invert)
+        pixels = found.pixels * np.float32(scale)
+        picture = Picture(pixels, None, found.crop, found.inverted, found.has_contrast)
+    else:
+        pixels, crop = _resize(image, width, height)
+        # In this order 255 becomes the scale exactly.
+        picture = Picture(pixels * np.float32(scale) / np.float32(255), None, crop)
+    if picture.pixels.ndim == 2:
+        picture = picture._replace(pixels=np.repeat(picture.pixels[:, :, None], channels, axis=2))
+    return picture._replace(resized_from=None if size == (width, height) else size)
+
+
+def _resize(image: Image.Image, width: int, height: int):
+    """Return the pixels of the middle, and the crop where that is not the whole picture."""
+    if image.size == (width, height):
+        return np.asarray(image, np.float32), None
+    # The largest part of the net's proportion, in whole pixels.
+    factor = min(image.width / width, image.height / height)
+    part = max(round(width * factor), 1), max(round(height * factor), 1)
+    left, top = (image.width - part[0]) // 2, (image.height - part[1]) // 2
+    box = (left, top, left + part[0], top + part[1])
+    # At other factors a box takes in one pixel more here and one less there.
+    whole = part[0] % width == 0 and part[1] % height == 0
+    resample = Image.Resampling.BOX if whole else Image.Resampling.BILINEAR
+    # Cut first: near its edge a box given to `resize` would take in what lies outside.
+    pixels = np.asarray(image.crop(box).resize((width, height), resample), np.float32)
+    return pixels, None if part == image.size else box
 
 
 def _decode(path: str) -> Image.Image:
@@ -133,6 +167,10 @@ def _decode(path: str) -> Image.Image:
         # Of damaged metadata, or of a size that is large but still read.
         warnings.simplefilter("ignore")
         try:
+            if is_stream(path):
+                raise PictureError(
+                    f"{path} is a pipe or a device: expected a picture; write it into a file first"
+                )
             with Image.open(path) as file:
                 return _to_eight_bits(ImageOps.exif_transpose(file), path)
         except PictureError:
@@ -183,7 +221,8 @@ def _to_eight_bits(image: Image.Image, path: str) -> Image.Image:
                 "with 8 or 16 bits a channel"
             )
         if "transparency" in image.info:
-            values[values == image.info["transparency"]] = 0
+            clear = values == image.info["transparency"]
+            values[clear] = 65535 if values[~clear].sum() < 65535 / 2 * (~clear).sum() else 0
         return Image.fromarray(values / _SIXTEEN_TO_EIGHT_BITS)
     if image.mode == "F":
         raise PictureError(
@@ -192,8 +231,14 @@ def _to_eight_bits(image: Image.Image, path: str) -> Image.Image:
         )
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        return Image.alpha_composite(black, image).convert("RGB")
+        over_black, over_white = (
+            Image.alpha_composite(Image.new("RGBA", image.size, ground), image).convert("RGB")
+            for ground in ("black", "white")
+        )
+        # The mean over black is that of the visible parts times that of their opacity.
+        brightness = ImageStat.Stat(over_black.convert("L")).mean[0]
+        opacity = ImageStat.Stat(image.getchannel("A")).mean[0]
+        return over_white if brightness < opacity / 2 else over_black
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 

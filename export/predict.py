@@ -4,17 +4,19 @@ This needs onnxruntime, numpy and Pillow, and nothing else of the project.
 """
 
 import argparse
+import errno
 import json
 import os
-import shutil
 import sys
-import textwrap
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from .answers_table import make_report
 from .classifier import Answers, ModelFileError, OnnxClassifier
 from .pictures import Picture, PictureError, find_pictures, read_picture
+from .preparation import INVERT
 
 __all__ = ["OnnxClassifier", "main"]
 
@@ -22,11 +24,6 @@ __all__ = ["OnnxClassifier", "main"]
 BATCH = 64
 
 STATUS = ("converged", "max_unroll", "not_finite")
-
-# The table's columns, and what is left of a long path at least, from its end.
-HEAD = ("file", "class", "prob.", "updates", "next", "note")
-FILE, _, PROBABILITY, UPDATES, NEXT, NOTE = range(len(HEAD))
-SHORTEST_PATH = 24
 
 
 class _Parser(argparse.ArgumentParser):
@@ -53,11 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(argv)
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
+        _tell("Interrupted.")
         return 130
     except OSError as error:
-        # What waits in the buffer would be tried again, and fail again, as Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up(sys.stdout)
         if isinstance(error, BrokenPipeError):
             return 141
         _complain(f"the answers could not be written: {error.strerror}")
@@ -72,6 +68,11 @@ def _run(argv: Sequence[str] | None) -> int:
         net = OnnxClassifier(options.model)
         # Before a picture is looked for: no answer depends on which.
         net.check_depth(options.threshold, options.max_unroll)
+        if options.invert != "auto" and net.preparation is None:
+            raise ValueError(
+                "`invert` must be 'auto', for this net reads pictures as they are. "
+                f"Received: invert={options.invert!r}"
+            )
         found, problems = _classify(net, options)
     except (ValueError, ModelFileError, ImportError) as error:
         _complain(error)
@@ -80,9 +81,9 @@ def _run(argv: Sequence[str] | None) -> int:
         _complain(problem)
     if options.json:
         # A picture a line: tens of blocks would be as many lines.
-        print("[" + ",\n ".join(map(json.dumps, found)) + "]", flush=True)
+        _write("[" + ",\n ".join(map(json.dumps, found)) + "]")
     elif found:
-        _say(_report(found, net, options))
+        _say(make_report(found, net, options.threshold, options.max_unroll))
     return 2 if problems else 0
 
 
@@ -101,6 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--threshold", type=float, metavar="T", help=smaller)
     most = "updates in a block at most (such nets alone)"
     add("--max-unroll", type=int, metavar="K", help=most)
+    dark = "whether ink is darker than the ground (nets of digits alone; default: auto)"
+    add("--invert", choices=INVERT, default="auto", help=dark)
     add("--top", type=int, default=5, metavar="N", help="classes shown (default: 5)")
     add("--json", action="store_true", help="print one JSON document")
     return parser
@@ -120,14 +123,16 @@ def _classify(
         read, pictures = [], []
         for file in files[start : start + BATCH]:
             try:
-                pictures.append(read_picture(file, net.input_shape, net.scale))
+                pictures.append(
+                    read_picture(file, net.input_shape, net.scale, net.preparation, options.invert)
+                )
                 read.append(file)
             except PictureError as error:
                 problems.append(error)
         if read:
             images = np.stack([picture.pixels for picture in pictures])
             try:
-                answers = net.classify(images, options.threshold, options.max_unroll)
+                answers = _run_net(net, images, options)
             except ModelFileError as error:
                 # The answers of other pictures are not lost.
                 problems.append(error)
@@ -138,11 +143,25 @@ def _classify(
     return found, problems
 
 
+def _run_net(net: OnnxClassifier, images: np.ndarray, options: argparse.Namespace) -> Answers:
+    """Classify in a thread: in this one Python would hear Ctrl-C only after the whole run."""
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(net.classify, images, options.threshold, options.max_unroll)
+        try:
+            return running.result()
+        except KeyboardInterrupt:
+            net.stop()
+            raise
+
+
 def _entry(picture: Picture, file: str, answer: Answers, classes: Sequence[str], top: int) -> dict:
-    """Return what the JSON document says of a picture; `top` is empty without a finite answer."""
-    probabilities, size = answer.probabilities, picture.resized_from
+    """Return what the JSON document says of a picture.
+
+    `top` is empty without a finite answer, and where the picture shows nothing to be read.
+    """
+    probabilities, size, crop = answer.probabilities, picture.resized_from, picture.crop
     order = np.argsort(-probabilities, kind="stable")[:top]
-    if not np.isfinite(probabilities).all():
+    if not picture.has_contrast or not np.isfinite(probabilities).all():
         order = []
     return {
         "file": file,
@@ -150,91 +169,10 @@ def _entry(picture: Picture, file: str, answer: Answers, classes: Sequence[str],
         "depth": answer.depth.tolist(),
         "status": [STATUS[code] for code in answer.status],
         "resized_from": size and {"width": size[0], "height": size[1]},
+        "crop": crop and dict(zip(("left", "top", "right", "bottom"), crop, strict=True)),
+        "inverted": picture.inverted,
+        "contrast": picture.has_contrast,
     }
-
-
-def _report(found: list[dict], net: OnnxClassifier, options: argparse.Namespace) -> list[str]:
-    """Return the lines shown: what the net does, a row for each picture, the mean depth."""
-    blocks = len(found[0]["depth"])
-    title = f"{net.metadata['model']} on {net.metadata['dataset']}"
-    of_most = ""
-    if net.adaptive:
-        threshold = net.threshold if options.threshold is None else options.threshold
-        most = net.max_unroll if options.max_unroll is None else options.max_unroll
-        title += f": each of {blocks} blocks" if blocks > 1 else ": one block"
-        title += f" until its update is below {threshold:g}, at most {most} times"
-        of_most = f" of {blocks * most}"
-    rows = [HEAD]
-    for entry in found:
-        first, *others = entry["top"] or [None]
-        answer = [first["class"], f"{first['probability']:.1%}"] if first else ["none", ""]
-        row = [entry["file"], *answer, f"{sum(entry['depth'])}{of_most}"]
-        others = [f"{other['class']} ({other['probability']:.1%})" for other in others]
-        # Lines break between classes only.
-        row.append(", ".join(other.replace(" ", "\xa0") for other in others))
-        row.append(", ".join(_notes(entry, net.adaptive)))
-        rows.append(row)
-    # A pipe has no width, and gets each picture in one line.
-    width = shutil.get_terminal_size((sys.maxsize, 24)).columns
-    lines = [title, "", *_table(rows, width)]
-    if net.adaptive and len(found) > 1:
-        mean = np.mean([sum(entry["depth"]) for entry in found])
-        lines += ["", f"mean of {len(found)} pictures: {mean:.1f}{of_most} updates"]
-    return lines
-
-
-def _notes(entry: dict, adaptive: bool) -> list[str]:
-    """Say what is not as it should be; a net of fixed depth stops at its limit as it should."""
-    notes = []
-    if not entry["top"]:
-        notes.append("no finite answer")
-    for status, said in (("not_finite", "not finite"), ("max_unroll", "not settled")):
-        count, blocks = entry["status"].count(status), len(entry["status"])
-        if count and (adaptive or status == "not_finite"):
-            notes.append(said if blocks == 1 else f"{count} of {blocks} blocks {said}")
-    if entry["resized_from"]:
-        notes.append("resized from {width}x{height}".format(**entry["resized_from"]))
-    return notes
-
-
-def _table(rows: list[Sequence[str]], width: int) -> list[str]:
-    """Lay out rows of cells, the first row as head, without the columns that hold nothing.
-
-    Where the table is wider than `width`, notes stand below their rows, long paths lose their
-    beginning, and the classes that come next take more lines.
-    """
-    columns = list(zip(*rows, strict=True))
-    widths = [max(map(len, column)) if any(column[1:]) else 0 for column in columns]
-
-    def excess() -> int:
-        return max(sum(w + 2 for w in widths if w) - 2 - width, 0)
-
-    below = excess() > 0
-    if below:
-        widths[NOTE] = 0
-        widths[FILE] = max(min(widths[FILE], SHORTEST_PATH), widths[FILE] - excess())
-        widths[NEXT] = max(min(widths[NEXT], 1), widths[NEXT] - excess())
-    lines = []
-    for row in rows:
-        path = row[FILE]
-        if len(path) > widths[FILE]:
-            path = "..." + path[3 - widths[FILE] :]
-        others = textwrap.wrap(row[NEXT], widths[NEXT] or 1, break_long_words=False) or [""]
-        cells = zip([path, *row[1:NEXT], others[0], row[NOTE]], widths, strict=True)
-        padded = [
-            cell.rjust(w) if k in (PROBABILITY, UPDATES) else cell.ljust(w)
-            for k, (cell, w) in enumerate(cells)
-            if w
-        ]
-        lines.append("  ".join(padded))
-        indent = " " * sum(w + 2 for w in widths[:NEXT] if w)
-        lines += [indent + other for other in others[1:]]
-        if below and row is not HEAD:
-            indent = " " * (widths[FILE] + 2)
-            lines += textwrap.wrap(
-                row[NOTE], width, initial_indent=indent, subsequent_indent=indent
-            )
-    return [line.replace("\xa0", " ").rstrip() for line in lines]
 
 
 def _printable(text: str) -> str:
@@ -246,11 +184,34 @@ def _say(lines: list[str]) -> None:
     """Print lines, with "?" for what the stream's encoding lacks."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     text = "\n".join(map(_printable, lines))
-    print(text.encode(encoding, "replace").decode(encoding), flush=True)
+    _write(text.encode(encoding, "replace").decode(encoding))
+
+
+def _write(text: str) -> None:
+    # Python starts without the stream where a shell has closed it, and then prints nothing.
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    print(text, flush=True)
 
 
 def _complain(message: Exception | str) -> None:
-    print("Error:", _printable(" ".join(str(message).split())), file=sys.stderr)
+    _tell(f"Error: {_printable(' '.join(str(message).split()))}")
+
+
+def _tell(line: str) -> None:
+    """Write a line to the error stream, where that can be written: there is no other place."""
+    if sys.stderr is None:
+        return
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        _give_up(sys.stderr)
+
+
+def _give_up(stream) -> None:
+    """Let a stream lead nowhere; what is in its buffer would fail again as Python ends."""
+    if stream is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

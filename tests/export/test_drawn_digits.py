@@ -8,8 +8,10 @@ import matplotlib
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
+from sklearn.datasets import load_digits
 
 from export import predict
+from export.classifier import OnnxClassifier
 
 ZOO = Path(__file__).parents[2] / "saved_models"
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
@@ -78,3 +80,79 @@ def draw(drawing):
         image = Image.new("RGBA", drawing.size, (*drawing.ink[:3], 0))
     ImageDraw.Draw(image).text((x, y), str(drawing.digit), drawing.ink, font, **style)
     return image if drawing.ground == CLEAR else image.convert("RGB")
+
+
+@pytest.fixture
+def read_answers(capsys, tmp_path):
+    """Return a function that runs the command on pictures, and returns what its JSON says."""
+
+    def read(name, images, *options):
+        net = ZOO / name / "1" / f"{name}.onnx"
+        files = [tmp_path / f"{k:02}.png" for k in range(len(images))]
+        for file, image in zip(files, images, strict=True):
+            image.save(file)
+        assert predict.main(list(map(str, [net, *files, "--json", *options]))) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return read
+
+
+def test_drawn_digits_are_read(read_answers):
+    answers = read_answers("nais_mnist_adaptive", [draw(drawing) for drawing in DRAWINGS])
+    assert {drawing.digit for drawing in DRAWINGS} == set(range(10))
+    wrong = [
+        (number, drawing.digit, answer["top"][0])
+        for number, (drawing, answer) in enumerate(zip(DRAWINGS, answers, strict=True))
+        if int(answer["top"][0]["class"]) != drawing.digit
+    ]
+    assert len(DRAWINGS) - len(wrong) >= 17, wrong
+    for drawing, answer in zip(DRAWINGS, answers, strict=True):
+        assert answer["contrast"]
+        # What is transparent becomes white under black ink, and black under white.
+        ground = (255 - sum(drawing.ink[:3]) // 3,) if drawing.ground == CLEAR else drawing.ground
+        assert answer["inverted"] == (drawing.ink[0] < ground[0])
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_the_digits_of_the_data_set_are_read_as_raw_arrays_are(read_answers, inverted):
+    digits = load_digits()
+    bunch = slice(0, 1797, 30)
+    images, labels = digits.images[bunch], digits.target[bunch]
+    pixels = np.round((16 - images if inverted else images) * (255 / 16)).astype(np.uint8)
+    answers = read_answers("nais_adaptive_digits", list(map(Image.fromarray, pixels)))
+    assert all(answer["inverted"] == inverted for answer in answers)
+    found = np.array([int(answer["top"][0]["class"]) for answer in answers])
+    net = OnnxClassifier(ZOO / "nais_adaptive_digits" / "1" / "nais_adaptive_digits.onnx")
+    raw = net.classify(images[..., np.newaxis]).logits.argmax(axis=1)
+    assert np.mean(found == labels) >= np.mean(raw == labels) - 0.005
+
+
+RNG = np.random.default_rng(7)
+BLANK = {
+    "black": Image.new("L", (28, 28), 0),
+    "white": Image.new("RGB", (640, 480), "white"),
+    "grey": Image.new("L", (100, 50), 128),
+    "one pixel": Image.new("L", (1, 1), 255),
+    "clear": Image.new("RGBA", (64, 64), CLEAR),
+    "faint ink": draw(DRAWINGS[13]).convert("L").point(lambda grey: 128 + grey // 20),
+    "noise": Image.fromarray(RNG.normal(128, 20, (240, 320)).clip(0, 255).astype(np.uint8)),
+    "a speck": Image.fromarray(np.pad([[255]], 50).astype(np.uint8)),
+    "shading": Image.fromarray(np.tile(np.linspace(90, 230, 320), (240, 1)).astype(np.uint8)),
+}
+
+
+@pytest.mark.parametrize("name", ["nais_mnist_adaptive", "nais_adaptive_digits"])
+def test_a_picture_without_contrast_has_no_answer(read_answers, name):
+    for kind, answer in zip(BLANK, read_answers(name, list(BLANK.values())), strict=True):
+        assert (answer["top"], answer["contrast"]) == ([], False), kind
+
+
+def test_invert_is_obeyed(read_answers):
+    images = [draw(drawing) for drawing in DRAWINGS[:2]]
+    for option in ("yes", "no"):
+        answers = read_answers("nais_mnist_adaptive", images, "--invert", option)
+        assert [answer["inverted"] for answer in answers] == [option == "yes"] * 2
+    # The first is black on white: as light ink there is its ground, and the digit a hole.
+    right = read_answers("nais_mnist_adaptive", images[:1], "--invert", "yes")
+    assert (right[0]["top"][0]["class"], right[0]["contrast"]) == ("0", True)
+    assert not answers[0]["contrast"]

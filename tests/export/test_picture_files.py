@@ -32,6 +32,8 @@ def bomb():
         (b"no picture", "is not a picture that Pillow can read; give a PNG"),
         (bomb(), "is too large: expected at most 178,956,970 pixels.*make it smaller"),
         ("folder", "cannot be opened: Is a directory"),
+        ("fifo", "is a pipe or a device: expected a picture; write it into a file first"),
+        ("/dev/zero", "is a pipe or a device"),
         # Pillow's reader of this kind has no OSError for it.
         (b"P3 1 1 255 red 0 0", "cannot be read to its end .*: expected a whole picture"),
     ],
@@ -40,6 +42,10 @@ def test_files_that_cannot_be_read(tmp_path, content, said):
     path = tmp_path / "picture.png"
     if content == "folder":
         path.mkdir()
+    elif content == "fifo":
+        os.mkfifo(path)
+    elif content == "/dev/zero":
+        path.symlink_to(content)
     elif content is not None:
         path.write_bytes(content)
     with pytest.raises(PictureError, match=said) as raised:

@@ -83,24 +83,32 @@ def test_modes_that_are_converted(save):
     np.testing.assert_allclose(pixels, cmy * key, atol=1.01)
 
 
-def test_alpha_lies_over_black(save):
+@pytest.mark.parametrize(("low", "high", "ground"), [(0, 120, 255), (136, 256, 0)])
+def test_alpha_lies_over_what_is_far_from_it(save, low, high, ground):
+    colours = RNG.integers(low, high, SHAPE, dtype=np.uint8)
     alpha = RNG.integers(0, 256, (*GREY[:2], 1), dtype=np.uint8)
     alpha[0, :2, 0] = 0, 255
-    pixels = read_picture(save(np.concatenate([COLOURS, alpha], axis=2)), SHAPE, 255).pixels
-    np.testing.assert_allclose(pixels, COLOURS * (alpha / 255), atol=1.01)
-    pixels = read_picture(save(np.stack([GREYS, alpha[..., 0]], axis=2)), GREY, 255).pixels
-    np.testing.assert_allclose(pixels, GREYS[..., None] * (alpha / 255), atol=1.01)
+    # What a picture has where nothing of it is visible does not count.
+    colours[alpha[..., 0] == 0] = ground
+    mixed = colours * (alpha / 255) + ground * (1 - alpha / 255)
+    pixels = read_picture(save(np.concatenate([colours, alpha], axis=2)), SHAPE, 255).pixels
+    np.testing.assert_allclose(pixels, mixed, atol=1.01)
+    grey = np.stack([colours[..., 0], alpha[..., 0]], axis=2)
+    pixels = read_picture(save(grey), GREY, 255).pixels
+    np.testing.assert_allclose(pixels[..., 0], mixed[..., 0], atol=1.01)
 
 
-def test_transparent_colours_are_black(save):
+def test_a_transparent_colour(save):
     image = Image.fromarray(np.array([[0, 1, 2]], np.uint8))
     image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
     pixels = read_picture(save(image, transparency=1), (1, 3, 3), 255).pixels
-    assert pixels.tolist() == [[[10, 20, 30], [0, 0, 0], [70, 80, 90]]]
-    path = save(np.array([[7, 8]], np.uint8), transparency=7)
-    assert read_picture(path, (1, 2, 1), 255).pixels.ravel().tolist() == [0, 8]
-    path = save(np.array([[257 * 7, 257 * 8]], np.uint16), transparency=257 * 7)
-    assert read_picture(path, (1, 2, 1), 255).pixels.ravel().tolist() == [0, 8]
+    assert pixels.tolist() == [[[10, 20, 30], [255, 255, 255], [70, 80, 90]]]
+    for visible, ground in ((8, 255), (200, 0)):
+        path = save(np.array([[7, visible]], np.uint8), transparency=7)
+        assert read_picture(path, (1, 2, 1), 255).pixels.ravel().tolist() == [ground, visible]
+        deep = np.array([[257 * 7, 257 * visible]], np.uint16)
+        path = save(deep, transparency=257 * 7)
+        assert read_picture(path, (1, 2, 1), 255).pixels.ravel().tolist() == [ground, visible]
 
 
 @pytest.mark.parametrize(
@@ -133,11 +141,20 @@ def test_damaged_metadata_leave_the_picture(save):
 
 
 def test_whole_factors_average_boxes(save):
-    large = RNG.integers(0, 256, (12, 30, 3), dtype=np.uint8)
+    large = RNG.integers(0, 256, (12, 18, 3), dtype=np.uint8)
     picture = read_picture(save(large), SHAPE, 255)
-    assert picture.resized_from == (30, 12)
-    boxes = large.reshape(4, 3, 6, 5, 3).mean(axis=(1, 3))
+    assert (picture.resized_from, picture.crop) == ((18, 12), None)
+    boxes = large.reshape(4, 3, 6, 3, 3).mean(axis=(1, 3))
     np.testing.assert_allclose(picture.pixels, boxes, atol=1.01)
+
+
+@pytest.mark.parametrize(("size", "crop"), [((12, 30), (6, 0, 24, 12)), ((21, 18), (0, 4, 18, 16))])
+def test_the_middle_of_other_proportions_is_read(save, size, crop):
+    large = RNG.integers(0, 256, (*size, 3), dtype=np.uint8)
+    picture = read_picture(save(large), SHAPE, 255)
+    assert (picture.resized_from, picture.crop) == (size[::-1], crop)
+    middle = large[crop[1] : crop[3], crop[0] : crop[2]].reshape(4, 3, 6, 3, 3)
+    np.testing.assert_allclose(picture.pixels, middle.mean(axis=(1, 3)), atol=1.01)
 
 
 def triangles(small, large):
@@ -154,7 +171,11 @@ def test_other_factors_are_antialiased(save, size):
     image = RNG.integers(0, 256, size, dtype=np.uint8)
     picture = read_picture(save(image), GREY, 255)
     assert picture.resized_from == (size[1], size[0])
-    expected = triangles(4, size[0]) @ image @ triangles(6, size[1]).T
+    left, top, right, bottom = picture.crop or (0, 0, *size[::-1])
+    # The net's proportion, to half a pixel.
+    assert abs((right - left) / 6 * 4 - (bottom - top)) <= 0.5
+    middle = image[top:bottom, left:right]
+    expected = triangles(4, bottom - top) @ middle @ triangles(6, right - left).T
     np.testing.assert_allclose(picture.pixels[..., 0], expected, atol=1.51)
 
 

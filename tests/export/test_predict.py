@@ -98,10 +98,11 @@ def test_a_net_of_fixed_depth(command, fixed_net, save, expected):
 
 def test_what_is_not_as_it_should_be_is_noted(command, adaptive_net, fixed_net, save):
     path = save(np.zeros((30, 50), np.uint8))
-    for net, shape in ((adaptive_net, "50x30"), (fixed_net, "50x30")):
+    for net, crop in ((adaptive_net, "45x30 at 2,0"), (fixed_net, None)):
         _, screen, _ = command(net, path)
         assert screen.splitlines()[3].split()[1] == "none"
-        assert f"no finite answer, 2 of 2 blocks not finite, resized from {shape}" in screen
+        said = f"read {crop} of 50x30" if crop else "resized from 50x30"
+        assert f"no finite answer, 2 of 2 blocks not finite, {said}" in screen
     _, screen, _ = command(adaptive_net, path, "--json")
     assert json.loads(screen) == [
         {
@@ -110,8 +111,42 @@ def test_what_is_not_as_it_should_be_is_noted(command, adaptive_net, fixed_net, 
             "depth": [1, 1],
             "status": ["not_finite"] * 2,
             "resized_from": {"width": 50, "height": 30},
+            "crop": {"left": 2, "top": 0, "right": 47, "bottom": 30},
+            "inverted": False,
+            "contrast": True,
         }
     ]
+
+
+@pytest.fixture
+def digit_net(build_net, tmp_path):
+    """Return the path of a net of 4x6 pictures that says how its pictures are prepared."""
+    net = build_net(True)
+    said = net.metadata_props.add()
+    said.key, said.value = (
+        "preparation",
+        '{"box": [2, 4], "stretch": 1, "centre": "box", "cells": 1}',
+    )
+    onnx.save(net, tmp_path / "digits.onnx")
+    return tmp_path / "digits.onnx"
+
+
+def test_a_net_of_digits_says_what_it_read(command, digit_net, save):
+    pixels = np.full((30, 50), 255, np.uint8)
+    pixels[4:8, 7:15] = 20
+    mark, blank = save(pixels), save(np.full((30, 50), 255, np.uint8), "blank.png")
+    _, screen, _ = command(digit_net, mark, blank)
+    first, second = screen.splitlines()[3:5]
+    assert first.endswith("inverted, read 8x4 at 7,4 of 50x30")
+    assert second.split()[1] == "none"
+    assert "no contrast" in second
+    first, second = json.loads(command(digit_net, mark, blank, "--json")[1])
+    assert first["crop"] == {"left": 7, "top": 4, "right": 15, "bottom": 8}
+    assert (first["inverted"], first["contrast"], len(first["top"])) == (True, True, 4)
+    assert (second["crop"], second["contrast"], second["top"]) == (None, False, [])
+    # As light ink the ground is white, on which there is nothing lighter.
+    (answer,) = json.loads(command(digit_net, mark, "--invert", "no", "--json")[1])
+    assert (answer["inverted"], answer["contrast"]) == (False, False)
 
 
 @pytest.mark.parametrize("columns", [73, 80, 87, 100])
@@ -187,10 +222,16 @@ def test_no_good_picture(command, adaptive_net, tmp_path):
         (("net", "picture", "--max-unroll", "2.5"), "argument --max-unroll: invalid int"),
         (("net", "picture", "--max", 3), "unrecognized arguments: --max 3"),
         (("fixed", "picture", "--max-unroll", 3), "`max_unroll` must be None"),
+        (("net", "picture", "--invert", "yes"), "`invert` must be 'auto', for this net"),
+        (("net", "picture", "--invert", "maybe"), "argument --invert: invalid choice: 'maybe'"),
+        (("fifo", "picture"), "fifo is a pipe or a device: expected an ONNX file"),
+        (("/dev/zero", "picture"), "/dev/zero is a pipe or a device"),
     ],
 )
-def test_bad_usage_is_one_line(command, adaptive_net, fixed_net, photos, arguments, said):
+def test_bad_usage_is_one_line(command, adaptive_net, fixed_net, photos, arguments, said, tmp_path):
+    os.mkfifo(tmp_path / "fifo")
     named = {"net": adaptive_net, "fixed": fixed_net, "picture": photos[0][0]}
+    named["fifo"] = tmp_path / "fifo"
     code, screen, error = command(*(named.get(a, a) for a in arguments))
     assert (code, screen) == (2, "")
     assert error.startswith("Error: ")

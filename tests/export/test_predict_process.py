@@ -1,16 +1,34 @@
 """`python -m export.predict` as a process of its own: its names, its streams, what it imports."""
 
+import json
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
+
+# Says when the net starts.
+INTERRUPTED = """
+import sys
+from export import predict
+
+classify = predict.OnnxClassifier.classify
+
+def start(*arguments):
+    print("runs", flush=True)
+    return classify(*arguments)
+
+predict.OnnxClassifier.classify = start
+raise SystemExit(predict.main(sys.argv[1:]))
+"""
 
 
 def run_python(*arguments, **options):
@@ -69,11 +87,86 @@ def test_a_closed_pipe_and_a_full_disk(adaptive_net, photos, options):
         assert done.stderr == b"Error: the answers could not be written: No space left on device\n"
 
 
-def test_an_encoding_that_lacks_a_name_s_letters(adaptive_net, photos):
-    path = photos[0][0].rename(photos[0][0].with_name("h\u00e4user.png"))
-    done = run_python("-m", "export.predict", adaptive_net, path, env={"PYTHONIOENCODING": "ascii"})
+@pytest.mark.parametrize("broken", [">&-", "2>/dev/full", "2>&-", ">&- 2>&-", ">/dev/full 2>&1"])
+@pytest.mark.parametrize("options", ["", "--json"])
+def test_streams_that_cannot_be_written(adaptive_net, photos, broken, options):
+    if "/dev/full" in broken and not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    good, gone = photos[0][0], photos[0][0].with_name("gone.png")
+    command = f'"$0" -m export.predict "$@" {options} {broken}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, adaptive_net, good, gone],
+        cwd=ROOT,
+        capture_output=True,
+        timeout=60,
+    )
+    answers_lost = broken.startswith(">")
+    assert done.returncode == (1 if answers_lost else 2)
+    # Errors never land among the answers, and there is no traceback.
+    assert (b"sky0.png" in done.stdout) != answers_lost
+    assert b"gone.png" not in done.stdout
+    assert done.stderr.count(b"\n") == (2 if broken == ">&-" else 0)
+    assert b"Traceback" not in done.stderr
+
+
+LOCALES = {
+    "ASCII": {"PYTHONIOENCODING": "ascii"},
+    "C": {"LC_ALL": "C"},
+    "C without UTF-8": {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+}
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_paths_that_the_locale_cannot_spell(adaptive_net, photos, tmp_path, locale):
+    name = "h\u00e4user".encode() + b"\xff"
+    folder = os.fsencode(tmp_path) + b"/" + name
+    os.mkdir(folder)
+    net, picture = folder + b"/" + name + b".onnx", folder + b"/" + name + b".png"
+    shutil.copyfile(adaptive_net, net)
+    shutil.copyfile(photos[0][0], picture)
+
+    def run(*arguments):
+        environment = {k: v for k, v in os.environ.items() if k not in ("LC_ALL", "LANG")}
+        return subprocess.run(
+            [sys.executable, "-W", "error", "-m", "export.predict", *arguments],
+            env=environment | LOCALES[locale],
+            capture_output=True,
+            cwd=ROOT,
+            timeout=60,
+        )
+
+    done = run(net, picture, folder, picture + b"/gone", folder + b"/*.gone")
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 2)
+    assert done.stdout.count(b".png ") == 2
+    done = run(net, picture, b"--json")
     assert (done.returncode, done.stderr) == (0, b"")
-    assert b"/h?user.png " in done.stdout
+    assert len(json.loads(done.stdout)) == 1
+    done = run(picture, picture)
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert b"is not an ONNX model" in done.stderr
+
+
+def test_ctrl_c_ends_a_long_run(save):
+    net = ROOT / "saved_models/nais_mnist_adaptive/1/nais_mnist_adaptive.onnx"
+    # Some ten minutes of updates; the picture is one in which a change never is exactly 0.
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
+    deep = ["--threshold", "0", "--max-unroll", str(2**31 - 1)]
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(net), str(save(pixels)), *deep],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            assert process.stdout.readline() == b"runs\n"
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            began = time.monotonic()
+            output, error = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert (process.returncode, output, error) == (130, b"", b"Interrupted.\n")
+    assert time.monotonic() - began < 10
 
 
 def test_a_bad_picture_is_one_line(adaptive_net, save):
