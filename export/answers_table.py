@@ -64,7 +64,7 @@ def _notes(entry: dict, adaptive: bool) -> list[str]:
         notes.append("no contrast")
     elif not entry["top"]:
         notes.append("no finite answer")
-    for status, said in (("not_finite", "not finite"), ("max_unroll", "not settled")):
+    for status, said in (("not_finite", "not finite"), ("max_unroll", "not converged")):
         count, blocks = entry["status"].count(status), len(entry["status"])
         if count and (adaptive or status == "not_finite"):
             notes.append(said if blocks == 1 else f"{count} of {blocks} blocks {said}")

@@ -64,18 +64,17 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         options = _parser().parse_intermixed_args(argv)
         if options.top < 1:
-            raise ValueError(f"`top` must be an integer of at least 1. Received: top={options.top}")
+            raise ValueError(f"--top must be an integer of at least 1: {options.top}")
         net = OnnxClassifier(options.model)
         # Before a picture is looked for: no answer depends on which.
         net.check_depth(options.threshold, options.max_unroll)
         if options.invert != "auto" and net.preparation is None:
             raise ValueError(
-                "`invert` must be 'auto', for this net reads pictures as they are. "
-                f"Received: invert={options.invert!r}"
+                f"--invert must be auto, for this net reads pictures as they are: {options.invert}"
             )
         found, problems = _classify(net, options)
     except (ValueError, ModelFileError, ImportError) as error:
-        _complain(error)
+        _complain(_in_command_words(str(error)))
         return 2
     for problem in problems:
         _complain(problem)
@@ -87,25 +86,48 @@ def _run(argv: Sequence[str] | None) -> int:
     return 2 if problems else 0
 
 
+def _in_command_words(message: str) -> str:
+    """Return a message of the classifier with options in the place of its arguments."""
+    for argument in ("threshold", "max_unroll"):
+        flag = "--" + argument.replace("_", "-")
+        message = message.replace(f"`{argument}`", flag).replace(f"{argument}=", f"{flag} ")
+    return message
+
+
+class _Layout(argparse.RawDescriptionHelpFormatter):
+    """The layout that the other commands' help has."""
+
+    def add_usage(self, usage, actions, groups, prefix=None):
+        super().add_usage(usage, actions, groups, "Usage: ")
+
+
 def _parser() -> argparse.ArgumentParser:
+    # The package is called `export` in a checkout and `iterconv.export` where it is installed.
+    name = __spec__.name
     parser = _Parser(
-        # The package is called `export` in a checkout and `iterconv.export` in the wheel.
-        prog=f"python -m {__spec__.name}",
-        description="Classify pictures with an exported net.",
-        epilog="Exit code 2: an argument, the net or a picture was bad; the others are classified.",
+        prog="iterconv predict" if name.startswith("iterconv.") else f"python -m {name}",
+        usage="%(prog)s [OPTIONS] MODEL.onnx IMAGE...",
+        description="  Classify pictures with an exported net.\n\n"
+        "  Exit code 2: an argument, the net or a picture was bad; the others are classified.",
+        formatter_class=_Layout,
         allow_abbrev=False,
+        add_help=False,
     )
-    add = parser.add_argument
-    add("model", metavar="MODEL.onnx", help="a net that the project exported")
-    add("images", metavar="IMAGE", nargs="+", help="a picture, a folder of them or a pattern")
-    smaller = "updates of a smaller 2-norm end an iteration (nets of adaptive depth alone)"
-    add("--threshold", type=float, metavar="T", help=smaller)
-    most = "updates in a block at most (such nets alone)"
-    add("--max-unroll", type=int, metavar="K", help=most)
-    dark = "whether ink is darker than the ground (nets of digits alone; default: auto)"
-    add("--invert", choices=INVERT, default="auto", help=dark)
-    add("--top", type=int, default=5, metavar="N", help="classes shown (default: 5)")
-    add("--json", action="store_true", help="print one JSON document")
+    add = parser.add_argument_group("Arguments").add_argument
+    add("model", metavar="MODEL.onnx", help="A net that the project exported.")
+    add("images", metavar="IMAGE", nargs="+", help="A picture, a folder of them or a pattern.")
+    add = parser.add_argument_group("Depth, of nets of adaptive depth").add_argument
+    text = "Norm of an update below which an image stops.  [default: the net's own]"
+    add("--threshold", type=float, metavar="<float>", help=text)
+    text = "Largest number of updates in a block.  [default: the net's own]"
+    add("--max-unroll", type=int, metavar="<int>", help=text)
+    add = parser.add_argument_group("Pictures, of nets of digits").add_argument
+    text = "Whether ink is darker than the ground: auto, yes or no.  [default: auto]"
+    add("--invert", choices=INVERT, metavar="<str>", default="auto", help=text)
+    add = parser.add_argument_group("Options").add_argument
+    add("--top", type=int, default=5, metavar="<int>", help="Classes shown.  [default: 5]")
+    add("--json", action="store_true", help="Print one JSON document.")
+    add("--help", action="help", help="Show this message and exit.")
     return parser
 
 

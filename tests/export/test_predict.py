@@ -66,7 +66,7 @@ def test_a_row_of_the_table_for_each_picture(command, adaptive_net, photos, expe
         others = ", ".join(f"{names[c]} ({probabilities[k, c]:.1%})" for c in order[1:])
         cells = [str(file), names[order[0]], f"{probabilities[k, order[0]]:.1%}"]
         cells += [f"{depth[k].sum()} of 40", others]
-        cells += ["1 of 2 blocks not settled"] * (1 in status[k])
+        cells += ["1 of 2 blocks not converged"] * (1 in status[k])
         assert row.split() == " ".join(cells).split()
     assert mean == f"mean of 7 pictures: {depth.sum(axis=1).mean():.1f} of 40 updates"
 
@@ -78,7 +78,7 @@ def test_given_limits_are_in_the_table(command, adaptive_net, photos):
     title, _, head, row = screen.splitlines()
     assert title.endswith("until its update is below 0.25, at most 3 times")
     assert head.split() == ["file", "class", "prob.", "updates", "note"]
-    assert row.endswith("6 of 6  2 of 2 blocks not settled")
+    assert row.endswith("6 of 6  2 of 2 blocks not converged")
 
 
 def test_a_net_of_fixed_depth(command, fixed_net, save, expected):
@@ -168,8 +168,8 @@ def test_the_table_fits_the_terminal(command, adaptive_net, photos, monkeypatch,
     lines = narrow.splitlines()
     for line in lines:
         assert not line.lstrip().startswith("(")
-        if "not settled" in line:
-            assert line.index("1 of 2 blocks not settled") == lines[2].index("class")
+        if "not converged" in line:
+            assert line.index("1 of 2 blocks not converged") == lines[2].index("class")
 
 
 def test_a_terminal_of_few_columns(command, adaptive_net, photos):
@@ -213,16 +213,16 @@ def test_no_good_picture(command, adaptive_net, tmp_path):
         (("net",), "the following arguments are required: IMAGE"),
         (("gone.onnx", "picture"), "gone.onnx cannot be opened: No such file"),
         (("picture", "picture"), "is not an ONNX model"),
-        (("net", "picture", "--top", 0), "`top` must be an integer of at least 1. Received: top=0"),
+        (("net", "picture", "--top", 0), "--top must be an integer of at least 1: 0"),
         (("net", "picture", "--top", "few"), "argument --top: invalid int value: 'few'"),
-        (("net", "picture", "--threshold", -1), "`threshold` must be a number of at least 0"),
-        (("net", "picture", "--threshold", "nan"), "Received: threshold=nan"),
+        (("net", "picture", "--threshold", -1), "--threshold must be a number of at least 0"),
+        (("net", "picture", "--threshold", "nan"), "Received: --threshold nan"),
         (("net", "picture", "--threshold", "low"), "argument --threshold: invalid float"),
-        (("net", "picture", "--max-unroll", 0), "`max_unroll` must be an integer from 1"),
+        (("net", "picture", "--max-unroll", 0), "--max-unroll must be an integer from 1"),
         (("net", "picture", "--max-unroll", "2.5"), "argument --max-unroll: invalid int"),
         (("net", "picture", "--max", 3), "unrecognized arguments: --max 3"),
-        (("fixed", "picture", "--max-unroll", 3), "`max_unroll` must be None"),
-        (("net", "picture", "--invert", "yes"), "`invert` must be 'auto', for this net"),
+        (("fixed", "picture", "--max-unroll", 3), "--max-unroll must be None"),
+        (("net", "picture", "--invert", "yes"), "--invert must be auto, for this net"),
         (("net", "picture", "--invert", "maybe"), "argument --invert: invalid choice: 'maybe'"),
         (("fifo", "picture"), "fifo is a pipe or a device: expected an ONNX file"),
         (("/dev/zero", "picture"), "/dev/zero is a pipe or a device"),

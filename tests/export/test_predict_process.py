@@ -48,8 +48,14 @@ def run_python(*arguments, **options):
     )
 
 
-@pytest.mark.parametrize("name", ["export.predict", "iterconv.export.predict"])
-def test_it_runs_under_both_names(adaptive_net, photos, name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "program"),
+    [
+        ("export.predict", "python -m export.predict"),
+        ("iterconv.export.predict", "iterconv predict"),
+    ],
+)
+def test_it_runs_under_both_names(adaptive_net, photos, name, program, tmp_path):
     # Its place in a checkout and in the wheel, and nothing else beside it.
     place = tmp_path / "site" / name.removesuffix(".predict").replace(".", "/")
     shutil.copytree(ROOT / "export", place, ignore=shutil.ignore_patterns("__pycache__"))
@@ -60,7 +66,7 @@ def test_it_runs_under_both_names(adaptive_net, photos, name, tmp_path):
     assert done.stdout.count(b"\n") == 3 + len(photos[0]) + 2
     done = run_python("-m", name, "--help", cwd=tmp_path / "site")
     assert done.returncode == 0
-    assert done.stdout.startswith(f"usage: python -m {name} ".encode())
+    assert done.stdout.startswith(f"Usage: {program} [OPTIONS] ".encode())
 
 
 def test_the_installed_name_works_in_a_checkout(adaptive_net, photos):
