@@ -1,6 +1,7 @@
 """Whether what is published is what it says it is."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,16 +13,25 @@ from iterconv.training.datasets import DatasetError, ImageData, load_dataset
 from onnx import numpy_helper
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from keras_iterconv import load_pretrained, set_depth, with_depth
 from keras_iterconv._support.outputs import output_activation, output_key
 from keras_iterconv.answers import wrong_answers
-from keras_iterconv.models.pretrained import ZooError, find_zoo, read_index, verified_path
+from keras_iterconv.models.pretrained import (
+    CHECKOUT_ZOO,
+    ZooError,
+    find_zoo,
+    read_entry,
+    read_index,
+    verified_path,
+)
 
 from .classifier import Answers, OnnxClassifier
 from .inference import Depth, as_logits
-from .onnx_graph import count_operators
+from .onnx_graph import all_tensors, count_operators
 from .saved_model import DEPTH_SIGNATURE, SIGNATURE
+from .zoo import unlisted_files
 
 # Logits relative to the largest of a picture; the share of image-blocks of equal depth; accuracy.
 LOGITS_TOLERANCE = 1e-4
@@ -29,6 +39,9 @@ DEPTH_SHARE = 0.999
 ACCURACY_TOLERANCE = 0.001
 BATCHES = (1, 7, 64)
 ACCURACY_BATCH = 500
+# Letters that an ONNX file may say of itself.
+METADATA_LIMIT = 2**20
+UNLISTED_SHOWN = 10
 
 # From raw images and a depth, None for the stored one.
 Run = Callable[[np.ndarray, Depth | None], Answers]
@@ -46,19 +59,29 @@ class Agreement(NamedTuple):
     depths: float
 
 
-def check_zoo(zoo: Path, console: Console) -> None:
+def check_zoo(zoo: Path, console: Console, trust: bool = False) -> None:
     """Verify each model of a zoo, and show what was found.
 
-    For each: the files' hashes and sizes, the ONNX checker, what the ONNX file says of itself, and
+    For each: the files' sizes and hashes, the ONNX checker, what the ONNX file says of itself, and
     on real test images, where the data set is there, the parity of Keras, SavedModel and ONNX at
-    batches of 1, 7 and 64, also with another depth, and the test accuracy.
+    batches of 1, 7 and 64, also with another depth, and the test accuracy. A SavedModel may read
+    and write files, so it is run only where somebody answers for it.
+
+    Args:
+        zoo: The zoo's folder.
+        console: Where to show it.
+        trust: Whether SavedModels are run in a zoo that is not the checkout's own.
 
     Raises:
         ZooError: A model, or the index, is not what it says it is.
     """
     folder = find_zoo(zoo)
     index = read_index(folder)
-    table = Table(title=f"Models of {zoo}", title_justify="left")
+    trusted = trust or folder.resolve() == CHECKOUT_ZOO.resolve()
+    run = ".keras, ONNX and SavedModel files are" if trusted else ".keras and ONNX files are"
+    left = "" if trusted else "; SavedModels, which may touch any file, only with --trust"
+    console.print(f"Sizes and hashes are compared first; then {run} run{left}.", soft_wrap=True)
+    table = Table(title=Text(f"Models of {zoo}"), title_justify="left")
     table.add_column("model", no_wrap=True)
     table.add_column("files")
     table.add_column("logits, relative", justify="right")
@@ -66,9 +89,10 @@ def check_zoo(zoo: Path, console: Console) -> None:
     table.add_column("test accuracy", justify="right")
     table.add_column("found")
     bad = []
-    for name, entry in index["models"].items():
+    for name in index["models"]:
         try:
-            cells, found = _check_model(folder, name, entry), "good"
+            cells = read_entry(folder, name, partial(_check_model, folder, name, trusted))
+            found = "good"
         # What a file of a valid hash may hold has no end; the other models are to be checked too.
         except Exception as error:
             cells, found = ("-",) * 4, "bad"
@@ -76,11 +100,26 @@ def check_zoo(zoo: Path, console: Console) -> None:
             bad.append(" ".join(text.split()))
         table.add_row(name, *cells, found)
     console.print(table, highlight=False)
+    _tell_unlisted(folder, console)
     if bad:
         raise ZooError("; ".join(bad))
 
 
-def _check_model(folder: Path, name: str, entry: dict) -> tuple[str, ...]:
+def _tell_unlisted(folder: Path, console: Console) -> None:
+    """Show which files of a zoo nobody has published, as far as its index knows."""
+    files = unlisted_files(folder, read_index(folder))
+    if files:
+        more = f" and {len(files) - UNLISTED_SHOWN} more" if len(files) > UNLISTED_SHOWN else ""
+        console.print(
+            f"Not in the index: {', '.join(files[:UNLISTED_SHOWN])}{more}",
+            markup=False,
+            emoji=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _check_model(folder: Path, name: str, trusted: bool, entry: dict) -> tuple[str, ...]:
     total = _check_files(folder, name, entry)
     model = load_pretrained(name, folder)
     paths = [folder / file for file in entry["files"]]
@@ -89,7 +128,7 @@ def _check_model(folder: Path, name: str, entry: dict) -> tuple[str, ...]:
         if path.suffix == ".onnx":
             classifier = _check_onnx(path, name, entry)
             runs.append(lambda images, depth, run=classifier: run.classify(images, *(depth or ())))
-        if path.name == "saved_model.pb":
+        if path.name == "saved_model.pb" and trusted:
             served = tf.saved_model.load(path.parent)
             runs.append(lambda images, depth, run=served: _serve(run, images, depth))
     size = f"{total / 1e6:.1f} MB"
@@ -115,17 +154,23 @@ def _check_model(folder: Path, name: str, entry: dict) -> tuple[str, ...]:
 
 
 def _check_files(folder: Path, name: str, entry: dict) -> int:
-    """Verify the files' hashes and sizes, and return their bytes."""
+    """Verify the files' sizes and hashes, and return their bytes."""
     for file, facts in entry["files"].items():
-        size = verified_path(folder, name, file, facts).stat().st_size
-        if size != facts["bytes"]:
-            raise ZooError(f"{file} of {name!r} has {size} bytes, not {facts['bytes']}")
+        verified_path(folder, name, file, facts)
     return sum(facts["bytes"] for facts in entry["files"].values())
 
 
 def _check_onnx(path: Path, name: str, entry: dict) -> OnnxClassifier:
     """Verify what an ONNX file says of itself, and return it."""
-    model = onnx.load(path)
+    model = onnx.load(path, load_external_data=False)
+    texts = sum(len(prop.key) + len(prop.value) for prop in model.metadata_props)
+    if texts > METADATA_LIMIT:
+        raise ZooError(
+            f"{name}: the ONNX file says {texts:,} letters of itself; at most {METADATA_LIMIT:,} "
+            "were expected"
+        )
+    if any(tensor.external_data for tensor in all_tensors(model)):
+        raise ZooError(f"{name}: the ONNX file takes weights from other files")
     onnx.checker.check_model(model, full_check=True)
     classifier = OnnxClassifier(path)
     said = {

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import onnx
+import tensorflow as tf
 from iterconv.training.datasets import CATALOGUE, DatasetError, load_dataset
 from iterconv.training.errors import UserError, as_user_error
 from iterconv.training.reproduce.depth_figure import draw_depths, measure_depths
@@ -20,7 +20,10 @@ from iterconv.training.settings import Settings, make_settings
 from rich.console import Console
 
 import keras_iterconv as ki
+from keras_iterconv._support.keras_files import load_model_file
 from keras_iterconv.certificates.rows import plain
+from keras_iterconv.models.pretrained import CARD
+from keras_iterconv.preprocessing import Preprocessing
 
 from .card import CARD_RESULTS, make_card
 from .folding import fold
@@ -29,13 +32,15 @@ from .onnx import to_onnx
 from .onnx_graph import count_operators
 from .preparation import PREPARATIONS
 from .saved_model import write_saved_model
-from .zoo import DEPTH_FIGURE, check_name, commit, new_entry
+from .zoo import CURVES, DEPTH_FIGURE, SAVED_MODEL, check_name, commit, new_entry
 
 LICENSE = "Apache-2.0"
 # What the index says of a run's data set.
 DATA = ("input_shape", "classes", "scale", "mean", "std")
 # Images of noise that the certificate's ascent starts from.
 PROBE = 16
+# For Rich: a path is no markup, and no line is broken.
+_AS_IT_IS = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True}
 # Test pictures in the figure of depth, at most.
 FIGURE_PICTURES = 2000
 
@@ -89,10 +94,7 @@ def read_run(run: Path) -> Run:
     for key in CARD_RESULTS:
         if not isinstance(result, dict) or key not in result:
             raise UserError(f"{folder.result} is not a finished run's (it lacks {key!r})")
-    try:
-        model = keras.models.load_model(folder.last, compile=False)
-    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{folder.last} is no model that can be loaded: {error}") from error
+    model = as_user_error(load_model_file, folder.last)
     return Run(settings, data, versions, result, model, folder.curves)
 
 
@@ -101,59 +103,134 @@ def publish_run(
 ) -> str:
     """Publish the last model of a finished run, and return its name.
 
+    Args:
+        path: The run's folder.
+        name: The model's name in the zoo; None for `MODEL_DATASET`.
+        zoo: The zoo's folder.
+        formats: Of `saved_model` and `onnx`, what to write beside the .keras file.
+        console: Where progress is written, as it is given.
+
     Raises:
         UserError: The folder holds no finished run, or the zoo cannot be written.
+        ZooError: The name is none, or the zoo's index is.
+        KeyboardInterrupt: After it was said that what was published is as it was.
     """
-
-    def say(text):
-        console.print(f"{name}: {text}", highlight=False, soft_wrap=True)
-
     if name is not None:
         check_name(name)
-    run = read_run(path)
-    name = name or f"{run.settings.model}_{run.settings.dataset}"
-    folded = fold(run.model)
-    depth = as_user_error(shared_depth, folded)
-    normalization = Normalization(np.float32(run.data["mean"]), np.float32(run.data["std"]))
-    multi_label = CATALOGUE[run.settings.dataset].multi_label
-    say("certifying")
-    entry: dict[str, Any] = {
-        "architecture": run.settings.model,
-        "dataset": run.settings.dataset,
-        **{key: run.data[key] for key in DATA},
-        "depth": None if depth is None else depth._asdict(),
-        "parameters": folded.count_params(),
-        "command": training_command(run.settings),
-        "result": {k: v for k, v in run.result.items() if isinstance(v, int | float | str)},
-        "certificate": _certify(folded, run.data["input_shape"]),
-        "operators": {},
-        "license": LICENSE,
-        "versions": run.versions,
-    }
     try:
-        with new_entry(zoo, name) as staged:
-            run.model.save(staged / f"{name}.keras")
-            if "onnx" in formats:
-                say("converting to ONNX")
-                texts = _metadata(name, entry)
-                converted = as_user_error(to_onnx, folded, normalization, texts, multi_label)
-                onnx.save(converted, staged / f"{name}.onnx")
-                entry["operators"] = count_operators(converted)
-            if "saved_model" in formats:
-                say("writing the SavedModel")
-                path = staged / "saved_model"
-                as_user_error(write_saved_model, folded, path, normalization, multi_label)
-            shutil.copyfile(run.curves, staged / "curves.png")
-            if depth is not None:
-                say("drawing its depth")
-                _draw_depth(run, name, staged / DEPTH_FIGURE, say)
-            card = make_card(name, entry, staged, zoo)
-            (staged / "README.md").write_text(card, encoding="utf-8")
-            commit(zoo, name, staged, entry)
-    except OSError as error:
-        raise UserError(f"{zoo} could not be written: {error}; what was there is kept") from error
-    say(f"published in {zoo}")
+        run = read_run(path)
+        name = name or f"{run.settings.model}_{run.settings.dataset}"
+        publication = _Publication(run, name, zoo, console)
+        publication.publish(formats)
+    except KeyboardInterrupt:
+        console.print(
+            f"{name or path} is not published; what was in {zoo} is kept",
+            **_AS_IT_IS,
+        )
+        raise
     return name
+
+
+class _Publication:
+    """The publication of one run.
+
+    Args:
+        run: The run.
+        name: The model's name in the zoo.
+        zoo: The zoo's folder.
+        console: Where progress is written.
+    """
+
+    def __init__(self, run: Run, name: str, zoo: Path, console: Console):
+        self.run, self.name, self.zoo, self.console = run, name, zoo, console
+        mean, std = (np.float32(run.data[key]) for key in ("mean", "std"))
+        self.normalization = Normalization(mean, std)
+        self.multi_label = CATALOGUE[run.settings.dataset].multi_label
+        self.folded = fold(run.model)
+        self.depth = as_user_error(shared_depth, self.folded)
+
+    def say(self, text: str) -> None:
+        self.console.print(f"{self.name}: {text}", **_AS_IT_IS)
+
+    def publish(self, formats: list[str]) -> None:
+        """Write the files and the index."""
+        _refuse_not_finite(self.run)
+        self.say("certifying")
+        entry = self._describe()
+        try:
+            with new_entry(self.zoo, self.name) as staged:
+                self._write_model(staged)
+                if "onnx" in formats:
+                    entry["operators"] = self._write_onnx(staged, _metadata(self.name, entry))
+                if "saved_model" in formats:
+                    self._write_saved_model(staged)
+                shutil.copyfile(self.run.curves, staged / CURVES)
+                if self.depth is not None:
+                    self.say("drawing its depth")
+                    _draw_depth(self.run, self.name, staged / DEPTH_FIGURE, self.say)
+                card = make_card(self.name, entry, staged, self.zoo)
+                (staged / CARD).write_text(card, encoding="utf-8")
+                commit(self.zoo, self.name, staged, entry)
+        # TensorFlow has errors of its own for a full disk.
+        except (OSError, tf.errors.OpError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"{self.zoo} could not be written: {reason}; what was there is kept"
+            ) from error
+        self.say(f"published in {self.zoo}")
+
+    def _describe(self) -> dict[str, Any]:
+        """Return what the index says of the model, without what writing it tells."""
+        run = self.run
+        return {
+            "architecture": run.settings.model,
+            "dataset": run.settings.dataset,
+            **{key: run.data[key] for key in DATA},
+            "depth": None if self.depth is None else self.depth._asdict(),
+            "parameters": self.folded.count_params(),
+            "command": training_command(run.settings),
+            "result": {k: v for k, v in run.result.items() if isinstance(v, int | float | str)},
+            "certificate": _certify(self.folded, run.data["input_shape"]),
+            "operators": {},
+            "license": LICENSE,
+            "versions": run.versions,
+        }
+
+    def _write_model(self, staged: Path) -> None:
+        model, data = self.run.model, self.run.data
+        model.preprocessing = Preprocessing(tuple(data["mean"]), tuple(data["std"]))
+        model.class_names = tuple(data["classes"])
+        try:
+            model.save(staged / f"{self.name}.keras")
+        except RuntimeError as error:
+            # HDF5's, where Keras writes the weights to the disk first.
+            raise OSError(str(error)) from error
+
+    def _write_onnx(self, staged: Path, texts: dict[str, str]) -> dict[str, int]:
+        """Write the ONNX file, and return how often it holds each operator."""
+        self.say("converting to ONNX")
+        converted = as_user_error(to_onnx, self.folded, self.normalization, texts, self.multi_label)
+        onnx.save(converted, staged / f"{self.name}.onnx")
+        return count_operators(converted)
+
+    def _write_saved_model(self, staged: Path) -> None:
+        self.say("writing the SavedModel")
+        as_user_error(
+            write_saved_model,
+            self.folded,
+            staged / SAVED_MODEL,
+            self.normalization,
+            self.multi_label,
+        )
+
+
+def _refuse_not_finite(run: Run) -> None:
+    """Raise `UserError` where a run diverged: its index would be no JSON, and its net no use."""
+    numbers = {key: value for key, value in run.result.items() if isinstance(value, float)}
+    numbers |= {weight.path: weight.numpy() for weight in run.model.weights}
+    for key, value in numbers.items():
+        if not np.all(np.isfinite(value)):
+            raise UserError(f"a run that diverged is not published: {key} is not finite")
 
 
 def _draw_depth(run: Run, name: str, path: Path, say: Callable[[str], None]) -> None:

@@ -25,6 +25,14 @@ def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
             yield from all_graphs(inner)
 
 
+def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Go through the constants of a model, those of inner graphs included."""
+    for graph in all_graphs(model.graph):
+        yield from graph.initializer
+        for node in graph.node:
+            yield from (part.t for part in node.attribute if part.HasField("t"))
+
+
 def inline(graph: onnx.GraphProto, operator: str, inner: onnx.GraphProto) -> None:
     """Write a graph in the place of the nodes of an operator, here or in the graphs inside.
 

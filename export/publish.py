@@ -8,7 +8,6 @@ import typer
 from iterconv.training.errors import UserError, run_command
 from iterconv.training.help_layout import make_command_app
 from iterconv.training.startup import load_quietly
-from rich.console import Console
 
 FORMATS = ("saved_model", "onnx")
 
@@ -21,7 +20,20 @@ def publish(
     ] = ",".join(FORMATS),
     zoo: Annotated[str, typer.Option(help="The zoo's folder.")] = "saved_models",
     check: Annotated[
-        bool, typer.Option("--check", help="Verify every model that is published.")
+        bool,
+        typer.Option(
+            "--check",
+            help="Verify every model that is published: compare its files with the index, then "
+            "run its .keras and ONNX files on test images.",
+        ),
+    ] = False,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust",
+            help="With --check: run SavedModels too. One may read and write any file; without it "
+            "only those of the checkout's own zoo are run.",
+        ),
     ] = False,
 ) -> None:
     """Publish a trained model, or check what is published.
@@ -31,6 +43,9 @@ def publish(
     """
     if check == (run is not None):
         raise UserError("give the folder of a run, or --check alone")
+    if trust and not check:
+        raise UserError("--trust belongs to --check")
+    _check_folder(zoo)
     formats = [part.strip() for part in format.split(",")]
     for wanted in formats:
         if wanted not in FORMATS:
@@ -46,11 +61,23 @@ def publish(
         raise UserError(
             f'{error}: publishing needs `pip install "keras-iterconv[export]"`'
         ) from error
-    console = Console()
+    from keras_iterconv._support.console import make_console
+
+    console = make_console()
     if check:
-        check_zoo(Path(zoo), console)
+        check_zoo(Path(zoo), console, trust)
     else:
         publish_run(Path(run), name, Path(zoo), formats, console)
+
+
+def _check_folder(zoo: str) -> None:
+    """Refuse a zoo that would be the current folder, or that TensorFlow could not write."""
+    if not zoo:
+        raise UserError("--zoo must name a folder")
+    try:
+        zoo.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"--zoo must be a path in UTF-8: {zoo!r}") from error
 
 
 def main() -> None:

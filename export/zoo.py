@@ -91,6 +91,9 @@ def new_entry(zoo: Path, name: str) -> Iterator[Path]:
             yield staged
         finally:
             shutil.rmtree(private, ignore_errors=True)
+            with contextlib.suppress(OSError, ZooError):
+                # The version that was replaced, or the new one where the index was not written.
+                _sweep(folder, _read_models(zoo).get(name))
             with contextlib.suppress(OSError):
                 # Of a first publication that failed.
                 folder.rmdir()
@@ -127,7 +130,6 @@ def commit(zoo: Path, name: str, staged: Path, entry: dict[str, Any]) -> None:
     check_index(index, zoo)
     os.rename(staged, final)
     write_json(zoo / INDEX, index)
-    _sweep(zoo / name, models[name])
 
 
 def unlisted_files(zoo: Path, index: dict[str, Any]) -> list[str]:

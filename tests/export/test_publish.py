@@ -1,27 +1,32 @@
 """`python -m export.publish`: what it writes, what it checks, what it refuses."""
 
 import dataclasses
+import errno
 import hashlib
 import io
 import json
 import os
+import re
+import resource
 import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import onnx
 import pytest
+import tensorflow as tf
 from iterconv.training import fit, session
 from iterconv.training.settings import make_settings
 from onnx import numpy_helper
 from rich.console import Console
 
 import keras_iterconv as ki
+from export import check, entry, publish
 from export import entry as zoo_entry
-from export import publish
 from export.classifier import OnnxClassifier
 from export.zoo import check_index
 
@@ -72,6 +77,21 @@ def zoo(published, tmp_path):
     return shutil.copytree(published, tmp_path / "zoo")
 
 
+def read_tree(folder):
+    """Return the contents of all files in a folder."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def quick(monkeypatch, zoo):
+    """Leave out of a publication what costs time and writes nothing."""
+    (published,) = json.loads((zoo / "index.json").read_text())["models"].values()
+    monkeypatch.setattr(entry, "_certify", lambda *args: published["certificate"])
+    monkeypatch.setattr(entry, "_draw_depth", lambda *args: None)
+    monkeypatch.setattr(entry, "to_onnx", lambda *args: onnx.ModelProto())
+    monkeypatch.setattr(entry, "count_operators", lambda model: {})
+
+
 def test_what_is_published(published, finished_run):
     index = json.loads((published / "index.json").read_text())
     check_index(index, published)
@@ -114,7 +134,7 @@ def test_one_format_alone(publish_command, finished_run, tmp_path, given):
     names = {file.split("/", 2)[2] for file in entry["files"]}
     assert ("nais_mnist_digits.onnx" in names) == (given == "onnx")
     assert ("saved_model/saved_model.pb" in names) == (given == "saved_model")
-    code, screen, _ = publish_command("--check", "--zoo", tmp_path)
+    code, screen, _ = publish_command("--check", "--zoo", tmp_path, "--trust")
     assert code == 0, screen
     assert ki.load_pretrained("nais_mnist_digits", tmp_path).count_params() == entry["parameters"]
 
@@ -174,9 +194,11 @@ def test_unit_pixels_and_no_validation(publish_command, tmp_path, draw_raw):
 
 
 def test_a_check_of_what_was_published(publish_command, published):
-    code, screen, error = publish_command("--check", "--zoo", published)
+    code, screen, error = publish_command("--check", "--zoo", published, "--trust")
     assert (code, error) == (0, "")
     assert "good" in screen
+    assert ".keras, ONNX and SavedModel files are run." in screen
+    assert "Not in the index" not in screen
     accuracy = json.loads((published / "index.json").read_text())["models"]["small"]["result"]
     assert f"{accuracy['test_accuracy']:.2%}" in screen
 
@@ -270,7 +292,7 @@ WRONG = {
 def test_a_check_sees_what_a_hash_does_not(publish_command, zoo, how):
     file, change, said = WRONG[how]
     rewrite(zoo, file, change)
-    code, screen, error = publish_command("--check", "--zoo", zoo)
+    code, screen, error = publish_command("--check", "--zoo", zoo, "--trust")
     assert (code, error.count("\n")) == (2, 1), error
     assert error.startswith("Error: ")
     assert said in error
@@ -291,9 +313,207 @@ def test_a_check_compares_a_saved_model_that_is_alone(publish_command, finished_
         path.write_bytes(content.tobytes())
 
     rewrite(zoo, "saved_model/variables/variables.data-00000-of-00001", spoil_numbers)
-    code, _, error = publish_command("--check", "--zoo", zoo)
+    code, _, error = publish_command("--check", "--zoo", zoo, "--trust")
     assert code == 2
     assert error.startswith("Error: small")
+
+
+def forbid_saved_models(monkeypatch):
+    monkeypatch.setattr("tensorflow.saved_model.load", lambda *a, **k: pytest.fail("it was run"))
+
+
+def test_a_stranger_s_saved_model_is_not_run(publish_command, zoo, monkeypatch):
+    forbid_saved_models(monkeypatch)
+    code, screen, error = publish_command("--check", "--zoo", zoo)
+    assert (code, error) == (0, "")
+    assert "SavedModels, which may touch any file, only with --trust" in screen
+    assert "good" in screen
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_the_zoo_s_own_saved_models_are_run_after_hashes(publish_command, zoo, monkeypatch, own):
+    if own:
+        monkeypatch.setattr(check, "CHECKOUT_ZOO", zoo)
+    (zoo / "small" / "1" / "README.md").write_text("changed")
+    forbid_saved_models(monkeypatch)
+    monkeypatch.setattr(check, "OnnxClassifier", lambda path: pytest.fail("it was run"))
+    arguments = () if own else ("--trust",)
+    code, screen, error = publish_command("--check", "--zoo", zoo, *arguments)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "README.md is not the file that was published" in error
+    assert ".keras, ONNX and SavedModel files are run." in screen
+
+
+def test_the_help_says_what_a_check_runs(publish_command):
+    code, screen, _ = publish_command("--help")
+    assert code == 0
+    told = " ".join(screen.replace("│", " ").split())
+    assert "run its .keras and ONNX files" in told
+    assert "may read and write any file" in told
+
+
+def test_a_check_goes_on_with_what_replaced_a_model(publish_command, zoo, monkeypatch):
+    """A publication removes the old files while they are read."""
+    real = check.load_pretrained
+
+    def replace_first(name, folder):
+        monkeypatch.setattr(check, "load_pretrained", real)
+        (zoo / "small" / "1").rename(zoo / "small" / "2")
+        index = (zoo / "index.json").read_text()
+        (zoo / "index.json").write_text(index.replace("small/1/", "small/2/"))
+        return real(name, folder)
+
+    monkeypatch.setattr(check, "load_pretrained", replace_first)
+    code, screen, error = publish_command("--check", "--zoo", zoo)
+    assert (code, error) == (0, "")
+    assert "good" in screen
+
+
+def test_a_check_tells_of_files_that_are_not_published(publish_command, zoo):
+    (zoo / "small" / "[red]notes").write_text("mine")
+    (zoo / "link").symlink_to(zoo / "small")
+    code, screen, error = publish_command("--check", "--zoo", zoo)
+    assert (code, error) == (0, "")
+    assert "Not in the index: link, small/[red]notes\n" in screen
+
+
+def test_folder_names_are_no_markup(publish_command, finished_run, tmp_path):
+    zoo = tmp_path / "a[" / "red]"
+    code, screen, error = publish_command(finished_run, "--zoo", zoo, "--format", "onnx")
+    assert (code, error) == (0, "")
+    assert f"published in {zoo}\n" in screen
+    code, screen, error = publish_command("--check", "--zoo", zoo)
+    assert (code, error) == (0, "")
+    assert "Models of" in screen
+    code, _, error = publish_command(f"{tmp_path}/[/red]", "--zoo", zoo)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "[/red]" in error
+
+
+def test_a_card_names_its_zoo_and_its_line_loads(published):
+    card = (published / "small" / "1" / "README.md").read_text()
+    program = card.split("```python\n")[1].split("```")[0]
+    images = np.zeros((2, 8, 8, 1))
+    found = {"images": images}
+    exec(program, found)
+    model = found["model"]
+    scaled = (images - model.preprocessing.mean) / model.preprocessing.std
+    np.testing.assert_allclose(found["logits"], model(scaled.astype(np.float32)), rtol=1e-5)
+    assert model.card == card
+    entry = json.loads((published / "index.json").read_text())["models"]["small"]
+    assert model.class_names == tuple(entry["classes"])
+    # The file brings them along, wherever it goes.
+    alone = keras.models.load_model(published / "small" / "1" / "small.keras")
+    assert alone.preprocessing == model.preprocessing
+    assert alone.class_names == model.class_names
+
+
+FULL = {
+    "Keras": ("keras.Model.save", OSError(errno.ENOSPC, "No space left on device")),
+    "HDF5": ("keras.Model.save", RuntimeError("Unable to flush file's cached information")),
+    "ONNX": ("onnx.save", OSError(errno.ENOSPC, "No space left on device")),
+    "SavedModel": (
+        "tensorflow.saved_model.save",
+        tf.errors.ResourceExhaustedError(None, None, "a/b\nNo space left on device"),
+    ),
+    "SavedModel's index": (
+        "tensorflow.saved_model.save",
+        tf.errors.UnknownError(None, None, "a.tempstate; No space left on device"),
+    ),
+    "curves": ("shutil.copyfile", OSError(errno.EDQUOT, "Disk quota exceeded")),
+    "index": ("os.replace", OSError(errno.ENOSPC, "No space left on device")),
+}
+
+
+@pytest.mark.parametrize("writer", FULL)
+@pytest.mark.usefixtures("quick")
+def test_a_full_disk_is_one_line(publish_command, zoo, finished_run, monkeypatch, writer):
+    place, error = FULL[writer]
+
+    def fail(*args, **kwargs):
+        raise error
+
+    if not writer.startswith("SavedModel"):
+        monkeypatch.setattr(entry, "write_saved_model", lambda *args: None)
+    before = read_tree(zoo)
+    monkeypatch.setattr(place, fail)
+    code, _, told = publish_command(finished_run, "--name", "small", "--zoo", zoo)
+    monkeypatch.undo()
+    assert (code, told.count("\n")) == (2, 1), told
+    assert "could not be written" in told
+    assert "what was there is kept" in told
+    assert read_tree(zoo) == before
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_saved_model_that_outgrows_the_disk(publish_command, zoo, finished_run, monkeypatch):
+    """TensorFlow itself meets the limit: a file of the SavedModel is larger than is allowed."""
+    limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    real = entry.write_saved_model
+
+    def write_little(*args):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most))
+        try:
+            real(*args)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+
+    monkeypatch.setattr(entry, "write_saved_model", write_little)
+    before = read_tree(zoo)
+    arguments = (finished_run, "--name", "small", "--zoo", zoo, "--format", "saved_model")
+    code, _, told = publish_command(*arguments)
+    assert (code, told.count("\n")) == (2, 1), told
+    assert "could not be written" in told
+    assert read_tree(zoo) == before
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("moment", ["read_run", "_certify", "commit"])
+def test_an_interruption_says_what_is_kept(publish_command, zoo, finished_run, monkeypatch, moment):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(entry, moment, interrupt)
+    before = read_tree(zoo)
+    arguments = (finished_run, "--name", "small", "--zoo", zoo, "--format", "onnx")
+    code, screen, error = publish_command(*arguments)
+    assert (code, error) == (130, "Interrupted.\n")
+    assert f"small is not published; what was in {zoo} is kept\n" in screen
+    assert read_tree(zoo) == before
+
+
+def spoil_weights(run):
+    model = keras.models.load_model(run / "last.keras", compile=False)
+    model.weights[0].assign(np.full(model.weights[0].shape, np.nan))
+    model.save(run / "last.keras")
+
+
+def spoil_result(run):
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps({**result, "test_accuracy": float("nan")}))
+
+
+def put_code_in(run):
+    inputs = keras.Input((8, 8, 1))
+    outputs = keras.layers.Lambda(keras.ops.relu)(inputs)
+    ki.IterativeModel(inputs, outputs).save(run / "last.keras")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (spoil_weights, "is not finite"),
+        (spoil_result, "NaN|not finite"),
+        (put_code_in, "holds `Lambda`"),
+    ],
+)
+def test_models_that_must_not_be_published(publish_command, finished_run, tmp_path, spoil, said):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    spoil(run)
+    code, _, error = publish_command(run, "--zoo", tmp_path / "zoo")
+    assert (code, error.count("\n")) == (2, 1), error
+    assert re.search(said, error)
+    assert not (tmp_path / "zoo").exists()
 
 
 def test_a_kill_of_the_command_leaves_the_old_entry_whole(zoo, finished_run):
@@ -369,6 +589,13 @@ def test_runs_that_cannot_be_published(publish_command, finished_run, tmp_path, 
         (("RUN", "--format", "pytorch"), "--format must be of saved_model, onnx: pytorch"),
         (("RUN", "--format", ""), "--format must be"),
         (("RUN", "--name", "../evil"), "the model's name must be of a-z"),
+        (("RUN", "--name", 300 * "a"), "at most 100 characters"),
+        (("RUN", "--zoo", ""), "--zoo must name a folder"),
+        (("--check", "--zoo", ""), "--zoo must name a folder"),
+        (("RUN", "--zoo", "a\udcff"), "--zoo must be a path in UTF-8: 'a\\udcff'"),
+        (("RUN", "--zoo", 300 * "a"), "File name too long"),
+        (("--check", "--zoo", 300 * "a"), "index.json is missing"),
+        (("RUN", "--trust"), "--trust belongs to --check"),
         (("nowhere",), "nowhere holds no finished run: config.json is missing"),
         (("--check", "--zoo", "EMPTY"), "index.json is missing"),
         (("--chekc",), "--chekc"),
