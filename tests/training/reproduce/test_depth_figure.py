@@ -178,8 +178,8 @@ def test_the_command_takes_pixels_as_the_net_was_trained_with_them(command, monk
     ("arguments", "message"),
     [
         (("net",), "each picture takes 30 updates in net: give --threshold"),
-        (("net", "--threshold", -1), "`threshold` must"),
-        (("net", "--threshold", 1, "--max-unroll", 0), "`max_unroll` must"),
+        (("net", "--threshold", -1), "--threshold must"),
+        (("net", "--threshold", 1, "--max-unroll", 0), "--max-unroll must"),
         (("net", "--images", 1), "--images must be at least 2: 1"),
         (("net", "--output", "a.jpg"), "--output must end in .png, .pdf, .svg"),
         (("net", "--output", "nowhere/a.png"), "a file in a folder that exists"),
