@@ -39,7 +39,8 @@ DEPTH_SHARE = 0.999
 ACCURACY_TOLERANCE = 0.001
 BATCHES = (1, 7, 64)
 ACCURACY_BATCH = 500
-# Letters that an ONNX file may say of itself.
+# Bytes of an ONNX file, which is a protocol buffer; and letters that it may say of itself.
+ONNX_LIMIT = 2**31 - 1
 METADATA_LIMIT = 2**20
 UNLISTED_SHOWN = 10
 
@@ -107,16 +108,12 @@ def check_zoo(zoo: Path, console: Console, trust: bool = False) -> None:
 
 def _tell_unlisted(folder: Path, console: Console) -> None:
     """Show which files of a zoo nobody has published, as far as its index knows."""
-    files = unlisted_files(folder, read_index(folder))
+    files = unlisted_files(folder)
     if files:
+        # A name may hold what moves a terminal's cursor.
+        shown = (file if file.isprintable() else ascii(file) for file in files[:UNLISTED_SHOWN])
         more = f" and {len(files) - UNLISTED_SHOWN} more" if len(files) > UNLISTED_SHOWN else ""
-        console.print(
-            f"Not in the index: {', '.join(files[:UNLISTED_SHOWN])}{more}",
-            markup=False,
-            emoji=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        console.print(f"Not in the index: {', '.join(shown)}{more}", soft_wrap=True)
 
 
 def _check_model(folder: Path, name: str, trusted: bool, entry: dict) -> tuple[str, ...]:
@@ -129,6 +126,7 @@ def _check_model(folder: Path, name: str, trusted: bool, entry: dict) -> tuple[s
             classifier = _check_onnx(path, name, entry)
             runs.append(lambda images, depth, run=classifier: run.classify(images, *(depth or ())))
         if path.name == "saved_model.pb" and trusted:
+            _check_complete(path.parent, name, paths)
             served = tf.saved_model.load(path.parent)
             runs.append(lambda images, depth, run=served: _serve(run, images, depth))
     size = f"{total / 1e6:.1f} MB"
@@ -160,8 +158,20 @@ def _check_files(folder: Path, name: str, entry: dict) -> int:
     return sum(facts["bytes"] for facts in entry["files"].values())
 
 
+def _check_complete(saved_model: Path, name: str, paths: Sequence[Path]) -> None:
+    """Refuse a SavedModel with files that nobody has verified: it may read any of them."""
+    for file in sorted(saved_model.rglob("*")):
+        if file not in paths and (file.is_symlink() or not file.is_dir()):
+            raise ZooError(
+                f"{name}: {str(file)!a} is not in the index, and its SavedModel may read it. "
+                "Remove it, or publish the model again"
+            )
+
+
 def _check_onnx(path: Path, name: str, entry: dict) -> OnnxClassifier:
     """Verify what an ONNX file says of itself, and return it."""
+    if path.stat().st_size > ONNX_LIMIT:
+        raise ZooError(f"{name}: the ONNX file has more than {ONNX_LIMIT:,} bytes")
     model = onnx.load(path, load_external_data=False)
     texts = sum(len(prop.key) + len(prop.value) for prop in model.metadata_props)
     if texts > METADATA_LIMIT:

@@ -132,11 +132,21 @@ def commit(zoo: Path, name: str, staged: Path, entry: dict[str, Any]) -> None:
     write_json(zoo / INDEX, index)
 
 
-def unlisted_files(zoo: Path, index: dict[str, Any]) -> list[str]:
-    """Return the files and links in a zoo that its index does not name, relative to it."""
-    listed = {INDEX, LOCK}.union(*(entry["files"] for entry in index["models"].values()))
-    there = (path for path in zoo.rglob("*") if path.is_symlink() or not path.is_dir())
-    return sorted({path.relative_to(zoo).as_posix() for path in there} - listed)
+def unlisted_files(zoo: Path) -> list[str]:
+    """Return the files and links in a zoo that its index does not name, relative to it.
+
+    A publication may write and remove files meanwhile: what is gone is not returned.
+
+    Raises:
+        ZooError: The index cannot be read.
+    """
+    # Unlike `Path.rglob`, it goes on where a folder is removed under it. Links are not followed.
+    there = [Path(top, name) for top, names, files in os.walk(zoo) for name in (*names, *files)]
+    # Read after the walk: what has been published since then is listed.
+    models = read_index(zoo)["models"]
+    listed = {INDEX, LOCK}.union(*(entry["files"] for entry in models.values()))
+    left = (path for path in there if path.is_symlink() or (path.exists() and not path.is_dir()))
+    return sorted({path.relative_to(zoo).as_posix() for path in left} - listed)
 
 
 def _read_models(zoo: Path) -> dict[str, Any]:
@@ -194,6 +204,7 @@ def _locked(zoo: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            # Windows removes no file that is open.
+            # Windows removes no file that is open. One with contents is somebody else's.
             with contextlib.suppress(OSError):
-                (zoo / LOCK).unlink()
+                if not (zoo / LOCK).stat().st_size:
+                    (zoo / LOCK).unlink()

@@ -265,7 +265,26 @@ def change_metadata(model, key, text):
     next(prop for prop in model.metadata_props if prop.key == key).value = text
 
 
+def add_metadata(model):
+    model.metadata_props.add(key="notes", value=2**20 * "a")
+
+
+def with_external_weights(path):
+    """Return an ONNX file that has the first constant in another file."""
+    model = onnx.load(path)
+    tensor = model.graph.initializer[0]
+    tensor.external_data.add(key="location", value="../../../../etc/passwd")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    return model.SerializeToString()
+
+
 WRONG = {
+    "much metadata": ("small.onnx", change_onnx(add_metadata), "letters of itself"),
+    "another file's weights": (
+        "small.onnx",
+        lambda path: path.write_bytes(with_external_weights(path)),
+        "takes weights from other files",
+    ),
     "other weights": ("small.onnx", change_onnx(lambda m: change_weight(m, 1.01)), "differ"),
     "NaN weights": ("small.onnx", change_onnx(lambda m: change_weight(m, np.nan)), "differ"),
     "no protobuf": ("small.onnx", lambda path: path.write_bytes(b"onnx"), "small:"),
@@ -297,6 +316,14 @@ def test_a_check_sees_what_a_hash_does_not(publish_command, zoo, how):
     assert error.startswith("Error: ")
     assert said in error
     assert "bad" in screen
+
+
+def test_a_check_reads_no_onnx_file_that_is_too_large(publish_command, zoo, monkeypatch):
+    monkeypatch.setattr(check, "ONNX_LIMIT", 1000)
+    monkeypatch.setattr("onnx.load", lambda *args, **kwargs: pytest.fail("it was read"))
+    code, _, error = publish_command("--check", "--zoo", zoo)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "has more than 1,000 bytes" in error
 
 
 def test_a_check_compares_a_saved_model_that_is_alone(publish_command, finished_run, tmp_path):
@@ -371,10 +398,24 @@ def test_a_check_goes_on_with_what_replaced_a_model(publish_command, zoo, monkey
 
 def test_a_check_tells_of_files_that_are_not_published(publish_command, zoo):
     (zoo / "small" / "[red]notes").write_text("mine")
+    (zoo / "small" / "\x1b[2J").write_text("mine")
     (zoo / "link").symlink_to(zoo / "small")
     code, screen, error = publish_command("--check", "--zoo", zoo)
     assert (code, error) == (0, "")
-    assert "Not in the index: link, small/[red]notes\n" in screen
+    assert "Not in the index: link, 'small/\\x1b[2J', small/[red]notes\n" in screen
+
+
+@pytest.mark.parametrize("file", ["assets/secret", "variables/variables.data-00001-of-00002"])
+def test_a_saved_model_with_files_that_are_not_verified_is_not_run(
+    publish_command, zoo, monkeypatch, file
+):
+    planted = zoo / "small" / "1" / "saved_model" / file
+    planted.parent.mkdir(exist_ok=True)
+    planted.write_text("planted")
+    forbid_saved_models(monkeypatch)
+    code, _, error = publish_command("--check", "--zoo", zoo, "--trust")
+    assert (code, error.count("\n")) == (2, 1)
+    assert f"{file}' is not in the index" in error
 
 
 def test_folder_names_are_no_markup(publish_command, finished_run, tmp_path):

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -317,8 +318,7 @@ def test_what_is_somebody_else_s_stays_and_is_told(tmp_path):
     for name in ("net", "other"):
         publish(tmp_path, name, "new")
     assert {left for left in STRANGERS if not (tmp_path / left).is_file()} == set()
-    index = json.loads((tmp_path / "index.json").read_text())
-    assert unlisted_files(tmp_path, index) == sorted(STRANGERS)
+    assert unlisted_files(tmp_path) == sorted(STRANGERS)
 
 
 @pytest.mark.parametrize("place", ["other", "other/.partial-abcd1234", "other/7"])
@@ -334,7 +334,7 @@ def test_what_a_link_leads_to_stays(tmp_path, place):
     before = contents(outside)
     publish(zoo, "net")
     assert contents(outside) == before
-    assert place in unlisted_files(zoo, json.loads((zoo / "index.json").read_text()))
+    assert place in unlisted_files(zoo)
 
 
 @pytest.mark.parametrize("place", ["index.json", ".partial-index.json", "net", ".lock"])
@@ -352,6 +352,25 @@ def test_a_planted_link_is_not_written_through(tmp_path, place):
         with pytest.raises((ZooError, OSError), match=place):
             publish(zoo)
     assert not list(precious.iterdir()) if place == "net" else precious.read_text() == "mine"
+
+
+def test_a_file_that_is_no_lock_of_ours_stays(tmp_path):
+    (tmp_path / ".lock").write_text("mine")
+    publish(tmp_path)
+    assert (tmp_path / ".lock").read_text() == "mine"
+
+
+def test_files_that_are_published_during_a_listing(tmp_path, monkeypatch):
+    publish(tmp_path, content="old")
+    real = os.walk
+
+    def publish_in_between(top):
+        found = list(real(top))
+        publish(tmp_path, content="new")
+        return [*found, *real(top)]
+
+    monkeypatch.setattr("export.zoo.os.walk", publish_in_between)
+    assert unlisted_files(tmp_path) == []
 
 
 def test_a_nan_is_not_published(tmp_path):
