@@ -43,6 +43,8 @@ ACCURACY_BATCH = 500
 ONNX_LIMIT = 2**31 - 1
 METADATA_LIMIT = 2**20
 UNLISTED_SHOWN = 10
+# Letters of what is said of a model: a file may hold a megabyte of class names.
+MESSAGE_LIMIT = 500
 
 # From raw images and a depth, None for the stored one.
 Run = Callable[[np.ndarray, Depth | None], Answers]
@@ -98,7 +100,7 @@ def check_zoo(zoo: Path, console: Console, trust: bool = False) -> None:
         except Exception as error:
             cells, found = ("-",) * 4, "bad"
             text = str(error) if isinstance(error, ZooError) else f"{name}: {error!r}"
-            bad.append(" ".join(text.split()))
+            bad.append(" ".join(text.split())[:MESSAGE_LIMIT])
         table.add_row(name, *cells, found)
     console.print(table, highlight=False)
     _tell_unlisted(folder, console)

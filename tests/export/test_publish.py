@@ -293,6 +293,11 @@ WRONG = {
         change_onnx(lambda m: change_metadata(m, "classes", json.dumps(list("9876543210")))),
         "the ONNX file's classes is",
     ),
+    "endless classes": (
+        "small.onnx",
+        change_onnx(lambda m: change_metadata(m, "classes", json.dumps(10 * [10_000 * "a"]))),
+        "the ONNX file's classes is",
+    ),
     "threshold": (
         "small.onnx",
         change_onnx(lambda m: change_metadata(m, "threshold", "77")),
@@ -315,6 +320,7 @@ def test_a_check_sees_what_a_hash_does_not(publish_command, zoo, how):
     assert (code, error.count("\n")) == (2, 1), error
     assert error.startswith("Error: ")
     assert said in error
+    assert len(error) < 1000
     assert "bad" in screen
 
 
