@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import keras
 from rich.console import Console
@@ -15,65 +15,85 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from .checkpoint import save_checkpoint
+from .checkpoint import check_finite, save_checkpoint
+from .epoch_state import EpochState, save_epoch_state
 from .errors import TrainingDivergedError
-from .evaluation import Evaluation
+from .finite_watch import FiniteWatch
 from .run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from .session import _Session
 
 
 class Record(keras.callbacks.Callback):
     """Validates, and keeps the history and the last and the best state in the run's folder.
 
     The history is written before the checkpoint: a run that is killed between the two does the
-    epoch again and drops the row.
+    epoch again and drops the row. Nothing that is not finite replaces what is there.
 
     Args:
-        folder: The run's folder.
+        session: The run.
+        folder: Its folder.
         rows: The epochs that are done, from `RunFolder.read_history`.
-        batch_size: Images a step.
-        validate: Evaluates the model on the validation part; None where there is none, and so no
-            best epoch.
+        state: Where in its next epoch the run was cut off; None for the beginning.
+        checkpoint_minutes: The least time between two checkpoints within an epoch.
     """
 
     def __init__(
         self,
+        session: "_Session",
         folder: RunFolder,
         rows: list[dict[str, float]],
-        batch_size: int,
-        validate: Callable[[], Evaluation] | None,
+        state: EpochState | None,
+        checkpoint_minutes: float,
     ):
         super().__init__()
+        self.session = session
         self.folder = folder
         self.rows = rows
-        self.batch_size = batch_size
-        self.validate = validate
-        self._last = self._first_end = self._begin = 0.0
-        self._steps = 0
+        # Steps of the epoch, and seconds that a run that was cut off has spent on it.
+        self.steps, self._earlier = 0, 0.0
+        self._state = state
+        self._checkpoint_seconds = 60 * checkpoint_minutes
+        self._last = self._first_end = self._begin = self._saved = 0.0
+        # Since this process began the epoch: steps, and seconds spent on writing.
+        self._taken, self._writing = 0, 0.0
+        self._watch = FiniteWatch(session)
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._begin = time.perf_counter()
-        self._steps = 0
+        self.steps, self._earlier = 0, 0.0
+        if self._state is not None:
+            # Only now: before, Keras resets the metrics, and `fit` converges the caps.
+            self._state.restore(self.model)
+            self.steps, self._earlier = self._state.steps, self._state.seconds
+            self._state = None
+        self._begin = self._saved = time.perf_counter()
+        self._taken, self._writing = 0, 0.0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._watch.before_step()
 
     def on_train_batch_end(self, batch, logs=None):
         self._last = time.perf_counter()
-        self._steps += 1
-        if self._steps == 1:
+        self._taken += 1
+        self.steps += 1
+        if self._taken == 1:
             self._first_end = self._last
         if logs and not math.isfinite(logs["loss"]):
-            raise TrainingDivergedError(
-                f"the loss is not finite any more in epoch {len(self.rows) + 1}: try a smaller "
-                f"--learning-rate; the last good state is in {self.folder.last}"
-            )
+            found = self._watch.explain(len(self.rows), self.steps - 1)
+            raise self._diverged(f"the loss is not finite any more; {found}")
+        due = self._last - self._saved >= self._checkpoint_seconds
+        # The end of an epoch has a checkpoint of its own.
+        if due and self.steps < self.session.steps:
+            self._save_within_epoch()
 
     def on_epoch_end(self, epoch, logs=None):
         # The first step is left out where there are others: at the start of a run it holds the
         # compilation.
-        begin, steps = (self._first_end, self._steps - 1) if self._steps > 1 else (self._begin, 1)
-        rate = self.batch_size * steps / (self._last - begin)
-        measured = {}
-        if self.validate is not None:
-            validation = self.validate()
-            measured = {"val_loss": validation.loss, "val_accuracy": validation.accuracy}
+        begin, steps = (self._first_end, self._taken - 1) if self._taken > 1 else (self._begin, 1)
+        rate = self.session.settings.batch_size * steps / (self._last - begin - self._writing)
+        self._check_weights()
+        measured = self._validate()
         # Written into Keras's own dict, so that the callbacks behind this one log them too.
         logs.update(measured)
         row = {
@@ -82,7 +102,7 @@ class Record(keras.callbacks.Callback):
             "accuracy": float(logs["accuracy"]),
             **measured,
             "learning_rate": float(self.model.optimizer.learning_rate),
-            "seconds": time.perf_counter() - self._begin,
+            "seconds": self._earlier + time.perf_counter() - self._begin,
             "images_per_second": rate,
         }
         # Without a validation part no epoch is the best.
@@ -94,6 +114,37 @@ class Record(keras.callbacks.Callback):
         if best:
             save_checkpoint(self.model, self.folder, self.folder.best, epoch + 1)
         save_checkpoint(self.model, self.folder, self.folder.last, epoch + 1)
+        self.folder.within_epoch.unlink(missing_ok=True)
+
+    def _validate(self) -> dict[str, float]:
+        """Return what the epoch reaches on the validation part, nothing where there is none."""
+        if not len(self.session.data.validation):
+            return {}
+        validation = self.session.evaluate(self.session.data.validation)
+        if not math.isfinite(validation.loss):
+            raise self._diverged("the loss on the validation images is not finite any more")
+        return {"val_loss": validation.loss, "val_accuracy": validation.accuracy}
+
+    def _save_within_epoch(self) -> None:
+        self._check_weights()
+        seconds = self._earlier + self._last - self._begin
+        save_epoch_state(self.model, self.folder, len(self.rows), self.steps, seconds)
+        self._saved = time.perf_counter()
+        self._writing += self._saved - self._last
+
+    def _check_weights(self) -> None:
+        try:
+            check_finite(self.model)
+        except TrainingDivergedError as error:
+            raise self._diverged(str(error)) from error
+
+    def _diverged(self, what: str) -> TrainingDivergedError:
+        within = self.folder.within_epoch
+        kept = within if within.exists() else self.folder.last
+        return TrainingDivergedError(
+            f"{what} (epoch {len(self.rows) + 1}, step {self.steps} of {self.session.steps}): try "
+            f"a smaller --learning-rate; the last good state is in {kept}"
+        )
 
 
 class EpochLines(keras.callbacks.Callback):
@@ -127,7 +178,9 @@ class EpochLines(keras.callbacks.Callback):
             disable=not self.console.is_terminal,
         )
         self._progress.start()
-        self._task = self._progress.add_task("the first step compiles the net", total=self.steps)
+        self._task = self._progress.add_task(
+            "the first step compiles the net", total=self.steps, completed=self.record.steps
+        )
 
     def on_train_batch_end(self, batch, logs=None):
         described = f"loss {logs['loss']:.4f}  accuracy {logs['accuracy']:.2%}"

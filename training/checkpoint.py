@@ -1,17 +1,23 @@
-"""A model's file that also knows how many epochs the model has seen."""
+"""A model's file that also holds how many epochs the model has seen."""
 
 import json
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 
-from .errors import UserError
+from keras_iterconv._support.files import FileError, parse_json
+from keras_iterconv._support.keras_files import check_model_file
+
+from .errors import TrainingDivergedError, UserError
 from .run_folder import RunFolder
+from .run_schemas import CHECKPOINT
 
 # Beside Keras's own members of the archive. The optimizer's step count does not tell the epoch:
 # a step that a loss scale skips is not counted.
-_MEMBER = "training.json"
+MEMBER = "training.json"
 
 
 def save_checkpoint(model: keras.Model, folder: RunFolder, file: Path, epochs: int) -> None:
@@ -19,7 +25,7 @@ def save_checkpoint(model: keras.Model, folder: RunFolder, file: Path, epochs: i
     with folder.replacing(file) as partial:
         model.save(partial)
         with zipfile.ZipFile(partial, "a") as archive:
-            archive.writestr(_MEMBER, json.dumps({"epochs": epochs}))
+            archive.writestr(MEMBER, json.dumps({"epochs": epochs}))
 
 
 def load_checkpoint(model: keras.Model, folder: RunFolder) -> int:
@@ -33,18 +39,23 @@ def load_checkpoint(model: keras.Model, folder: RunFolder) -> int:
         The number of epochs that the checkpoint has seen.
 
     Raises:
-        UserError: The file is damaged or belongs to another model.
+        UserError: The file is damaged, belongs to another model, or holds a number that is not
+            finite.
     """
     try:
+        check_model_file(folder.last)
         with zipfile.ZipFile(folder.last) as archive:
-            epochs = json.loads(archive.read(_MEMBER))["epochs"]
+            state = parse_json(archive.read(MEMBER), CHECKPOINT, f"{MEMBER} in it")
             layers = json.loads(archive.read("config.json"))["config"]["layers"]
         differing = _find_differing(model, layers)
         if differing is None:
             model.load_weights(folder.last)
+            check_finite(model)
     except Exception as error:  # zip, HDF5 and Keras each have their own for a damaged file
+        told = isinstance(error, FileError | TrainingDivergedError)
+        reason = str(error) if told else type(error).__name__
         raise UserError(
-            f"{folder.last} is damaged and cannot be loaded ({type(error).__name__}); the other "
+            f"{folder.last} is damaged and cannot be loaded ({reason}); the other "
             f"files of {folder.path} are as they were: {folder.best.name}, if there, holds the "
             "best epoch"
         ) from error
@@ -54,7 +65,7 @@ def load_checkpoint(model: keras.Model, folder: RunFolder) -> int:
             f"{differing!r} differs): start a new run, or go on with the version "
             f"that {folder.config.name} names"
         )
-    return epochs
+    return state["epochs"]
 
 
 def _find_differing(model: keras.Model, layers: list[dict]) -> str | None:
@@ -72,4 +83,24 @@ def _find_differing(model: keras.Model, layers: list[dict]) -> str | None:
             or found["config"].get("step_size") != getattr(layer, "step_size", None)
         ):
             return layer.name
+    return None
+
+
+def check_finite(model: keras.Model) -> None:
+    """Refuse weights that are not to be kept.
+
+    Raises:
+        TrainingDivergedError: A weight or a number of the optimizer's state is not finite.
+    """
+    variable = find_not_finite_variable([*model.variables, *model.optimizer.variables])
+    if variable is not None:
+        raise TrainingDivergedError(f"{variable.path} is not finite any more")
+
+
+def find_not_finite_variable(variables: Iterable[keras.Variable]) -> keras.Variable | None:
+    """Return the first variable that holds a NaN or an infinity."""
+    for variable in variables:
+        value = tf.convert_to_tensor(variable.value)
+        if value.dtype.is_floating and not tf.reduce_all(tf.math.is_finite(value)):
+            return variable
     return None

@@ -3,7 +3,6 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from .errors import UserError, run_command
 from .help_layout import make_command_app, options_of
@@ -15,6 +14,7 @@ _depth = options_of("Depth of NAIS-Nets")
 _residual = options_of("Residual nets")
 _run = options_of("Run")
 OWN = "the model's own"
+CHECKPOINT_MINUTES = 10.0
 
 
 def fit(
@@ -96,7 +96,12 @@ def fit(
         str | None, _run("The run's folder, new or empty.", "runs/MODEL-DATASET-N")
     ] = None,
     resume: Annotated[
-        str | None, _run("Go on with the run in this folder, with its settings.")
+        str | None,
+        _run("Go on with the run in this folder; with more --epochs also with a finished one."),
+    ] = None,
+    checkpoint_minutes: Annotated[
+        float | None,
+        _run("Least time between two checkpoints within an epoch.", f"{CHECKPOINT_MINUTES:g}"),
     ] = None,
 ) -> None:
     """Train a named model on a named data set.
@@ -105,17 +110,26 @@ def fit(
     and the data set.
     """
     given = {name: value for name, value in context.params.items() if value is not None}
-    given.pop("output", None)
+    for name in ("output", "resume", "checkpoint_minutes"):
+        given.pop(name, None)
+    if checkpoint_minutes is None:
+        checkpoint_minutes = CHECKPOINT_MINUTES
+    if not checkpoint_minutes >= 0:
+        raise UserError(f"--checkpoint-minutes must be 0 or more: {checkpoint_minutes}")
     load_quietly()
-    console = Console()
+    from keras_iterconv._support.console import make_console
+
+    console = make_console()
     if resume is not None:
-        given.pop("resume")
+        epochs = given.pop("epochs", None)
         if given or output is not None:
             extra = next(iter(given), "output").replace("_", "-")
-            raise UserError(f"--resume takes all settings from its folder; leave out --{extra}")
+            raise UserError(
+                f"--resume takes all settings but --epochs from its folder; leave out --{extra}"
+            )
         from . import session
 
-        session.resume(resume, console)
+        session.resume(resume, console, epochs, checkpoint_minutes)
         return
 
     from .settings import make_settings
@@ -123,7 +137,7 @@ def fit(
     settings = make_settings(**given)
     from . import session
 
-    session.start(settings, output, console)
+    session.start(settings, output, console, checkpoint_minutes)
 
 
 def main() -> None:

@@ -1,35 +1,27 @@
-"""The folder of a run: what lies in it, and how it is written so that nothing is lost."""
+"""The folder of a run: what lies in it, how nothing in it is lost, and how it is read back."""
 
-import csv
+import contextlib
 import itertools
-import json
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from keras_iterconv._support import files
+from keras_iterconv._support.locking import LockedError, locked
 
-HISTORY_FIELDS = (
-    "epoch",
-    "loss",
-    "accuracy",
-    "val_loss",
-    "val_accuracy",
-    "learning_rate",
-    "seconds",
-    "images_per_second",
-)
-
-
-# Empty in a run without a validation part.
-VALIDATION_FIELDS = ("val_loss", "val_accuracy")
+from .errors import UserError, as_user_error
+from .history import format_history, parse_history
+from .run_schemas import CONFIG, RESULT
+from .settings import Settings
 
 
 class RunFolder:
     """The files of one run.
 
-    A file is written under another name and then moved to its own, so that a kill or a full disk
-    leaves the old one whole.
+    A file is written elsewhere and then moved to its place, so that a kill or a full disk leaves
+    the old one whole. What is read back is checked: anybody may have edited it.
 
     Args:
         path: The folder.
@@ -40,11 +32,18 @@ class RunFolder:
         self.config = self.path / "config.json"
         self.history = self.path / "history.csv"
         self.last = self.path / "last.keras"
+        self.within_epoch = self.path / "within_epoch.npz"
         self.best = self.path / "best.keras"
         self.curves = self.path / "curves.png"
         self.indices = self.path / "indices.png"
         self.result = self.path / "result.json"
+        self.lock = self.path / ".lock"
         self.tensorboard = self.path / "tensorboard"
+
+    @property
+    def files(self) -> list[Path]:
+        """All files that a run writes, but for the logs."""
+        return [path for path in vars(self).values() if path not in (self.path, self.tensorboard)]
 
     @classmethod
     def create(cls, path: str | os.PathLike | None, name: str) -> "RunFolder":
@@ -70,63 +69,134 @@ class RunFolder:
 
     @classmethod
     def refuse_taken(cls, path: str | os.PathLike) -> None:
-        """Raise `UserError` where a new run cannot have this folder."""
+        """Raise `UserError` where a new run cannot have this folder.
+
+        What a run leaves that was killed before its first file was whole does not count.
+        """
+        _check_path("--output", path)
         folder = cls(path)
-        if not os.fspath(path):
-            raise UserError("--output must name a folder")
-        if folder.config.exists():
+        try:
+            if folder.path.exists() and not folder.path.is_dir():
+                raise UserError(f"--output {path} cannot be used: it is no folder")
+            if not folder.path.is_dir():
+                return
+            ours = {folder.lock, *files.find_staged(folder.path, folder._names())}
+            held = {file.name for file in set(folder.path.iterdir()) - ours}
+        except OSError as error:
+            raise UserError(f"--output {path} cannot be used: {error.strerror}") from error
+        if folder.config.name in held:
             raise UserError(
                 f"--output {path} already holds a run; go on with it by --resume {path}, or name "
                 "another folder"
             )
-        if folder.path.exists() and not folder.path.is_dir():
-            raise UserError(f"--output {path} cannot be used: it is no folder")
-        if folder.path.is_dir() and any(folder.path.iterdir()):
+        if held:
             raise UserError(f"--output {path} is not empty; name a new or an empty folder")
 
     @classmethod
-    def open(cls, path: str | os.PathLike) -> "RunFolder":
-        """Open the folder of a run to go on with it.
+    def open(cls, path: str | os.PathLike, option: str = "--resume") -> "RunFolder":
+        """Open the folder of a run, to go on with it or to read it.
+
+        Args:
+            path: The folder.
+            option: What the user gave it as.
 
         Raises:
-            UserError: The folder holds no run, or a run that is finished.
+            UserError: The folder holds no run, or something else in the place of one of its files.
         """
+        _check_path(option, path)
         folder = cls(path)
-        for file in (folder.config, folder.last):
-            if not file.is_file():
-                raise UserError(
-                    f"--resume {path} holds no run that could go on: {file.name} is missing"
-                )
-        if folder.result.exists():
-            raise UserError(f"--resume {path} is finished; its result is in {folder.result}")
+        for file in folder.files:
+            kind = _kind(file)
+            if kind is not None and not stat.S_ISREG(kind):
+                raise UserError(f"{file} is no regular file; move it away to use this run")
+        for place in (folder.tensorboard, *map(folder.tensorboard.joinpath, ("train", "depth"))):
+            kind = _kind(place)
+            if kind is not None and not stat.S_ISDIR(kind):
+                raise UserError(f"{place} is no folder of logs; move it away to use this run")
+        if _kind(folder.config) is None:
+            raise UserError(
+                f"{option} {path} holds no run: {folder.config.name} is missing; if a killed run "
+                "has left it, delete it and start again"
+            )
         return folder
 
-    def write(self, file: Path, text: str) -> None:
-        """Write a text file whole."""
-        with self.replacing(file) as partial:
-            partial.write_text(text, encoding="utf-8")
-
-    def write_json(self, file: Path, content: dict[str, Any]) -> None:
-        """Write a JSON file whole."""
-        self.write(file, json.dumps(content, indent=2) + "\n")
-
-    def read_config(self) -> dict[str, Any]:
-        """Return what `config.json` says.
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from training this run, and sweep what a killed one has left.
 
         Raises:
-            UserError: It is no JSON.
+            UserError: One trains it already, or the folder cannot be written.
         """
         try:
-            return json.loads(self.config.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{self.config} is not JSON ({error}); the run cannot go on") from error
+            with contextlib.ExitStack() as stack:
+                try:
+                    stack.enter_context(locked(self.lock, wait=False))
+                except OSError as error:
+                    raise UserError(f"{self.path} cannot be used: {error.strerror}") from error
+                files.sweep(self.path, self._names())
+                yield
+        except LockedError as error:
+            raise UserError(f"{self.path} is being trained by another process") from error
+
+    def _names(self) -> list[str]:
+        return [file.name for file in self.files]
+
+    @contextlib.contextmanager
+    def replacing(self, file: Path) -> Iterator[Path]:
+        """Give a path to write to, and move what was written to `file` at the end.
+
+        Raises:
+            UserError: It cannot be written.
+        """
+        try:
+            with files.replacing(file) as partial:
+                yield partial
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UserError(
+                f"{file} could not be written: {reason}; what was there is kept"
+            ) from error
+
+    def write_json(self, file: Path, content: dict[str, Any]) -> None:
+        """Write a JSON file whole.
+
+        Raises:
+            UserError: It cannot be written, or holds a number that is not finite.
+        """
+        try:
+            files.write_json(file, content)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{file} could not be written: {error}; what was there is kept"
+            ) from error
+
+    def read_config(self) -> dict[str, Any]:
+        """Return what `config.json` says, its `"settings"` as `Settings`.
+
+        Raises:
+            UserError: It is not what a run of this version writes.
+        """
+        config = as_user_error(files.read_json, self.config, CONFIG)
+        try:
+            settings = Settings(**config["settings"])
+        except UserError as error:
+            raise UserError(f"{self.config} is not as expected: {error}") from error
+        return {**config, "settings": settings}
+
+    def read_result(self) -> dict[str, Any] | None:
+        """Return what `result.json` says; None where there is none.
+
+        Raises:
+            UserError: It is not what a run of this version writes.
+        """
+        if _kind(self.result) is None:
+            return None
+        return as_user_error(files.read_json, self.result, RESULT)
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
-        """Write a row for each epoch; what a row does not have is left empty."""
-        with self.replacing(self.history) as partial, partial.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, HISTORY_FIELDS)
-            writer.writeheader()
-            writer.writerows(rows)
+        """Write a row for each epoch."""
+        with self.replacing(self.history) as partial:
+            partial.write_text(format_history(rows), encoding="utf-8", newline="")
 
     def read_history(self, epochs: int) -> list[dict[str, float]]:
         """Return the rows of the first `epochs` epochs.
@@ -139,27 +209,38 @@ class RunFolder:
         if epochs == 0:
             return []
         try:
-            with self.history.open(newline="") as stream:
-                rows = [_parse_row(row) for row in csv.DictReader(stream)][:epochs]
-            complete = [row["epoch"] for row in rows] == list(range(1, epochs + 1))
-        except (OSError, KeyError, TypeError, ValueError):
-            complete = False
-        if not complete:
+            return parse_history(files.read_text(self.history), epochs)
+        except ValueError as error:
             raise UserError(
-                f"{self.history} does not hold the {epochs} epochs that {self.last.name} has seen; "
-                "put the whole file back to go on"
-            )
-        return rows
-
-    def replacing(self, file: Path) -> "_Replacing":
-        """Return a context that gives a path to write to and moves it to `file` at the end."""
-        return _Replacing(file)
+                f"{self.history} does not hold the {epochs} epochs that {self.last.name} has seen "
+                f"({error}); put the whole file back to go on"
+            ) from error
 
 
-def _parse_row(row: dict[str, str]) -> dict[str, float]:
-    """Return an epoch's numbers, without those that an epoch without validation leaves empty."""
-    fields = [key for key in HISTORY_FIELDS if row[key] or key not in VALIDATION_FIELDS]
-    return {**{key: float(row[key]) for key in fields}, "epoch": int(row["epoch"])}
+def _check_path(option: str, path: str | os.PathLike) -> None:
+    """Refuse a path that not all libraries take that write into a run's folder."""
+    name = os.fspath(path)
+    if not name:
+        raise UserError(f"{option} must name a folder")
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(f"{option} must be a path in UTF-8: {name!r}") from error
+
+
+def _kind(path: Path) -> int | None:
+    """Return the mode of what is at a path, a link not followed; None where there is nothing.
+
+    Raises:
+        UserError: The system does not say.
+    """
+    try:
+        return path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{path} cannot be used: {reason}") from error
 
 
 def _make_numbered(folder: Path, name: str) -> Path:
@@ -171,26 +252,3 @@ def _make_numbered(folder: Path, name: str) -> Path:
         except FileExistsError:
             continue
         return path
-
-
-class _Replacing:
-    def __init__(self, file: Path):
-        self.file = file
-        # The suffix stays: it tells Keras and Matplotlib the format.
-        self.partial = file.with_name(f".partial-{file.name}")
-
-    def __enter__(self) -> Path:
-        return self.partial
-
-    def __exit__(self, kind, error, traceback) -> None:
-        try:
-            if kind is None:
-                with self.partial.open("rb+") as stream:
-                    os.fsync(stream.fileno())
-                os.replace(self.partial, self.file)
-            elif issubclass(kind, OSError):
-                raise UserError(
-                    f"{self.file} could not be written: {error}; what was there is kept"
-                ) from error
-        finally:
-            self.partial.unlink(missing_ok=True)

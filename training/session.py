@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-import os
+import math
 import platform
 import sys
 from typing import Any
@@ -27,11 +27,13 @@ from .datasets import (
     training_batches,
 )
 from .distribution import make_strategy
+from .epoch_state import EpochState, load_epoch_state
 from .errors import UserError, as_user_error
 from .evaluation import Evaluation, evaluate
 from .objectives import make_loss, make_metrics
 from .optimization import make_optimizer
-from .report import plot_curves, print_header, print_result
+from .report import print_header
+from .result import finish
 from .run_folder import RunFolder
 from .settings import Settings
 
@@ -39,13 +41,20 @@ from .settings import Settings
 MEASURE_BATCH = 256
 
 
-def start(settings: Settings, output: str | None, console: Console) -> dict[str, Any]:
+def start(
+    settings: Settings,
+    output: str | None,
+    console: Console,
+    checkpoint_minutes: float = math.inf,
+) -> dict[str, Any]:
     """Train a new model and return its result.
 
     Args:
         settings: The run.
         output: The run's folder, new or empty; None for a numbered one under `runs/`.
         console: Where the table and the progress are written.
+        checkpoint_minutes: The least time between two checkpoints within an epoch, none by
+            default.
 
     Returns:
         What `result.json` holds.
@@ -57,45 +66,89 @@ def start(settings: Settings, output: str | None, console: Console) -> dict[str,
         RunFolder.refuse_taken(output)
     session = _Session(settings, console)
     folder = RunFolder.create(output, f"{settings.model}-{settings.dataset}")
-    # The checkpoint first: a folder with a config is a run that can go on.
-    save_checkpoint(session.model, folder, folder.last, epochs=0)
-    folder.write_json(folder.config, session.describe())
-    return session.run(folder, rows=[])
+    with folder.held():
+        # The config first: with it alone a run can go on, since the seed gives its first weights.
+        folder.write_json(folder.config, session.describe())
+        save_checkpoint(session.model, folder, folder.last, epochs=0)
+        return session.run(folder, [], None, checkpoint_minutes)
 
 
-def resume(path: str, console: Console) -> dict[str, Any]:
-    """Go on with a run that was cut off, and return its result.
+def resume(
+    path: str,
+    console: Console,
+    epochs: int | None = None,
+    checkpoint_minutes: float = math.inf,
+) -> dict[str, Any]:
+    """Go on with a run that was cut off, or that is to have more epochs, and return its result.
 
     On one device the final weights are those of a run that was never cut off, bit for bit: they
-    depend on the weights, the optimizer's state and the epoch, all of which the checkpoint holds,
-    and on shuffles and augmentations that are functions of seed, epoch and image.
+    depend on the weights, the optimizer's state and the place in the epoch, all of which the
+    checkpoints hold, and on shuffles and augmentations that are functions of seed, epoch and image.
 
     Args:
         path: The run's folder.
         console: Where the table and the progress are written.
+        epochs: The new number of epochs, larger than the run's own; its schedule of the learning
+            rate is stretched over all of them. None for the run's own.
+        checkpoint_minutes: The least time between two checkpoints within an epoch, none by
+            default.
 
     Returns:
         What `result.json` holds.
 
     Raises:
-        UserError: The folder holds no run that could go on, or a damaged checkpoint.
+        UserError: The folder holds no run that could go on, or a damaged file.
     """
     folder = RunFolder.open(path)
-    config = folder.read_config()
-    try:
-        settings = Settings(**config["settings"])
-        data = config["data"]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{folder.config} is not this version's ({error!r})") from error
-    session = _Session(settings, console)
-    if session.describe()["data"] != data:
-        raise UserError(
-            f"the data set {settings.dataset!r} is not the one that {path} was started on; put its "
-            "files back (TFDS_DATA_DIR), or start a new run"
+    with folder.held():
+        config = folder.read_config()
+        settings = config["settings"]
+        if epochs is not None and epochs < settings.epochs:
+            raise UserError(
+                f"--epochs must be more than the {settings.epochs} of the run in {path}: {epochs}"
+            )
+        wanted = dataclasses.replace(settings, epochs=epochs or settings.epochs)
+        result = folder.read_result()
+        if result is not None and result["epochs"] >= wanted.epochs:
+            raise UserError(
+                f"--resume {path} is finished; its result is in {folder.result}. Give more --epochs"
+                f" than {settings.epochs} to train it further"
+            )
+        session = _Session(wanted, console)
+        if session.describe()["data"] != config["data"]:
+            raise UserError(
+                f"the data set {settings.dataset!r} is not the one that {path} was started on; put "
+                "its files back (TFDS_DATA_DIR), or start a new run"
+            )
+        rows, state = session.load(folder)
+        if len(rows) > wanted.epochs:
+            raise UserError(f"{folder.last} has seen {len(rows)} epochs of {wanted.epochs}")
+        if wanted != settings:
+            _extend(folder, config, wanted, len(rows), console)
+        return session.run(folder, rows, state, checkpoint_minutes)
+
+
+def _extend(
+    folder: RunFolder, config: dict[str, Any], wanted: Settings, done: int, console: Console
+) -> None:
+    """Give a run more epochs; a result that it has stays until the new one replaces it."""
+    before = config["settings"]
+    extensions = [*config.get("extensions", []), {"epochs": before.epochs, "done": done}]
+    folder.write_json(
+        folder.config,
+        {**config, "settings": dataclasses.asdict(wanted), "extensions": extensions},
+    )
+    stretched = (
+        ""
+        if wanted.schedule == "constant"
+        else (
+            f"; the {wanted.schedule} schedule of the learning rate is stretched over all of them"
         )
-    with session.strategy.scope():
-        epochs = load_checkpoint(session.model, folder)
-    return session.run(folder, folder.read_history(epochs))
+    )
+    console.print(
+        f"{done} of now {wanted.epochs} epochs are done, {before.epochs} were planned{stretched}",
+        soft_wrap=True,
+    )
 
 
 @contextlib.contextmanager
@@ -112,7 +165,17 @@ def _precision(mixed: bool):
 
 
 class _Session:
-    """The data, the strategy and the compiled model of a run."""
+    """The data, the strategy and the compiled model of a run.
+
+    Attributes:
+        settings: The run.
+        console: Where it reports.
+        data: The data set.
+        steps: The number of steps of an epoch.
+        strategy: Of `tf.distribute`.
+        model: The net, compiled and built.
+        run_depth: Runs the net over images, and returns logits, depth and status.
+    """
 
     def __init__(self, settings: Settings, console: Console):
         self.settings = settings
@@ -151,9 +214,21 @@ class _Session:
                 coupling=settings.coupling,
             )
             self.model.optimizer.build(self.model.trainable_variables)
+            self._build_metrics()
         # Made and called outside of the strategy's scope: the last batch of a part may not divide
         # evenly among replicas.
         self.run_depth = TracedDepth(self.model)
+
+    def _build_metrics(self) -> None:
+        """Make the metrics' variables, which Keras makes in the first step, after the epoch began.
+
+        Those of an interrupted epoch are put back as the epoch begins.
+        """
+        labels = tf.zeros([1, *self.data.train.labels.shape[1:]], tf.int32)
+        logits = tf.zeros([1, self.data.num_classes])
+        for metric in self.model.metrics:
+            if not getattr(metric, "built", True):
+                metric.build(labels, logits)
 
     def describe(self) -> dict[str, Any]:
         """Return what `config.json` holds: the settings, the data's scale and the versions."""
@@ -180,122 +255,113 @@ class _Session:
             "command": sys.argv,
         }
 
-    def run(self, folder: RunFolder, rows: list[dict[str, float]]) -> dict[str, Any]:
-        """Train the epochs that `rows` does not have, then evaluate and write the result."""
-        settings, data = self.settings, self.data
-        print_header(self.console, settings, data, self.model, self.strategy, folder)
-        validate = (lambda: self._evaluate(data.validation)) if len(data.validation) else None
-        record = Record(folder, rows, settings.batch_size, validate)
+    def load(self, folder: RunFolder) -> tuple[list[dict[str, float]], EpochState | None]:
+        """Load the last checkpoint of a run, and return its epochs and the state within the next.
+
+        Raises:
+            UserError: A file is missing or damaged.
+        """
+        if not folder.last.exists():
+            for file in (folder.history, folder.within_epoch, folder.best, folder.result):
+                if file.exists():
+                    raise UserError(
+                        f"--resume {folder.path} holds no run that could go on: {folder.last.name} "
+                        "is missing"
+                    )
+            # Killed before its second file: the weights of the seed are the state.
+            save_checkpoint(self.model, folder, folder.last, epochs=0)
+        with self.strategy.scope():
+            epochs = load_checkpoint(self.model, folder)
+        rows = folder.read_history(epochs)
+        return rows, load_epoch_state(self.model, folder, epochs, self.steps)
+
+    def run(
+        self,
+        folder: RunFolder,
+        rows: list[dict[str, float]],
+        state: EpochState | None,
+        checkpoint_minutes: float,
+    ) -> dict[str, Any]:
+        """Train the epochs that `rows` does not have, then evaluate and write the result.
+
+        Args:
+            folder: The run's folder.
+            rows: The epochs that are done.
+            state: Where in the next epoch the run was cut off, None for its beginning.
+            checkpoint_minutes: The least time between two checkpoints within an epoch.
+        """
+        settings = self.settings
+        print_header(self.console, settings, self.data, self.model, self.strategy, folder)
+        record = Record(self, folder, rows, state, checkpoint_minutes)
         lines = EpochLines(self.console, settings.epochs, self.steps, record)
+        callbacks = [
+            record,
+            lines,
+            keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),
+            *self._depth_loggers(folder),
+        ]
         try:
+            if state is not None:
+                # Keras has one number of steps for all epochs of a call.
+                self._train(len(rows) + 1, callbacks, len(rows), state.steps)
             if len(rows) < settings.epochs:
-                self.model.fit(
-                    training_batches(
-                        data.train,
-                        mean=data.mean,
-                        std=data.std,
-                        batch_size=settings.batch_size,
-                        seed=settings.seed,
-                        augment=settings.augment,
-                        initial_epoch=len(rows),
-                    ),
-                    epochs=settings.epochs,
-                    initial_epoch=len(rows),
-                    steps_per_epoch=self.steps,
-                    shuffle=False,
-                    callbacks=[
-                        record,
-                        lines,
-                        keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),
-                        *self._depth_loggers(folder),
-                    ],
-                    verbose=0,
-                )
-            return self._finish(folder, rows)
+                self._train(settings.epochs, callbacks, len(rows))
+            return finish(self, folder, rows)
         except KeyboardInterrupt:
             lines.stop()
             self.console.print(
                 f"Stopped after {len(rows)} of {settings.epochs} epochs; go on with: "
                 f"iterconv fit --resume {folder.path}",
-                highlight=False,
                 soft_wrap=True,
             )
             raise
         finally:
             lines.stop()
 
-    def _evaluate(self, split: Split) -> Evaluation:
+    def _train(self, epochs: int, callbacks: list, initial_epoch: int, step: int = 0) -> None:
+        """Train up to a number of epochs, from a step of an epoch on."""
+        self.model.fit(
+            self.training_batches(initial_epoch, step),
+            epochs=epochs,
+            initial_epoch=initial_epoch,
+            steps_per_epoch=self.steps - step,
+            shuffle=False,
+            callbacks=callbacks,
+            verbose=0,
+        )
+
+    def training_batches(self, epoch: int, step: int = 0) -> tf.data.Dataset:
+        """Return the batches from a step of an epoch on, both counted from 0."""
+        settings, data = self.settings, self.data
+        return training_batches(
+            data.train,
+            mean=data.mean,
+            std=data.std,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            augment=settings.augment,
+            initial_epoch=epoch,
+            initial_step=step,
+        )
+
+    def evaluate(self, split: Split) -> Evaluation:
+        """Run the net over a part of the data set."""
         return evaluate(self.run_depth, self.data, split, self.settings.batch_size)
 
-    def _finish(self, folder: RunFolder, rows: list[dict[str, float]]) -> dict[str, Any]:
-        settings, data = self.settings, self.data
-        parts = {
-            part: self._evaluate(getattr(data, part))
-            for part in ("train", "validation", "test")
-            if len(getattr(data, part))
-        }
-        test = parts["test"]
-        accuracy = {part: evaluation.accuracy for part, evaluation in parts.items()}
-        # Nothing chooses among the epochs of a run without a validation part.
-        best = max(rows, key=lambda row: row["val_accuracy"]) if "validation" in parts else {}
-        result = {
-            "model": settings.model,
-            "dataset": settings.dataset,
-            "epochs": len(rows),
-            "parameters": self.model.count_params(),
-            "train_accuracy": accuracy["train"],
-            "validation_accuracy": accuracy.get("validation"),
-            "test_accuracy": accuracy["test"],
-            "generalization_gap": accuracy["train"] - accuracy["test"],
-            "best_epoch": best.get("epoch"),
-            "best_validation_accuracy": best.get("val_accuracy"),
-            "adaptive": self._adaptive(),
-            "processing_depth": ki.processing_depth(self.model),
-            "mean_depth": float(test.depth.mean()),
-            "min_depth": int(test.depth.min()),
-            "max_depth": int(test.depth.max()),
-            "distinct_depths": len(np.unique(test.depth)),
-            "share_at_limit": test.share_at_limit,
-            "share_not_finite": test.share_not_finite,
-            "images_per_second": float(np.median([row["images_per_second"] for row in rows])),
-            "seconds": float(sum(row["seconds"] for row in rows)),
-            "seed": settings.seed,
-            "machine": f"{os.cpu_count()} CPUs, {platform.machine()}, "
-            f"{len(tf.config.list_physical_devices('GPU'))} GPUs",
-        }
-        with folder.replacing(folder.curves) as partial:
-            plot_curves(partial, rows, settings, accuracy["test"])
-        report = self._measure_indices()
-        if report is not None:
-            result["indices"] = report.to_dict()
-            with folder.replacing(folder.indices) as partial:
-                report.plot().savefig(partial, dpi=120)
-        # Last of all: a folder with a result is a run that is finished.
-        folder.write_json(folder.result, result)
-        print_result(self.console, result, report, folder)
-        return result
+    def measure_batches(self, split: Split) -> tf.data.Dataset:
+        """Return the batches that indices and depth are measured on."""
+        return evaluation_batches(
+            split, mean=self.data.mean, std=self.data.std, batch_size=MEASURE_BATCH
+        )
+
+    def is_adaptive(self) -> bool:
+        """Whether images stop by themselves."""
+        return any(block.threshold is not None for block in ki.iterated_blocks(self.model))
 
     def _depth_loggers(self, folder: RunFolder) -> list[ki.DepthLogger]:
         """Return what logs the depth of a net that has one, beside the logs of Keras."""
-        if not self._adaptive():
+        if not self.is_adaptive():
             return []
-        data = self.data
-        watched = data.validation if len(data.validation) else data.train
-        batches = evaluation_batches(
-            watched, mean=data.mean, std=data.std, batch_size=MEASURE_BATCH
-        )
+        watched = self.data.validation if len(self.data.validation) else self.data.train
+        batches = self.measure_batches(watched)
         return [ki.DepthLogger(batches, folder.tensorboard / "depth", run=self.run_depth)]
-
-    def _adaptive(self) -> bool:
-        return any(block.threshold is not None for block in ki.iterated_blocks(self.model))
-
-    def _measure_indices(self) -> ki.IndexReport | None:
-        """Measure the indices on the test part, of a net that has stages."""
-        if not any(isinstance(b, ki.ResidualStage) for b in ki.iterated_blocks(self.model)):
-            return None
-        test = self.data.test
-        self.console.print(f"measuring the indices on {len(test):,} test images", highlight=False)
-        batches = evaluation_batches(
-            test, mean=self.data.mean, std=self.data.std, batch_size=MEASURE_BATCH
-        )
-        return ki.measure_indices(self.model, batches)

@@ -71,19 +71,34 @@ def sweep(folder: Path, names: Iterable[str]) -> None:
 
     Args:
         folder: Where the files are.
+        names: As for `find_staged`.
+    """
+    for staged in find_staged(folder, names):
+        with contextlib.suppress(OSError):
+            for file in staged.iterdir():
+                file.unlink()
+            staged.rmdir()
+
+
+def find_staged(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Return the folders that `replacing` writes in, or has left behind.
+
+    Args:
+        folder: Where the files are.
         names: The names of the files that are written there; a staging folder that holds anything
-            else is somebody else's and stays.
+            else is somebody else's.
     """
     names = set(names)
-    for staged in folder.glob(f"{STAGED_PREFIX}*"):
-        if staged.is_symlink() or not staged.is_dir():
-            continue
-        held = list(staged.iterdir())
-        if all(file.name in names and file.is_file() and not file.is_symlink() for file in held):
-            with contextlib.suppress(OSError):
-                for file in held:
-                    file.unlink()
-                staged.rmdir()
+    return [
+        staged
+        for staged in folder.glob(f"{STAGED_PREFIX}*")
+        if not staged.is_symlink()
+        and staged.is_dir()
+        and all(
+            file.name in names and file.is_file() and not file.is_symlink()
+            for file in staged.iterdir()
+        )
+    ]
 
 
 def write_json(file: Path, content: Any) -> None:

@@ -3,7 +3,7 @@
 from .augmentation import AUGMENTATIONS, get_augmentation
 from .catalogue import CATALOGUE, DatasetEntry, list_datasets, load_dataset
 from .image_data import PIXELS, ImageData, Split
-from .pipeline import evaluation_batches, steps_per_epoch, training_batches
+from .pipeline import batch_numbers, evaluation_batches, steps_per_epoch, training_batches
 from .splitting import VALIDATION_SHARE
 from .tfds_reader import (
     DatasetCorruptedError,
@@ -22,6 +22,7 @@ __all__ = [
     "DatasetNotFoundError",
     "ImageData",
     "Split",
+    "batch_numbers",
     "evaluation_batches",
     "get_augmentation",
     "list_datasets",

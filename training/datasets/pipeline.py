@@ -42,6 +42,7 @@ def training_batches(
     seed: int,
     augment: str = "none",
     initial_epoch: int = 0,
+    initial_step: int = 0,
 ) -> tf.data.Dataset:
     """Shuffled, augmented and standardised batches without end, one epoch after the other.
 
@@ -49,7 +50,7 @@ def training_batches(
     the whole run, where a new one each epoch would stall.
 
     The order of an epoch is a function of (seed, epoch), and the augmentation of a sample one of
-    (seed, epoch, sample number). A run resumed at `initial_epoch` therefore sees, bit for bit, the
+    (seed, epoch, sample number). A run resumed at a step therefore sees, bit for bit, the
     batches of an uninterrupted run. The samples at the end of an epoch's order that fill no batch
     are left out; each epoch leaves out others.
 
@@ -63,6 +64,7 @@ def training_batches(
         seed: The training seed, a whole number of at most 63 bits.
         augment: A name in `AUGMENTATIONS`.
         initial_epoch: The epoch to start at, from 0.
+        initial_step: The step of this epoch to start at, from 0; the images before it are not read.
 
     Returns:
         A dataset of `(images float32 [batch_size, H, W, C], labels int32 [batch_size])`; the labels
@@ -75,15 +77,14 @@ def training_batches(
     steps = steps_per_epoch(split, batch_size)
     _check_whole("seed", seed)
     _check_whole("initial_epoch", initial_epoch)
+    _check_whole("initial_step", initial_step)
     augmentation = get_augmentation(augment)
     assemble = _assembler(split, mean, std, augmentation)
     count, used = len(split), steps * batch_size
 
     def rows_of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(count), _stream(key, _ORDER), alg=_GENERATOR
-        )[:used]
+        order = _order(key, count)[:used]
         draws = tf.random.stateless_uniform([count, DRAWS], _stream(key, _DRAWS), alg=_GENERATOR)
         return tf.data.Dataset.from_tensor_slices(
             (
@@ -92,9 +93,26 @@ def training_batches(
             )
         )
 
-    dataset = tf.data.Dataset.counter(initial_epoch).flat_map(rows_of_epoch)
+    dataset = tf.data.Dataset.counter(initial_epoch).flat_map(rows_of_epoch).skip(initial_step)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     return _finish(dataset.map(assemble, num_parallel_calls=PARALLEL_BATCHES))
+
+
+def batch_numbers(split: Split, *, batch_size: int, seed: int, epoch: int, step: int) -> np.ndarray:
+    """Return which images are in a batch of `training_batches`.
+
+    Args:
+        split: The training part.
+        batch_size: Images a batch.
+        seed: The training seed.
+        epoch: The epoch, from 0.
+        step: The step of the epoch, from 0.
+
+    Returns:
+        int32 [batch_size], the images' numbers in the training part, from 0.
+    """
+    key = tf.constant([seed, epoch], tf.int64)
+    return _order(key, len(split)).numpy()[step * batch_size : (step + 1) * batch_size]
 
 
 def evaluation_batches(
@@ -148,6 +166,13 @@ def _finish(dataset: tf.data.Dataset) -> tf.data.Dataset:
     # The automatic policy looks for files to shard by, of which there are none, and warns.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return dataset.prefetch(BATCHES_AHEAD).with_options(options)
+
+
+def _order(key: tf.Tensor, count: int) -> tf.Tensor:
+    """Return the order of an epoch; `key` is (seed, epoch)."""
+    return tf.random.experimental.stateless_shuffle(
+        tf.range(count), _stream(key, _ORDER), alg=_GENERATOR
+    )
 
 
 def _stream(key: tf.Tensor, number: int) -> tf.Tensor:

@@ -1,0 +1,52 @@
+"""The table of a run's epochs as text."""
+
+import csv
+import io
+import itertools
+import math
+
+FIELDS = (
+    "epoch",
+    "loss",
+    "accuracy",
+    "val_loss",
+    "val_accuracy",
+    "learning_rate",
+    "seconds",
+    "images_per_second",
+)
+# Empty in a run without a validation part.
+VALIDATION_FIELDS = ("val_loss", "val_accuracy")
+
+
+def format_history(rows: list[dict[str, float]]) -> str:
+    """Return the table, a row for each epoch; what a row does not have is left empty."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, FIELDS)
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def parse_history(text: str, epochs: int) -> list[dict[str, float]]:
+    """Return the rows of the first `epochs` epochs.
+
+    Raises:
+        ValueError: One is missing or damaged.
+    """
+    reader = itertools.islice(csv.DictReader(text.splitlines()), epochs)
+    try:
+        rows = [_parse_row(row) for row in reader]
+    except (csv.Error, KeyError, TypeError) as error:
+        raise ValueError(f"no table of epochs: {error!r}") from error
+    if [row["epoch"] for row in rows] != list(range(1, epochs + 1)):
+        raise ValueError("epochs are missing")
+    return rows
+
+
+def _parse_row(row: dict[str, str]) -> dict[str, float]:
+    names = [name for name in FIELDS if row[name] or name not in VALIDATION_FIELDS]
+    numbers = {name: float(row[name]) for name in names}
+    if not all(map(math.isfinite, numbers.values())):
+        raise ValueError("a number is not finite")
+    return {**numbers, "epoch": int(row["epoch"])}
