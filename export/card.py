@@ -48,16 +48,6 @@ With caps and normalisation folded into the weights, {held} of {blocks} blocks h
 
 {findings}
 {operators}"""
-# What a card says of a run's result.
-CARD_RESULTS = (
-    "test_accuracy",
-    "epochs",
-    "seed",
-    "seconds",
-    "machine",
-    "mean_depth",
-    "processing_depth",
-)
 _RAW = "The other files take raw images, float32 `[N, {shape}]`, and do this themselves.\n"
 _PREDICT = """
 ```bash

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from keras_iterconv.certificates.rows import plain
 from keras_iterconv.models.pretrained import CARD
 from keras_iterconv.preprocessing import Preprocessing
 
-from .card import CARD_RESULTS, make_card
+from .card import make_card
 from .folding import fold
 from .inference import Normalization, shared_depth
 from .onnx import to_onnx
@@ -55,6 +55,7 @@ class Run(NamedTuple):
         result: What it measured.
         model: Its last one, without the optimizer.
         curves: The file of the figure of loss and accuracy.
+        command: What trains it.
     """
 
     settings: Settings
@@ -63,39 +64,29 @@ class Run(NamedTuple):
     result: dict[str, Any]
     model: keras.Model
     curves: Path
+    command: str
 
 
 def read_run(run: Path) -> Run:
     """Read a run's folder.
 
     Raises:
-        UserError: It holds no finished run.
+        UserError: It holds no finished run, or a file that is not what a run writes.
     """
-    folder = RunFolder(run)
-    for file in (folder.config, folder.result, folder.last, folder.curves):
-        if not file.is_file():
+    folder = RunFolder.open(run, "RUN")
+    config, result = folder.read_config(), folder.read_result()
+    settings = config["settings"]
+    for file in (folder.result, folder.last, folder.curves):
+        if not file.exists():
             raise UserError(f"{run} holds no finished run: {file.name} is missing")
-    config = folder.read_config()
-    try:
-        settings, data, versions = (
-            Settings(**config["settings"]),
-            config["data"],
-            config["versions"],
+    if result["epochs"] < settings.epochs:
+        raise UserError(
+            f"{run} holds no finished run: it has a result of {result['epochs']} epochs and is to "
+            f"have {settings.epochs}; go on with it by iterconv fit --resume {run}"
         )
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{folder.config} is not this version's ({error!r})") from error
-    for key in DATA:
-        if key not in data:
-            raise UserError(f"{folder.config} is not this version's (its data lacks {key!r})")
-    try:
-        result = json.loads(folder.result.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{folder.result} is not JSON ({error})") from error
-    for key in CARD_RESULTS:
-        if not isinstance(result, dict) or key not in result:
-            raise UserError(f"{folder.result} is not a finished run's (it lacks {key!r})")
     model = as_user_error(load_model_file, folder.last)
-    return Run(settings, data, versions, result, model, folder.curves)
+    command = training_command(settings, config.get("extensions", ()))
+    return Run(settings, config["data"], config["versions"], result, model, folder.curves, command)
 
 
 def publish_run(
@@ -188,7 +179,7 @@ class _Publication:
             **{key: run.data[key] for key in DATA},
             "depth": None if self.depth is None else self.depth._asdict(),
             "parameters": self.folded.count_params(),
-            "command": training_command(run.settings),
+            "command": run.command,
             "result": {k: v for k, v in run.result.items() if isinstance(v, int | float | str)},
             "certificate": _certify(self.folded, run.data["input_shape"]),
             "operators": {},
@@ -248,9 +239,18 @@ def _draw_depth(run: Run, name: str, path: Path, say: Callable[[str], None]) -> 
         draw_depths(path, depths)
 
 
-def training_command(settings: Settings) -> str:
-    """Return the command that trains with these settings, what has its default left out."""
-    given = dataclasses.asdict(settings)
+def training_command(settings: Settings, extensions: Sequence[dict[str, int]] = ()) -> str:
+    """Return the command that trains with these settings, what has its default left out.
+
+    Args:
+        settings: The settings in the end.
+        extensions: Where the run was given more epochs: what it was to have before, and how many
+            were done.
+    """
+    first = settings
+    if extensions:
+        first = dataclasses.replace(settings, epochs=extensions[0]["epochs"])
+    given = dataclasses.asdict(first)
     default = dataclasses.asdict(make_settings(model=settings.model, dataset=settings.dataset))
     default["dataset"] = make_settings(model=settings.model).dataset
     options = ["--model", given.pop("model")]
@@ -261,7 +261,11 @@ def training_command(settings: Settings) -> str:
         if field == "shared_initialization" and not value:
             flag, value = "independent-initialization", True
         options += [f"--{flag}"] if value is True else [f"--{flag}", str(value)]
-    return " ".join(["python -m training.fit", *options])
+    parts = [" ".join(["python -m training.fit", *options])]
+    planned = [*(extension["epochs"] for extension in extensions), settings.epochs]
+    for extension, epochs in zip(extensions, planned[1:], strict=True):
+        parts.append(f"after {extension['done']} epochs --resume RUN --epochs {epochs}")
+    return "; ".join(parts)
 
 
 def _certify(model: keras.Model, input_shape) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from iterconv.training.errors import UserError, run_command
 from iterconv.training.help_layout import make_command_app
-from iterconv.training.startup import load_quietly
+from iterconv.training.startup import load_quietly, make_console
 
 FORMATS = ("saved_model", "onnx")
 
@@ -61,8 +61,6 @@ def publish(
         raise UserError(
             f'{error}: publishing needs `pip install "keras-iterconv[export]"`'
         ) from error
-    from keras_iterconv._support.console import make_console
-
     console = make_console()
     if check:
         check_zoo(Path(zoo), console, trust)

@@ -6,7 +6,7 @@ import typer
 
 from .errors import UserError, run_command
 from .help_layout import make_command_app, options_of
-from .startup import load_quietly
+from .startup import load_quietly, make_console
 
 _data = options_of("Model and data")
 _training = options_of("Training")
@@ -14,7 +14,6 @@ _depth = options_of("Depth of NAIS-Nets")
 _residual = options_of("Residual nets")
 _run = options_of("Run")
 OWN = "the model's own"
-CHECKPOINT_MINUTES = 10.0
 
 
 def fit(
@@ -100,8 +99,7 @@ def fit(
         _run("Go on with the run in this folder; with more --epochs also with a finished one."),
     ] = None,
     checkpoint_minutes: Annotated[
-        float | None,
-        _run("Least time between two checkpoints within an epoch.", f"{CHECKPOINT_MINUTES:g}"),
+        float | None, _run("Least time between two checkpoints within an epoch.", "10")
     ] = None,
 ) -> None:
     """Train a named model on a named data set.
@@ -110,34 +108,25 @@ def fit(
     and the data set.
     """
     given = {name: value for name, value in context.params.items() if value is not None}
-    for name in ("output", "resume", "checkpoint_minutes"):
-        given.pop(name, None)
-    if checkpoint_minutes is None:
-        checkpoint_minutes = CHECKPOINT_MINUTES
-    if not checkpoint_minutes >= 0:
+    given = {name: value for name, value in given.items() if name not in ("output", "resume")}
+    if checkpoint_minutes is not None and not checkpoint_minutes >= 0:
         raise UserError(f"--checkpoint-minutes must be 0 or more: {checkpoint_minutes}")
+    often = {name: given.pop(name) for name in ("checkpoint_minutes",) if name in given}
     load_quietly()
-    from keras_iterconv._support.console import make_console
-
-    console = make_console()
-    if resume is not None:
-        epochs = given.pop("epochs", None)
-        if given or output is not None:
-            extra = next(iter(given), "output").replace("_", "-")
-            raise UserError(
-                f"--resume takes all settings but --epochs from its folder; leave out --{extra}"
-            )
-        from . import session
-
-        session.resume(resume, console, epochs, checkpoint_minutes)
-        return
-
+    from . import session
     from .settings import make_settings
 
-    settings = make_settings(**given)
-    from . import session
-
-    session.start(settings, output, console, checkpoint_minutes)
+    console = make_console()
+    if resume is None:
+        session.start(make_settings(**given), output, console, **often)
+        return
+    epochs = given.pop("epochs", None)
+    if given or output is not None:
+        extra = next(iter(given), "output").replace("_", "-")
+        raise UserError(
+            f"--resume takes all settings but --epochs from its folder; leave out --{extra}"
+        )
+    session.resume(resume, console, epochs, **often)
 
 
 def main() -> None:

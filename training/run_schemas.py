@@ -64,7 +64,7 @@ CONFIG = _object(
                 "classes": _list(_TEXT, 1),
                 "scale": {"type": "number", "exclusiveMinimum": 0},
                 "mean": _list({"type": "number"}, 1),
-                "std": _list({"type": "number", "exclusiveMinimum": 0}, 1),
+                "std": _list(_AMOUNT, 1),
                 "images": _object({"train": _COUNT, "validation": _COUNT, "test": _COUNT}),
             }
         ),

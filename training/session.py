@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 import platform
 import sys
 from typing import Any
@@ -39,13 +38,15 @@ from .settings import Settings
 
 # Images a batch where indices and depth are measured.
 MEASURE_BATCH = 256
+# Least time between two checkpoints within an epoch.
+CHECKPOINT_MINUTES = 10.0
 
 
 def start(
     settings: Settings,
     output: str | None,
     console: Console,
-    checkpoint_minutes: float = math.inf,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
 ) -> dict[str, Any]:
     """Train a new model and return its result.
 
@@ -53,8 +54,7 @@ def start(
         settings: The run.
         output: The run's folder, new or empty; None for a numbered one under `runs/`.
         console: Where the table and the progress are written.
-        checkpoint_minutes: The least time between two checkpoints within an epoch, none by
-            default.
+        checkpoint_minutes: The least time between two checkpoints within an epoch.
 
     Returns:
         What `result.json` holds.
@@ -77,7 +77,7 @@ def resume(
     path: str,
     console: Console,
     epochs: int | None = None,
-    checkpoint_minutes: float = math.inf,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
 ) -> dict[str, Any]:
     """Go on with a run that was cut off, or that is to have more epochs, and return its result.
 
@@ -90,8 +90,7 @@ def resume(
         console: Where the table and the progress are written.
         epochs: The new number of epochs, larger than the run's own; its schedule of the learning
             rate is stretched over all of them. None for the run's own.
-        checkpoint_minutes: The least time between two checkpoints within an epoch, none by
-            default.
+        checkpoint_minutes: The least time between two checkpoints within an epoch.
 
     Returns:
         What `result.json` holds.

@@ -1,9 +1,19 @@
-"""Loading TensorFlow without the notes that it writes at its import."""
+"""What each command starts with: TensorFlow, loaded without its notes, and a console."""
 
 import contextlib
 import os
 
+from rich.console import Console
+
 from .errors import UserError
+
+
+def make_console() -> Console:
+    """Return a console that prints what it is given, letter by letter.
+
+    Rich would take `[red]` and `:smile:` in the name of a folder for markup, and fail on `[/red]`.
+    """
+    return Console(markup=False, emoji=False, highlight=False)
 
 
 def load_quietly() -> None:

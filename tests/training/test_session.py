@@ -53,6 +53,7 @@ def test_a_run_leaves_its_folder(quick, console, tmp_path, model):
     result = session.start(settings, tmp_path / "run", console)
     files = {file.name for file in (tmp_path / "run").iterdir()}
     assert files == {
+        ".lock",
         "config.json",
         "history.csv",
         "tensorboard",

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ..errors import TrainingDivergedError, UserError, as_user_error, run_command
 from ..help_layout import Command, make_app
-from ..startup import load_quietly
+from ..startup import load_quietly, make_console
 
 app = make_app("Reproduce the papers' experiments.")
 PICTURES = (".png", ".pdf", ".svg")
@@ -43,7 +43,7 @@ def figure1(
     from .inverse_problem import run_experiment
     from .inverse_problem_figure import PICTURED_Z, draw_figure, print_errors
 
-    console = Console()
+    console = make_console()
     experiment = as_user_error(
         run_experiment,
         PICTURED_Z,
@@ -77,12 +77,11 @@ def coupling(
     load_quietly()
     from .coupling import draw, make_table, read_results, summarise, train_all
 
-    console, folder = Console(), Path(output)
+    console, folder = make_console(), Path(output)
     train_all(folder, range(seeds), console)
     results = read_results(folder, range(seeds))
-    console.print(make_table(summarise(results)), highlight=False)
-    draw(folder / "indices.png", results)
-    console.print(f"The figure is {folder / 'indices.png'}", highlight=False, soft_wrap=True)
+    console.print(make_table(summarise(results)))
+    _draw(console, str(folder / "indices.png"), draw, results)
 
 
 @app.command(name="depth-figure", cls=Command)
@@ -128,7 +127,7 @@ def depth_figure(
     data = as_user_error(load_dataset, str(entry.get("dataset")))
     scaling = {key: np.float32(entry[key]) for key in ("mean", "std") if key in entry}
     depths = measure_depths(model, name, dataclasses.replace(data, **scaling), images)
-    console = Console()
+    console = make_console()
     print_depths(console, depths)
     _draw(console, output, draw_depths, depths)
 
@@ -144,11 +143,15 @@ def _check_picture(output: str) -> None:
 
 def _draw(console: Console, output: str, draw: Callable, measured) -> None:
     """Write a picture of what was measured, and say where it is."""
+    # Only now, with all of the package.
+    from keras_iterconv._support.files import replacing
+
     try:
-        draw(Path(output), measured)
+        with replacing(Path(output)) as partial:
+            draw(partial, measured)
     except OSError as error:
         raise UserError(f"cannot write {output!r}: {error.strerror}") from error
-    console.print(f"The picture is {output}", highlight=False, soft_wrap=True)
+    console.print(f"The picture is {output}", soft_wrap=True)
 
 
 def main() -> None:

@@ -1,7 +1,6 @@
 """How coupling and caps change the three indices: the training conditions of Lippl et al."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,7 +89,7 @@ def train_all(
                 session.start(wanted, str(run.path), console)
                 continue
             _check_same(run, wanted)
-            if not run.result.exists():
+            if run.read_result() is None:
                 session.resume(str(run.path), console)
 
 
@@ -99,12 +98,11 @@ def _path(folder: Path, condition: Condition, seed: int) -> Path:
 
 
 def _check_same(run: RunFolder, wanted: Settings) -> None:
-    # Through `Settings`: a run of an earlier version has what it does not state by default.
-    found = Settings(**run.read_config()["settings"])
+    found = dataclasses.asdict(run.read_config()["settings"])
     for name, value in dataclasses.asdict(wanted).items():
-        if getattr(found, name) != value:
+        if found[name] != value:
             raise UserError(
-                f"{run.path} was trained with {name}={getattr(found, name)!r}, not {value!r}; name "
+                f"{run.path} was trained with {name}={found[name]!r}, not {value!r}; name "
                 "another --output"
             )
 
@@ -112,15 +110,32 @@ def _check_same(run: RunFolder, wanted: Settings) -> None:
 def read_results(
     folder: Path, seeds: Sequence[int], conditions: Sequence[Condition] = CONDITIONS
 ) -> dict[Condition, list[dict]]:
-    """Read `result.json` of each finished run, by condition."""
+    """Read `result.json` of each finished run, by condition.
+
+    Raises:
+        UserError: One is not what such a run writes.
+    """
     return {
         condition: [
-            json.loads(RunFolder(_path(folder, condition, seed)).result.read_text(encoding="utf-8"))
+            result
             for seed in seeds
-            if RunFolder(_path(folder, condition, seed)).result.exists()
+            if (result := _read_result(RunFolder(_path(folder, condition, seed)))) is not None
         ]
         for condition in conditions
     }
+
+
+def _read_result(run: RunFolder) -> dict | None:
+    result = run.read_result()
+    if result is not None:
+        try:
+            ki.IndexReport.from_dict(result["indices"])
+            missing = set(INDICES) - set(result["indices"]["mean"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{run.result} holds no whole report of indices ({error!r})") from error
+        if missing:
+            raise UserError(f"{run.result} holds no whole report of indices: {missing}")
+    return result
 
 
 def summarise(results: dict[Condition, list[dict]]) -> list[dict]:

@@ -3,7 +3,7 @@
 import pytest
 from rich.table import Table
 
-from keras_iterconv._support.console import make_console
+from training.startup import make_console
 
 
 @pytest.mark.parametrize("name", ["a[/red]", "[red]x", ":smile:"])
