@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+import shutil
 
 import keras
 import numpy as np
@@ -160,19 +161,34 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
     with monkeypatch.context() as patched:
         patched.setattr(session, "Record", _CutOff)
         with pytest.raises(KeyboardInterrupt):
-            session.start(settings, tmp_path / "cut", console)
+            session.start(settings, tmp_path / "cut", console, checkpoint_minutes=0)
     assert f"--resume {tmp_path / 'cut'}" in console.export_text()
     assert not (tmp_path / "cut" / "result.json").exists()
-    cut = session.resume(tmp_path / "cut", console)
+    # One goes on within the epoch, the other from the last whole one.
+    shutil.copytree(tmp_path / "cut", tmp_path / "other")
+    (tmp_path / "other" / "within_epoch.npz").unlink()
 
-    for a, b in zip(
-        arrays(tmp_path / "whole" / "last.keras"),
-        arrays(tmp_path / "cut" / "last.keras"),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(a, b)
-    for name in ("test_accuracy", "train_accuracy", "mean_depth", "best_epoch", "epochs"):
-        assert whole[name] == cut[name]
+    for name in ("cut", "other"):
+        found = session.resume(tmp_path / name, console)
+        for a, b in zip(
+            arrays(tmp_path / "whole" / "last.keras"),
+            arrays(tmp_path / name / "last.keras"),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(a, b)
+        assert not (tmp_path / name / "within_epoch.npz").exists()
+        assert losses(tmp_path / name) == losses(tmp_path / "whole")
+        for measure in ("test_accuracy", "train_accuracy", "mean_depth", "best_epoch", "epochs"):
+            assert whole[measure] == found[measure]
+
+
+def losses(run):
+    """Return what a run's history says of each epoch, but for the time that it took."""
+    with (run / "history.csv").open() as stream:
+        return [
+            [row[name] for name in ("epoch", "loss", "accuracy", "val_loss", "learning_rate")]
+            for row in csv.DictReader(stream)
+        ]
 
 
 # The settings that a `config.json` of version 0.1.0 holds.
