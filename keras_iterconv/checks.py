@@ -9,6 +9,8 @@ from keras_iterconv.naming import unknown_name
 
 # Depths and counters are int32.
 LARGEST_INT = 2**31 - 1
+# Of the normal numbers of float32; smaller ones are flushed to 0.
+SMALLEST = 2.0**-126
 
 
 def check_positive_int(name: str, value) -> int:
@@ -43,8 +45,18 @@ def check_seed(seed) -> int:
     return whole
 
 
-def check_between(name: str, value, low: float, high: float, *, closed: bool = False) -> float:
+def check_between(
+    name: str, value, low: float, high: float, *, closed: bool = False, least: float = SMALLEST
+) -> float:
     """Return `value` as a float where it lies in (low, high), or in (low, high] where `closed`.
+
+    Args:
+        name: What the argument is called.
+        value: What was given.
+        low: The lower end, which is left out.
+        high: The upper end.
+        closed: Whether the upper end is let in.
+        least: The least distance from a lower end of 0: nearer numbers are 0 in float32.
 
     Raises:
         ValueError: It does not.
@@ -54,6 +66,11 @@ def check_between(name: str, value, low: float, high: float, *, closed: bool = F
         bracket = "]" if closed else ")"
         raise ValueError(
             f"`{name}` must lie in ({low:g}, {high:g}{bracket}. Received: {name}={value!r}"
+        )
+    if low == 0 and value < least:
+        raise ValueError(
+            f"`{name}` must be at least {least:.3g}, for it is 0 in float32 otherwise. "
+            f"Received: {name}={value!r}"
         )
     return float(value)
 

@@ -98,6 +98,11 @@ class Settings:
         for name in ("weight_decay", "clip_norm"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise UserError(f"--{_flag(name)} must be 0 or more: {getattr(self, name)}")
+        if self.weight_decay * self.learning_rate >= 1:
+            raise UserError(
+                f"--weight-decay must be below 1 / --learning-rate, {1 / self.learning_rate:g}: a "
+                f"step would take all of a kernel away: {self.weight_decay:g}"
+            )
         if not 0 <= self.validation_share < 1:
             raise UserError(
                 f"--validation-share must be 0, or a share below 1: {self.validation_share}"

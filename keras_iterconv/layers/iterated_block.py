@@ -138,7 +138,7 @@ class IteratedBlock(GuaranteedLayer):
     @threshold.setter
     def threshold(self, value: float | None):
         if value is not None:
-            value = check_between("threshold", value, 0, float("inf"))
+            value = check_between("threshold", value, 0, float("inf"), least=0)
             self._threshold.assign(value)
         elif self.solver == "anderson":
             raise ValueError(
