@@ -6,6 +6,7 @@ import inspect
 import keras
 import tensorflow as tf
 
+from keras_iterconv._support.empty_batches import layer_on_any_batch
 from keras_iterconv.coupling import GradientCoupling, as_coupling
 from keras_iterconv.guarantees import ConvergeCaps, RestoreGuarantees
 from keras_iterconv.layers.guaranteed_layer import GuaranteedLayer
@@ -183,12 +184,35 @@ class IterativeModel(keras.Model):
             gradients = total_on_first_replica(gradients)
         self.optimizer.apply(gradients, variables)
 
+        self._track_loss(loss, x)
+        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def test_step(self, data):
+        """Take one evaluation step; Keras calls it on each replica."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        y_pred = self(x, training=False)
+        loss = self.compute_loss(x, y, y_pred, sample_weight, training=False)
+        self._track_loss(loss, x)
+        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def _track_loss(self, loss, x):
         # Keras divides the loss by the number of replicas, so that the sum of their gradients is
         # the gradient of the mean; what is reported is the loss itself.
         loss *= self.distribute_strategy.num_replicas_in_sync
+        samples = tf.shape(tf.nest.flatten(x)[0])[0]
         tracker = next(metric for metric in self.metrics if metric.name == "loss")
-        tracker.update_state(loss, sample_weight=tf.shape(tf.nest.flatten(x)[0])[0])
-        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+        # The mean over no sample is NaN, which a weight of zero would not hide.
+        tracker.update_state(tf.where(samples > 0, loss, 0), sample_weight=samples)
+
+    def _run_through_graph(self, inputs, operation_fn=lambda layer: layer, call_fn=None):
+        # Keras's own walk through the layers, in which convolutions take empty batches too.
+        if call_fn is None:
+            call = operation_fn
+
+            def operation_fn(layer):
+                return layer_on_any_batch(layer, call(layer))
+
+        return super()._run_through_graph(inputs, operation_fn, call_fn)
 
     def get_config(self):
         config = super().get_config()

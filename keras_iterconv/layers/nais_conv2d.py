@@ -7,6 +7,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from keras_iterconv._support.empty_batches import on_any_batch
 from keras_iterconv.checks import (
     check_channels_last,
     check_choice,
@@ -201,7 +202,14 @@ def _convolution(data_format: str) -> _Convolution:
 
     def drive(inputs, D, E):
         bias = tf.cast(E, inputs.dtype)
-        return (tf.nn.bias_add(convolve(inputs, D), bias, data_format=data_format),)
+
+        def add(inputs):
+            return tf.nn.bias_add(convolve(inputs, D), bias, data_format=data_format)
+
+        if data_format == "NCHW":
+            return (add(inputs),)
+        shape = (*inputs.shape[:-1], bias.shape[0])
+        return (on_any_batch(add, inputs, shape, inputs.dtype),)
 
     def tied(state, k, weights, drives):
         # Not `+`: where the batch's size is unknown its gradient reckons with broadcasting, at the

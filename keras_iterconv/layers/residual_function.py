@@ -210,9 +210,13 @@ class ResidualFunction(GuaranteedLayer):
 
     def _train(self, state, block: BlockValues):
         """Return f(state), capped, in training, and the block with what the step moves."""
-        y, mean1, variance1 = normalize_batch(state, block.gamma1, block.beta1, BATCH_NORM_EPSILON)
+        y, mean1, variance1 = normalize_batch(
+            state, block.gamma1, block.beta1, (block.mean1, block.variance1), BATCH_NORM_EPSILON
+        )
         y = tf.nn.conv2d(tf.nn.relu(y), self._cast(block.kernel1), 1, "SAME")
-        y, mean2, variance2 = normalize_batch(y, block.gamma2, block.beta2, BATCH_NORM_EPSILON)
+        y, mean2, variance2 = normalize_batch(
+            y, block.gamma2, block.beta2, (block.mean2, block.variance2), BATCH_NORM_EPSILON
+        )
         kernel2 = block.kernel2
         m = BATCH_NORM_MOMENTUM
         moved = {

@@ -5,6 +5,7 @@ import keras
 from keras_iterconv._support.outputs import output_key
 from keras_iterconv.functional import check_functional
 from keras_iterconv.layers import IteratedBlock, ResidualStage, ResidualUpdate
+from keras_iterconv.trainer import IterativeModel
 
 # A stage counts as one block of as many updates as it has blocks.
 _BLOCKS = (IteratedBlock, ResidualStage, ResidualUpdate)
@@ -94,7 +95,7 @@ def with_depth(model: keras.Model) -> keras.Model:
     # `input` and not `inputs`: a list for one tensor would warn at each call.
     view = keras.Model(model.input, model.outputs[0])
     twin = keras.models.clone_model(view, clone_function=lambda layer: layer, call_function=call)
-    return keras.Model(
+    return IterativeModel(
         twin.input,
         {
             output_key(model): twin.output,

@@ -205,7 +205,7 @@ def resnet_dense(
             transfer = keras.layers.Add(name=f"drive{k}")([transfer, drives[suffix]])
         if batch_norm:
             # A normalised transfer is of order gamma, whatever A is.
-            transfer = keras.layers.BatchNormalization(
+            transfer = BatchNormalization(
                 momentum=BATCH_NORM_MOMENTUM,
                 gamma_initializer=keras.initializers.Constant(1 / max_unroll),
                 name=f"norm{k}",

@@ -107,7 +107,13 @@ def _differentiable(run, update: Update, state: tf.Tensor, gradient: str):
             pull = exact.pull_back if end.values is not None else getattr(adjoint, gradient)
             dstate, dweights, ddrives = pull(driven, end, g)
             if late.drive is not None:
-                ddrives = tape.gradient(driven.drives, late.sources, output_gradients=ddrives)
+                ddrives = tape.gradient(
+                    driven.drives,
+                    late.sources,
+                    output_gradients=ddrives,
+                    # The drives of no samples may depend on nothing.
+                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
+                )
             return [dstate, *dweights, *ddrives]
 
         ends = [trajectory.state, trajectory.depth]

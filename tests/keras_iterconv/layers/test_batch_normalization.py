@@ -59,6 +59,33 @@ def test_what_it_cannot_do_is_refused(given):
         BatchNormalization(**given)
 
 
-def test_it_takes_pictures_only():
-    with pytest.raises(ValueError, match="ndim=4"):
-        BatchNormalization()(tf.zeros([2, 3]))
+def test_inputs_of_another_rank_are_refused():
+    with pytest.raises(ValueError, match="must have 2 or 4 axes"):
+        BatchNormalization()(tf.zeros([2, 3, 3]))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "mixed_float16"])
+@pytest.mark.parametrize("shape", [(5, 4, 3), (3,)])
+def test_a_batch_without_a_sample_moves_nothing(shape, dtype):
+    layer = BatchNormalization(dtype=dtype)
+    layer.build((None, *shape))
+    layer.moving_mean.assign([1.0, 2.0, 3.0])
+    before = layer.get_weights()
+    x = tf.zeros([0, *shape], layer.compute_dtype)
+    with tf.GradientTape() as tape:
+        y = layer(x, training=True)
+    assert y.shape == x.shape
+    for gradient in tape.gradient(y, [layer.gamma, layer.beta]):
+        np.testing.assert_array_equal(gradient, np.zeros(3))
+    for weight, value in zip(layer.weights, before, strict=True):
+        np.testing.assert_allclose(weight, value, rtol=1e-6)
+
+
+def test_of_flat_inputs_a_training_step_is_that_of_keras():
+    x = tf.random.stateless_normal((6, 3), (1, 2))
+    results = []
+    for kind in (BatchNormalization, keras.layers.BatchNormalization):
+        layer = kind(momentum=0.7)
+        results.append([layer(x, training=True), layer(x), *layer.weights])
+    for got, expected in zip(*results, strict=True):
+        np.testing.assert_array_equal(got, expected)
