@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from keras_iterconv._support.unfused import unfused
 from keras_iterconv.checks import check_channels_last
 
 _FIXED = {"axis": -1, "center": True, "scale": True, "synchronized": False, "renorm": False}
@@ -56,7 +57,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def call(self, inputs, training=None):
         training = bool(training and self.trainable)
         if not training or inputs.shape.rank == 2:
-            return super().call(inputs, training=training)
+            return unfused(super().call(inputs, training=training))
         inputs = tf.cast(inputs, self.compute_dtype)
         statistics = self.moving_mean, self.moving_variance
         y, *values = normalize_batch(inputs, self.gamma, self.beta, statistics, self.epsilon)
@@ -96,7 +97,7 @@ def normalize_batch(x, gamma, beta, moving, epsilon: float):
     # It normalises by the biased variance and returns the unbiased one.
     count = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), variance.dtype)
     mean, variance = or_moving((mean, variance * (count - 1) / count), moving, x)
-    return y, tf.stop_gradient(mean), tf.stop_gradient(variance)
+    return unfused(y), tf.stop_gradient(mean), tf.stop_gradient(variance)
 
 
 def or_moving(statistics, moving, x) -> list:

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_iterconv._support.unfused import unfused
 from keras_iterconv.checks import check_between, check_channels_last, check_positive_int
 from keras_iterconv.layers.batch_normalization import normalize_batch
 from keras_iterconv.layers.guaranteed_layer import GuaranteedLayer
@@ -202,7 +203,8 @@ class ResidualFunction(GuaranteedLayer):
         # kernel stands a ReLU.
         y = tf.nn.relu(state * self._cast(scale1) + self._cast(block.beta1 - block.mean1 * scale1))
         y = tf.nn.conv2d(y, self._cast(block.kernel1 * scale2), 1, "SAME")
-        y = tf.nn.relu(tf.nn.bias_add(y, self._cast(block.beta2 - block.mean2 * scale2)))
+        y = tf.nn.bias_add(y, self._cast(block.beta2 - block.mean2 * scale2))
+        y = tf.nn.relu(unfused(y))
         kernel2 = block.kernel2
         if self.lipschitz_cap is not None:
             kernel2 = kernel2 / block.divisor

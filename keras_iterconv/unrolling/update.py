@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_iterconv._support.unfused import unfused
+
 
 class Activation(NamedTuple):
     """A pointwise activation whose slope is a function of its value.
@@ -23,7 +25,7 @@ class Activation(NamedTuple):
 
 ACTIVATIONS = {
     "relu": Activation(
-        tf.nn.relu,
+        lambda x: tf.nn.relu(unfused(x)),
         lambda g, value: tf.raw_ops.ReluGrad(gradients=g, features=value),
         one_sided=True,
     ),
