@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from keras_iterconv._support.dense_gradients import dense
+
 
 def branch(value: tf.Tensor, count: int) -> list[tf.Tensor]:
     """Return `count` copies of a tensor that has many consumers.
@@ -20,8 +22,9 @@ def branch(value: tf.Tensor, count: int) -> list[tf.Tensor]:
 
     @tf.custom_gradient
     def copies(value):
-        return [tf.identity(value) for _ in range(count)], lambda *upstream: tf.reduce_sum(
-            tf.stack(upstream), axis=0
-        )
+        def total(*upstream):
+            return tf.reduce_sum(tf.stack([dense(g, value) for g in upstream]), axis=0)
+
+        return [tf.identity(value) for _ in range(count)], total
 
     return copies(value)

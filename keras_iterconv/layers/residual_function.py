@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_iterconv._support.dense_gradients import with_dense_gradient
 from keras_iterconv._support.unfused import unfused
 from keras_iterconv.checks import check_between, check_channels_last, check_positive_int
 from keras_iterconv.layers.batch_normalization import normalize_batch
@@ -247,7 +248,7 @@ class ResidualFunction(GuaranteedLayer):
             return change, *moved[:count]
 
         change, *values = run(state, *block[:count])
-        return change, BlockValues(*values)
+        return with_dense_gradient(change), BlockValues(*values)
 
     def _cast(self, value):
         return tf.cast(value, self.compute_dtype)

@@ -6,6 +6,7 @@ not depend on how it goes there. Both loops end at the same state, up to the thr
 
 import tensorflow as tf
 
+from keras_iterconv._support.dense_gradients import dense
 from keras_iterconv.unrolling import adjoint, exact
 from keras_iterconv.unrolling.loops import Trajectory, any_size, put, run_adaptive, select
 from keras_iterconv.unrolling.result import (
@@ -73,6 +74,7 @@ def unroll_anderson(update: Update, state: tf.Tensor, max_unroll, threshold) -> 
         ends = tf.cond(tf.size(rows) > 0, start_again, lambda: (end, depth, norm))
 
         def pull_back(g, *_):
+            g = dense(g, state)
             # As for the other loops, nothing of the backward pass runs before it has come here.
             with tf.control_dependencies([g]):
                 late = update.with_operands([tf.identity(operand) for operand in operands])

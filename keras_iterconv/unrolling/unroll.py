@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_iterconv._support.dense_gradients import dense
 from keras_iterconv.unrolling import adjoint, exact
 from keras_iterconv.unrolling.loops import run_adaptive, run_fixed
 from keras_iterconv.unrolling.result import Unrolled, each_sample, every_sample
@@ -92,6 +93,7 @@ def _differentiable(run, update: Update, state: tf.Tensor, gradient: str):
         trajectory = run(update.with_operands(operands).driven(), state, gradient == "unroll")
 
         def pull_back(g, *_):
+            g = dense(g, state)
             # Nothing of the backward pass runs before it has come to this block: the executor
             # would run ahead with what does not depend on g, and hold the states of all blocks.
             with tf.control_dependencies([g]):
