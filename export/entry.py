@@ -20,7 +20,7 @@ from iterconv.training.settings import Settings, make_settings
 from rich.console import Console
 
 import keras_iterconv as ki
-from keras_iterconv._support.keras_files import load_model_file
+from keras_iterconv._support.keras_files import load_model_file, save_model_file
 from keras_iterconv.certificates.rows import plain
 from keras_iterconv.models.pretrained import CARD
 from keras_iterconv.preprocessing import Preprocessing
@@ -39,8 +39,6 @@ LICENSE = "Apache-2.0"
 DATA = ("input_shape", "classes", "scale", "mean", "std")
 # Images of noise that the certificate's ascent starts from.
 PROBE = 16
-# For Rich: a path is no markup, and no line is broken.
-_AS_IT_IS = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True}
 # Test pictures in the figure of depth, at most.
 FIGURE_PICTURES = 2000
 
@@ -99,7 +97,7 @@ def publish_run(
         name: The model's name in the zoo; None for `MODEL_DATASET`.
         zoo: The zoo's folder.
         formats: Of `saved_model` and `onnx`, what to write beside the .keras file.
-        console: Where progress is written, as it is given.
+        console: Where progress is written; it must take names as they are, not as markup.
 
     Raises:
         UserError: The folder holds no finished run, or the zoo cannot be written.
@@ -114,10 +112,7 @@ def publish_run(
         publication = _Publication(run, name, zoo, console)
         publication.publish(formats)
     except KeyboardInterrupt:
-        console.print(
-            f"{name or path} is not published; what was in {zoo} is kept",
-            **_AS_IT_IS,
-        )
+        console.print(f"{name or path} is not published; what was in {zoo} is kept", soft_wrap=True)
         raise
     return name
 
@@ -141,7 +136,7 @@ class _Publication:
         self.depth = as_user_error(shared_depth, self.folded)
 
     def say(self, text: str) -> None:
-        self.console.print(f"{self.name}: {text}", **_AS_IT_IS)
+        self.console.print(f"{self.name}: {text}", soft_wrap=True)
 
     def publish(self, formats: list[str]) -> None:
         """Write the files and the index."""
@@ -191,11 +186,7 @@ class _Publication:
         model, data = self.run.model, self.run.data
         model.preprocessing = Preprocessing(tuple(data["mean"]), tuple(data["std"]))
         model.class_names = tuple(data["classes"])
-        try:
-            model.save(staged / f"{self.name}.keras")
-        except RuntimeError as error:
-            # HDF5's, where Keras writes the weights to the disk first.
-            raise OSError(str(error)) from error
+        save_model_file(model, staged / f"{self.name}.keras")
 
     def _write_onnx(self, staged: Path, texts: dict[str, str]) -> dict[str, int]:
         """Write the ONNX file, and return how often it holds each operator."""

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_iterconv._support.files import FileError, parse_json
-from keras_iterconv._support.keras_files import check_model_file
+from keras_iterconv._support.keras_files import check_model_file, save_model_file
 
 from .errors import TrainingDivergedError, UserError
 from .run_folder import RunFolder
@@ -23,7 +23,7 @@ MEMBER = "training.json"
 def save_checkpoint(model: keras.Model, folder: RunFolder, file: Path, epochs: int) -> None:
     """Write model, optimizer and the number of epochs into one `.keras` file."""
     with folder.replacing(file) as partial:
-        model.save(partial)
+        save_model_file(model, partial)
         with zipfile.ZipFile(partial, "a") as archive:
             archive.writestr(MEMBER, json.dumps({"epochs": epochs}))
 

@@ -58,6 +58,19 @@ def load_model_file(file: Path) -> keras.Model:
         ) from error
 
 
+def save_model_file(model: keras.Model, file: Path) -> None:
+    """Write a model to a `.keras` file.
+
+    Raises:
+        OSError: The file cannot be written, on a full disk for example.
+    """
+    try:
+        model.save(file)
+    except RuntimeError as error:
+        # HDF5's, where memory is short and Keras writes the weights to the disk first.
+        raise OSError(_one_line(error)) from error
+
+
 def check_model_file(file: Path) -> None:
     """Refuse a `.keras` file that holds anything but a net of this package.
 

@@ -10,7 +10,11 @@ import pytest
 import keras_iterconv as ki
 from keras_iterconv._support import files
 from keras_iterconv._support.files import FileError
-from keras_iterconv._support.keras_files import check_model_file, load_model_file
+from keras_iterconv._support.keras_files import (
+    check_model_file,
+    load_model_file,
+    save_model_file,
+)
 
 # The others are made of the same classes, and take long to build.
 SKIPPED = ("w16", "w32", "w64", "nais10", "nais_adaptive", "resnet_bn", "resnet_sh_bn")
@@ -206,3 +210,13 @@ def test_another_format_is_refused_by_its_name(saved, tmp_path):
     file.write_bytes(saved.read_bytes())
     with pytest.raises(FileError, match=r"must end in \.keras"):
         load_model_file(file)
+
+
+def test_what_hdf5_raises_on_a_full_disk_is_an_error_of_the_system(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("Unable to flush file's cached\ninformation")
+
+    model = ki.create_model("nais_mnist", (4, 4, 1), 3, units=6)
+    monkeypatch.setattr("keras.Model.save", fail)
+    with pytest.raises(OSError, match=r"^Unable to flush file's cached information$"):
+        save_model_file(model, tmp_path / "net.keras")
