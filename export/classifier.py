@@ -216,7 +216,7 @@ class OnnxClassifier:
         if given and not self.adaptive:
             name, value = next(iter(given.items()))
             raise ValueError(
-                f"`{name}` must be None, for the depth of this net is fixed. "
+                f"`{name}` must be left out, for the depth of this net is fixed. "
                 f"Received: {name}={value!r}"
             )
         feeds = {}

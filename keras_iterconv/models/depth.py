@@ -78,22 +78,24 @@ def with_depth(model: keras.Model) -> keras.Model:
         )
     depths, statuses, seen = [], [], []
 
-    def call(layer, inputs, **kwargs):
+    def call(layer, *args, **kwargs):
+        # An operation, as `x * 2` is, has several arguments.
         if not isinstance(layer, _BLOCKS):
-            return layer(inputs, **kwargs)
+            return layer(*args, **kwargs)
         if layer in seen:
             raise ValueError(
                 f"The block {layer.name!r} is used more than once; its depth has no place"
             )
         seen.append(layer)
-        state, depth, status = ReturnDepth(layer, name=f"{layer.name}_with_depth")(inputs)
+        state, depth, status = ReturnDepth(layer, name=f"{layer.name}_with_depth")(*args)
         depths.append(depth)
         statuses.append(status)
         return state
 
     # A view of the model that is not compiled: a clone would compile itself like its original.
-    # `input` and not `inputs`: a list for one tensor would warn at each call.
-    view = keras.Model(model.input, model.outputs[0])
+    # A list of one tensor would warn at each call, and no array is one.
+    inputs = model.inputs[0] if len(model.inputs) == 1 else model.input
+    view = keras.Model(inputs, model.outputs[0])
     twin = keras.models.clone_model(view, clone_function=lambda layer: layer, call_function=call)
     return IterativeModel(
         twin.input,

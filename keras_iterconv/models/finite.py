@@ -64,7 +64,8 @@ def find_not_finite(model: keras.Model, images) -> list[NotFinite]:
             found.update((n, (layer.name, k)) for n, k in zip(new, updates, strict=True))
         return state
 
-    inputs = tf.nest.map_structure(lambda x, t: tf.cast(x, t.dtype), images, model.input)
+    wanted = model.inputs[0] if len(model.inputs) == 1 else model.input
+    inputs = tf.nest.map_structure(lambda x, t: tf.cast(x, t.dtype), images, wanted)
     for output in tf.nest.flatten(functional.run(model, inputs, apply)):
         for n in np.flatnonzero(~samples_finite(tf.cast(output, tf.float64))):
             found.setdefault(n, (None, 0))

@@ -152,10 +152,11 @@ def create_model(
 def list_settings(name: str) -> list[str]:
     """Return the settings of an architecture that `create_model` lets a user override."""
     architecture = ARCHITECTURES[name]
-    functions = [architecture.build]
+    names = set(inspect.signature(architecture.build).parameters)
     if architecture.block is not None:
-        functions.append(architecture.block.__init__)
-    reserved = {"self", "kwargs", "block_options", "input_shape", "num_classes", "name"}
-    reserved.update(architecture.fixed)
-    names = {p for f in functions for p in inspect.signature(f).parameters}
+        # The builder says how many channels its blocks have.
+        block = set(inspect.signature(architecture.block.__init__).parameters)
+        names |= block - {"filters", "units"}
+    reserved = {"self", "kwargs", "block_options", "stage_options", "input_shape", "num_classes"}
+    reserved |= {"name", *architecture.fixed}
     return sorted(names - reserved)

@@ -221,7 +221,7 @@ def test_no_good_picture(command, adaptive_net, tmp_path):
         (("net", "picture", "--max-unroll", 0), "--max-unroll must be an integer from 1"),
         (("net", "picture", "--max-unroll", "2.5"), "argument --max-unroll: invalid int"),
         (("net", "picture", "--max", 3), "unrecognized arguments: --max 3"),
-        (("fixed", "picture", "--max-unroll", 3), "--max-unroll must be None"),
+        (("fixed", "picture", "--max-unroll", 3), "--max-unroll must be left out"),
         (("net", "picture", "--invert", "yes"), "--invert must be auto, for this net"),
         (("net", "picture", "--invert", "maybe"), "argument --invert: invalid choice: 'maybe'"),
         (("fifo", "picture"), "fifo is a pipe or a device: expected an ONNX file"),

@@ -124,3 +124,22 @@ def test_blocks_whose_depth_has_no_place():
     twice = keras.Model(inputs, block(block(inputs)))
     with pytest.raises(ValueError, match="is used more than once"):
         ki.with_depth(twice)
+
+
+@pytest.mark.parametrize("structure", [lambda x: x, lambda x: [x]])
+def test_operations_and_lists_of_one_tensor(structure):
+    """Operations take several arguments, where most layers take one."""
+    inputs = keras.Input((6, 5, 3))
+    state = ki.NAISConv2D(3, max_unroll=30, threshold=0.1)(inputs / 255.0)
+    state = keras.ops.multiply(state + inputs, 2.0)[:, 1:-1] * state[:, 1:-1]
+    outputs = keras.layers.Dense(4)(keras.layers.Flatten()(state))
+    model = ki.IterativeModel(structure(inputs), structure(outputs))
+    images = np.random.default_rng(0).uniform(0, 255, (7, 6, 5, 3)).astype(np.float32)
+    found = ki.with_depth(model).predict(images, verbose=0)
+    expected = keras.tree.flatten(model.predict(images, verbose=0))[0]
+    np.testing.assert_allclose(found["logits"], expected, rtol=1e-5)
+    assert found["depth"].shape == (7, 1)
+    report = ki.accuracy_by_depth(model, (images, np.zeros(7, int)), max_unrolls=[1, 2])
+    assert report.samples == 7
+    images[3, 0, 0, 0] = np.nan
+    assert [bad.sample for bad in ki.find_not_finite(model, images)] == [3]

@@ -163,7 +163,12 @@ def test_the_command_takes_pixels_as_the_net_was_trained_with_them(command, monk
     entry = {"dataset": "digits", "mean": [0.0], "std": [16.0]}
     monkeypatch.setattr(pretrained, "read_index", lambda folder: {"models": {"net": entry}})
     drawn = []
-    monkeypatch.setattr(depth_figure, "draw_depths", lambda path, depths: drawn.append(depths))
+
+    def draw(path, depths):
+        path.touch()
+        drawn.append(depths)
+
+    monkeypatch.setattr(depth_figure, "draw_depths", draw)
     code, _, error = command(
         "net", "--output", tmp_path / "d.png", "--threshold", 0.1, "--images", 40
     )
