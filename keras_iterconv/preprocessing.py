@@ -25,7 +25,16 @@ class Preprocessing(NamedTuple):
 
         Args:
             images: `[..., C]`, raw values; a tensor gives a tensor, all else an array.
+
+        Raises:
+            ValueError: The images have another number of channels.
         """
+        channels = np.shape(images)[-1:] if not tf.is_tensor(images) else tuple(images.shape[-1:])
+        if channels != (len(self.mean),):
+            raise ValueError(
+                f"`images` must have {len(self.mean)} channels, on the last axis. "
+                f"Received: images of shape {tuple(np.shape(images))}"
+            )
         if tf.is_tensor(images):
             images = tf.cast(images, tf.float32)
         else:

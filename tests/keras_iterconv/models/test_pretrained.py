@@ -236,6 +236,13 @@ def test_what_belongs_to_a_model(zoo, trained):
     assert trained.preprocessing is trained.class_names is trained.card is None
 
 
+@pytest.mark.parametrize("kind", [np.asarray, tf.constant])
+def test_preprocessing_refuses_another_number_of_channels(kind):
+    preprocessing = ki.Preprocessing(mean=(2.5,), std=(0.75,))
+    with pytest.raises(ValueError, match=r"must have 1 channels.*shape \(2, 8, 8, 3\)"):
+        preprocessing(kind(np.zeros((2, 8, 8, 3))))
+
+
 @pytest.mark.parametrize("kind", [np.array, tf.constant])
 def test_preprocessing_standardises(zoo, kind):
     raw = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 1)).astype(np.uint8)
