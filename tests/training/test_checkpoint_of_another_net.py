@@ -1,5 +1,6 @@
-"""A checkpoint of a net that its name stood for in an earlier version."""
+"""Checkpoints that do not fit: of what a name stood for in an earlier version, or with code."""
 
+import keras
 import pytest
 
 import keras_iterconv as ki
@@ -43,3 +44,13 @@ def test_the_same_net_is_loaded(folder, name):
     assert load_checkpoint(twin, folder) == 5
     for weight, expected in zip(twin.get_weights(), model.get_weights(), strict=True):
         assert (weight == expected).all()
+
+
+def test_a_checkpoint_with_code_in_it_is_refused(folder, monkeypatch):
+    inputs = keras.Input((4, 4, 1))
+    evil = ki.IterativeModel(inputs, keras.layers.Lambda(keras.ops.relu)(inputs))
+    evil.compile("sgd", "mse")
+    save_checkpoint(evil, folder, folder.last, epochs=1)
+    monkeypatch.setattr("keras.Model.load_weights", lambda *_: pytest.fail("it was loaded"))
+    with pytest.raises(UserError, match="it holds `Lambda`"):
+        load_checkpoint(make("resnet_sh"), folder)
