@@ -4,6 +4,7 @@ import functools
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -235,3 +236,13 @@ def test_the_claims_of_lippl_et_al_are_judged_by_the_page_s_own_table():
     for sign, figure in re.findall(r"([+-]?)(\d\.\d{3})", claims):
         if figure != "0.009":  # The largest DI of a single run.
             assert sign + figure in (differences if sign else cells), sign + figure
+
+
+def test_the_readme_says_where_which_python_and_how_long():
+    start = (ROOT / "README.md").read_text().split("## Try it")[1].split("\n## ")[0]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    low, high = (int(minor) for minor in re.findall(r"3\.(\d+)", project["requires-python"]))
+    versions = [f"3.{minor}" for minor in range(low, high)]
+    assert f"Python {', '.join(versions[:-1])} or {versions[-1]}" in start
+    assert "clone this repository" in start
+    assert re.search(r"tests \(about \d+ minutes", start)
