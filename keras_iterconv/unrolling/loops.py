@@ -48,7 +48,7 @@ def run_fixed(update: Update, state: tf.Tensor, max_unroll, keep: bool = False) 
     _, end, values = tf.while_loop(
         lambda k, x, values: k < max_unroll,
         step,
-        (tf.constant(0), state, _array(update, state, max_unroll, keep)),
+        (tf.constant(0), state, _array(update, state, keep)),
     )
     max_unroll = tf.convert_to_tensor(max_unroll)
     depth = tf.fill(tf.shape(state)[:1], max_unroll)
@@ -184,7 +184,7 @@ def run_adaptive(
         state,
         update.drives,
         None,
-        _array(update, state, max_unroll, keep),
+        _array(update, state, keep),
     )
     # One sample alone, or all together, need no more than this.
     k, end, norms, depth, values, starts = tf.cond(
@@ -208,14 +208,20 @@ def put(batch: tf.Tensor, rows: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
     return tf.tensor_scatter_nd_update(batch, rows[:, tf.newaxis], part)
 
 
-def _array(update: Update, state, size, keep: bool):
+def _array(update: Update, state, keep: bool):
     """Return the array for the values; nothing in its place where they are not kept."""
     if not keep:
         return ()
     shape = [None, *state.shape[1:]]
-    # Kept after they were read: a persistent tape walks back more than once.
     return tf.TensorArray(
-        update.dtype, size, clear_after_read=False, element_shape=shape, infer_shape=False
+        update.dtype,
+        # It grows: a limit that no sample reaches should cost no memory.
+        size=0,
+        dynamic_size=True,
+        # Kept after they were read: a persistent tape walks back more than once.
+        clear_after_read=False,
+        element_shape=shape,
+        infer_shape=False,
     )
 
 

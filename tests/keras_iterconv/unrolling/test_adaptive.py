@@ -211,3 +211,19 @@ def test_gradient_agrees_with_finite_differences(mode):
         assert dW[index] == pytest.approx(slope, abs=1e-7, rel=1e-7)
         slope = (loss(W, x + e) - loss(W, x - e)) / (2 * step)
         assert dx[index] == pytest.approx(slope, abs=1e-7, rel=1e-7)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_limit_that_no_sample_reaches_costs_no_memory(mode):
+    # Room for as many values would be more than a machine has.
+    def differentiate(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            end = unroll_adaptive(plain(halve, x.dtype), x, 2**31 - 1, 0.3, gradient="unroll")
+        return end.depth, tape.gradient(end.state, x)
+
+    depth, gradient = (tf.function(differentiate) if mode == "graph" else differentiate)(
+        tf.constant([[1.0], [4.0]])
+    )
+    np.testing.assert_array_equal(depth, [2, 4])
+    np.testing.assert_array_equal(gradient, [[0.25], [0.0625]])
