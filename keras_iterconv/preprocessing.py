@@ -29,11 +29,11 @@ class Preprocessing(NamedTuple):
         Raises:
             ValueError: The images have another number of channels.
         """
-        channels = np.shape(images)[-1:] if not tf.is_tensor(images) else tuple(images.shape[-1:])
-        if channels != (len(self.mean),):
+        shape = images.shape if tf.is_tensor(images) else tf.TensorShape(np.shape(images))
+        if not shape.with_rank_at_least(1)[-1:].is_compatible_with([len(self.mean)]):
             raise ValueError(
                 f"`images` must have {len(self.mean)} channels, on the last axis. "
-                f"Received: images of shape {tuple(np.shape(images))}"
+                f"Received: images of shape {shape}"
             )
         if tf.is_tensor(images):
             images = tf.cast(images, tf.float32)

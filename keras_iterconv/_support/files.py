@@ -89,16 +89,21 @@ def find_staged(folder: Path, names: Iterable[str]) -> list[Path]:
             else is somebody else's.
     """
     names = set(names)
-    return [
-        staged
-        for staged in folder.glob(f"{STAGED_PREFIX}*")
-        if not staged.is_symlink()
-        and staged.is_dir()
-        and all(
-            file.name in names and file.is_file() and not file.is_symlink()
-            for file in staged.iterdir()
+    return [path for path in folder.glob(f"{STAGED_PREFIX}*") if _is_staged(path, names)]
+
+
+def _is_staged(path: Path, names: set[str]) -> bool:
+    """Say whether a folder holds one of our files, or several, and nothing else."""
+    try:
+        if path.is_symlink() or not path.is_dir():
+            return False
+        held = list(path.iterdir())
+        return bool(held) and all(
+            file.name in names and file.is_file() and not file.is_symlink() for file in held
         )
-    ]
+    except OSError:
+        # Another process has removed it meanwhile, or forbids to look.
+        return False
 
 
 def write_json(file: Path, content: Any) -> None:

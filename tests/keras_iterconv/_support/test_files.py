@@ -78,8 +78,9 @@ def test_what_a_kill_leaves_is_swept_and_nothing_else(tmp_path):
     (elsewhere := tmp_path / "elsewhere").mkdir()
     (elsewhere / "last.keras").write_text("theirs")
     (tmp_path / ".partial-link").symlink_to(elsewhere)
+    (tmp_path / ".partial-empty").mkdir()
     sweep(tmp_path, ["last.keras"])
-    assert names(tmp_path) == [".partial-link", ".partial-mine", "elsewhere"]
+    assert names(tmp_path) == [".partial-empty", ".partial-link", ".partial-mine", "elsewhere"]
     assert (mine / "thesis.txt").exists()
     assert (elsewhere / "last.keras").exists()
 
@@ -168,3 +169,15 @@ def test_a_path_that_no_system_has_is_refused():
         read_text(Path("a\0b"))
     with pytest.raises(FileError, match="cannot be opened"):
         read_text(Path("x" * 300))
+
+
+def test_a_folder_that_vanishes_while_it_is_looked_at_is_passed_over(tmp_path, monkeypatch):
+    (tmp_path / ".partial-gone").mkdir()
+
+    def vanish(self):
+        raise FileNotFoundError(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "iterdir", vanish)
+        sweep(tmp_path, ["last.keras"])
+    assert names(tmp_path) == [".partial-gone"]

@@ -243,6 +243,13 @@ def test_preprocessing_refuses_another_number_of_channels(kind):
         preprocessing(kind(np.zeros((2, 8, 8, 3))))
 
 
+@pytest.mark.parametrize("shape", [None, (None, None, None, None)])
+def test_preprocessing_takes_tensors_of_unknown_shape(shape):
+    preprocessing = ki.Preprocessing(mean=(2.5,), std=(0.5,))
+    traced = tf.function(lambda x: preprocessing(x), input_signature=[tf.TensorSpec(shape)])
+    np.testing.assert_array_equal(traced(tf.fill([1, 2, 2, 1], 3.0)), np.ones((1, 2, 2, 1)))
+
+
 @pytest.mark.parametrize("kind", [np.array, tf.constant])
 def test_preprocessing_standardises(zoo, kind):
     raw = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 1)).astype(np.uint8)
