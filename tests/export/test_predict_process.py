@@ -16,9 +16,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 # Says when the net starts.
+# A shell starts what it runs in the background deaf to Ctrl-C, and so are that one's children.
 INTERRUPTED = """
-import sys
+import signal, sys
 from export import predict
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 classify = predict.OnnxClassifier.classify
 
