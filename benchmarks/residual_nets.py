@@ -1,4 +1,4 @@
-"""L's ResNet of stock Keras layers and in PyTorch, with equal weights."""
+"""The ResNet of Lippl et al. of stock Keras layers and in PyTorch, with equal weights."""
 
 import keras
 

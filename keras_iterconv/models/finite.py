@@ -72,7 +72,7 @@ def find_not_finite(model: keras.Model, images) -> list[NotFinite]:
     return [NotFinite(int(n), *found[n]) for n in sorted(found)]
 
 
-def _first_updates(block, inputs, schedule) -> np.ndarray:
+def _first_updates(block, inputs, schedule) -> list[int]:
     """Return for samples that a block leaves not finite the first update after which they were."""
     finite = tf.stack([samples_finite(x) for x in tf.nest.flatten(inputs)])
     # An update lies in (low, high]; a state that is not finite stays so.

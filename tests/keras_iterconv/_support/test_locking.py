@@ -20,15 +20,19 @@ with locking.locked(Path(sys.argv[1])):
 """
 
 
-def test_a_lock_is_held_by_one_and_released(tmp_path):
+def check_one_holds_it(file):
     with (
-        locked(tmp_path / "lock"),
+        locked(file),
         pytest.raises(LockedError),
-        locked(tmp_path / "lock", wait=False),
+        locked(file, wait=False),
     ):
         pass
-    with locked(tmp_path / "lock", wait=False):
+    with locked(file, wait=False):
         pass
+
+
+def test_a_lock_is_held_by_one_and_released(tmp_path):
+    check_one_holds_it(tmp_path / "lock")
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path):
@@ -88,11 +92,4 @@ def test_windows_lock_is_held_by_one(tmp_path, monkeypatch):
     windows = types.SimpleNamespace(locking=lock, LK_NBLCK="LK_NBLCK")
     monkeypatch.setattr(locking, "fcntl", None)
     monkeypatch.setattr(locking, "msvcrt", windows, raising=False)
-    with (
-        locked(tmp_path / "lock"),
-        pytest.raises(LockedError),
-        locked(tmp_path / "lock", wait=False),
-    ):
-        pass
-    with locked(tmp_path / "lock", wait=False):
-        pass
+    check_one_holds_it(tmp_path / "lock")
