@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_iterconv._support.files import (
+    STAGED,
     STAGED_PREFIX,
     FileError,
     parse_json,
@@ -29,7 +30,6 @@ SAVED_MODEL = "saved_model"
 LONGEST_NAME = 100
 _NAME = "[a-z0-9][a-z0-9_-]*"
 # The folder that `tempfile` makes, and the one inside that becomes a model's.
-_STAGED = re.compile(re.escape(STAGED_PREFIX) + "[a-z0-9_]{8}")
 _FILES = "files"
 # TensorFlow writes the parts of a SavedModel under longer names first.
 _WRITTEN = (
@@ -170,7 +170,7 @@ def _sweep(folder: Path, entry: dict[str, Any] | None) -> None:
     for path in list(folder.iterdir()):
         if path.is_symlink() or not path.is_dir():
             continue
-        if _STAGED.fullmatch(path.name):
+        if STAGED.fullmatch(path.name):
             if _is_written(path, folder.name, rf"{_FILES}(/({_WRITTEN}))?"):
                 shutil.rmtree(path, ignore_errors=True)
         elif _is_number(path.name) and path.name not in named:

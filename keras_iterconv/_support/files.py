@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,8 @@ from typing import Any
 import jsonschema
 
 STAGED_PREFIX = ".partial-"
+# The names that `tempfile` gives to folders of this prefix.
+STAGED = re.compile(re.escape(STAGED_PREFIX) + "[a-z0-9_]{8}")
 # No configuration, result or index of this package comes near it.
 TEXT_LIMIT = 64 * 2**20
 
@@ -69,6 +72,8 @@ def replacing(file: Path) -> Iterator[Path]:
 def sweep(folder: Path, names: Iterable[str]) -> None:
     """Remove what `replacing` left behind in a folder when its process was killed.
 
+    Whoever calls it holds the folder's lock, since the folder of a writer at work looks the same.
+
     Args:
         folder: Where the files are.
         names: As for `find_staged`.
@@ -93,13 +98,13 @@ def find_staged(folder: Path, names: Iterable[str]) -> list[Path]:
 
 
 def _is_staged(path: Path, names: set[str]) -> bool:
-    """Say whether a folder holds one of our files, or several, and nothing else."""
+    """Say whether a folder is named as `replacing` names it, and holds our files alone or none."""
     try:
-        if path.is_symlink() or not path.is_dir():
+        if not STAGED.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
             return False
-        held = list(path.iterdir())
-        return bool(held) and all(
-            file.name in names and file.is_file() and not file.is_symlink() for file in held
+        return all(
+            file.name in names and file.is_file() and not file.is_symlink()
+            for file in path.iterdir()
         )
     except OSError:
         # Another process has removed it meanwhile, or forbids to look.

@@ -306,7 +306,7 @@ STRANGERS = [
     "net/.partial-file",
     "third/.partial-abcd1234/files/third.keras",
     "third/7/third.keras",
-    ".partial-mine/index.json.old",
+    ".partial-mine1234/index.json.old",
 ]
 
 

@@ -147,10 +147,12 @@ def test_a_folder_that_a_killed_start_left_can_be_used_again(console, tmp_path, 
     run = tmp_path / "run"
     run.mkdir()
     (run / ".lock").touch()
-    (run / ".partial-abc").mkdir()
-    (run / ".partial-abc" / "config.json").write_text("{")
+    # Killed before there was a file, and while it was written.
+    (run / ".partial-abcd_123").mkdir()
+    (run / ".partial-abcd1234").mkdir()
+    (run / ".partial-abcd1234" / "config.json").write_text("{")
     assert session.start(quick(epochs=1), run, console)["epochs"] == 1
-    assert not (run / ".partial-abc").exists()
+    assert not list(run.glob(".partial-*"))
 
 
 def test_planted_links_lead_nowhere(console, tmp_path):

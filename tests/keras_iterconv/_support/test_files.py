@@ -73,14 +73,20 @@ def test_what_a_kill_leaves_is_swept_and_nothing_else(tmp_path):
     killed = replacing(tmp_path / "last.keras")
     killed.__enter__().write_text("half")
     assert len(names(tmp_path)) == 1
-    (mine := tmp_path / ".partial-mine").mkdir()
+    # Killed before there was a file.
+    (tmp_path / ".partial-abcd_123").mkdir()
+    (mine := tmp_path / ".partial-mine1234").mkdir()
     (mine / "thesis.txt").write_text("a year's work")
     (elsewhere := tmp_path / "elsewhere").mkdir()
     (elsewhere / "last.keras").write_text("theirs")
-    (tmp_path / ".partial-link").symlink_to(elsewhere)
+    (tmp_path / ".partial-link1234").symlink_to(elsewhere)
+    # No name that `replacing` gives.
     (tmp_path / ".partial-empty").mkdir()
+    (tmp_path / ".partial-named").mkdir()
+    (tmp_path / ".partial-named" / "last.keras").write_text("theirs")
     sweep(tmp_path, ["last.keras"])
-    assert names(tmp_path) == [".partial-empty", ".partial-link", ".partial-mine", "elsewhere"]
+    left = ["empty", "link1234", "mine1234", "named"]
+    assert names(tmp_path) == [*(f".partial-{name}" for name in left), "elsewhere"]
     assert (mine / "thesis.txt").exists()
     assert (elsewhere / "last.keras").exists()
 
@@ -172,7 +178,7 @@ def test_a_path_that_no_system_has_is_refused():
 
 
 def test_a_folder_that_vanishes_while_it_is_looked_at_is_passed_over(tmp_path, monkeypatch):
-    (tmp_path / ".partial-gone").mkdir()
+    (tmp_path / ".partial-gone1234").mkdir()
 
     def vanish(self):
         raise FileNotFoundError(self)
@@ -180,4 +186,4 @@ def test_a_folder_that_vanishes_while_it_is_looked_at_is_passed_over(tmp_path, m
     with monkeypatch.context() as patched:
         patched.setattr(Path, "iterdir", vanish)
         sweep(tmp_path, ["last.keras"])
-    assert names(tmp_path) == [".partial-gone"]
+    assert names(tmp_path) == [".partial-gone1234"]
