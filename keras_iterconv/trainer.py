@@ -204,6 +204,20 @@ class IterativeModel(keras.Model):
         # The mean over no sample is NaN, which a weight of zero would not hide.
         tracker.update_state(tf.where(samples > 0, loss, 0), sample_weight=samples)
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Of the first batch Keras needs shapes alone, but adds up the replicas' parts to get them:
+        # an error where one has a sample more than another.
+        strategy = self.distribute_strategy
+        if iterator is not None and strategy.num_replicas_in_sync > 1:
+            first = next(next(steps) for *_, steps in iterator)
+            iterator, data_batch = (
+                None,
+                tf.nest.map_structure(
+                    lambda value: strategy.experimental_local_results(value)[0], first
+                ),
+            )
+        super()._maybe_symbolic_build(iterator, data_batch)
+
     def _run_through_graph(self, inputs, operation_fn=lambda layer: layer, call_fn=None):
         # Keras's own walk through the layers, in which convolutions take empty batches too.
         if call_fn is None:

@@ -17,7 +17,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     the order in which TensorFlow sums their three gradients depends on the threads' timing.
 
     A batch without a sample, as a replica of a strategy may get it, does not move the statistics;
-    those of Keras become NaN.
+    those of Keras become NaN. The moving statistics of replicas are averaged in each step; those of
+    Keras drift apart, and a file then holds the first replica's.
 
     Args:
         **kwargs: As for `keras.layers.BatchNormalization`, but `axis` is the last one, `center`
@@ -53,6 +54,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
             )
         super().build(input_shape)
         self.input_spec = keras.layers.InputSpec(ndim=len(input_shape), axes={-1: input_shape[-1]})
+
+    def add_weight(self, *args, trainable=True, aggregation="none", **kwargs):
+        if not trainable:
+            aggregation = "mean"
+        return super().add_weight(*args, trainable=trainable, aggregation=aggregation, **kwargs)
 
     def call(self, inputs, training=None):
         training = bool(training and self.trainable)

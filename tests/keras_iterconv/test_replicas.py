@@ -1,4 +1,4 @@
-"""Clipping on two replicas: the sum of their gradients is clipped, as on one device."""
+"""Two replicas: clipping as on one device, batches of unequal parts, and statistics."""
 
 import warnings
 
@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import keras_iterconv as ki
+from keras_iterconv.layers import BatchNormalization
 
 SGD, SCALED = keras.optimizers.SGD, keras.optimizers.LossScaleOptimizer
 
@@ -96,3 +97,42 @@ def test_sparse_and_missing_gradients_and_couplings_too(optimizer, coupling):
 def test_without_clipping_nothing_is_summed_twice(monkeypatch):
     monkeypatch.setattr("keras_iterconv.trainer.total_on_first_replica", None)
     assert fit_line(SGD(1.0), two_replicas()) == pytest.approx(-100, rel=1e-6)
+
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+def test_the_replicas_parts_of_the_first_batch_may_differ_in_size(method):
+    x, y = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4), np.array([0, 1, 1])
+    losses = []
+    for strategy in (two_replicas(), tf.distribute.get_strategy()):
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            inputs = keras.Input((4,))
+            model = ki.IterativeModel(inputs, keras.layers.Dense(2)(inputs))
+            model.compile("sgd", LOSS, metrics=["accuracy"])
+        run = getattr(model, method)(x, y, batch_size=4, verbose=0)
+        losses.append(run.history["loss"][0] if method == "fit" else run[0])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 1, 2)], ids=["dense", "image"])
+def test_moving_statistics_are_the_mean_of_the_replicas(shape):
+    with two_replicas().scope():
+        inputs = keras.Input(shape)
+        norm = BatchNormalization(momentum=0.5)
+        state = keras.layers.Flatten()(norm(inputs))
+        model = ki.IterativeModel(inputs, keras.layers.Dense(2)(state))
+        model.compile("sgd", LOSS)
+    x = np.random.default_rng(0).normal(size=(8, *shape)).astype(np.float32)
+    model.fit(x, np.zeros(8), batch_size=8, shuffle=False, verbose=0)
+    axes = tuple(range(len(shape)))
+    halves = x[:4], x[4:]
+    expected = {
+        "moving_mean": 0.5 * np.mean([half.mean(axes) for half in halves], axis=0),
+        "moving_variance": 0.5 + 0.5 * np.mean([half.var(axes) for half in halves], axis=0),
+    }
+    for name, value in expected.items():
+        for copy in getattr(norm, name).value.values:
+            np.testing.assert_allclose(copy, value, rtol=1e-5, atol=1e-6)
