@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_iterconv._support.files import FileError, parse_json
-from keras_iterconv._support.keras_files import check_model_file, save_model_file
+from keras_iterconv._support.keras_files import checked_copy, save_model_file
 
 from .errors import TrainingDivergedError, UserError
 from .run_folder import RunFolder
@@ -43,14 +43,14 @@ def load_checkpoint(model: keras.Model, folder: RunFolder) -> int:
             finite.
     """
     try:
-        check_model_file(folder.last)
-        with zipfile.ZipFile(folder.last) as archive:
-            state = parse_json(archive.read(MEMBER), CHECKPOINT, f"{MEMBER} in it")
-            layers = json.loads(archive.read("config.json"))["config"]["layers"]
-        differing = _find_differing(model, layers)
-        if differing is None:
-            model.load_weights(folder.last)
-            check_finite(model)
+        with checked_copy(folder.last) as file:
+            with zipfile.ZipFile(file) as archive:
+                state = parse_json(archive.read(MEMBER), CHECKPOINT, f"{MEMBER} in it")
+                layers = json.loads(archive.read("config.json"))["config"]["layers"]
+            differing = _find_differing(model, layers)
+            if differing is None:
+                model.load_weights(file)
+                check_finite(model)
     except Exception as error:  # zip, HDF5 and Keras each have their own for a damaged file
         told = isinstance(error, FileError | TrainingDivergedError)
         reason = str(error) if told else type(error).__name__

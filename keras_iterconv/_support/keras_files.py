@@ -5,6 +5,10 @@ open files, or read assets. So a file is read before Keras sees it, and only cla
 nets of this package are made of are let through.
 """
 
+import contextlib
+import os
+import shutil
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -18,6 +22,8 @@ from keras_iterconv._support.files import TEXT_LIMIT, FileError, open_regular, p
 _CONFIG = "config.json"
 # Keras's own, and what a checkpoint of `training.fit` adds. Assets are files that layers read.
 _MEMBERS = {"metadata.json", _CONFIG, "model.weights.h5", "training.json"}
+# Bytes of a file, many times what the largest of our nets has with its optimizer's state.
+_FILE_LIMIT = 2 * 2**30
 # Keras stores members as they are; a file that somebody has compressed again may grow by so much.
 _EXPANSION = 20
 
@@ -46,16 +52,17 @@ def load_model_file(file: Path) -> keras.Model:
         file: A `.keras` file, from anywhere.
 
     Raises:
-        FileError: As for `check_model_file`, or Keras cannot load it.
+        FileError: As for `checked_copy`, or Keras cannot load it.
     """
-    check_model_file(file)
-    try:
-        return keras.models.load_model(file, compile=False, safe_mode=True)
-    # A damaged file raises what zip, HDF5, Keras or a layer has for it.
-    except Exception as error:
-        raise FileError(
-            f"{file} is no model that can be loaded ({type(error).__name__}: {_one_line(error)})"
-        ) from error
+    with checked_copy(file) as copy:
+        try:
+            return keras.models.load_model(copy, compile=False, safe_mode=True)
+        # A damaged file raises what zip, HDF5, Keras or a layer has for it.
+        except Exception as error:
+            raise FileError(
+                f"{file} is no model that can be loaded "
+                f"({type(error).__name__}: {_one_line(error)})"
+            ) from error
 
 
 def save_model_file(model: keras.Model, file: Path) -> None:
@@ -71,29 +78,57 @@ def save_model_file(model: keras.Model, file: Path) -> None:
         raise OSError(_one_line(error)) from error
 
 
-def check_model_file(file: Path) -> None:
-    """Refuse a `.keras` file that holds anything but a net of this package.
+@contextlib.contextmanager
+def checked_copy(file: Path) -> Iterator[Path]:
+    """Give a copy of a `.keras` file that holds a net of this package and nothing else.
 
-    Nothing of it is deserialised.
+    The copy is what was checked, and no other user can write to it; the file itself might be
+    replaced between the check and the loading. Nothing of it is deserialised.
 
     Args:
         file: The file.
 
+    Yields:
+        The copy; it is removed at the end.
+
     Raises:
-        FileError: It is no such file, too large for its size on the disk, or holds a class, a
-            function or a member that no named net has.
+        FileError: It is no such file, too large, or holds a class, a function or a member that no
+            named net has.
     """
-    if file.suffix != ".keras":
-        # Keras would take it for another format.
-        raise FileError(f"{file} is no model that can be loaded: its name must end in .keras")
-    try:
-        with open_regular(file) as stream, zipfile.ZipFile(stream) as archive:
-            _check_members(file, archive)
-            text = archive.read(_CONFIG)
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
-        raise FileError(
-            f"{file} is no model that can be loaded: it is damaged ({_one_line(error)})"
-        ) from error
+    with tempfile.TemporaryDirectory() as private:
+        # Keras tells formats by the name.
+        copy = Path(private) / "model.keras"
+        _copy(file, copy)
+        try:
+            with zipfile.ZipFile(copy) as archive:
+                _check_members(file, archive, copy.stat().st_size)
+                text = archive.read(_CONFIG)
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
+            raise FileError(
+                f"{file} is no model that can be loaded: it is damaged ({_one_line(error)})"
+            ) from error
+        _check_config(file, text)
+        yield copy
+
+
+def _copy(file: Path, copy: Path) -> None:
+    with open_regular(file) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > _FILE_LIMIT:
+            raise FileError(
+                f"{file} is not loaded: it has {size:,} bytes; at most {_FILE_LIMIT:,} were "
+                "expected"
+            )
+        try:
+            with copy.open("xb") as target:
+                shutil.copyfileobj(stream, target)
+        except OSError as error:
+            raise FileError(
+                f"{file} could not be copied to {copy.parent}, to be checked: {error.strerror}"
+            ) from error
+
+
+def _check_config(file: Path, text: bytes) -> None:
     config = parse_json(text, {"type": "object"}, f"{_CONFIG} in {file}")
     # What Keras ignores too where a model is loaded without being compiled.
     config.pop("compile_config", None)
@@ -106,14 +141,14 @@ def check_model_file(file: Path) -> None:
             )
 
 
-def _check_members(file: Path, archive: zipfile.ZipFile) -> None:
+def _check_members(file: Path, archive: zipfile.ZipFile, size: int) -> None:
     members = archive.infolist()
     names = [member.filename for member in members]
     unknown = sorted({name for name in names if name not in _MEMBERS or names.count(name) > 1})
     if unknown or _CONFIG not in names:
         found = f"{unknown[0][:100]!r}" if unknown else f"no {_CONFIG}"
         raise FileError(f"{file} is not loaded: a model's archive does not hold {found}")
-    limit = TEXT_LIMIT + _EXPANSION * file.stat().st_size
+    limit = TEXT_LIMIT + _EXPANSION * size
     for member in members:
         most = TEXT_LIMIT if member.filename.endswith(".json") else limit
         if member.file_size > most:

@@ -11,7 +11,7 @@ import keras_iterconv as ki
 from keras_iterconv._support import files
 from keras_iterconv._support.files import FileError
 from keras_iterconv._support.keras_files import (
-    check_model_file,
+    checked_copy,
     load_model_file,
     save_model_file,
 )
@@ -131,9 +131,9 @@ def test_what_no_net_has_is_refused_before_keras_sees_it(rewrite, monkeypatch, e
 
 def test_a_model_that_is_nothing_else_is_refused(rewrite):
     with pytest.raises(FileError, match="`Lambda`"):
-        check_model_file(rewrite(lambda config: LAMBDA))
+        load_model_file(rewrite(lambda config: LAMBDA))
     with pytest.raises(FileError, match="`Lambda`"):
-        check_model_file(rewrite(lambda config: {**config, "build_config": {"a": [LAMBDA]}}))
+        load_model_file(rewrite(lambda config: {**config, "build_config": {"a": [LAMBDA]}}))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -143,7 +143,8 @@ def test_each_named_net_is_let_through(tmp_path, name):
     file = tmp_path / "net.keras"
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("config.json", json.dumps(keras.saving.serialize_keras_object(model)))
-    check_model_file(file)
+    with checked_copy(file):
+        pass
 
 
 def test_a_saved_net_loads(saved):
@@ -192,7 +193,7 @@ def test_members_that_grow_are_refused_by_size(rewrite, monkeypatch):
     monkeypatch.setattr("keras_iterconv._support.keras_files.TEXT_LIMIT", 100_000)
     bomb = [("training.json", 100_001 * " ")]
     with pytest.raises(FileError, match=r"training.json in it has 100,001 bytes; at most 100,000"):
-        check_model_file(rewrite(extra=bomb, compression=zipfile.ZIP_DEFLATED))
+        load_model_file(rewrite(extra=bomb, compression=zipfile.ZIP_DEFLATED))
     assert files.TEXT_LIMIT > 100_000
 
 
@@ -205,11 +206,24 @@ def test_a_damaged_archive(saved, tmp_path, keep):
     assert "\n" not in str(caught.value)
 
 
-def test_another_format_is_refused_by_its_name(saved, tmp_path):
-    file = tmp_path / "model.h5"
+def test_what_is_loaded_is_what_was_checked(saved, tmp_path, monkeypatch):
+    """Another process may replace the file at any time."""
+    file, load = tmp_path / "net.keras", keras.models.load_model
     file.write_bytes(saved.read_bytes())
-    with pytest.raises(FileError, match=r"must end in \.keras"):
-        load_model_file(file)
+
+    def load_late(path, **kwargs):
+        file.write_bytes(b"evil")
+        return load(path, **kwargs)
+
+    monkeypatch.setattr("keras.models.load_model", load_late)
+    for got, weight in zip(load_model_file(file).weights, load(saved).weights, strict=True):
+        np.testing.assert_array_equal(got, weight)
+
+
+def test_files_are_refused_by_size(saved, monkeypatch):
+    monkeypatch.setattr("keras_iterconv._support.keras_files._FILE_LIMIT", 1000)
+    with pytest.raises(FileError, match=r"bytes; at most 1,000 were expected"):
+        load_model_file(saved)
 
 
 def test_what_hdf5_raises_on_a_full_disk_is_an_error_of_the_system(tmp_path, monkeypatch):
