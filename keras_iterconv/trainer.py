@@ -147,10 +147,11 @@ class IterativeModel(keras.Model):
         super().save_own_variables(store)
 
     @functools.wraps(keras.Model.save)
-    def save(self, *args, **kwargs):
-        # For HDF5 files, which Keras writes in another way.
-        self.restore_guarantees()
-        return super().save(*args, **kwargs)
+    def save(self, filepath, *args, **kwargs):
+        # For HDF5 files Keras does not ask for the model's own variables.
+        if str(filepath).endswith((".h5", ".hdf5")):
+            self.restore_guarantees()
+        return super().save(filepath, *args, **kwargs)
 
     @functools.wraps(keras.Model.get_state_tree)
     def get_state_tree(self, *args, **kwargs):

@@ -2,7 +2,7 @@
 
 Such a batch keeps the shape of its input, and the gradient of kernel and bias, which TensorFlow
 computes as one, ends with an error. A replica of a strategy gets a batch of no samples where there
-are fewer samples than replicas.
+are fewer samples than replicas. Transposed convolutions and pooling take empty batches as they are.
 """
 
 from collections.abc import Callable
@@ -51,11 +51,10 @@ def layer_on_any_batch(layer, call: Callable) -> Callable:
         return call
 
     def call_on_any_batch(inputs, **kwargs):
-        shape = layer.compute_output_shape(inputs.shape)
-        # Symbolic inputs have no samples. Where the shape stays, an empty batch comes out right:
-        # Keras's layers add their bias by another operation, so that the gradient is right too.
-        if isinstance(inputs, keras.KerasTensor) or shape[1:] == tuple(inputs.shape[1:]):
+        # Symbolic inputs have no samples.
+        if isinstance(inputs, keras.KerasTensor):
             return call(inputs, **kwargs)
+        shape = layer.compute_output_shape(inputs.shape)
         return on_any_batch(
             lambda inputs: call(inputs, **kwargs), inputs, shape, layer.compute_dtype
         )

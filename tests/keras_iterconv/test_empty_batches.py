@@ -95,6 +95,33 @@ def test_a_net_with_depth_answers_for_no_images(name):
     assert model(images[:0]).shape == (0, 4)
 
 
+CONVOLUTIONS = {
+    "other shape": lambda: keras.layers.Conv2D(5, 3, strides=2),
+    "same shape": lambda: keras.layers.Conv2D(3, 3, padding="same"),
+    "transposed": lambda: keras.layers.Conv2DTranspose(5, 3, strides=2),
+}
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_a_convolution_of_keras_gets_gradients_of_zero(kind, mode):
+    inputs = keras.Input(IMAGE)
+    model = ki.IterativeModel(inputs, CONVOLUTIONS[kind]()(inputs))
+
+    def differentiate(x):
+        with tf.GradientTape() as tape:
+            y = model(x, training=True)
+        variables = [variable.value for variable in model.trainable_variables]
+        return y, tape.gradient(y, variables, unconnected_gradients="zero")
+
+    if mode == "graph":
+        differentiate = tf.function(differentiate, input_signature=[tf.TensorSpec((None, *IMAGE))])
+    y, gradients = differentiate(tf.zeros((0, *IMAGE)))
+    assert y.shape == (0, *model.output_shape[1:])
+    for gradient in gradients:
+        np.testing.assert_array_equal(gradient, np.zeros(gradient.shape))
+
+
 def test_a_net_takes_symbolic_inputs_of_another_shape():
     inputs = keras.Input((None, None, 3))
     model = ki.IterativeModel(inputs, keras.layers.Conv2D(5, 3, strides=2)(inputs))

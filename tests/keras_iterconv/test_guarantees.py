@@ -276,6 +276,15 @@ def test_what_has_not_changed_costs_no_projection_and_no_norm(kind, tmp_path, mo
         model.save(tmp_path / "m.keras")
 
 
+@pytest.mark.parametrize("name", ["m.keras", "m.h5", "m.hdf5"])
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_a_file_costs_one_checksum(name, tmp_path, monkeypatch):
+    model, restored = make_net("nais dense"), []
+    monkeypatch.setattr(ki.NAISDense, "restore_guarantee", lambda layer: restored.append(layer))
+    model.save(tmp_path / name)
+    assert restored == [model.get_layer("block")]
+
+
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_weights_that_are_swapped_out_come_back(kind, excess_of):
     model = make_net(kind)
