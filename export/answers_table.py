@@ -24,7 +24,7 @@ def make_report(
     """Return the lines shown: what the net does, a row for each picture, the mean depth.
 
     Args:
-        found: Of each picture what the JSON document says, at least one.
+        found: The entries of the JSON document, one a picture; at least one.
         net: The net that classified them.
         threshold: The one that it was given.
         max_unroll: The same for the updates made in a block at most.
@@ -58,7 +58,7 @@ def make_report(
 
 
 def _notes(entry: dict, adaptive: bool) -> list[str]:
-    """Say what is not as it should be; a net of fixed depth stops at its limit as it should."""
+    """Return what a reader should know; a net of fixed depth always stops at its limit."""
     notes = []
     if not entry["contrast"]:
         notes.append("no contrast")

@@ -66,7 +66,7 @@ def make_card(name: str, entry: Mapping, folder: Path, zoo: Path) -> str:
 
     Args:
         name: Its name in the zoo.
-        entry: What the index says of it.
+        entry: Its entry in the index.
         folder: Where its files are.
         zoo: The zoo's folder; where it is not the checkout's, the card names it.
     """

@@ -1,4 +1,4 @@
-"""Whether what is published is what it says it is."""
+"""Verification of a zoo: that its files are those of the index, and agree with each other."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -39,11 +39,11 @@ DEPTH_SHARE = 0.999
 ACCURACY_TOLERANCE = 0.001
 BATCHES = (1, 7, 64)
 ACCURACY_BATCH = 500
-# Bytes of an ONNX file, which is a protocol buffer; and letters that it may say of itself.
+# Bytes of an ONNX file, which is a protocol buffer, and characters of its metadata.
 ONNX_LIMIT = 2**31 - 1
 METADATA_LIMIT = 2**20
 UNLISTED_SHOWN = 10
-# Letters of what is said of a model: a file may hold a megabyte of class names.
+# Characters of the message for one model: a file may hold a megabyte of class names.
 MESSAGE_LIMIT = 500
 
 # From raw images and a depth, None for the stored one.
@@ -65,10 +65,10 @@ class Agreement(NamedTuple):
 def check_zoo(zoo: Path, console: Console, trust: bool = False) -> None:
     """Verify each model of a zoo, and show what was found.
 
-    For each: the files' sizes and hashes, the ONNX checker, what the ONNX file says of itself, and
+    For each: the files' sizes and hashes, the ONNX checker, the ONNX file's metadata, and
     on real test images, where the data set is there, the parity of Keras, SavedModel and ONNX at
     batches of 1, 7 and 64, also with another depth, and the test accuracy. A SavedModel may read
-    and write files, so it is run only where somebody answers for it.
+    and write files, so it is run only in the checkout's own zoo or with `trust`.
 
     Args:
         zoo: The zoo's folder.
@@ -76,7 +76,7 @@ def check_zoo(zoo: Path, console: Console, trust: bool = False) -> None:
         trust: Whether SavedModels are run in a zoo that is not the checkout's own.
 
     Raises:
-        ZooError: A model, or the index, is not what it says it is.
+        ZooError: The index is none, or a model's files are not those that it describes.
     """
     folder = find_zoo(zoo)
     index = read_index(folder)
@@ -96,7 +96,7 @@ def check_zoo(zoo: Path, console: Console, trust: bool = False) -> None:
         try:
             cells = read_entry(folder, name, partial(_check_model, folder, name, trusted))
             found = "good"
-        # What a file of a valid hash may hold has no end; the other models are to be checked too.
+        # A file whose hash is right may still raise anything; the other models are checked too.
         except Exception as error:
             cells, found = ("-",) * 4, "bad"
             text = str(error) if isinstance(error, ZooError) else f"{name}: {error!r}"
@@ -109,7 +109,7 @@ def check_zoo(zoo: Path, console: Console, trust: bool = False) -> None:
 
 
 def _tell_unlisted(folder: Path, console: Console) -> None:
-    """Show which files of a zoo nobody has published, as far as its index knows."""
+    """Show which files of a zoo its index does not list."""
     files = unlisted_files(folder)
     if files:
         # A name may hold what moves a terminal's cursor.
@@ -137,7 +137,7 @@ def _check_model(folder: Path, name: str, trusted: bool, entry: dict) -> tuple[s
     except DatasetError:
         return size, "-", "-", "no data"
     found = compare(model, runs, entry, data)
-    # Neither is true of a NaN.
+    # NaN fails both comparisons.
     if not (found.logits <= LOGITS_TOLERANCE and found.depths >= DEPTH_SHARE):
         raise ZooError(
             f"{name}: Keras, SavedModel and ONNX differ by {found.logits:.1e} in logits; "
@@ -161,7 +161,7 @@ def _check_files(folder: Path, name: str, entry: dict) -> int:
 
 
 def _check_complete(saved_model: Path, name: str, paths: Sequence[Path]) -> None:
-    """Refuse a SavedModel with files that nobody has verified: it may read any of them."""
+    """Refuse a SavedModel with files that the index does not list: it may read any of them."""
     for file in sorted(saved_model.rglob("*")):
         if file not in paths and (file.is_symlink() or not file.is_dir()):
             raise ZooError(
@@ -171,7 +171,11 @@ def _check_complete(saved_model: Path, name: str, paths: Sequence[Path]) -> None
 
 
 def _check_onnx(path: Path, name: str, entry: dict) -> OnnxClassifier:
-    """Verify what an ONNX file says of itself, and return it."""
+    """Check an ONNX file, and compare its metadata with the index.
+
+    Returns:
+        The file, ready to classify.
+    """
     if path.stat().st_size > ONNX_LIMIT:
         raise ZooError(f"{name}: the ONNX file has more than {ONNX_LIMIT:,} bytes")
     model = onnx.load(path, load_external_data=False)
@@ -185,7 +189,7 @@ def _check_onnx(path: Path, name: str, entry: dict) -> OnnxClassifier:
         raise ZooError(f"{name}: the ONNX file takes weights from other files")
     onnx.checker.check_model(model, full_check=True)
     classifier = OnnxClassifier(path)
-    said = {
+    metadata = {
         "classes": list(classifier.classes),
         "scale": classifier.scale,
         "input_shape": list(classifier.input_shape),
@@ -193,12 +197,15 @@ def _check_onnx(path: Path, name: str, entry: dict) -> OnnxClassifier:
         "depth": None,
     }
     if classifier.adaptive:
-        said["depth"] = {key: getattr(classifier, key) for key in Depth._fields}
+        metadata["depth"] = {key: getattr(classifier, key) for key in Depth._fields}
         defaults = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-        for key, value in said["depth"].items():
+        for key, value in metadata["depth"].items():
             if defaults[key] != defaults[key].dtype.type(value):
-                raise ZooError(f"{name}: the ONNX file says {key} {value}, and has {defaults[key]}")
-    for key, value in said.items():
+                raise ZooError(
+                    f"{name}: the ONNX file's metadata says {key} {value}, its default is "
+                    f"{defaults[key]}"
+                )
+    for key, value in metadata.items():
         if value != entry[key]:
             raise ZooError(f"{name}: the ONNX file's {key} is {value}, the index's {entry[key]}")
     return classifier
@@ -211,7 +218,7 @@ def compare(model: keras.Model, runs: Sequence[Run], entry: dict, data: ImageDat
         model: The Keras model; it keeps the other depth.
         runs: The others: functions of raw images and a depth, None for the stored one, to logits,
             depth and status.
-        entry: What the index says.
+        entry: The model's entry in the index.
         data: The data set.
 
     Raises:
@@ -245,7 +252,7 @@ def compare(model: keras.Model, runs: Sequence[Run], entry: dict, data: ImageDat
                 difference = np.abs(found.logits - expected["logits"])
                 differences.append(np.max(difference / np.maximum(largest, 1e-30)))
                 equal.extend((apart == 0).ravel())
-    # NumPy's, which hands a NaN on.
+    # Unlike Python's, NumPy's maximum is NaN where one of the numbers is.
     return Agreement(float(np.max(differences)), float(np.mean(equal)))
 
 
@@ -264,7 +271,7 @@ def _serve(run, images: np.ndarray, depth: Depth | None) -> Answers:
 
 
 def _accuracy(run: Run, data: ImageData) -> float:
-    """Return the share of the test images that are answered right."""
+    """Return the share of the test images whose class is predicted right."""
     right = 0
     for begin in range(0, len(data.test), ACCURACY_BATCH):
         images = data.test.images[begin : begin + ACCURACY_BATCH].astype(np.float32)

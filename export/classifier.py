@@ -31,7 +31,7 @@ class ModelFileError(Exception):
 
 
 class Answers(NamedTuple):
-    """What a net says of N images.
+    """The outputs of a net for N images.
 
     Attributes:
         logits: float32 `[N, classes]`.
@@ -65,7 +65,7 @@ class OnnxClassifier:
         preparation: How the images of its data set were made from pictures of one mark; None where
             a data set shows whole pictures. Files published before it was in their metadata have
             that of their data set's name.
-        metadata: What else the file says of the net: strings, by name; `result` is JSON.
+        metadata: The file's metadata: strings, by name; `result` is JSON.
 
     Raises:
         ModelFileError: The file is missing, no ONNX model, or not one that keras_iterconv exported.

@@ -1,4 +1,4 @@
-"""One trained model as an entry of a zoo: its files, its card, and what the index says of it."""
+"""One trained model as an entry of a zoo: its files, its card and its entry in the index."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ from .saved_model import write_saved_model
 from .zoo import CURVES, DEPTH_FIGURE, SAVED_MODEL, check_name, commit, new_entry
 
 LICENSE = "Apache-2.0"
-# What the index says of a run's data set.
+# Keys of a run's data set that go into the index.
 DATA = ("input_shape", "classes", "scale", "mean", "std")
 # Images of noise that the certificate's ascent starts from.
 PROBE = 16
@@ -48,7 +48,7 @@ class Run(NamedTuple):
 
     Attributes:
         settings: What it was trained with.
-        data: What `config.json` says of its data set.
+        data: The description of its data set in `config.json`.
         versions: Of the packages.
         result: What it measured.
         model: Its last one, without the optimizer.
@@ -102,7 +102,7 @@ def publish_run(
     Raises:
         UserError: The folder holds no finished run, or the zoo cannot be written.
         ZooError: The name is none, or the zoo's index is.
-        KeyboardInterrupt: After it was said that what was published is as it was.
+        KeyboardInterrupt: After a message that what was published is as it was.
     """
     if name is not None:
         check_name(name)
@@ -157,7 +157,7 @@ class _Publication:
                 card = make_card(self.name, entry, staged, self.zoo)
                 (staged / CARD).write_text(card, encoding="utf-8")
                 commit(self.zoo, self.name, staged, entry)
-        # TensorFlow has errors of its own for a full disk.
+        # TensorFlow's errors, of a full disk for example, are no OSError.
         except (OSError, tf.errors.OpError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(
@@ -166,7 +166,7 @@ class _Publication:
         self.say(f"published in {self.zoo}")
 
     def _describe(self) -> dict[str, Any]:
-        """Return what the index says of the model, without what writing it tells."""
+        """Return the entry of the index, without what is known only after the files are written."""
         run = self.run
         return {
             "architecture": run.settings.model,
@@ -276,7 +276,7 @@ def _certify(model: keras.Model, input_shape) -> dict[str, Any]:
 
 
 def _metadata(name: str, entry: dict[str, Any]) -> dict[str, str]:
-    """Return what an ONNX file says of itself."""
+    """Return the metadata of an ONNX file."""
     texts = {
         "model": name,
         "dataset": entry["dataset"],

@@ -38,7 +38,7 @@ def to_onnx(
     Args:
         model: A functional model in float32, from standardised images to logits or probabilities.
         normalization: Mean and standard deviation of raw pixel values.
-        metadata: What the file says of itself.
+        metadata: The file's metadata.
         multi_label: Whether each class has a probability of its own.
 
     Returns:

@@ -12,10 +12,10 @@ from PIL import Image, ImageOps, ImageStat, UnidentifiedImageError
 from .inputs import is_stream
 from .preparation import Preparation, prepare
 
-# Pillow logs some of what it then raises, and Python prints what nobody handles.
+# Pillow logs some of what it then raises, and Python prints logs without a handler.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
-# Pillow knows the headers of these formats, but has nothing that draws their contents.
+# Pillow reads the headers of these formats, but cannot decode their contents.
 _NEVER_DRAWN = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
 
 # 65535 / 255: from the range of 16 bits to that of 8.

@@ -177,7 +177,7 @@ def _run_net(net: OnnxClassifier, images: np.ndarray, options: argparse.Namespac
 
 
 def _entry(picture: Picture, file: str, answer: Answers, classes: Sequence[str], top: int) -> dict:
-    """Return what the JSON document says of a picture.
+    """Return the entry of a picture in the JSON document.
 
     `top` is empty without a finite answer, and where the picture shows nothing to be read.
     """

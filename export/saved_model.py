@@ -10,7 +10,7 @@ import keras_iterconv as ki
 from .inference import Depth, Normalization, infer, shared_depth
 
 SIGNATURE = "serving_default"
-# With the depth as further inputs; a SavedModel knows no optional ones.
+# With the depth as further inputs: those of a SavedModel are never optional.
 DEPTH_SIGNATURE = "with_depth"
 
 

@@ -74,7 +74,7 @@ def new_entry(zoo: Path, name: str) -> Iterator[Path]:
     check_name(name)
     zoo.mkdir(parents=True, exist_ok=True)
     with _locked(zoo):
-        # Before anything is removed by what it says.
+        # The index must be readable before files that it does not list are removed.
         models = _read_models(zoo)
         sweep(zoo, [INDEX])
         for known in {name, *models}:
@@ -83,7 +83,7 @@ def new_entry(zoo: Path, name: str) -> Iterator[Path]:
         if folder.is_symlink():
             raise ZooError(f"{folder} is a link; what it leads to is not the zoo's. Remove it")
         folder.mkdir(exist_ok=True)
-        # Nobody else can put a link there. The folder inside has the usual permissions.
+        # No other user can put a link there. The folder inside has the usual permissions.
         private = Path(tempfile.mkdtemp(prefix=STAGED_PREFIX, dir=folder))
         staged = private / _FILES
         try:
@@ -109,7 +109,7 @@ def commit(zoo: Path, name: str, staged: Path, entry: dict[str, Any]) -> None:
         zoo: The zoo's folder.
         name: The model's name.
         staged: Where its files are.
-        entry: What the index says of it, without `files`.
+        entry: Its entry in the index, without `files`.
 
     Raises:
         ZooError: The index would not be as its schema wants it.
@@ -161,8 +161,8 @@ def _is_number(name: str) -> bool:
 def _sweep(folder: Path, entry: dict[str, Any] | None) -> None:
     """Remove what killed publications of a model have left: what `entry` does not name.
 
-    A folder of another name, or that holds anything that no publication writes, is somebody else's
-    and stays, as does what a link leads to.
+    A folder of another name, or with a file that no publication writes, is not ours and stays, as
+    does what a link leads to.
     """
     if folder.is_symlink() or not folder.is_dir():
         return
@@ -204,7 +204,7 @@ def _locked(zoo: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            # Windows removes no file that is open. One with contents is somebody else's.
+            # Windows removes no file that is open. A file with contents is not ours.
             with contextlib.suppress(OSError):
                 if not (zoo / LOCK).stat().st_size:
                     (zoo / LOCK).unlink()
