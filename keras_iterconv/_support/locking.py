@@ -1,19 +1,10 @@
 """A lock that one process holds at a time, and that ends with the process that holds it."""
 
 import contextlib
-import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-    import msvcrt
-
-# Seconds between two tries, while another process holds the lock.
-_PAUSE = 0.1
+from filelock import FileLock, Timeout
 
 
 class LockedError(Exception):
@@ -35,33 +26,13 @@ def locked(file: Path, wait: bool = True) -> Iterator[None]:
         LockedError: Another process holds the lock, and `wait` is False.
         OSError: The file cannot be made or opened.
     """
-    while (descriptor := _try_lock(file)) is None:
-        if not wait:
-            raise LockedError(f"another process holds {file}")
-        time.sleep(_PAUSE)
+    # The package's other kind of lock, a file that exists, would outlive a killed process.
+    lock = FileLock(file, blocking=wait, fallback_to_soft=False, preserve_lock_file=True)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise LockedError(f"another process holds {file}") from error
     try:
         yield
     finally:
-        os.close(descriptor)
-
-
-def _try_lock(file: Path) -> int | None:
-    """Take the lock where nobody has it, and return the descriptor, whose closing releases it."""
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    while True:
-        descriptor = os.open(file, flags | getattr(os, "O_CLOEXEC", 0), 0o666)
-        try:
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            else:
-                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except (BlockingIOError, PermissionError):
-            os.close(descriptor)
-            return None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        # The one that held it may have removed the file, and another may hold a new one by now.
-        if os.fstat(descriptor).st_nlink:
-            return descriptor
-        os.close(descriptor)
+        lock.release()

@@ -1,8 +1,8 @@
 """One process at a time."""
 
+import os
 import subprocess
 import sys
-import types
 
 import pytest
 
@@ -62,34 +62,27 @@ def test_a_planted_link_is_not_followed(tmp_path):
 
 def test_a_file_that_its_holder_removed_is_not_what_the_next_one_locks(tmp_path, monkeypatch):
     """It would share the lock with nobody."""
-    file, real = tmp_path / "lock", locking.os.open
+    fcntl = pytest.importorskip("fcntl")
+    file, real = tmp_path / "lock", fcntl.flock
 
-    def open_and_lose(path, *args):
-        monkeypatch.setattr(locking.os, "open", real)
-        descriptor = real(path, *args)
+    def lose_and_lock(*args):
+        monkeypatch.setattr(fcntl, "flock", real)
         file.unlink()
-        return descriptor
+        return real(*args)
 
-    monkeypatch.setattr(locking.os, "open", open_and_lose)
-    with locked(file, wait=False):
+    monkeypatch.setattr(fcntl, "flock", lose_and_lock)
+    with locked(file):
         with pytest.raises(LockedError), locked(file, wait=False):
             pass
         assert file.exists()
 
 
-def test_windows_lock_is_held_by_one(tmp_path, monkeypatch):
-    """A double of Windows's module stands in for it, with its error for a lock that is held."""
+def test_a_named_pipe_does_not_block(tmp_path):
+    os.mkfifo(tmp_path / "lock")
+    with locked(tmp_path / "lock", wait=False):
+        pass
 
-    def lock(descriptor, mode, count):
-        if mode != "LK_NBLCK" or count != 1:
-            pytest.fail("it would wait, or lock nothing")
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise PermissionError(13, "Permission denied") from error
 
-    fcntl = locking.fcntl
-    windows = types.SimpleNamespace(locking=lock, LK_NBLCK="LK_NBLCK")
-    monkeypatch.setattr(locking, "fcntl", None)
-    monkeypatch.setattr(locking, "msvcrt", windows, raising=False)
-    check_one_holds_it(tmp_path / "lock")
+def test_a_folder_is_an_error_of_the_system(tmp_path):
+    with pytest.raises(OSError, match="directory"), locked(tmp_path, wait=False):
+        pass
