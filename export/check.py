@@ -102,7 +102,7 @@ def check_zoo(zoo: Path, console: Console, trust: bool = False) -> None:
             text = str(error) if isinstance(error, ZooError) else f"{name}: {error!r}"
             bad.append(" ".join(text.split())[:MESSAGE_LIMIT])
         table.add_row(name, *cells, found)
-    console.print(table, highlight=False)
+    console.print(table)
     _tell_unlisted(folder, console)
     if bad:
         raise ZooError("; ".join(bad))

@@ -11,6 +11,8 @@ from keras_iterconv.naming import unknown_name
 LARGEST_INT = 2**31 - 1
 # Of the normal numbers of float32; smaller ones are flushed to 0.
 SMALLEST = 2.0**-126
+# Of all its finite numbers.
+LARGEST = 2.0**128 - 2.0**104
 
 
 def check_positive_int(name: str, value) -> int:

@@ -164,7 +164,7 @@ class IterativeModel(keras.Model):
         if format in ("onnx", "litert"):
             raise ValueError(
                 "`format` must be a format that Keras can convert loops of adaptive depth to, such "
-                'as "tf_saved_model"; `python -m export.publish` writes ONNX of a trained run. '
+                'as "tf_saved_model"; `iterconv publish` writes ONNX of a trained run. '
                 f"Received: format={format!r}"
             )
         self.restore_guarantees()

@@ -145,14 +145,21 @@ def test_a_fault_of_the_program_keeps_its_traceback(run, monkeypatch):
         run(fail)
 
 
-def test_an_argument_that_does_not_fit_names_the_help(run, monkeypatch):
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("--layers", "No such option: --layers. See command --help."),
+        ("more", "Got unexpected extra argument(s) (more). See command --help."),
+    ],
+)
+def test_an_argument_that_does_not_fit_names_the_help(monkeypatch, capsys, argument, said):
     def command(epochs: int = 1):
         pass
 
-    monkeypatch.setattr("sys.argv", ["command", "--epoch", "1"])
+    monkeypatch.setattr("sys.argv", ["command", argument])
     with pytest.raises(SystemExit) as stop:
         run_command(make_command_app(command), "command")
-    assert stop.value.code == 2
+    assert (stop.value.code, capsys.readouterr().err) == (2, f"Error: {said}\n")
 
 
 PRINT = """

@@ -195,7 +195,6 @@ class EpochLines(keras.callbacks.Callback):
             f"epoch {row['epoch']:>3}/{self.epochs}  loss {row['loss']:.4f}  "
             f"accuracy {row['accuracy']:.2%}  {validation}"
             f"{row['images_per_second']:.0f} images/s  {row['seconds']:.1f} s",
-            highlight=False,
             soft_wrap=True,
         )
 

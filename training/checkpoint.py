@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_iterconv._support.files import FileError, parse_json
-from keras_iterconv._support.keras_files import checked_copy, save_model_file
+from keras_iterconv._support.keras_files import ForeignModelError, checked_copy, save_model_file
 
 from .errors import TrainingDivergedError, UserError
 from .run_folder import RunFolder
@@ -39,8 +39,8 @@ def load_checkpoint(model: keras.Model, folder: RunFolder) -> int:
         The number of epochs that the checkpoint has seen.
 
     Raises:
-        UserError: The file is damaged, belongs to another model, or holds a number that is not
-            finite.
+        UserError: The file is damaged, belongs to another model, or holds code or a number that
+            is not finite.
     """
     try:
         with checked_copy(folder.last) as file:
@@ -51,6 +51,8 @@ def load_checkpoint(model: keras.Model, folder: RunFolder) -> int:
             if differing is None:
                 model.load_weights(file)
                 check_finite(model)
+    except ForeignModelError as error:
+        raise UserError(str(error)) from error
     except Exception as error:  # zip, HDF5 and Keras each have their own for a damaged file
         told = isinstance(error, FileError | TrainingDivergedError)
         reason = str(error) if told else type(error).__name__

@@ -69,7 +69,7 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, TyperException):
         context = getattr(error, "ctx", None)
         hint = "" if context is None else f" See {context.command_path} --help."
-        return error.format_message() + hint
+        return error.format_message().rstrip(".") + "." + hint
     if isinstance(error, OSError) and error.strerror:
         place = "the output" if error.filename is None else os.fsdecode(error.filename)
         return f"{place}: {error.strerror}"

@@ -73,7 +73,7 @@ def fit(
     step_size: Annotated[float | None, _depth("h of an update, in (0, 1].", OWN)] = None,
     gradient: Annotated[
         str | None,
-        _depth("unroll, recompute (less memory), implicit or frozen (faster, biased).", OWN),
+        _depth("unroll, recompute (less memory) or frozen (faster, biased).", OWN),
     ] = None,
     blocks: Annotated[int | None, _residual("Blocks of a stage, NAIS-Nets' too.", OWN)] = None,
     coupling: Annotated[

@@ -50,7 +50,7 @@ def print_header(
     if settings.coupling is not None:
         table.add_row("coupling", f"{settings.coupling:g} of the blocks' mean gradient")
     table.add_row("folder", str(folder.path))
-    console.print(table, highlight=False)
+    console.print(table)
 
 
 def describe_depth(model: keras.Model) -> str:
@@ -94,12 +94,12 @@ def print_result(
         table.add_row("image-blocks not finite", f"{result['share_not_finite']:.2%}")
     table.add_row("training speed", f"{result['images_per_second']:.0f} images/s")
     table.add_row("training time", f"{result['seconds']:.0f} s")
-    console.print(table, highlight=False)
+    console.print(table)
     if indices is not None:
-        console.print(indices.table(), highlight=False)
+        console.print(indices.table())
     if result["adaptive"] and result["share_at_limit"] > _MANY_AT_LIMIT:
-        console.print(_warn_of_limit(result["share_at_limit"]), style="yellow", highlight=False)
-    console.print(f"Everything is in {folder.path}", highlight=False, soft_wrap=True)
+        console.print(_warn_of_limit(result["share_at_limit"]), style="yellow")
+    console.print(f"Everything is in {folder.path}", soft_wrap=True)
 
 
 def _warn_of_limit(share: float) -> str:

@@ -84,5 +84,5 @@ def _measure_indices(session: "_Session") -> ki.IndexReport | None:
     if not any(isinstance(b, ki.ResidualStage) for b in ki.iterated_blocks(session.model)):
         return None
     test = session.data.test
-    session.console.print(f"measuring the indices on {len(test):,} test images", highlight=False)
+    session.console.print(f"measuring the indices on {len(test):,} test images")
     return ki.measure_indices(session.model, session.measure_batches(test))

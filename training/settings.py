@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
+from keras_iterconv.checks import LARGEST, SMALLEST
 from keras_iterconv.models.registry import ARCHITECTURES, list_settings
 from keras_iterconv.naming import unknown_name
 
@@ -98,11 +99,25 @@ class Settings:
         for name in ("weight_decay", "clip_norm"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise UserError(f"--{_flag(name)} must be 0 or more: {getattr(self, name)}")
+        if self.coupling is not None and not 0 <= self.coupling <= 1:
+            raise UserError(f"--coupling must be from 0 to 1: {self.coupling}")
         if self.weight_decay * self.learning_rate >= 1:
             raise UserError(
                 f"--weight-decay must be below 1 / --learning-rate, {1 / self.learning_rate:g}: a "
                 f"step would take all of a kernel away: {self.weight_decay:g}"
             )
+        # Clipping divides by its norm.
+        for name, most in (
+            ("learning_rate", LARGEST),
+            ("weight_decay", LARGEST),
+            ("clip_norm", 1 / SMALLEST),
+        ):
+            value = getattr(self, name)
+            if value and not SMALLEST <= value <= most:
+                raise UserError(
+                    f"--{_flag(name)} must be from {SMALLEST:.3g} to {most:.3g}, for float32 "
+                    f"makes 0 or infinity of it otherwise: {value:g}"
+                )
         if not 0 <= self.validation_share < 1:
             raise UserError(
                 f"--validation-share must be 0, or a share below 1: {self.validation_share}"
@@ -119,12 +134,22 @@ class Settings:
                 )
 
     def overrides(self) -> dict[str, Any]:
-        """Return the settings that go to `keras_iterconv.create_model`."""
+        """Return the settings that go to `keras_iterconv.create_model`.
+
+        Raises:
+            UserError: The model has no such setting.
+        """
         given = {name: getattr(self, name) for name in _OVERRIDES}
-        coupled = self.coupling is not None and self.shared_initialization is None
-        if coupled and "shared_initialization" in _settings_of(self.model):
-            given["shared_initialization"] = True
-        return {name: value for name, value in given.items() if value is not None}
+        given = {name: value for name, value in given.items() if value is not None}
+        known = _settings_of(self.model)
+        if self.coupling is not None and "shared_initialization" in known:
+            given.setdefault("shared_initialization", True)
+        for name, value in given.items():
+            if self.model in ARCHITECTURES and name not in known:
+                flag = "independent-initialization" if value is False else _flag(name)
+                taken = ", ".join(f"--{_flag(other)}" for other in _OVERRIDES if other in known)
+                raise UserError(f"--{flag} is no option of {self.model}, which takes {taken}")
+        return given
 
 
 def _settings_of(model: str) -> list[str]:

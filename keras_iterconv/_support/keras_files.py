@@ -45,6 +45,10 @@ _ALLOWED = {
 }
 
 
+class ForeignModelError(FileError):
+    """A file holds something that no net of this package has, code for example."""
+
+
 def load_model_file(file: Path) -> keras.Model:
     """Load a model that was saved by a run of this package, not compiled.
 
@@ -92,8 +96,8 @@ def checked_copy(file: Path) -> Iterator[Path]:
         The copy; it is removed at the end.
 
     Raises:
-        FileError: It is no such file, too large, or holds a class, a function or a member that no
-            named net has.
+        FileError: It is no such file, or too large.
+        ForeignModelError: It holds a class, a function or a member that no named net has.
     """
     with tempfile.TemporaryDirectory() as private:
         # Keras tells formats by the name.
@@ -134,7 +138,7 @@ def _check_config(file: Path, text: bytes) -> None:
     config.pop("compile_config", None)
     for node in _nodes(config):
         if "class_name" in node and not _is_allowed(node):
-            raise FileError(
+            raise ForeignModelError(
                 f"{file} is not loaded: it holds {_description(node)}, which no net of this "
                 "package has and which may run code or touch files. Load it by "
                 "`keras.models.load_model` if you know who wrote it"
@@ -147,7 +151,7 @@ def _check_members(file: Path, archive: zipfile.ZipFile, size: int) -> None:
     unknown = sorted({name for name in names if name not in _MEMBERS or names.count(name) > 1})
     if unknown or _CONFIG not in names:
         found = f"{unknown[0][:100]!r}" if unknown else f"no {_CONFIG}"
-        raise FileError(f"{file} is not loaded: a model's archive does not hold {found}")
+        raise ForeignModelError(f"{file} is not loaded: a model's archive does not hold {found}")
     limit = TEXT_LIMIT + _EXPANSION * size
     for member in members:
         most = TEXT_LIMIT if member.filename.endswith(".json") else limit

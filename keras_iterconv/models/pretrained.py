@@ -99,7 +99,7 @@ def find_zoo(zoo: str | os.PathLike | None = None) -> Path:
         return folder
     if given:
         raise ZooError(
-            f"{folder} holds no zoo: {INDEX} is missing. Name a folder that `export.publish` has "
+            f"{folder} holds no zoo: {INDEX} is missing. Name a folder that `iterconv publish` has "
             f"written, as `zoo` or in the environment variable {VARIABLE}"
         )
     raise ZooError(

@@ -219,7 +219,7 @@ def test_adaptive_nets_have_no_operator_that_converters_lack(training):
 
 @pytest.mark.parametrize("format", ["onnx", "litert"])
 def test_formats_that_keras_writes_broken_are_refused(format, tmp_path):
-    message = rf"^`format` must be [^\n]*python -m export.publish[^\n]*Received: format='{format}'$"
+    message = rf"^`format` must be [^\n]*iterconv publish[^\n]*Received: format='{format}'$"
     with pytest.raises(ValueError, match=message):
         make_model().export(tmp_path / "model", format=format)
     assert not list(tmp_path.iterdir())

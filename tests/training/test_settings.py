@@ -83,6 +83,13 @@ def test_an_unknown_preset_gets_the_nearest_name():
         ("weight_decay", -1e-4, "--weight-decay must be 0 or more"),
         ("clip_norm", -1.0, "--clip-norm must be 0 or more"),
         ("clip_norm", math.inf, "--clip-norm must be 0 or more"),
+        ("learning_rate", 1e-50, "--learning-rate must be from 1.18e-38 to 3.4e.38, for float32"),
+        ("learning_rate", 1e39, "--learning-rate must be from 1.18e-38"),
+        ("weight_decay", 1e-50, "--weight-decay must be from 1.18e-38"),
+        ("clip_norm", 1e-50, "--clip-norm must be from 1.18e-38 to 8.51e.37"),
+        ("clip_norm", 1e300, "--clip-norm must be from 1.18e-38 to 8.51e.37"),
+        ("coupling", 2.0, "--coupling must be from 0 to 1"),
+        ("coupling", math.nan, "--coupling must be from 0 to 1"),
         ("validation_share", 1.0, "--validation-share must be 0, or a share below 1"),
         ("validation_share", -0.1, "--validation-share must be 0, or a share below 1"),
         ("validation_share", math.nan, "--validation-share must be 0, or a share below 1"),
@@ -95,6 +102,16 @@ def test_an_unknown_preset_gets_the_nearest_name():
 def test_a_value_out_of_range_is_refused(field, value, said):
     with pytest.raises(UserError, match=said):
         make_settings(model="nais10", **{field: value})
+
+
+def test_an_option_of_other_models_is_refused_with_those_that_the_model_has():
+    settings = make_settings(model="nais_dense", blocks=4)
+    with pytest.raises(
+        UserError,
+        match=r"--blocks is no option of nais_dense, which takes --max-unroll, --threshold, "
+        r"--step-size, --gradient$",
+    ):
+        settings.overrides()
 
 
 def test_settings_survive_the_config_file():

@@ -50,7 +50,7 @@ def figure1(
         range(seed, seed + runs),
         training_steps=training_steps,
         update_scale=update_scale,
-        report=lambda kind, seed: console.print(f"training {kind}, seed {seed}", highlight=False),
+        report=lambda kind, seed: console.print(f"training {kind}, seed {seed}"),
     )
     print_errors(console, experiment)
     for kind, errors in experiment.errors.items():

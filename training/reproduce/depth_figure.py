@@ -137,9 +137,9 @@ def print_depths(console: Console, depths: Depths) -> None:
             f"{np.median(depths.confidence[group.members]):.2%}",
             end_section=group.most == depths.depth.max(),
         )
-    console.print(table, highlight=False)
+    console.print(table)
     mean = depths.depth.mean()
-    console.print(f"{mean:.1f} updates on average, at most {depths.limit}", highlight=False)
+    console.print(f"{mean:.1f} updates on average, at most {depths.limit}")
 
 
 def draw_depths(path: Path, depths: Depths) -> Figure:

@@ -57,8 +57,8 @@ def print_errors(console: Console, experiment: Experiment) -> None:
             _spread(errors.repeated[:, 1]),
             _spread(errors.repeated[:, -1]),
         )
-    console.print(table, highlight=False)
-    console.print(f"Always saying zero: {experiment.chance:.3f}", highlight=False)
+    console.print(table)
+    console.print(f"Always saying zero: {experiment.chance:.3f}")
 
 
 def _spread(errors: np.ndarray) -> str:
