@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from iterconv.training.errors import UserError, run_command
+from iterconv.training.errors import UserError, check_folder, run_command
 from iterconv.training.help_layout import make_command_app
 from iterconv.training.startup import load_quietly, make_console
 
@@ -45,7 +45,7 @@ def publish(
         raise UserError("give the folder of a run, or --check alone")
     if trust and not check:
         raise UserError("--trust belongs to --check")
-    _check_folder(zoo)
+    check_folder("--zoo", zoo)
     formats = [part.strip() for part in format.split(",")]
     for wanted in formats:
         if wanted not in FORMATS:
@@ -66,16 +66,6 @@ def publish(
         check_zoo(Path(zoo), console, trust)
     else:
         publish_run(Path(run), name, Path(zoo), formats, console)
-
-
-def _check_folder(zoo: str) -> None:
-    """Refuse a zoo that would be the current folder, or that TensorFlow could not write."""
-    if not zoo:
-        raise UserError("--zoo must name a folder")
-    try:
-        zoo.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"--zoo must be a path in UTF-8: {zoo!r}") from error
 
 
 def main() -> None:

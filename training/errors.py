@@ -122,6 +122,25 @@ def _rename(message: str, quoted: Mapping[str, str], given: Mapping[str, str]) -
     return re.sub(r"\b(\w+)=(?=\S)", lambda found: given.get(found[1], found[0]), message)
 
 
+def check_folder(option: str, path: str | os.PathLike) -> None:
+    """Refuse the name of a folder that not all libraries take that write into it.
+
+    Args:
+        option: What the user gave it as.
+        path: The folder; the empty name would be the current one.
+
+    Raises:
+        UserError: The name is empty, or not UTF-8.
+    """
+    name = os.fspath(path)
+    if not name:
+        raise UserError(f"{option} must name a folder")
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(f"{option} must be a path in UTF-8: {name!r}") from error
+
+
 def as_user_error(function: Callable, *args, names: Mapping[str, str] | None = None, **kwargs):
     """Call a function of the library whose `ValueError` is about what the user asked for.
 

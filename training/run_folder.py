@@ -11,7 +11,7 @@ from typing import Any
 from keras_iterconv._support import files
 from keras_iterconv._support.locking import LockedError, locked
 
-from .errors import UserError, as_user_error
+from .errors import UserError, as_user_error, check_folder
 from .history import format_history, parse_history
 from .run_schemas import CONFIG, RESULT
 from .settings import Settings
@@ -73,15 +73,12 @@ class RunFolder:
 
         What a run leaves that was killed before its first file was whole does not count.
         """
-        _check_path("--output", path)
+        check_folder("--output", path)
         folder = cls(path)
         try:
             if folder.path.exists() and not folder.path.is_dir():
                 raise UserError(f"--output {path} cannot be used: it is no folder")
-            if not folder.path.is_dir():
-                return
-            ours = {folder.lock, *files.find_staged(folder.path, folder._names())}
-            held = {file.name for file in set(folder.path.iterdir()) - ours}
+            held = folder._held()
         except OSError as error:
             raise UserError(f"--output {path} cannot be used: {error.strerror}") from error
         if folder.config.name in held:
@@ -103,7 +100,7 @@ class RunFolder:
         Raises:
             UserError: The folder holds no run, or something else in the place of one of its files.
         """
-        _check_path(option, path)
+        check_folder(option, path)
         folder = cls(path)
         for file in folder.files:
             kind = _kind(file)
@@ -114,11 +111,27 @@ class RunFolder:
             if kind is not None and not stat.S_ISDIR(kind):
                 raise UserError(f"{place} is no folder of logs; move it away to use this run")
         if _kind(folder.config) is None:
-            raise UserError(
-                f"{option} {path} holds no run: {folder.config.name} is missing; if a killed run "
-                "has left it, delete it and start again"
-            )
+            folder._refuse_without_config(option)
         return folder
+
+    def _refuse_without_config(self, option: str) -> None:
+        try:
+            found = self.path.is_dir()
+            left = found and not self._held()
+        except OSError:
+            found, left = True, False
+        if not found:
+            raise UserError(f"{option} {self.path} is no folder; name that of a run")
+        # Not "delete it": the folder may be anybody's.
+        advice = f"; nothing else is in it: start one with --output {self.path}" if left else ""
+        raise UserError(f"{option} {self.path} holds no run: {self.config.name} is missing{advice}")
+
+    def _held(self) -> set[str]:
+        """Return the names of what the folder holds beside what a killed run leaves."""
+        if not self.path.is_dir():
+            return set()
+        ours = {self.lock, *files.find_staged(self.path, self._names())}
+        return {file.name for file in set(self.path.iterdir()) - ours}
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -215,17 +228,6 @@ class RunFolder:
                 f"{self.history} does not hold the {epochs} epochs that {self.last.name} has seen "
                 f"({error}); put the whole file back to go on"
             ) from error
-
-
-def _check_path(option: str, path: str | os.PathLike) -> None:
-    """Refuse a path that not all libraries take that write into a run's folder."""
-    name = os.fspath(path)
-    if not name:
-        raise UserError(f"{option} must name a folder")
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UserError(f"{option} must be a path in UTF-8: {name!r}") from error
 
 
 def _kind(path: Path) -> int | None:

@@ -72,7 +72,7 @@ def test_a_run_of_the_command_line(fit_command, tmp_path):
         (("--model", "nais10", "--seed", 99999999999), "--seed must be from 0"),
         (("--model", "nais10", "--max-unroll", 2**40), "--max-unroll must be at most"),
         (("--model", "nais10", "--output", ""), "--output must name a folder"),
-        (("--resume", "nowhere"), "holds no run: config.json is missing"),
+        (("--resume", "nowhere"), "--resume nowhere is no folder; name that of a run"),
         (("--resume", "nowhere", "--seed", 3), "leave out --seed"),
         (("--model", "nais10", "--checkpoint-minutes", "nan"), "--checkpoint-minutes must be 0"),
     ],

@@ -82,11 +82,19 @@ def test_a_damaged_history_is_refused(tmp_path, damage):
         folder.read_history(epochs=2)
 
 
-@pytest.mark.parametrize("present", [(), ("last.keras",)])
-def test_resume_needs_a_run(tmp_path, present):
+@pytest.mark.parametrize(
+    ("present", "advice"),
+    [
+        ((), "; nothing else is in it: start one with --output "),
+        ((".lock",), "; nothing else is in it: start one with --output "),
+        (("last.keras",), "$"),
+        (("holiday.jpg",), "$"),
+    ],
+)
+def test_resume_needs_a_run(tmp_path, present, advice):
     for name in present:
         (tmp_path / name).write_text("{}")
-    with pytest.raises(UserError, match=r"holds no run: config\.json is missing"):
+    with pytest.raises(UserError, match=rf"holds no run: config\.json is missing{advice}"):
         RunFolder.open(tmp_path)
 
 

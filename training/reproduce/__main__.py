@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ..errors import TrainingDivergedError, UserError, as_user_error, run_command
+from ..errors import TrainingDivergedError, UserError, as_user_error, check_folder, run_command
 from ..help_layout import Command, make_app
 from ..startup import load_quietly, make_console
 
@@ -74,6 +74,7 @@ def coupling(
     """
     if not 1 <= seeds <= 100:
         raise UserError(f"--seeds must be from 1 to 100: {seeds}")
+    check_folder("--output", output)
     load_quietly()
     from .coupling import draw, make_table, read_results, summarise, train_all
 
