@@ -79,7 +79,7 @@ def resume(
     epochs: int | None = None,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
 ) -> dict[str, Any]:
-    """Go on with a run that was cut off, or that is to have more epochs, and return its result.
+    """Go on with a run that was cut off, or is to have other epochs, and return its result.
 
     On one device the final weights are those of a run that was never cut off, bit for bit: they
     depend on the weights, the optimizer's state and the place in the epoch, all of which the
@@ -88,8 +88,9 @@ def resume(
     Args:
         path: The run's folder.
         console: Where the table and the progress are written.
-        epochs: The new number of epochs, larger than the run's own; its schedule of the learning
-            rate is stretched over all of them. None for the run's own.
+        epochs: The new number of epochs, over all of which its schedule of the learning rate is
+            stretched; at least the number that is done, with which the run ends there. None for
+            the run's own.
         checkpoint_minutes: The least time between two checkpoints within an epoch.
 
     Returns:
@@ -102,16 +103,12 @@ def resume(
     with folder.held():
         config = folder.read_config()
         settings = config["settings"]
-        if epochs is not None and epochs < settings.epochs:
-            raise UserError(
-                f"--epochs must be more than the {settings.epochs} of the run in {path}: {epochs}"
-            )
-        wanted = dataclasses.replace(settings, epochs=epochs or settings.epochs)
+        wanted = settings if epochs is None else dataclasses.replace(settings, epochs=epochs)
         result = folder.read_result()
         if result is not None and result["epochs"] >= wanted.epochs:
             raise UserError(
                 f"--resume {path} is finished; its result is in {folder.result}. Give more --epochs"
-                f" than {settings.epochs} to train it further"
+                f" than {result['epochs']} to train it further"
             )
         session = _Session(wanted, console)
         if session.describe()["data"] != config["data"]:
@@ -121,7 +118,10 @@ def resume(
             )
         rows, state = session.load(folder)
         if len(rows) > wanted.epochs:
-            raise UserError(f"{folder.last} has seen {len(rows)} epochs of {wanted.epochs}")
+            raise UserError(
+                f"--epochs must be at least {len(rows)}, which {folder.last} has seen: "
+                f"{wanted.epochs}"
+            )
         if wanted != settings:
             _extend(folder, config, wanted, len(rows), console)
         return session.run(folder, rows, state, checkpoint_minutes)
@@ -130,7 +130,7 @@ def resume(
 def _extend(
     folder: RunFolder, config: dict[str, Any], wanted: Settings, done: int, console: Console
 ) -> None:
-    """Give a run more epochs; a result that it has stays until the new one replaces it."""
+    """Give a run another number of epochs; a result that it has stays until it has a new one."""
     before = config["settings"]
     extensions = [*config.get("extensions", []), {"epochs": before.epochs, "done": done}]
     folder.write_json(
@@ -139,7 +139,7 @@ def _extend(
     )
     stretched = (
         ""
-        if wanted.schedule == "constant"
+        if wanted.schedule == "constant" or done == wanted.epochs
         else (
             f"; the {wanted.schedule} schedule of the learning rate is stretched over all of them"
         )

@@ -85,8 +85,8 @@ def test_a_finished_run_is_trained_further(console, tmp_path):
     first = session.start(quick(epochs=1), run, console)
     with pytest.raises(UserError, match=r"is finished; .* Give more --epochs than 1"):
         session.resume(run, console)
-    with pytest.raises(UserError, match="--epochs must be more than the 1"):
-        session.resume(run, console, epochs=0.5)
+    with pytest.raises(UserError, match="--epochs must be from 1"):
+        session.resume(run, console, epochs=0)
     result = session.resume(run, console, epochs=3)
     assert (first["epochs"], result["epochs"]) == (1, 3)
     text = console.export_text()
@@ -114,6 +114,33 @@ def test_the_old_result_stays_until_the_new_one_is_there(console, tmp_path, monk
             session.resume(run, console, epochs=2)
     assert (run / "result.json").read_bytes() == old
     assert session.resume(run, console)["epochs"] == 2
+
+
+def test_a_run_that_cannot_have_all_of_its_epochs_ends_with_those_that_it_has(
+    console, tmp_path, monkeypatch
+):
+    """Else a finished run that was given more, and diverged, could never be published again."""
+    run = tmp_path / "run"
+    session.start(quick(epochs=1), run, console)
+    record = session.Record
+
+    class Diverges(record):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise TrainingDivergedError
+            super().on_epoch_begin(epoch, logs)
+
+    monkeypatch.setattr(session, "Record", Diverges)
+    with pytest.raises(TrainingDivergedError):
+        session.resume(run, console, epochs=5)
+    RunFolder(run).result.unlink()
+    with pytest.raises(UserError, match=r"--epochs must be at least 2, which .* has seen: 1"):
+        session.resume(run, console, epochs=1)
+    last = (run / "last.keras").read_bytes()
+    assert session.resume(run, console, epochs=2)["epochs"] == 2
+    assert (run / "last.keras").read_bytes() == last
+    assert RunFolder(run).read_config()["settings"].epochs == 2
+    assert "2 of now 2 epochs are done, 5 were planned\n" in console.export_text()
 
 
 def test_two_processes_do_not_train_one_run(console, tmp_path):
