@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import onnx
 import tensorflow as tf
+from iterconv.training.checkpoint import find_not_finite_variable
 from iterconv.training.datasets import CATALOGUE, DatasetError, load_dataset
 from iterconv.training.errors import UserError, as_user_error
 from iterconv.training.reproduce.depth_figure import draw_depths, measure_depths
@@ -83,6 +84,9 @@ def read_run(run: Path) -> Run:
             f"have {settings.epochs}; go on with it by iterconv fit --resume {run}"
         )
     model = as_user_error(load_model_file, folder.last)
+    variable = find_not_finite_variable(model.weights)
+    if variable is not None:
+        raise UserError(f"a run that diverged is not published: {variable.path} is not finite")
     command = training_command(settings, config.get("extensions", ()))
     return Run(settings, config["data"], config["versions"], result, model, folder.curves, command)
 
@@ -140,7 +144,6 @@ class _Publication:
 
     def publish(self, formats: list[str]) -> None:
         """Write the files and the index."""
-        _refuse_not_finite(self.run)
         self.say("certifying")
         entry = self._describe()
         try:
@@ -204,15 +207,6 @@ class _Publication:
             self.normalization,
             self.multi_label,
         )
-
-
-def _refuse_not_finite(run: Run) -> None:
-    """Raise `UserError` where a run diverged: its index would be no JSON, and its net no use."""
-    numbers = {key: value for key, value in run.result.items() if isinstance(value, float)}
-    numbers |= {weight.path: weight.numpy() for weight in run.model.weights}
-    for key, value in numbers.items():
-        if not np.all(np.isfinite(value)):
-            raise UserError(f"a run that diverged is not published: {key} is not finite")
 
 
 def _draw_depth(run: Run, name: str, path: Path, say: Callable[[str], None]) -> None:
