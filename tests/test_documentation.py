@@ -57,6 +57,13 @@ def test_the_net_of_the_readme_has_an_adaptive_depth(capsys):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_papers_have_names_and_not_letters(page):
+    """N is the size of a batch, and L a Lipschitz bound."""
+    letter = r"\b[NL]('s\b| (gives|adds)\b|, (Theorem|Banach|Eq|Fig))"
+    assert not re.search(letter, page.read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_gap_is_left_open(page):
     assert not re.search(r"@[A-Z_]+@|TODO|TBD", page.read_text())
 

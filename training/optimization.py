@@ -16,7 +16,7 @@ def make_schedule(settings: Settings, steps_per_epoch: int):
     """Return the learning rate as a function of the optimizer's step.
 
     `cosine` falls to zero over the run; `step` divides by 10 after 1/3, 5/9 and 7/9 of the epochs
-    (N: 150, 250 and 350 of 450), and `step-twice` after 1/2 and 3/4 (as ResNets usually are);
+    (NAIS-Net: 150, 250 and 350 of 450), and `step-twice` after 1/2 and 3/4 (usual for ResNets);
     `constant` stays; `cyclical` swings four times between a tenth of the rate and the rate
     (`tensorflow_addons.optimizers.TriangularCyclicalLearningRate`).
 

@@ -127,7 +127,7 @@ def _residual_guarantee(stage, capped, cap, cap_holds) -> dict:
         reason = "the bound of f is not below one" if cap is None else "the cap is not below one"
     return {
         "guarantee": what,
-        "reference": "L, Banach fixed point theorem",
+        "reference": "Lippl et al., Banach fixed point theorem",
         "holds": reason is None,
         "reason": reason,
     }
@@ -195,7 +195,7 @@ def _dense_row(layer: NAISDense) -> DenseRow:
         norm="P = -A",
         factor=float(np.abs(1 - h * values).max()),
         guarantee=what,
-        reference="N, Theorems 1 and 2",
+        reference="NAIS-Net, Theorems 1 and 2",
         holds=holds,
         reason=reason,
         eigenvalue_min=float(-values.max()),
@@ -236,7 +236,7 @@ def _conv_row(layer: NAISConv2D) -> ConvRow:
         norm="infinity",
         factor=factor,
         guarantee=what,
-        reference="N, Theorems 1 and 3",
+        reference="NAIS-Net, Theorems 1 and 3",
         holds=holds,
         reason=reason,
         taps=float(others.max()),

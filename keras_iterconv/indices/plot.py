@@ -1,4 +1,4 @@
-"""The figure of error curves and indices, in the layout of L's Fig. 2."""
+"""The figure of error curves and indices, as Lippl et al., Fig. 2."""
 
 from collections.abc import Sequence
 

@@ -124,7 +124,7 @@ class IndexReport:
         return as_text(self.table())
 
     def plot(self):
-        """Draw the error curves and the indices, as L's Fig. 2.
+        """Draw the error curves and the indices, as Lippl et al., Fig. 2.
 
         Returns:
             A `matplotlib.figure.Figure`.

@@ -1,4 +1,4 @@
-"""How deep a net went for each test picture, in the layout of N's Fig. 5 and beside its answers."""
+"""How deep a net went for each test picture, as NAIS-Net's Fig. 5, and what it answered."""
 
 from pathlib import Path
 from typing import NamedTuple

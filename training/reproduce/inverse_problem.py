@@ -1,4 +1,4 @@
-"""L's toy inverse problem: the algorithm, nets that could be it, and how one tells them apart.
+"""The toy inverse problem of Lippl et al.: an algorithm, nets that could be it, and tests of both.
 
 An observation x = alpha z is inverted by an error-corrective algorithm and by nets of blocks. Three
 disturbances of the blocks show what an iteration would bear: reading out early, leaving a block

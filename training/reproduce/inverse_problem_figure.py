@@ -1,4 +1,4 @@
-"""The picture and the table of the toy inverse problem, in the layout of L's Fig. 1."""
+"""The picture and the table of the toy inverse problem, as Lippl et al., Fig. 1."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from .inverse_problem import Experiment
 
 # In opposite corners, so that their paths can be told apart; panels c and d show the first.
 PICTURED_Z = ((0.7, 0.5), (-0.5, -0.8))
-# L's figure leaves out the fourth block.
+# The figure of Lippl et al. leaves out the fourth block.
 LEFT_OUT = 4
 NAMES = {
     "feedforward": "feed-forward",

@@ -10,12 +10,12 @@ from keras_iterconv.certificates.rows import ConvRow, DenseRow, FreeRow, Residua
 
 CONV = ConvRow(
     name="stage1_block1", kind="NAISConv2D", norm="infinity", factor=0.987654, holds=True,
-    guarantee="it settles", reference="N, Theorems 1 and 3",
+    guarantee="it settles", reference="NAIS-Net, Theorems 1 and 3",
     taps=0.912345, delta=0.0512, excess=-0.02, within_bound=True,
 )  # fmt: skip
 DENSE = DenseRow(
     name="block", kind="NAISDense", norm="P = -A", factor=0.999, holds=True, guarantee="one point",
-    reference="N, Theorems 1 and 2", eigenvalue_min=-0.98765, eigenvalue_max=-0.01,
+    reference="NAIS-Net, Theorems 1 and 2", eigenvalue_min=-0.98765, eigenvalue_max=-0.01,
     spectral_radius=0.999, step_times_norm=0.0988, within_bound=True,
 )  # fmt: skip
 RESIDUAL = ResidualRow(
@@ -60,7 +60,7 @@ def test_a_net_of_54_blocks_is_legible():
     assert max(map(len, lines)) <= 110
     # A line each, and what they share said once.
     assert len(lines) < 54 + 10
-    assert text.count("it settles (N, Theorems 1 and 3)") == 1
+    assert text.count("it settles (NAIS-Net, Theorems 1 and 3)") == 1
     for row in rows:
         (line,) = (line for line in lines if f" {row.name} " in line)
         assert f"{row.factor:.4g}" in line
