@@ -93,7 +93,7 @@ def infer(
             own = Depth(layer.threshold or 0.0, layer.max_unroll)
             unrolled = run_block(layer, *args, own if layer.threshold is None else depth or own)
         elif isinstance(layer, (ki.ResidualStage, ki.ResidualUpdate)):
-            unrolled = layer(*args, return_depth=True)
+            unrolled = layer(*args, **kwargs, return_depth=True)
         else:
             return layer(*args, **kwargs)
         depths.append(unrolled.depth)

@@ -19,11 +19,11 @@ class ReturnDepth(keras.layers.Wrapper):
     that the block itself cannot be called anew.
     """
 
-    def call(self, inputs):
-        return self.layer(inputs, return_depth=True)
+    def call(self, inputs, **options):
+        return self.layer(inputs, return_depth=True, **options)
 
-    def compute_output_spec(self, inputs):
-        return self.layer.compute_output_spec(inputs, return_depth=True)
+    def compute_output_spec(self, inputs, **options):
+        return self.layer.compute_output_spec(inputs, return_depth=True, **options)
 
 
 def iterated_blocks(model: keras.Model) -> list[keras.layers.Layer]:
@@ -87,7 +87,8 @@ def with_depth(model: keras.Model) -> keras.Model:
                 f"The block {layer.name!r} is used more than once; its depth has no place"
             )
         seen.append(layer)
-        state, depth, status = ReturnDepth(layer, name=f"{layer.name}_with_depth")(*args)
+        returning = ReturnDepth(layer, name=f"{layer.name}_with_depth")
+        state, depth, status = returning(*args, **kwargs)
         depths.append(depth)
         statuses.append(status)
         return state

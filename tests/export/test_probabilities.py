@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import keras_iterconv as ki
 from export.folding import fold
-from export.inference import as_logits
+from export.inference import as_logits, infer
 from export.onnx import to_onnx
 from export.saved_model import write_saved_model
 
@@ -81,6 +81,16 @@ def test_outputs_of_another_kind_are_refused(head, multi_label, message, normali
     with pytest.raises(ValueError, match=message):
         write_saved_model(model, tmp_path / "net", normalization, multi_label)
     assert not (tmp_path / "net").exists()
+
+
+def test_a_stage_runs_the_schedule_of_its_model(draw_raw, normalization):
+    inputs = keras.Input((4, 3, 1))
+    state = keras.layers.Flatten()(ki.ResidualStage(1, 3)(inputs, schedule=[2, 0]))
+    model = keras.Model(inputs, keras.layers.Dense(4)(state))
+    images = draw_raw(5, (4, 3, 1))
+    found = infer(model, tf.constant(images), normalization)
+    np.testing.assert_allclose(found["logits"], model((images - 3) / 2), rtol=1e-4, atol=1e-5)
+    assert set(np.ravel(found["depth"])) == {2}
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])

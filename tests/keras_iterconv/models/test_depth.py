@@ -143,3 +143,16 @@ def test_operations_and_lists_of_one_tensor(structure):
     assert report.samples == 7
     images[3, 0, 0, 0] = np.nan
     assert [bad.sample for bad in ki.find_not_finite(model, images)] == [3]
+
+
+@pytest.mark.parametrize("options", [{"schedule": [2, 0]}, {"training": True}])
+def test_a_stage_is_called_as_the_model_calls_it(options, tmp_path):
+    inputs = keras.Input((6, 6, 2))
+    state = ki.ResidualStage(2, 3)(inputs, **options)
+    model = ki.IterativeModel(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(state)))
+    view = ki.with_depth(model)
+    view.save(tmp_path / "view.keras")
+    for seen in (view, keras.models.load_model(tmp_path / "view.keras")):
+        answers = seen(images())
+        np.testing.assert_allclose(answers["logits"], model(images()), atol=1e-5)
+        assert set(np.ravel(answers["depth"])) == {len(options.get("schedule", range(3)))}
