@@ -97,7 +97,7 @@ def make_card(name: str, entry: Mapping, folder: Path, zoo: Path) -> str:
     if predict or (folder / SAVED_MODEL).exists():
         raw = _RAW.format(shape=", ".join(map(str, entry["input_shape"])))
     arguments = json.dumps(name)
-    if zoo.resolve() != CHECKOUT_ZOO:
+    if zoo.resolve() != CHECKOUT_ZOO.resolve():
         arguments += f", zoo={json.dumps(str(zoo), ensure_ascii=False)}"
     return _TEMPLATE.format(
         name=name,
