@@ -14,7 +14,9 @@ FORMATS = ("saved_model", "onnx")
 
 def publish(
     run: Annotated[str | None, typer.Argument(help="The folder of a finished run.")] = None,
-    name: Annotated[str | None, typer.Option(help="Its name in the zoo; MODEL_DATASET.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Its name in the zoo.", show_default="MODEL_DATASET")
+    ] = None,
     format: Annotated[
         str, typer.Option(help="Beside the .keras file, separated by commas: saved_model, onnx.")
     ] = ",".join(FORMATS),

@@ -63,6 +63,20 @@ def test_the_options_of_fit_are_grouped_and_show_their_defaults():
             assert re.search(rf"\[default: (.* )?{re.escape(shown)}\]$", line)
 
 
+def options_of_all(command):
+    for inner in getattr(command, "commands", {}).values():
+        yield from options_of_all(inner)
+    yield from (option for option in command.params if option.param_type_name == "option")
+
+
+def test_every_default_is_shown():
+    """Options that are nothing unless they are given have none."""
+    options = options_of_all(typer.main.get_command(cli.make_app()))
+    unset = (option for option in options if option.default is None and not option.is_flag)
+    silent = {option.name for option in unset if not isinstance(option.show_default, str)}
+    assert silent == {"model", "preset", "resume"}
+
+
 FLAGS = {"max_unroll": "--max-unroll", "model": "--model"}
 
 

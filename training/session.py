@@ -201,6 +201,11 @@ class _Session:
                 names={"name": "model"},
                 **settings.overrides(),
             )
+            # In every file of the run: whoever loads one knows how its images are scaled.
+            self.model.preprocessing = ki.Preprocessing(
+                *(tuple(numbers.tolist()) for numbers in (self.data.mean, self.data.std))
+            )
+            self.model.class_names = tuple(self.data.classes)
             optimizer = make_optimizer(settings, self.steps, self.model.trainable_variables)
             if self.model.dtype_policy.name == "mixed_float16":
                 # Keras would do this by itself, but forget it in the files it writes.

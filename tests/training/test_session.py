@@ -120,6 +120,8 @@ def test_a_run_without_a_validation_part_goes_on_and_says_so(quick, console, tmp
     test = load_dataset("digits").test
     last = keras.models.load_model(tmp_path / "last.keras")
     predictions = np.argmax(last.predict(test.images / np.float32(16), verbose=0), axis=1)
+    np.testing.assert_array_equal(last.preprocessing(test.images), test.images / np.float32(16))
+    assert last.class_names == tuple("0123456789")
     assert result["test_accuracy"] == pytest.approx(np.mean(predictions == test.labels))
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["data"]["images"] == {"train": 96, "validation": 0, "test": 360}

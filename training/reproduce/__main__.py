@@ -89,17 +89,24 @@ def coupling(
 def depth_figure(
     name: Annotated[str, typer.Argument(help="A model of the zoo.")],
     zoo: Annotated[
-        str | None, typer.Option(help="The zoo's folder; the checkout's saved_models/.")
+        str | None,
+        typer.Option(help="The zoo's folder.", show_default="the checkout's saved_models/"),
     ] = None,
     output: Annotated[
         str, typer.Option(help="The picture to write: .png, .pdf or .svg.")
     ] = "depth.png",
     images: Annotated[int, typer.Option(help="Test pictures, at most.")] = 2000,
     threshold: Annotated[
-        float | None, typer.Option(help="Another threshold, also for a net of fixed depth.")
+        float | None,
+        typer.Option(
+            help="Another threshold, also for a net of fixed depth.", show_default="the net's own"
+        ),
     ] = None,
     max_unroll: Annotated[
-        int | None, typer.Option(help="Another largest number of updates of a block.")
+        int | None,
+        typer.Option(
+            help="Another largest number of updates of a block.", show_default="the net's own"
+        ),
     ] = None,
 ) -> None:
     """Show how deep a published net goes for test pictures.
