@@ -100,6 +100,8 @@ def prepare(
     Returns:
         The image.
     """
+    # Of a picture that shows no ink nothing is exchanged.
+    nothing = Prepared(np.zeros(size, np.float32), False, None, False)
     factor = math.ceil(max(image.size) / LONGEST_SIDE)
     whole = image.size
     if factor > 1:
@@ -113,12 +115,12 @@ def prepare(
     smooth = _average_3x3(mark)
     ink = mark[mark >= smooth.max() / 2].mean()
     if ink < max(LEAST_CONTRAST, LEAST_OVER_NOISE * noise):
-        return Prepared(np.zeros(size, np.float32), inverted, None, False)
+        return nothing
     # Of a line's pixels, one wide, a third of the neighbourhood is ink; of a speck's, a ninth.
     is_ink = (mark > ink / 2) & (smooth > ink / 5)
     rows, columns = (np.flatnonzero(is_ink.any(axis)) for axis in (1, 0))
     if not len(rows):
-        return Prepared(np.zeros(size, np.float32), inverted, None, False)
+        return nothing
     old = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
     pixels, new = _place(np.minimum(mark / ink, 1), old, size, preparation)
     if light.shape == size and np.abs(new - old).max() <= 1:

@@ -36,6 +36,13 @@ def test_a_mark_is_placed_as_in_mnist(inverted):
         assert abs(np.average(np.arange(28), weights=mass) - 14) <= 0.5
 
 
+@pytest.mark.parametrize("invert", ["auto", "yes"])
+def test_a_picture_without_ink_is_not_inverted(invert):
+    # The speck is too small to be ink, and darker than the ground.
+    found = prepare(paint((50, 50), [(20, 20, 21, 21)], 0, 255), (28, 28), MNIST, invert)
+    assert (found.inverted, found.has_contrast, found.pixels.any()) == (False, False, False)
+
+
 def test_a_mark_is_placed_as_in_the_digits():
     found = prepare(paint((480, 640), [(100, 200, 420, 440)]), (8, 8), DIGITS)
     expected = np.zeros((8, 8))
