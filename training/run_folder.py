@@ -123,7 +123,11 @@ class RunFolder:
         if not found:
             raise UserError(f"{option} {self.path} is no folder; name that of a run")
         # Not "delete it": the folder may be anybody's.
-        advice = f"; nothing else is in it: start one with --output {self.path}" if left else ""
+        advice = (
+            f"; nothing else is in it: start one by iterconv fit --output {self.path}"
+            if left
+            else ""
+        )
         raise UserError(f"{option} {self.path} holds no run: {self.config.name} is missing{advice}")
 
     def _held(self) -> set[str]:

@@ -85,8 +85,8 @@ def test_a_damaged_history_is_refused(tmp_path, damage):
 @pytest.mark.parametrize(
     ("present", "advice"),
     [
-        ((), "; nothing else is in it: start one with --output "),
-        ((".lock",), "; nothing else is in it: start one with --output "),
+        ((), "; nothing else is in it: start one by iterconv fit --output "),
+        ((".lock",), "; nothing else is in it: start one by iterconv fit --output "),
         (("last.keras",), "$"),
         (("holiday.jpg",), "$"),
     ],
