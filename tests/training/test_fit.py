@@ -171,18 +171,20 @@ def wait_for_epochs(run, count, seconds=120):
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_is_stopped_from_outside_can_go_on(tmp_path, kind):
+def test_a_run_that_is_stopped_from_outside_can_go_on(tmp_path):
+    """By Ctrl-C, and then, when it goes on, by a kill."""
     run = tmp_path / "run"
     start = ("--model", "nais_mnist", "--epochs", 2000, "--batch-size", 32, "--output", run)
-    with command(*start) as process:
-        wait_for_epochs(run, 2)
-        process.send_signal(kind)
-        screen, error = process.communicate(timeout=60)
-    assert "Traceback" not in screen + error
-    if kind == signal.SIGINT:
-        assert process.returncode == 130
-        assert f"--resume {run}" in screen
+    for arguments, kind in ((start, signal.SIGINT), (("--resume", run), signal.SIGKILL)):
+        done = len(epochs_done(run))
+        with command(*arguments) as process:
+            wait_for_epochs(run, done + 2)
+            process.send_signal(kind)
+            screen, error = process.communicate(timeout=60)
+        assert "Traceback" not in screen + error
+        if kind == signal.SIGINT:
+            assert process.returncode == 130
+            assert f"--resume {run}" in screen
     done = len(epochs_done(run))
     with command("--resume", run):
         wait_for_epochs(run, done + 2)

@@ -25,7 +25,7 @@ def make_small(settings, data):
     own = list_settings(settings.model)
     small = {"max_unroll": 10}
     if "width" in own:
-        small = {"blocks": 2, "width": 8}
+        small = {"blocks": 1, "width": 8}
     elif "blocks" in own:
         small = {"blocks": 1, "filters": (16,)}
     given = {**settings.overrides(), **small}

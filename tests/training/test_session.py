@@ -158,6 +158,8 @@ def arrays(path):
 def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
     quick, console, tmp_path, monkeypatch, model, given
 ):
+    # Which takes longer than the training, and is another test's.
+    monkeypatch.setattr("training.result._measure_indices", lambda session: None)
     settings = quick(model, epochs=4, augment="standard", weight_decay=1e-4, **given)
     whole = session.start(settings, tmp_path / "whole", console)
     with monkeypatch.context() as patched:

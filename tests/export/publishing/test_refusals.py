@@ -1,0 +1,225 @@
+"""`python -m export.publish`: what it refuses, and what a failure leaves in the zoo."""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_iterconv as ki
+from export import entry
+
+
+def read_tree(folder):
+    """Return the contents of all files in a folder."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+FULL = {
+    "Keras": ("keras.Model.save", OSError(errno.ENOSPC, "No space left on device")),
+    "HDF5": ("keras.Model.save", RuntimeError("Unable to flush file's cached information")),
+    "ONNX": ("onnx.save", OSError(errno.ENOSPC, "No space left on device")),
+    "SavedModel": (
+        "tensorflow.saved_model.save",
+        tf.errors.ResourceExhaustedError(None, None, "a/b\nNo space left on device"),
+    ),
+    "SavedModel's index": (
+        "tensorflow.saved_model.save",
+        tf.errors.UnknownError(None, None, "a.tempstate; No space left on device"),
+    ),
+    "curves": ("shutil.copyfile", OSError(errno.EDQUOT, "Disk quota exceeded")),
+    "index": ("os.replace", OSError(errno.ENOSPC, "No space left on device")),
+}
+
+
+@pytest.mark.parametrize("writer", FULL)
+@pytest.mark.usefixtures("quick")
+def test_a_full_disk_is_one_line(publish_command, zoo, finished_run, monkeypatch, writer):
+    place, error = FULL[writer]
+
+    def fail(*args, **kwargs):
+        raise error
+
+    if not writer.startswith("SavedModel"):
+        monkeypatch.setattr(entry, "write_saved_model", lambda *args: None)
+    before = read_tree(zoo)
+    monkeypatch.setattr(place, fail)
+    code, _, told = publish_command(finished_run, "--name", "small", "--zoo", zoo)
+    monkeypatch.undo()
+    assert (code, told.count("\n")) == (2, 1), told
+    assert "could not be written" in told
+    assert "what was there is kept" in told
+    assert read_tree(zoo) == before
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_saved_model_that_outgrows_the_disk(publish_command, zoo, finished_run, monkeypatch):
+    """TensorFlow itself meets the limit: a file of the SavedModel is larger than is allowed."""
+    limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    real = entry.write_saved_model
+
+    def write_little(*args):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most))
+        try:
+            real(*args)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+
+    monkeypatch.setattr(entry, "write_saved_model", write_little)
+    before = read_tree(zoo)
+    arguments = (finished_run, "--name", "small", "--zoo", zoo, "--format", "saved_model")
+    code, _, told = publish_command(*arguments)
+    assert (code, told.count("\n")) == (2, 1), told
+    assert "could not be written" in told
+    assert read_tree(zoo) == before
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("moment", ["read_run", "_certify", "commit"])
+def test_an_interruption_says_what_is_kept(publish_command, zoo, finished_run, monkeypatch, moment):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(entry, moment, interrupt)
+    before = read_tree(zoo)
+    arguments = (finished_run, "--name", "small", "--zoo", zoo, "--format", "onnx")
+    code, screen, error = publish_command(*arguments)
+    assert (code, error) == (130, "Interrupted.\n")
+    assert f"small is not published; what was in {zoo} is kept\n" in screen
+    assert read_tree(zoo) == before
+
+
+def spoil_weights(run):
+    model = keras.models.load_model(run / "last.keras", compile=False)
+    model.weights[0].assign(np.full(model.weights[0].shape, np.nan))
+    model.save(run / "last.keras")
+
+
+def spoil_result(run):
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps({**result, "test_accuracy": float("nan")}))
+
+
+def put_code_in(run):
+    inputs = keras.Input((8, 8, 1))
+    outputs = keras.layers.Lambda(keras.ops.relu)(inputs)
+    ki.IterativeModel(inputs, outputs).save(run / "last.keras")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (spoil_weights, "is not finite"),
+        (spoil_result, "NaN|not finite"),
+        (put_code_in, "holds `Lambda`"),
+    ],
+)
+def test_models_that_must_not_be_published(publish_command, finished_run, tmp_path, spoil, said):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    spoil(run)
+    code, _, error = publish_command(run, "--zoo", tmp_path / "zoo")
+    assert (code, error.count("\n")) == (2, 1), error
+    assert re.search(said, error)
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_a_kill_of_the_command_leaves_the_old_entry_whole(zoo, finished_run):
+    """At each thing that it says it does."""
+    before = (zoo / "index.json").read_text()
+    command = [sys.executable, "-m", "export.publish", finished_run, "--name", "small"]
+    for format_, moment in (
+        ("onnx", "converting to ONNX"),
+        ("saved_model", "writing the SavedModel"),
+        ("onnx", "drawing its depth"),
+    ):
+        with subprocess.Popen(
+            [*command, "--zoo", zoo, "--format", format_],
+            cwd=Path(__file__).parents[3],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        ) as process:
+            assert any(moment in line for line in process.stdout)
+            process.kill()
+        assert (zoo / "index.json").read_text() == before
+        for file, facts in json.loads(before)["models"]["small"]["files"].items():
+            assert hashlib.sha256((zoo / file).read_bytes()).hexdigest() == facts["sha256"]
+
+
+def spoil(folder, how):
+    if how == "no result":
+        (folder / "result.json").unlink()
+    elif how == "no model":
+        (folder / "last.keras").unlink()
+    elif how == "damaged model":
+        (folder / "last.keras").write_bytes(b"PK")
+    elif how == "damaged result":
+        (folder / "result.json").write_text("{")
+    elif how == "another version":
+        config = json.loads((folder / "config.json").read_text())
+        config["settings"]["speed"] = 3
+        (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("no result", "holds no finished run: result.json is missing"),
+        ("no model", "holds no finished run: last.keras is missing"),
+        ("damaged model", "last.keras"),
+        ("damaged result", "result.json"),
+        ("another version", "config.json"),
+    ],
+)
+def test_runs_that_cannot_be_published(publish_command, finished_run, tmp_path, how, said):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    spoil(run, how)
+    code, _, error = publish_command(run, "--zoo", tmp_path / "zoo")
+    assert (code, error.count("\n")) == (2, 1), error
+    assert error.startswith("Error: ")
+    assert said in error
+    assert not (tmp_path / "zoo").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "give the folder of a run, or --check alone"),
+        (("RUN", "--check"), "give the folder of a run, or --check alone"),
+        (("RUN", "--format", "pytorch"), "--format must be of saved_model, onnx: pytorch"),
+        (("RUN", "--format", ""), "--format must be"),
+        (("RUN", "--name", "../evil"), "the model's name must be of a-z"),
+        (("RUN", "--name", 300 * "a"), "at most 100 characters"),
+        (("RUN", "--zoo", ""), "--zoo must name a folder"),
+        (("--check", "--zoo", ""), "--zoo must name a folder"),
+        (("RUN", "--zoo", "a\udcff"), "--zoo must be a path in UTF-8: 'a\\udcff'"),
+        (("RUN", "--zoo", 300 * "a"), "File name too long"),
+        (("--check", "--zoo", 300 * "a"), "index.json is missing"),
+        (("RUN", "--trust"), "--trust belongs to --check"),
+        (("nowhere",), "nowhere is no folder; name that of a run"),
+        (("--check", "--zoo", "EMPTY"), "index.json is missing"),
+        (("--chekc",), "--chekc"),
+    ],
+)
+def test_arguments_that_cannot_be(
+    publish_command, finished_run, tmp_path, monkeypatch, arguments, said
+):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    places = {"RUN": finished_run, "EMPTY": "empty"}
+    code, _, error = publish_command(*(places.get(a, a) for a in arguments))
+    assert (code, error.count("\n")) == (2, 1), error
+    assert error.startswith("Error: ")
+    assert said in error
+    assert not (tmp_path / "evil").exists()
