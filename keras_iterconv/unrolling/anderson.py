@@ -6,8 +6,8 @@ not depend on how it goes there. Both loops end at the same state, up to the thr
 
 import tensorflow as tf
 
-from keras_iterconv._support.dense_gradients import dense
 from keras_iterconv.unrolling import adjoint, exact
+from keras_iterconv.unrolling.backward import pull_back_through
 from keras_iterconv.unrolling.loops import Trajectory, any_size, put, run_adaptive, select
 from keras_iterconv.unrolling.result import (
     Unrolled,
@@ -56,11 +56,10 @@ def unroll_anderson(update: Update, state: tf.Tensor, max_unroll, threshold) -> 
     Reference:
         Walker and Ni 2011, "Anderson acceleration for fixed-point iterations"; type II, mixing 1.
     """
-    update = update.driven()
 
     @tf.custom_gradient
     def unroll(state, *operands):
-        own = update.with_operands(operands)
+        own = update.with_operands(operands).driven()
         end, depth, norm = run_anderson(own, state, max_unroll, threshold)
         settled = norm < comparable_threshold(threshold, norm.dtype)
         # The first two states are the plain loop's own: an end there is its end.
@@ -73,13 +72,11 @@ def unroll_anderson(update: Update, state: tf.Tensor, max_unroll, threshold) -> 
 
         ends = tf.cond(tf.size(rows) > 0, start_again, lambda: (end, depth, norm))
 
+        def pull(update, states, g, live):
+            return _pull_back(update, *states, settled, max_unroll, threshold, g, live)
+
         def pull_back(g, *_):
-            g = dense(g, state)
-            # As for the other loops, nothing of the backward pass runs before it has come here.
-            with tf.control_dependencies([g]):
-                late = update.with_operands([tf.identity(operand) for operand in operands])
-                start, end = tf.identity(state), tf.identity(ends[0])
-            return _pull_back(late, start, end, settled, max_unroll, threshold, g)
+            return pull_back_through(pull, update, operands, [state, ends[0]], g)
 
         return list(ends), pull_back
 
@@ -207,7 +204,7 @@ def _remember(history, teaches, difference):
     return tf.concat([newest, history[:, :-1]], axis=1)
 
 
-def _pull_back(update, start, end, settled, max_unroll, threshold, g):
+def _pull_back(update, start, end, settled, max_unroll, threshold, g, live):
     """Return the gradients: of the fixed point where a sample settled, else of the plain loop."""
     at, again = (tf.where(chosen)[:, 0] for chosen in (settled, ~settled))
     # All that `implicit` reads is the state.
@@ -215,13 +212,13 @@ def _pull_back(update, start, end, settled, max_unroll, threshold, g):
     fixed = adjoint.implicit(update.on(at), point, tf.gather(g, at))
     part = update.on(again)
     loop = run_adaptive(part, tf.gather(start, again), max_unroll, threshold, keep=True)
-    walked = exact.pull_back(part, loop, tf.gather(g, again))
+    walked = exact.pull_back(part, loop, tf.gather(g, again), tf.gather(live, again))
 
     def merge(whole, a, b):
         return put(put(tf.zeros_like(whole), at, a), again, b)
 
-    return [
+    return (
         merge(start, fixed[0], walked[0]),
-        *(a + b for a, b in zip(fixed[1], walked[1], strict=True)),
-        *map(merge, update.drives, fixed[2], walked[2]),
-    ]
+        [a + b for a, b in zip(fixed[1], walked[1], strict=True)],
+        list(map(merge, update.drives, fixed[2], walked[2])),
+    )

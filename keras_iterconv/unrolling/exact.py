@@ -7,17 +7,18 @@ one tensor a step is kept where differentiating the loop itself would keep two o
 
 import tensorflow as tf
 
-from keras_iterconv.unrolling.loops import Trajectory, put, select
+from keras_iterconv.unrolling.loops import Trajectory, put, select, value_array
 from keras_iterconv.unrolling.update import Update
 
 
-def pull_back(update: Update, trajectory: Trajectory, g: tf.Tensor):
+def pull_back(update: Update, trajectory: Trajectory, g: tf.Tensor, live: tf.Tensor):
     """Return the gradients of g . x(K) in the initial state, the weights and the drives.
 
     Args:
         update: What the loop repeated.
         trajectory: Its end, with the values.
         g: `[N, ...]`, in the state's dtype.
+        live: bool `[N]`, false where a sample adds nothing; its last state is finite.
 
     Returns:
         `(state's, weights', drives')`: a tensor and two lists.
@@ -27,10 +28,17 @@ def pull_back(update: Update, trajectory: Trajectory, g: tf.Tensor):
     drives = [tf.zeros(tf.shape(drive), g.dtype) for drive in update.drives]
     x, depth, starts = trajectory.state, trajectory.depth, trajectory.starts
     if starts is None:
+        values = tf.cond(
+            tf.reduce_all(live),
+            lambda: trajectory.values,
+            lambda: _of_live_samples(trajectory.values, live),
+        )
         _, _, g, weights, drives = _walk(
-            update, trajectory.values, trajectory.updates, 0, None, x, g, weights, drives
+            update, values, trajectory.updates, 0, None, x, g, weights, drives
         )
         return g, weights, _cast_like(drives, update.drives)
+    # What a sample without an upstream gradient did has no effect.
+    effective = tf.where(live, depth, 0)
 
     def walk_round(number, end, x, g, weights, drives):
         # The samples that the batch held from the round's first update on.
@@ -38,7 +46,7 @@ def pull_back(update: Update, trajectory: Trajectory, g: tf.Tensor):
         begin = starts[number]
         rows = tf.where(depth > begin)[:, 0]
         part = update.on(rows)
-        made = tf.gather(depth, rows)
+        made = tf.gather(effective, rows)
         _, x_part, g_part, weights, parts = _walk(
             part,
             trajectory.values,
@@ -61,7 +69,18 @@ def pull_back(update: Update, trajectory: Trajectory, g: tf.Tensor):
 
 
 def _walk(update, values, end, begin, made, x, g, weights, drives):
-    """Walk back from update `end` to `begin`, over samples that made `made` updates or, None, all.
+    """Walk back from update `end` to `begin`, over the `made` first ones of each sample, or all.
+
+    Args:
+        update: What the loop repeated.
+        values: The values of the updates.
+        end: The number after that of the last update.
+        begin: The number of the first one.
+        made: int32 `[n]`; None for all updates of all samples.
+        x: The state after the last update, `[n, ...]`.
+        g: The upstream gradient, `[n, ...]`.
+        weights: Sums that the weights' gradients are added to.
+        drives: Sums that the drives' gradients are added to.
 
     Returns:
         `(k, state, gradient, weights, drives)`, the last two with what the updates added.
@@ -97,6 +116,14 @@ def _walk(update, values, end, begin, made, x, g, weights, drives):
         # The states do not wait for g; more of them than this are never computed ahead.
         parallel_iterations=2,
     )
+
+
+def _of_live_samples(values, live):
+    """Return an array of the values of a fixed depth, with zeros for the samples not live."""
+    stacked = values.stack()
+    mask = tf.reshape(live, [1, -1] + [1] * (stacked.shape.rank - 2))
+    kept = tf.where(mask, stacked, tf.zeros_like(stacked))
+    return value_array(values.dtype, values.element_shape).unstack(kept)
 
 
 def _cast_like(values: list, like: tuple) -> list:

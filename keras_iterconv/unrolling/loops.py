@@ -210,11 +210,13 @@ def put(batch: tf.Tensor, rows: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
 
 def _array(update: Update, state, keep: bool):
     """Return the array for the values; nothing in its place where they are not kept."""
-    if not keep:
-        return ()
-    shape = [None, *state.shape[1:]]
+    return value_array(update.dtype, [None, *state.shape[1:]]) if keep else ()
+
+
+def value_array(dtype: tf.DType, shape) -> tf.TensorArray:
+    """Return an empty array for tensors of one shape, of which some sizes may be unknown."""
     return tf.TensorArray(
-        update.dtype,
+        dtype,
         # It grows: a limit that no sample reaches should cost no memory.
         size=0,
         dynamic_size=True,

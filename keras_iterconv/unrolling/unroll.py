@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from keras_iterconv._support.dense_gradients import dense
 from keras_iterconv.unrolling import adjoint, exact
+from keras_iterconv.unrolling.backward import pull_back_through
 from keras_iterconv.unrolling.loops import run_adaptive, run_fixed
 from keras_iterconv.unrolling.result import Unrolled, each_sample, every_sample
 from keras_iterconv.unrolling.update import Update
@@ -84,39 +84,22 @@ def _differentiable(run, update: Update, state: tf.Tensor, gradient: str):
     Returns:
         `(state, depth, norm)`, the norm None where the loop has none.
     """
-    if gradient == "unroll":
-        # Its drives are kept, as the values are.
-        update = update.driven()
 
     @tf.custom_gradient
     def unroll(state, *operands):
         trajectory = run(update.with_operands(operands).driven(), state, gradient == "unroll")
 
+        def pull(update, states, g, live):
+            start, end = states
+            late = trajectory._replace(start=start, state=end)
+            if gradient in ("frozen", "implicit"):
+                return getattr(adjoint, gradient)(update, late, g)
+            if gradient == "recompute":
+                late = run(update, start, True)
+            return exact.pull_back(update, late, g, live)
+
         def pull_back(g, *_):
-            g = dense(g, state)
-            # Nothing of the backward pass runs before it has come to this block: the executor
-            # would run ahead with what does not depend on g, and hold the states of all blocks.
-            with tf.control_dependencies([g]):
-                late = update.with_operands([tf.identity(operand) for operand in operands])
-                start = tf.identity(state)
-                with tf.GradientTape() as tape:
-                    tape.watch(late.sources)
-                    driven = late.driven()
-                if gradient == "recompute":
-                    end = run(driven, start, True)
-                else:
-                    end = trajectory._replace(start=start, state=tf.identity(trajectory.state))
-            pull = exact.pull_back if end.values is not None else getattr(adjoint, gradient)
-            dstate, dweights, ddrives = pull(driven, end, g)
-            if late.drive is not None:
-                ddrives = tape.gradient(
-                    driven.drives,
-                    late.sources,
-                    output_gradients=ddrives,
-                    # The drives of no samples may depend on nothing.
-                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
-                )
-            return [dstate, *dweights, *ddrives]
+            return pull_back_through(pull, update, operands, [state, trajectory.state], g)
 
         ends = [trajectory.state, trajectory.depth]
         return ends if trajectory.norm is None else [*ends, trajectory.norm], pull_back

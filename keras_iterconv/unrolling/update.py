@@ -49,7 +49,7 @@ class Update(NamedTuple):
         dtype: The compute dtype.
         tied: Whether the update is the same for all k.
         drive: None, or maps `sources` to the tuple of drives, once for all updates.
-        sources: The tensors that it takes.
+        sources: The tensors that it takes, the first with a row for each sample.
     """
 
     transfer: Callable[..., tf.Tensor]
