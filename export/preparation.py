@@ -100,8 +100,8 @@ def prepare(
     Returns:
         The image.
     """
-    # Of a picture that shows no ink nothing is exchanged.
-    nothing = Prepared(np.zeros(size, np.float32), False, None, False)
+    # Without ink there is nothing to find out.
+    nothing = Prepared(np.zeros(size, np.float32), invert == "yes", None, False)
     factor = math.ceil(max(image.size) / LONGEST_SIDE)
     whole = image.size
     if factor > 1:
