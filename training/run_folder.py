@@ -251,10 +251,12 @@ def _kind(path: Path) -> int | None:
 
 def _make_numbered(folder: Path, name: str) -> Path:
     """Make and return the first of `NAME-1`, `NAME-2` and on that is free."""
+    # Its own failure must not look like a number that is taken: a link that leads nowhere exists.
+    folder.mkdir(exist_ok=True)
     for number in itertools.count(1):
         path = folder / f"{name}-{number}"
         try:
-            path.mkdir(parents=True)
+            path.mkdir()
         except FileExistsError:
             continue
         return path

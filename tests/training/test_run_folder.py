@@ -83,6 +83,18 @@ def test_a_damaged_history_is_refused(tmp_path, damage):
 
 
 @pytest.mark.parametrize(
+    "make", [lambda path: path.touch(), lambda path: path.symlink_to("nowhere")]
+)
+def test_something_else_in_the_place_of_the_folder_of_runs_is_refused(tmp_path, monkeypatch, make):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "runs")
+    # Else a test that fails would try all numbers.
+    monkeypatch.setattr("itertools.count", lambda first: range(first, 4))
+    with pytest.raises(UserError, match="--output runs cannot be used"):
+        RunFolder.create(None, "net-digits")
+
+
+@pytest.mark.parametrize(
     ("present", "advice"),
     [
         ((), "; nothing else is in it: start one by iterconv fit --output "),
