@@ -139,16 +139,19 @@ class Settings:
         Raises:
             UserError: The model has no such setting.
         """
-        given = {name: getattr(self, name) for name in _OVERRIDES}
-        given = {name: value for name, value in given.items() if value is not None}
+        names = (*_OVERRIDES, "coupling")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         known = _settings_of(self.model)
-        if self.coupling is not None and "shared_initialization" in known:
-            given.setdefault("shared_initialization", True)
+        if "shared_initialization" in known:
+            # Such a net has stages, whose blocks can be coupled.
+            known.append("coupling")
         for name, value in given.items():
             if self.model in ARCHITECTURES and name not in known:
                 flag = "independent-initialization" if value is False else _flag(name)
-                taken = ", ".join(f"--{_flag(other)}" for other in _OVERRIDES if other in known)
+                taken = ", ".join(f"--{_flag(other)}" for other in names if other in known)
                 raise UserError(f"--{flag} is no option of {self.model}, which takes {taken}")
+        if given.pop("coupling", None) is not None:
+            given.setdefault("shared_initialization", True)
         return given
 
 

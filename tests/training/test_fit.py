@@ -57,7 +57,10 @@ def test_a_run_of_the_command_line(fit_command, tmp_path):
         ),
         (("--model", "resnet_w8", "--coupling", 1.5), "--coupling must be from 0 to 1"),
         (("--model", "resnet_w8", "--coupling", -0.1), "--coupling must be from 0 to 1"),
-        (("--model", "nais10", "--coupling", 0.5), "There is nothing to couple"),
+        (
+            ("--model", "nais10", "--coupling", 0.5),
+            "--coupling is no option of nais10, which takes",
+        ),
         (("--model", "resnet_w", "--coupling", 0.5), "Did you mean 'resnet_w"),
         (
             ("--model", "nais10", "--coupling", 0.5, "--independent-initialization"),
