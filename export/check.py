@@ -182,8 +182,8 @@ def _check_onnx(path: Path, name: str, entry: dict) -> OnnxClassifier:
     texts = sum(len(prop.key) + len(prop.value) for prop in model.metadata_props)
     if texts > METADATA_LIMIT:
         raise ZooError(
-            f"{name}: the ONNX file says {texts:,} letters of itself; at most {METADATA_LIMIT:,} "
-            "were expected"
+            f"{name}: the ONNX file has {texts:,} characters of metadata; at most "
+            f"{METADATA_LIMIT:,} were expected"
         )
     if any(tensor.external_data for tensor in all_tensors(model)):
         raise ZooError(f"{name}: the ONNX file takes weights from other files")

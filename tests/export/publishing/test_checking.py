@@ -97,7 +97,7 @@ def with_external_weights(path):
 
 
 WRONG = {
-    "much metadata": ("small.onnx", change_onnx(add_metadata), "letters of itself"),
+    "much metadata": ("small.onnx", change_onnx(add_metadata), "characters of metadata"),
     "another file's weights": (
         "small.onnx",
         lambda path: path.write_bytes(with_external_weights(path)),
