@@ -35,7 +35,7 @@ def pull_back_through(pull, update: Update, operands, states: list[tf.Tensor], g
         with tf.GradientTape() as tape:
             tape.watch(late.sources)
             driven = late.driven()
-    dstate, dweights, ddrives = pull(driven, states, g, live)
+        dstate, dweights, ddrives = pull(driven, states, g, live)
     if late.drive is not None:
         ddrives = tape.gradient(
             driven.drives,
