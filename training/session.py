@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import platform
+import shlex
 import sys
 from typing import Any
 
@@ -315,7 +316,7 @@ class _Session:
             lines.stop()
             self.console.print(
                 f"Stopped after {len(rows)} of {settings.epochs} epochs; go on with: "
-                f"iterconv fit --resume {folder.path}",
+                f"iterconv fit --resume {shlex.quote(str(folder.path))}",
                 soft_wrap=True,
             )
             raise

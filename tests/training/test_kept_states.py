@@ -143,6 +143,16 @@ def test_a_run_that_cannot_have_all_of_its_epochs_ends_with_those_that_it_has(
     assert "2 of now 2 epochs are done, 5 were planned\n" in console.export_text()
 
 
+def test_the_command_that_goes_on_can_be_pasted(console, tmp_path, monkeypatch):
+    def interrupt(self, epoch, logs=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(callbacks.EpochLines, "on_epoch_begin", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        session.start(quick(), tmp_path / "my run", console)
+    assert f"go on with: iterconv fit --resume '{tmp_path}/my run'\n" in console.export_text()
+
+
 def test_two_processes_do_not_train_one_run(console, tmp_path):
     run = tmp_path / "run"
     session.start(quick(epochs=1), run, console)
