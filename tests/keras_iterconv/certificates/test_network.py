@@ -260,10 +260,10 @@ def without_ascent(monkeypatch):
     monkeypatch.setattr(certification, "largest_ratio", lambda *_: 1e-9)
 
 
-def test_every_named_net_has_rows_and_a_bound(without_ascent):
-    # In one test: a new seed, which each test gets, lets TensorFlow compile everything anew.
-    for name in ki.list_models():
-        check_named_net(name)
+@pytest.mark.usefixtures("without_ascent")
+@pytest.mark.parametrize("name", ki.list_models())
+def test_every_named_net_has_rows_and_a_bound(name):
+    check_named_net(name)
 
 
 @pytest.mark.parametrize("name", ASCENDED)
