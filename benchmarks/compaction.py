@@ -10,16 +10,17 @@ import numpy as np
 import tensorflow as tf
 import typer
 
-from keras_iterconv.unrolling import loops, unroll_adaptive
+from benchmarks.measured_tables import show
+from keras_iterconv.unrolling import unroll_adaptive
+from keras_iterconv.unrolling.adaptive import COMPACTION_COST
 
-from .tables import show
 from .timing import describe_machine, interleave, speedup
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 UPDATES = 10
 # What leaving samples out is taken to cost: nothing, so that all leave at once; more than any
 # waste, so that none leaves; and the library's own.
-POLICIES = {"at once": 0.0, "never": 1e30, "ours": loops.COMPACTION_COST}
+POLICIES = {"at once": 0.0, "never": 1e30, "ours": COMPACTION_COST}
 
 
 @app.command()
@@ -105,17 +106,13 @@ def _chain(block, blocks, cost):
 
     @tf.function
     def run(inputs):
-        before, loops.COMPACTION_COST = loops.COMPACTION_COST, cost
-        try:
-            end = inputs
-            for _ in range(blocks):
-                # Behind the one before, with the same input.
-                with tf.control_dependencies([end]):
-                    u = tf.identity(inputs)
-                update, state = block.make_update(u), block.make_initial_state(u)
-                end, depth, _ = unroll_adaptive(update, state, UPDATES, 1.0, "recompute")
-        finally:
-            loops.COMPACTION_COST = before
+        end = inputs
+        for _ in range(blocks):
+            # Behind the one before, with the same input.
+            with tf.control_dependencies([end]):
+                u = tf.identity(inputs)
+            update, state = block.build_update(u), block.make_initial_state(u)
+            end, depth, _ = unroll_adaptive(update, state, UPDATES, 1.0, "recompute", cost)
         return end, depth
 
     return run

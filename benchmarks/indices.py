@@ -8,11 +8,11 @@ import numpy as np
 import tensorflow as tf
 import typer
 
-from keras_iterconv.answers import wrong_answers
+from benchmarks.measured_tables import show
 from keras_iterconv.indices.measure import REPEATS
+from keras_iterconv.metrics import is_wrong
 
 from .steps import CLASSES, random_batch
-from .tables import show
 from .timing import describe_machine, interleave, speedup
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -42,7 +42,7 @@ def indices(
     def evaluate():
         for _ in range(schedules):
             for x, y in data:
-                wrong_answers(forward(x), y)
+                is_wrong(forward(x), y)
 
     plain = f"{schedules} evaluations"
     candidates = {

@@ -15,10 +15,11 @@ import numpy as np
 import tensorflow as tf
 import typer
 
-from training.datasets import evaluation_batches, load_dataset
+from benchmarks.measured_tables import show
+from keras_iterconv import datasets
+from keras_iterconv.datasets import evaluation_batches
 
 from .nais_nets import change_of
-from .tables import show
 from .timing import describe_machine, interleave, speedup
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -109,7 +110,9 @@ def inference(
         "of the ideal",
         "odd depths",
     ]
-    title = f"Answers of a trained {adaptive.name} on {dataset}, K = {limit}; {describe_machine()}"
+    title = (
+        f"Predictions of a trained {adaptive.name} on {dataset}, K = {limit}; {describe_machine()}"
+    )
     show(title, header, lines, {"machine": describe_machine(), "rows": rows}, output)
     print("speed-up: over our loop of fixed depth; odd: depths unlike those of a masked loop")
 
@@ -126,7 +129,7 @@ def _train(folder: str, dataset: str, epochs: int, blocks: int) -> Path:
 
 def _test_images(dataset: str, batch_size: int, images: int) -> list[tf.Tensor]:
     """Return the first test images as the net takes them, in full batches."""
-    data = load_dataset(dataset)
+    data = datasets.load(dataset)
     if images % batch_size or images > len(data.test):
         raise SystemExit(
             f"--images must be full batches of {batch_size}, of the {len(data.test)} test images "
@@ -177,7 +180,8 @@ def _measure(fixed, adaptive, thresholds, batches, rounds):
 def _set_threshold(model: keras.Model, threshold: float) -> None:
     """Set the threshold of all blocks, to `NEVER` too."""
     for block in ki.iterated_blocks(model):
-        block._threshold.assign(threshold)
+        _, variable = block.depth_variables
+        variable.assign(threshold)
 
 
 def masked_depths(model: keras.Model, images, threshold: float) -> np.ndarray:

@@ -11,9 +11,10 @@ import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment b
 
 import typer
 
+from benchmarks.measured_tables import show
+
 from . import nais_nets
 from .steps import CLASSES, fit_steps, random_batch, torch_steps
-from .tables import show
 from .timing import describe_machine
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -9,11 +9,11 @@ import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment b
 import numpy as np
 import typer
 
+from benchmarks.measured_tables import show
 from export.classifier import OnnxClassifier
-from keras_iterconv.models.pretrained import read_index, verified_file
-from training.datasets import load_dataset
+from keras_iterconv import datasets
+from keras_iterconv.zoo.index import read_index, verified_file
 
-from .tables import show
 from .timing import describe_machine, interleave, speedup
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -42,7 +42,7 @@ def onnx_inference(
         raise typer.BadParameter(f"{name} has no threshold")
     path = verified_file(folder, name, entry, ".onnx")
     classifier = OnnxClassifier(path)
-    data = load_dataset(entry["dataset"])
+    data = datasets.load(entry["dataset"])
     raw = data.test.images[:images].astype(np.float32)
     scaled = (raw - np.float32(entry["mean"])) / np.float32(entry["std"])
     lines, rows = [], []
@@ -71,7 +71,7 @@ def onnx_inference(
             lines.append([str(size), candidate, f"{milliseconds:.1f}", f"{ratio:.2f}", share])
     header = ["batch", "candidate", "ms a batch", "faster than Keras by", "share of K/d"]
     show(
-        f"Answers of {name}, {images} test images; {describe_machine()}",
+        f"Predictions of {name}, {images} test images; {describe_machine()}",
         header,
         lines,
         {"machine": describe_machine(), "rows": rows},

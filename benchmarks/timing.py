@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .tables import show
+from benchmarks.measured_tables import show
 
 MATRIX = 2048
 

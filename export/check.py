@@ -9,16 +9,20 @@ import keras
 import numpy as np
 import onnx
 import tensorflow as tf
-from iterconv.training.datasets import DatasetError, ImageData, load_dataset
 from onnx import numpy_helper
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from keras_iterconv import load_pretrained, set_depth, with_depth
+from keras_iterconv import datasets, load_pretrained, set_depth, with_depth
 from keras_iterconv._support.outputs import output_activation, output_key
-from keras_iterconv.answers import wrong_answers
-from keras_iterconv.models.pretrained import (
+from keras_iterconv.datasets import DatasetError, ImageData
+from keras_iterconv.depth.depth_settings import DepthSettings
+from keras_iterconv.exporting.exported_function import as_logits
+from keras_iterconv.exporting.onnx_graph import all_tensors, count_operators
+from keras_iterconv.exporting.saved_model import DEPTH_SIGNATURE, SIGNATURE
+from keras_iterconv.metrics import is_wrong
+from keras_iterconv.zoo.index import (
     CHECKOUT_ZOO,
     ZooError,
     find_zoo,
@@ -27,11 +31,8 @@ from keras_iterconv.models.pretrained import (
     verified_path,
 )
 
-from .classifier import Answers, OnnxClassifier
-from .inference import Depth, as_logits
-from .onnx_graph import all_tensors, count_operators
-from .saved_model import DEPTH_SIGNATURE, SIGNATURE
-from .zoo import unlisted_files
+from .classifier import OnnxClassifier, Predictions
+from .zoo_folder import unlisted_files
 
 # Logits relative to the largest of a picture; the share of image-blocks of equal depth; accuracy.
 LOGITS_TOLERANCE = 1e-4
@@ -47,7 +48,7 @@ UNLISTED_SHOWN = 10
 MESSAGE_LIMIT = 500
 
 # From raw images and a depth, None for the stored one.
-Run = Callable[[np.ndarray, Depth | None], Answers]
+Run = Callable[[np.ndarray, DepthSettings | None], Predictions]
 
 
 class Agreement(NamedTuple):
@@ -126,14 +127,14 @@ def _check_model(folder: Path, name: str, trusted: bool, entry: dict) -> tuple[s
     for path in paths:
         if path.suffix == ".onnx":
             classifier = _check_onnx(path, name, entry)
-            runs.append(lambda images, depth, run=classifier: run.classify(images, *(depth or ())))
+            runs.append(partial(_classify, classifier))
         if path.name == "saved_model.pb" and trusted:
             _check_complete(path.parent, name, paths)
             served = tf.saved_model.load(path.parent)
-            runs.append(lambda images, depth, run=served: _serve(run, images, depth))
+            runs.append(partial(_serve, served))
     size = f"{total / 1e6:.1f} MB"
     try:
-        data = load_dataset(entry["dataset"])
+        data = datasets.load(entry["dataset"])
     except DatasetError:
         return size, "-", "-", "no data"
     found = compare(model, runs, entry, data)
@@ -197,7 +198,7 @@ def _check_onnx(path: Path, name: str, entry: dict) -> OnnxClassifier:
         "depth": None,
     }
     if classifier.adaptive:
-        metadata["depth"] = {key: getattr(classifier, key) for key in Depth._fields}
+        metadata["depth"] = {key: getattr(classifier, key) for key in DepthSettings._fields}
         defaults = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
         for key, value in metadata["depth"].items():
             if defaults[key] != defaults[key].dtype.type(value):
@@ -227,8 +228,8 @@ def compare(model: keras.Model, runs: Sequence[Run], entry: dict, data: ImageDat
     mean, std = np.float32(entry["mean"]), np.float32(entry["std"])
     activation, depths = output_activation(model), [None]
     if entry["depth"] is not None:
-        own = Depth(**entry["depth"])
-        depths.append(Depth(own.threshold * 10, max(1, own.max_unroll // 2)))
+        own = DepthSettings(**entry["depth"])
+        depths.append(DepthSettings(max(1, own.max_unroll // 2), own.threshold * 10))
     differences, equal = [0.0], [True]
     for depth in depths:
         if depth is not None:
@@ -256,7 +257,13 @@ def compare(model: keras.Model, runs: Sequence[Run], entry: dict, data: ImageDat
     return Agreement(float(np.max(differences)), float(np.mean(equal)))
 
 
-def _serve(run, images: np.ndarray, depth: Depth | None) -> Answers:
+def _classify(
+    classifier: OnnxClassifier, images: np.ndarray, depth: DepthSettings | None
+) -> Predictions:
+    return classifier.classify(images, **(depth._asdict() if depth else {}))
+
+
+def _serve(run, images: np.ndarray, depth: DepthSettings | None) -> Predictions:
     """Return the answers of a SavedModel."""
     image = tf.constant(images)
     if depth is None:
@@ -267,7 +274,7 @@ def _serve(run, images: np.ndarray, depth: Depth | None) -> Answers:
             threshold=tf.constant(depth.threshold, tf.float32),
             max_unroll=tf.constant(depth.max_unroll, tf.int32),
         )
-    return Answers(**{key: outputs[key].numpy() for key in Answers._fields})
+    return Predictions(**{key: outputs[key].numpy() for key in Predictions._fields})
 
 
 def _accuracy(run: Run, data: ImageData) -> float:
@@ -276,5 +283,5 @@ def _accuracy(run: Run, data: ImageData) -> float:
     for begin in range(0, len(data.test), ACCURACY_BATCH):
         images = data.test.images[begin : begin + ACCURACY_BATCH].astype(np.float32)
         labels = data.test.labels[begin : begin + ACCURACY_BATCH]
-        right += int(np.sum(~wrong_answers(run(images, None).logits, labels)))
+        right += int(np.sum(~is_wrong(run(images, None).logits, labels)))
     return right / len(data.test)

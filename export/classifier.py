@@ -30,7 +30,7 @@ class ModelFileError(Exception):
     """A file is no net that can be run; the message is one line."""
 
 
-class Answers(NamedTuple):
+class Predictions(NamedTuple):
     """The outputs of a net for N images.
 
     Attributes:
@@ -147,7 +147,7 @@ class OnnxClassifier:
         images: np.ndarray,
         threshold: float | None = None,
         max_unroll: int | None = None,
-    ) -> Answers:
+    ) -> Predictions:
         """Classify images, all in one run.
 
         Args:
@@ -174,7 +174,7 @@ class OnnxClassifier:
         # ONNX Runtime's exceptions have no base but this.
         except Exception as error:
             raise ModelFileError(f"{self._path} fails as it runs: {_one_line(error)}") from error
-        return Answers(*(output[: len(images)] for output in outputs))
+        return Predictions(*(output[: len(images)] for output in outputs))
 
     def stop(self) -> None:
         """End a run in another thread after its present operator; this net runs no more."""

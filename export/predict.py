@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from .answers_table import make_report
-from .classifier import Answers, ModelFileError, OnnxClassifier
+from .classifier import ModelFileError, OnnxClassifier, Predictions
 from .pictures import Picture, PictureError, find_pictures, read_picture
 from .preparation import INVERT
 
@@ -36,11 +36,12 @@ class _Parser(argparse.ArgumentParser):
         super().exit(status, message)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, program: str = "iterconv predict") -> int:
     """Run the command line.
 
     Args:
         argv: The arguments, those of the process unless given.
+        program: What the command is called in its help.
 
     Returns:
         The exit code: 0; 2 where an argument, the net or a picture is bad, after one line on the
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         whoever reads the answers has gone.
     """
     try:
-        return _run(argv)
+        return _run(argv, program)
     except KeyboardInterrupt:
         _tell("Interrupted.")
         return 130
@@ -60,9 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _run(argv: Sequence[str] | None) -> int:
+def _run(argv: Sequence[str] | None, program: str) -> int:
     try:
-        options = _parser().parse_intermixed_args(argv)
+        options = _parser(program).parse_intermixed_args(argv)
         if options.top < 1:
             raise ValueError(f"--top must be an integer of at least 1: {options.top}")
         net = OnnxClassifier(options.model)
@@ -101,11 +102,9 @@ class _Layout(argparse.RawDescriptionHelpFormatter):
         super().add_usage(usage, actions, groups, "Usage: ")
 
 
-def _parser() -> argparse.ArgumentParser:
-    # The package is called `export` in a checkout and `iterconv.export` where it is installed.
-    name = __spec__.name
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="iterconv predict" if name.startswith("iterconv.") else f"python -m {name}",
+        prog=program,
         usage="%(prog)s [OPTIONS] MODEL.onnx IMAGE...",
         description="  Classify pictures with an exported net.\n\n"
         "  Exit code 2: an argument, the net or a picture was bad; the others are classified.",
@@ -160,12 +159,12 @@ def _classify(
                 problems.append(error)
                 continue
             for i, (file, picture) in enumerate(zip(read, pictures, strict=True)):
-                answer = Answers(*(part[i] for part in answers))
+                answer = Predictions(*(part[i] for part in answers))
                 found.append(_entry(picture, file, answer, net.classes, options.top))
     return found, problems
 
 
-def _run_net(net: OnnxClassifier, images: np.ndarray, options: argparse.Namespace) -> Answers:
+def _run_net(net: OnnxClassifier, images: np.ndarray, options: argparse.Namespace) -> Predictions:
     """Classify in a thread: in this one Python would hear Ctrl-C only after the whole run."""
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(net.classify, images, options.threshold, options.max_unroll)
@@ -176,7 +175,9 @@ def _run_net(net: OnnxClassifier, images: np.ndarray, options: argparse.Namespac
             raise
 
 
-def _entry(picture: Picture, file: str, answer: Answers, classes: Sequence[str], top: int) -> dict:
+def _entry(
+    picture: Picture, file: str, answer: Predictions, classes: Sequence[str], top: int
+) -> dict:
     """Return the entry of a picture in the JSON document.
 
     `top` is empty without a finite answer, and where the picture shows nothing to be read.
@@ -237,4 +238,4 @@ def _give_up(stream) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(program=f"python -m {__spec__.name}"))

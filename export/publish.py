@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from iterconv.training.errors import UserError, check_folder, run_command
-from iterconv.training.help_layout import make_command_app
-from iterconv.training.startup import load_quietly, make_console
+
+from iterconv.command_errors import UserError, check_folder, run_command
+from iterconv.command_help import make_command_app
+from iterconv.command_start import load_quietly, make_console
 
 FORMATS = ("saved_model", "onnx")
 
@@ -58,7 +59,7 @@ def publish(
     try:
         # Packages of an extra: without it the other commands still run.
         from .check import check_zoo
-        from .entry import publish_run
+        from .zoo_entry import publish_run
     except ImportError as error:
         raise UserError(
             f'{error}: publishing needs `pip install "keras-iterconv[export]"`'

@@ -1,11 +1,5 @@
-"""The installed commands, under a name that no other package has.
+"""What all commands share, and the script `iterconv`.
 
-In a wheel `training` lies in this package. In a checkout it lies beside it, where
-`python -m training.fit` finds it, so the checkout's root is searched for it too.
+A wheel holds the commands `training` and `export` in this package, where their common names are
+nobody else's; in a checkout they lie beside it.
 """
-
-from pathlib import Path
-
-_root = Path(__file__).parent.parent
-if (_root / "pyproject.toml").is_file():
-    __path__.append(str(_root))

@@ -2,16 +2,19 @@
 
 from keras_iterconv import _environment  # noqa: F401  isort: skip  # before TensorFlow
 
-from keras_iterconv import projections, spectral, unrolling
-from keras_iterconv.answers import ExactSetAccuracy
-from keras_iterconv.callbacks import DepthLogger
+from keras_iterconv import datasets, projections, spectral, unrolling
 from keras_iterconv.certificates import StabilityReport, certify
 from keras_iterconv.coupling import GradientCoupling
-from keras_iterconv.depth_report import (
+from keras_iterconv.depth import (
+    DepthLogger,
     DepthPoint,
     DepthReport,
     accuracy_by_depth,
+    iterated_blocks,
     plot_accuracy_by_depth,
+    processing_depth,
+    set_depth,
+    with_depth,
 )
 from keras_iterconv.gradient_error import GradientReport, gradient_error
 from keras_iterconv.indices import IndexReport, measure_indices, plot_indices
@@ -23,21 +26,12 @@ from keras_iterconv.layers import (
     ResidualStage,
     ResidualUpdate,
 )
-from keras_iterconv.models import (
-    NotFinite,
-    ZooError,
-    create_model,
-    find_not_finite,
-    iterated_blocks,
-    list_models,
-    list_pretrained,
-    load_pretrained,
-    processing_depth,
-    set_depth,
-    with_depth,
-)
+from keras_iterconv.metrics import ExactSetAccuracy
+from keras_iterconv.models import create_model, list_models
+from keras_iterconv.not_finite import NotFinite, find_not_finite
 from keras_iterconv.preprocessing import Preprocessing
 from keras_iterconv.trainer import IterativeModel
+from keras_iterconv.zoo import ZooError, list_pretrained, load_pretrained
 
 __version__ = "0.1.0"
 
@@ -63,6 +57,7 @@ __all__ = [
     "accuracy_by_depth",
     "certify",
     "create_model",
+    "datasets",
     "find_not_finite",
     "gradient_error",
     "iterated_blocks",

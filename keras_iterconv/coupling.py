@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_iterconv.checks import check_choice
-from keras_iterconv.stacks import is_stack
+from keras_iterconv._support.checks import check_choice
+from keras_iterconv.layers.stacked_variables import is_stack
 
 KERNELS = ("uniform", "triangular")
 
@@ -80,7 +80,7 @@ class GradientCoupling:
                 "`gradients` and `variables` must be of one length. "
                 f"Received: {len(gradients)} gradients, {len(variables)} variables"
             )
-        places = self.check(variables)
+        places = self.find_coupled(variables)
         if self.strength == 0:
             return gradients
         if self.groups is None:
@@ -106,7 +106,7 @@ class GradientCoupling:
                 gradients[group[t]] = coupled[t]
         return gradients
 
-    def check(self, variables: Sequence, frozen: Sequence = ()) -> list:
+    def find_coupled(self, variables: Sequence, frozen: Sequence = ()) -> list:
         """Find what is coupled among the variables of a model.
 
         Args:

@@ -8,9 +8,9 @@ import tensorflow as tf
 from rich.markup import escape
 from rich.table import Table
 
-from keras_iterconv.models.depth_settings import adjustable_blocks
-from keras_iterconv.tables import as_text
-from keras_iterconv.unrolling import GRADIENTS
+from keras_iterconv._support.text_table import as_text
+from keras_iterconv.depth.depth_settings import adjustable_blocks
+from keras_iterconv.unrolling import MODES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,10 +86,9 @@ def gradient_error(model: keras.Model, x, y) -> GradientReport:
         )
     modes = [
         mode
-        for mode in GRADIENTS
-        # "unroll" is the same as "recompute", which needs less memory.
-        if mode != "unroll"
-        and (mode != "implicit" or all(b.tied and b.activation == "tanh" for b in blocks))
+        for mode in MODES.values()
+        # Of the exact ones, the one that needs less memory.
+        if not mode.keeps_values and all(map(mode.fits, blocks))
     ]
     own = [block.gradient for block in blocks]
     state = [variable.numpy() for variable in model.non_trainable_variables]
@@ -97,8 +96,8 @@ def gradient_error(model: keras.Model, x, y) -> GradientReport:
     try:
         for mode in modes:
             for block in blocks:
-                block.gradient = mode
-            found[mode] = _gradients(model, x, y)
+                block.gradient = mode.name
+            found[mode.name] = _gradients(model, x, y)
             _restore(model, state)
     finally:
         for block, gradient in zip(blocks, own, strict=True):

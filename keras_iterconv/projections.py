@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_iterconv.checks import check_margins, check_shift
+from keras_iterconv._support.checks import check_margins, check_shift
 
 
 def center_mask(kernel_size: tuple[int, int], filters: int) -> np.ndarray:

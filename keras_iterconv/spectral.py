@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_iterconv.checks import check_between, check_choice, check_positive_int
+from keras_iterconv._support.checks import check_between, check_choice, check_positive_int
 
 PADDINGS = ("same", "valid")
 ITERATIONS = 5_000

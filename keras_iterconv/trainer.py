@@ -7,12 +7,13 @@ import keras
 import tensorflow as tf
 
 from keras_iterconv._support.empty_batches import layer_on_any_batch
+from keras_iterconv._support.private_keras import layers_within
+from keras_iterconv._support.replicas import clips, total_on_first_replica
 from keras_iterconv.coupling import GradientCoupling, as_coupling
 from keras_iterconv.guarantees import ConvergeCaps, RestoreGuarantees
 from keras_iterconv.layers.guaranteed_layer import GuaranteedLayer
 from keras_iterconv.layers.residual_function import ResidualFunction
 from keras_iterconv.preprocessing import Preprocessing
-from keras_iterconv.replicas import clips, total_on_first_replica
 from keras_iterconv.spectral import TOLERANCE
 
 
@@ -63,7 +64,7 @@ class IterativeModel(keras.Model):
 
     def _check_coupling(self, coupling):
         if isinstance(coupling, GradientCoupling):
-            coupling.check(self.trainable_variables, self.non_trainable_variables)
+            coupling.find_coupled(self.trainable_variables, self.non_trainable_variables)
 
     def make_train_function(self, force=False):
         # Layers may have been frozen since `compile`; within a step the message would be lost in
@@ -137,7 +138,7 @@ class IterativeModel(keras.Model):
     def _guaranteed_layers(self) -> list[GuaranteedLayer]:
         return [
             layer
-            for layer in self._flatten_layers(include_self=False)
+            for layer in layers_within(self)
             if isinstance(layer, GuaranteedLayer) and layer.built and layer.guaranteed_variables()
         ]
 

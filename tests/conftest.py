@@ -203,3 +203,14 @@ def set_weights():
         return layer
 
     return prepare
+
+
+@pytest.fixture
+def tiny_digitclutter(tmp_path, monkeypatch):
+    """Make Digitclutter a set of 96 + 12 + 20 pictures, and return the folder it goes to."""
+    # Not at the top: TensorFlow Datasets takes its time to load.
+    from keras_iterconv.datasets import digitclutter_builder
+
+    monkeypatch.setattr(digitclutter_builder, "SIZES", (96, 12, 20))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    return tmp_path / "tfds"

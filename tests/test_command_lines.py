@@ -12,11 +12,17 @@ import typer
 from typer.testing import CliRunner
 
 from iterconv import cli
+from iterconv.command_errors import (
+    UserError,
+    as_user_error,
+    flags_of,
+    in_command_words,
+    run_command,
+)
+from iterconv.command_help import make_command_app
+from keras_iterconv._support.extras import MissingExtraError
 from keras_iterconv._support.files import FileError
-from training.datasets import DatasetError
-from training.errors import UserError, as_user_error, flags_of, in_command_words, run_command
-from training.extras import MissingExtraError
-from training.help_layout import make_command_app
+from keras_iterconv.datasets import DatasetError
 from training.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -177,8 +183,8 @@ def test_an_argument_that_does_not_fit_names_the_help(monkeypatch, capsys, argum
 
 
 PRINT = """
-from training.errors import run_command
-from training.help_layout import make_command_app
+from iterconv.command_errors import run_command
+from iterconv.command_help import make_command_app
 
 def say():
     print({text})

@@ -15,9 +15,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from iterconv.command_errors import TrainingDivergedError
+
 from .checkpoint import check_finite, save_checkpoint
 from .epoch_state import EpochState, save_epoch_state
-from .errors import TrainingDivergedError
 from .finite_watch import FiniteWatch
 from .run_folder import RunFolder
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from .session import _Session
 
 
-class Record(keras.callbacks.Callback):
+class RunRecorder(keras.callbacks.Callback):
     """Validates, and keeps the history and the last and the best state in the run's folder.
 
     The history is written before the checkpoint: a run that is killed between the two does the
@@ -147,7 +148,7 @@ class Record(keras.callbacks.Callback):
         )
 
 
-class EpochLines(keras.callbacks.Callback):
+class ProgressLines(keras.callbacks.Callback):
     """Shows a bar within an epoch, where there is a screen, and leaves a line for each.
 
     Args:
@@ -157,7 +158,7 @@ class EpochLines(keras.callbacks.Callback):
         record: Where the epoch's numbers are.
     """
 
-    def __init__(self, console: Console, epochs: int, steps: int, record: Record):
+    def __init__(self, console: Console, epochs: int, steps: int, record: RunRecorder):
         super().__init__()
         self.console = console
         self.epochs = epochs

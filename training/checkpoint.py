@@ -2,16 +2,15 @@
 
 import json
 import zipfile
-from collections.abc import Iterable
 from pathlib import Path
 
 import keras
-import tensorflow as tf
 
+from iterconv.command_errors import TrainingDivergedError, UserError
 from keras_iterconv._support.files import FileError, parse_json
 from keras_iterconv._support.keras_files import ForeignModelError, checked_copy, save_model_file
+from keras_iterconv.not_finite import find_not_finite_variable
 
-from .errors import TrainingDivergedError, UserError
 from .run_folder import RunFolder
 from .run_schemas import CHECKPOINT
 
@@ -97,12 +96,3 @@ def check_finite(model: keras.Model) -> None:
     variable = find_not_finite_variable([*model.variables, *model.optimizer.variables])
     if variable is not None:
         raise TrainingDivergedError(f"{variable.path} is not finite any more")
-
-
-def find_not_finite_variable(variables: Iterable[keras.Variable]) -> keras.Variable | None:
-    """Return the first variable that holds a NaN or an infinity."""
-    for variable in variables:
-        value = tf.convert_to_tensor(variable.value)
-        if value.dtype.is_floating and not tf.reduce_all(tf.math.is_finite(value)):
-            return variable
-    return None

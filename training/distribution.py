@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from .errors import UserError
+from iterconv.command_errors import UserError
 
 
 def make_strategy(name: str, batch_size: int) -> tf.distribute.Strategy:

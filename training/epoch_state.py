@@ -11,10 +11,10 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from iterconv.command_errors import UserError
 from keras_iterconv._support.files import FileError, open_regular, parse_json
 
 from .checkpoint import MEMBER
-from .errors import UserError
 from .run_folder import RunFolder
 from .run_schemas import EPOCH_STATE
 

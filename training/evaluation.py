@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_iterconv.answers import wrong_answers
-from keras_iterconv.unrolling import Status
+from keras_iterconv.datasets import ImageData, Split, evaluation_batches
+from keras_iterconv.depth.tally import DepthTally
+from keras_iterconv.metrics import is_wrong
 
-from .datasets import ImageData, Split, evaluation_batches
 from .objectives import mean_loss
 
 
@@ -48,10 +48,12 @@ def evaluate(
     logits, depth, status = (
         np.concatenate([part[name] for part in parts]) for name in ("logits", "depth", "status")
     )
+    tally = DepthTally()
+    tally.add(depth, status, ~is_wrong(logits, split.labels))
     return Evaluation(
         loss=mean_loss(split.labels, logits),
-        accuracy=float(np.mean(~wrong_answers(logits, split.labels))),
+        accuracy=tally.accuracy,
         depth=depth.sum(axis=1),
-        share_at_limit=float(np.mean(status == Status.MAX_UNROLL)),
-        share_not_finite=float(np.mean(status == Status.NOT_FINITE)),
+        share_at_limit=tally.share_at_limit,
+        share_not_finite=tally.share_not_finite,
     )

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 import keras_iterconv as ki
-
-from .checkpoint import find_not_finite_variable
-from .datasets import batch_numbers
+from keras_iterconv.datasets import batch_numbers
+from keras_iterconv.not_finite import find_not_finite_variable
 
 if TYPE_CHECKING:
     from .session import _Session

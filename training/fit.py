@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from .errors import UserError, run_command
-from .help_layout import make_command_app, options_of
-from .startup import load_quietly, make_console
+from iterconv.command_errors import UserError, run_command
+from iterconv.command_help import make_command_app, options_of
+from iterconv.command_start import load_quietly, make_console
 
 _data = options_of("Model and data")
 _training = options_of("Training")

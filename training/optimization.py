@@ -2,9 +2,9 @@
 
 import keras
 
-from keras_iterconv.stacks import is_stack
+from keras_iterconv._support.extras import require_addons
+from keras_iterconv.layers.stacked_variables import is_stack
 
-from .extras import require_addons
 from .settings import Settings
 
 MOMENTUM = 0.9

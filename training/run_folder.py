@@ -3,21 +3,21 @@
 import contextlib
 import itertools
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from iterconv.command_errors import UserError, as_user_error, check_folder
 from keras_iterconv._support import files
 from keras_iterconv._support.locking import LockedError, locked
+from keras_iterconv.runs import RunFiles
 
-from .errors import UserError, as_user_error, check_folder
 from .history import format_history, parse_history
-from .run_schemas import CONFIG, RESULT
+from .run_schemas import CONFIG
 from .settings import Settings
 
 
-class RunFolder:
+class RunFolder(RunFiles):
     """The files of one run.
 
     A file is written elsewhere and then moved to its place, so that a kill or a full disk leaves
@@ -26,24 +26,6 @@ class RunFolder:
     Args:
         path: The folder.
     """
-
-    def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
-        self.config = self.path / "config.json"
-        self.history = self.path / "history.csv"
-        self.last = self.path / "last.keras"
-        self.within_epoch = self.path / "within_epoch.npz"
-        self.best = self.path / "best.keras"
-        self.curves = self.path / "curves.png"
-        self.indices = self.path / "indices.png"
-        self.result = self.path / "result.json"
-        self.lock = self.path / ".lock"
-        self.tensorboard = self.path / "tensorboard"
-
-    @property
-    def files(self) -> list[Path]:
-        """All files that a run writes, but for the logs."""
-        return [path for path in vars(self).values() if path not in (self.path, self.tensorboard)]
 
     @classmethod
     def create(cls, path: str | os.PathLike | None, name: str) -> "RunFolder":
@@ -101,41 +83,7 @@ class RunFolder:
             UserError: The folder holds no run, or something else in the place of one of its files.
         """
         check_folder(option, path)
-        folder = cls(path)
-        for file in folder.files:
-            kind = _kind(file)
-            if kind is not None and not stat.S_ISREG(kind):
-                raise UserError(f"{file} is no regular file; move it away to use this run")
-        for place in (folder.tensorboard, *map(folder.tensorboard.joinpath, ("train", "depth"))):
-            kind = _kind(place)
-            if kind is not None and not stat.S_ISDIR(kind):
-                raise UserError(f"{place} is no folder of logs; move it away to use this run")
-        if _kind(folder.config) is None:
-            folder._refuse_without_config(option)
-        return folder
-
-    def _refuse_without_config(self, option: str) -> None:
-        try:
-            found = self.path.is_dir()
-            left = found and not self._held()
-        except OSError:
-            found, left = True, False
-        if not found:
-            raise UserError(f"{option} {self.path} is no folder; name that of a run")
-        # Not "delete it": the folder may be anybody's.
-        advice = (
-            f"; nothing else is in it: start one by iterconv fit --output {self.path}"
-            if left
-            else ""
-        )
-        raise UserError(f"{option} {self.path} holds no run: {self.config.name} is missing{advice}")
-
-    def _held(self) -> set[str]:
-        """Return the names of what the folder holds beside what a killed run leaves."""
-        if not self.path.is_dir():
-            return set()
-        ours = {self.lock, *files.find_staged(self.path, self._names())}
-        return {file.name for file in set(self.path.iterdir()) - ours}
+        return as_user_error(super().open, path, option)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -154,9 +102,6 @@ class RunFolder:
                 yield
         except LockedError as error:
             raise UserError(f"{self.path} is being trained by another process") from error
-
-    def _names(self) -> list[str]:
-        return [file.name for file in self.files]
 
     @contextlib.contextmanager
     def replacing(self, file: Path) -> Iterator[Path]:
@@ -206,9 +151,7 @@ class RunFolder:
         Raises:
             UserError: It is not what a run of this version writes.
         """
-        if _kind(self.result) is None:
-            return None
-        return as_user_error(files.read_json, self.result, RESULT)
+        return as_user_error(super().read_result)
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """Write a row for each epoch."""
@@ -232,21 +175,6 @@ class RunFolder:
                 f"{self.history} does not hold the {epochs} epochs that {self.last.name} has seen "
                 f"({error}); put the whole file back to go on"
             ) from error
-
-
-def _kind(path: Path) -> int | None:
-    """Return the mode of what is at a path, a link not followed; None where there is nothing.
-
-    Raises:
-        UserError: The system does not say.
-    """
-    try:
-        return path.lstat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{path} cannot be used: {reason}") from error
 
 
 def _make_numbered(folder: Path, name: str) -> Path:

@@ -13,28 +13,29 @@ import tensorflow as tf
 from rich.console import Console
 
 import keras_iterconv as ki
-from keras_iterconv.models.traced_depth import TracedDepth
-
-from .callbacks import EpochLines, Record
-from .checkpoint import load_checkpoint, save_checkpoint
-from .datasets import (
+from iterconv.command_errors import UserError, as_user_error
+from keras_iterconv import datasets
+from keras_iterconv.datasets import (
     ImageData,
     Split,
     evaluation_batches,
     get_augmentation,
-    load_dataset,
     steps_per_epoch,
     training_batches,
 )
+from keras_iterconv.depth.depth_settings import is_adaptive
+from keras_iterconv.depth.traced_depth import TracedDepth
+
+from .callbacks import ProgressLines, RunRecorder
+from .checkpoint import load_checkpoint, save_checkpoint
 from .distribution import make_strategy
 from .epoch_state import EpochState, load_epoch_state
-from .errors import UserError, as_user_error
 from .evaluation import Evaluation, evaluate
 from .objectives import make_loss, make_metrics
 from .optimization import make_optimizer
-from .report import print_header
-from .result import finish
 from .run_folder import RunFolder
+from .run_report import print_header
+from .run_result import finish
 from .settings import Settings
 
 # Images a batch where indices and depth are measured.
@@ -181,7 +182,7 @@ class _Session:
         self.settings = settings
         self.console = console
         self.data: ImageData = as_user_error(
-            load_dataset,
+            datasets.load,
             settings.dataset,
             names={"name": "dataset"},
             limit_train=settings.limit_train,
@@ -297,8 +298,8 @@ class _Session:
         """
         settings = self.settings
         print_header(self.console, settings, self.data, self.model, self.strategy, folder)
-        record = Record(self, folder, rows, state, checkpoint_minutes)
-        lines = EpochLines(self.console, settings.epochs, self.steps, record)
+        record = RunRecorder(self, folder, rows, state, checkpoint_minutes)
+        lines = ProgressLines(self.console, settings.epochs, self.steps, record)
         callbacks = [
             record,
             lines,
@@ -359,13 +360,9 @@ class _Session:
             split, mean=self.data.mean, std=self.data.std, batch_size=MEASURE_BATCH
         )
 
-    def is_adaptive(self) -> bool:
-        """Whether images stop by themselves."""
-        return any(block.threshold is not None for block in ki.iterated_blocks(self.model))
-
     def _depth_loggers(self, folder: RunFolder) -> list[ki.DepthLogger]:
         """Return what logs the depth of a net that has one, beside the logs of Keras."""
-        if not self.is_adaptive():
+        if not is_adaptive(self.model):
             return []
         watched = self.data.validation if len(self.data.validation) else self.data.train
         batches = self.measure_batches(watched)

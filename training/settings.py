@@ -4,12 +4,16 @@ import dataclasses
 import math
 from typing import Any
 
-from keras_iterconv.checks import LARGEST, SMALLEST
-from keras_iterconv.models.registry import ARCHITECTURES, list_settings
-from keras_iterconv.naming import unknown_name
+from iterconv.command_errors import UserError
+from keras_iterconv._support.checks import LARGEST, SMALLEST, unknown_name
+from keras_iterconv.datasets import AUGMENTATIONS, CATALOGUE, PIXELS, VALIDATION_SHARE
+from keras_iterconv.models.registry import (
+    ARCHITECTURES,
+    CONVOLUTIONAL,
+    FULLY_CONNECTED,
+    list_settings,
+)
 
-from .datasets import AUGMENTATIONS, PIXELS, VALIDATION_SHARE
-from .errors import UserError
 from .presets import PRESETS
 
 SCHEDULES = ("cosine", "step", "step-twice", "constant", "cyclical")
@@ -34,7 +38,7 @@ class Settings:
 
     Attributes:
         model: A name of `keras_iterconv.list_models()`.
-        dataset: A name of `training.datasets.list_datasets()`.
+        dataset: A name of `keras_iterconv.datasets.list_datasets()`.
         epochs: Passes over the training part.
         batch_size: Images a step, over all replicas.
         learning_rate: The largest learning rate.
@@ -44,7 +48,7 @@ class Settings:
             same effect at momentum 0.9.
         clip_norm: The norm of the gradient, over all weights, that a longer one is cut back to; 0
             for no limit.
-        augment: How training images are varied; see `training.datasets.augmentation`.
+        augment: How training images are varied; see `keras_iterconv.datasets.augmentation`.
         pixels: `"standardized"` by mean and standard deviation of the training part, or `"unit"`,
             values from 0 to 1.
         validation_share: The share of the official training part that validates; 0 to train on
@@ -165,17 +169,10 @@ def _flag(name: str) -> str:
 
 
 # Measured on two cores; `docs/training.md` has the results that these settings reach.
-_CONVOLUTIONAL = {"batch_size": 64, "learning_rate": 0.05}
-_FULLY_CONNECTED = {"batch_size": 128, "learning_rate": 0.02}
-_CLUTTER = {f"digitclutter{n}": 10 for n in (2, 3, 4, 5)}
-_EPOCHS = {
-    "convolutional": {"digits": 10, "mnist": 5, "cifar10": 30, "cifar100": 60, **_CLUTTER},
-    "fully connected": {"digits": 30, "mnist": 20, "cifar10": 20, "cifar100": 20, **_CLUTTER},
+_DEFAULTS = {
+    CONVOLUTIONAL: {"batch_size": 64, "learning_rate": 0.05},
+    FULLY_CONNECTED: {"batch_size": 128, "learning_rate": 0.02},
 }
-# Where each image stops by itself, an epoch costs half as much.
-_ADAPTIVE_EPOCHS = {"digits": 15}
-# Where shifted (and, in colour, mirrored) images help the convolutional nets.
-_AUGMENTED = ("digits", "cifar10", "cifar100")
 
 
 def make_settings(preset: str | None = None, **given) -> Settings:
@@ -201,14 +198,19 @@ def make_settings(preset: str | None = None, **given) -> Settings:
     return Settings(**{**_defaults(chosen["model"], chosen["dataset"]), **chosen})
 
 
+def default_settings(settings: Settings) -> dict[str, Any]:
+    """Return what settings are where the command names the model, and the data set if another."""
+    default = dataclasses.asdict(make_settings(model=settings.model, dataset=settings.dataset))
+    return {**default, "dataset": make_settings(model=settings.model).dataset}
+
+
 def _defaults(model: str, dataset: str) -> dict[str, Any]:
-    convolutional = model.startswith(("nais1", "nais_adaptive", "resnet54")) or "_w" in model
-    kind = "convolutional" if convolutional else "fully connected"
-    epochs = _EPOCHS[kind].get(dataset, 1)
-    if model == "nais_adaptive":
-        epochs = _ADAPTIVE_EPOCHS.get(dataset, epochs)
-    return {
-        **(_CONVOLUTIONAL if convolutional else _FULLY_CONNECTED),
-        "epochs": epochs,
-        "augment": "standard" if convolutional and dataset in _AUGMENTED else "none",
-    }
+    # An unknown name is refused by what builds or reads it, with the names that there are.
+    architecture = ARCHITECTURES.get(model, ARCHITECTURES["nais10"])
+    data = CATALOGUE.get(dataset, CATALOGUE["digits"])
+    kind = architecture.kind
+    epochs = data.epochs[kind]
+    if "threshold" in architecture.settings:
+        epochs = data.epochs.get("adaptive", epochs)
+    augment = "standard" if data.augmented and kind == CONVOLUTIONAL else "none"
+    return {**_DEFAULTS[kind], "epochs": epochs, "augment": augment}

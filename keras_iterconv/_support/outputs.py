@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_iterconv.functional import Call, calls
+from keras_iterconv._support.keras_graph import Call, calls
 
 LINEAR, SOFTMAX, SIGMOID = "linear", "softmax", "sigmoid"
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from keras_iterconv._support.checks import check_choice, check_positive_int
 from keras_iterconv.certificates.norms import NORMS
-from keras_iterconv.checks import check_choice, check_positive_int
 
 STEPS = 40
 # Outputs that are tried, one by one, for the first direction in the infinity norm.

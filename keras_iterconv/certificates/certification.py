@@ -4,12 +4,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_iterconv._support.keras_graph import calls, check_functional
+from keras_iterconv._support.private_keras import layers_within
 from keras_iterconv.certificates.ascent import largest_ratio
 from keras_iterconv.certificates.blocks import BLOCKS, block_rows
 from keras_iterconv.certificates.network import network_bound, network_norm, row_key
-from keras_iterconv.certificates.report import StabilityReport
 from keras_iterconv.certificates.rows import BlockRow
-from keras_iterconv.functional import calls, check_functional
+from keras_iterconv.certificates.stability_report import StabilityReport
 
 PROBES = 8
 
@@ -71,7 +72,7 @@ def block_rows_of(model: keras.Model) -> dict[tuple, list[BlockRow]]:
 def _check_model(model) -> None:
     check_functional(model)
     for layer in model.layers:
-        inside = layer._flatten_layers(include_self=False)
+        inside = layers_within(layer)
         if not isinstance(layer, BLOCKS) and any(isinstance(part, BLOCKS) for part in inside):
             raise ValueError(
                 f"A block lies in {layer.name!r}, a model or layer within {model.name!r}; build "

@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from keras_iterconv._support.keras_graph import Call, calls
+from keras_iterconv._support.private_keras import is_operation
 from keras_iterconv.certificates.blocks import BLOCKS, KINDS
 from keras_iterconv.certificates.gains import (
     ACTIVATION_SLOPES,
@@ -12,7 +14,6 @@ from keras_iterconv.certificates.gains import (
 )
 from keras_iterconv.certificates.norms import conv_norm, matrix_norm
 from keras_iterconv.certificates.rows import ResidualRow
-from keras_iterconv.functional import Call, calls
 from keras_iterconv.layers import (
     BatchNormalization,
     NAISConv2D,
@@ -114,7 +115,7 @@ def _carry_merge(call: Call, gains: list[float], norm: str) -> float:
     layer = call.layer
     kind = type(layer).__name__
     # `x + y` of symbolic tensors is an operation of Keras's, and no layer.
-    operation = type(layer).__module__.startswith("keras.src.ops")
+    operation = is_operation(layer)
     if operation and kind == "ZerosLike":
         return 0.0
     sums = isinstance(layer, keras.layers.Add | keras.layers.Subtract)

@@ -4,12 +4,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_iterconv.answers import chance_error, wrong_answers
-from keras_iterconv.batches import labelled_batches
-from keras_iterconv.checks import check_positive_int, check_seed
-from keras_iterconv.functional import Call, calls, check_functional
-from keras_iterconv.indices.report import IndexReport, StageErrors, make_report
+from keras_iterconv._support.batches import labelled_batches
+from keras_iterconv._support.checks import check_positive_int, check_seed
+from keras_iterconv._support.keras_graph import Call, calls, check_functional
+from keras_iterconv._support.private_keras import layers_within
+from keras_iterconv.indices.index_report import IndexReport, StageErrors, make_report
 from keras_iterconv.layers import ResidualStage
+from keras_iterconv.metrics import chance_error, is_wrong
 
 REPEATS = 16
 
@@ -80,7 +81,7 @@ def residual_stages(model: keras.Model) -> list[Call]:
     check_functional(model)
     for layer in model.layers:
         if isinstance(layer, keras.Model) and any(
-            isinstance(inner, ResidualStage) for inner in layer._flatten_layers(include_self=False)
+            isinstance(inner, ResidualStage) for inner in layers_within(layer)
         ):
             raise ValueError(
                 f"A stage lies in {layer.name!r}, a model within {model.name!r}; build the stages "
@@ -135,14 +136,14 @@ class _PerturbedNet:
     def wrong(self, images, labels) -> list[StageErrors]:
         """Return for each stage which samples each perturbation gets wrong."""
         *inputs, outputs = self.trunk(images)
-        full = wrong_answers(outputs, labels)
+        full = is_wrong(outputs, labels)
         return [self._wrong_of_stage(s, x, full, labels) for s, x in enumerate(inputs)]
 
     def _wrong_of_stage(self, s, x, full, labels) -> StageErrors:
         blocks, update = self.stages[s].blocks, self.updates[s]
 
         def wrong(state):
-            return wrong_answers(self.readouts[s](state), labels)
+            return is_wrong(self.readouts[s](state), labels)
 
         def run(state, schedule):
             for t in schedule:

@@ -4,21 +4,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_iterconv.checks import check_between, check_choice, check_positive_int
+from keras_iterconv._support.checks import check_between, check_choice, check_positive_int
 from keras_iterconv.layers.guaranteed_layer import GuaranteedLayer
-from keras_iterconv.stacks import draw_stack, mark_stack
+from keras_iterconv.layers.stacked_variables import draw_stack, mark_stack
 from keras_iterconv.unrolling import (
     ACTIVATIONS,
-    GRADIENTS,
+    MODES,
     SOLVERS,
     Unrolled,
     Update,
+    call_traced_once,
     unroll_adaptive,
     unroll_anderson,
     unroll_fixed,
-    unroll_shared,
 )
-from keras_iterconv.unrolling.result import per_sample, samples_finite
+from keras_iterconv.unrolling.samples import per_sample, samples_finite
 
 INITIAL_STATES = ("zeros", "input")
 
@@ -63,6 +63,9 @@ class IteratedBlock(GuaranteedLayer):
         ValueError: An argument is out of its range, or the inputs do not fit the block.
     """
 
+    # Whether the pre-activation is linear in the state, as A x + B u + b is.
+    linear = True
+
     def __init__(
         self,
         max_unroll: int,
@@ -80,22 +83,16 @@ class IteratedBlock(GuaranteedLayer):
         self.solver = check_choice("solver", solver, SOLVERS)
         # In variables, so that compiled functions see a change.
         with tf.init_scope():
-            self._max_unroll = tf.Variable(1, trainable=False, dtype=tf.int32)
-            self._threshold = tf.Variable(0, trainable=False, dtype=tf.float64)
-        self._updates_built = check_positive_int("max_unroll", max_unroll)
+            self._max_unroll_variable = tf.Variable(1, trainable=False, dtype=tf.int32)
+            self._threshold_variable = tf.Variable(0, trainable=False, dtype=tf.float64)
+        self._weights_for = check_positive_int("max_unroll", max_unroll)
         self.max_unroll = max_unroll
         self.threshold = threshold
         self.step_size = check_between("step_size", step_size, 0, 1, closed=True)
         self.activation = check_choice("activation", activation, ACTIVATIONS)
         self.initial_state = check_choice("initial_state", initial_state, INITIAL_STATES)
-        self.gradient = check_choice("gradient", gradient, GRADIENTS)
-        if gradient == "implicit" and not (self.tied and activation == "tanh"):
-            raise ValueError(
-                '`gradient="implicit"` needs `activation="tanh"` and `tied=True`: untied updates '
-                "have no fixed point, and where ReLUs are inactive its equation has no solution. "
-                'Take "recompute" or "frozen". '
-                f"Received: activation={activation!r}, tied={tied!r}"
-            )
+        self.gradient = check_choice("gradient", gradient, MODES)
+        MODES[gradient].check(self)
         if solver == "anderson" and not (self.tied and activation == "tanh"):
             raise ValueError(
                 '`solver="anderson"` needs `activation="tanh"` and `tied=True`: only there each '
@@ -107,24 +104,29 @@ class IteratedBlock(GuaranteedLayer):
         self.supports_jit = False
 
     @property
+    def two_sided(self) -> bool:
+        """Whether the activation has a slope at every state, as tanh has."""
+        return not ACTIVATIONS[self.activation].one_sided
+
+    @property
     def max_unroll(self) -> int:
         """The number of updates, or the largest number where there is a threshold.
 
         It can be set at any time, also where the block is part of a compiled model. An untied
         block has weights for as many updates as it was made with, and saves that number.
         """
-        return self._updates
+        return self._max_unroll_value
 
     @max_unroll.setter
     def max_unroll(self, value: int):
         value = check_positive_int("max_unroll", value)
-        if not self.tied and value > self._updates_built:
+        if not self.tied and value > self._weights_for:
             raise ValueError(
-                f"`max_unroll` of {self.name!r} must be at most {self._updates_built}: it is "
+                f"`max_unroll` of {self.name!r} must be at most {self._weights_for}: it is "
                 f"untied, and has weights for no more updates. Received: max_unroll={value}"
             )
-        self._updates = value
-        self._max_unroll.assign(value)
+        self._max_unroll_value = value
+        self._max_unroll_variable.assign(value)
 
     @property
     def threshold(self) -> float | None:
@@ -133,24 +135,24 @@ class IteratedBlock(GuaranteedLayer):
         One number can be set for another at any time. A change between None and a number makes
         another graph: compiled functions must be made anew, as `keras_iterconv.set_depth` does.
         """
-        return self._bound
+        return self._threshold_value
 
     @threshold.setter
     def threshold(self, value: float | None):
         if value is not None:
             value = check_between("threshold", value, 0, float("inf"), least=0)
-            self._threshold.assign(value)
+            self._threshold_variable.assign(value)
         elif self.solver == "anderson":
             raise ValueError(
                 '`threshold` must be a number with `solver="anderson"`: a fixed depth promises '
                 "each update. Received: threshold=None"
             )
-        self._bound = value
+        self._threshold_value = value
 
     @property
     def depth_variables(self) -> tuple[tf.Variable, tf.Variable]:
         """What traced graphs read `max_unroll` and `threshold` from; no weights."""
-        return self._max_unroll, self._threshold
+        return self._max_unroll_variable, self._threshold_variable
 
     @property
     def state_channels(self) -> int:
@@ -196,7 +198,7 @@ class IteratedBlock(GuaranteedLayer):
             return value if constraint is None else constraint(value)
 
         if not self.tied:
-            shape = (self._updates_built, *shape)
+            shape = (self._weights_for, *shape)
         weight = self.add_weight(
             shape=shape,
             initializer=initial_value,
@@ -219,11 +221,11 @@ class IteratedBlock(GuaranteedLayer):
             if not np.allclose(weight.numpy(), projected, rtol=ROUNDING, atol=0, equal_nan=True):
                 weight.assign(projected)
 
-    def make_update(self, inputs) -> Update:
+    def build_update(self, inputs) -> Update:
         """Return the update for u, `inputs` in the compute dtype."""
         raise NotImplementedError
 
-    def _update(self, transfer, weights: tuple, drives: tuple = (), **options) -> Update:
+    def _new_update(self, transfer, weights: tuple, drives: tuple = (), **options) -> Update:
         """Return the update with this transfer and the block's activation, step and dtype."""
         return Update(
             transfer,
@@ -233,6 +235,7 @@ class IteratedBlock(GuaranteedLayer):
             drives,
             tf.as_dtype(self.compute_dtype),
             self.tied,
+            self.linear,
             **options,
         )
 
@@ -280,10 +283,10 @@ class IteratedBlock(GuaranteedLayer):
             )
         if not 0 <= k < self.max_unroll:
             raise ValueError(f"`k` must be from 0 to {self.max_unroll - 1}. Received: k={k}")
-        update = self.make_update(inputs).driven()
+        update = self.build_update(inputs).with_drives()
         return state + update.change(update.value(state, tf.constant(k)), state.dtype)
 
-    def unroll(self, update: Update, state, max_unroll, threshold, training=None) -> Unrolled:
+    def iterate(self, update: Update, state, max_unroll, threshold, training=None) -> Unrolled:
         """Repeat an update, the block's own or that of another layout, to any depth.
 
         Args:
@@ -297,17 +300,17 @@ class IteratedBlock(GuaranteedLayer):
         gradient = self.gradient if training else "recompute"
         limit, bound = (tf.convert_to_tensor(value) for value in (max_unroll, threshold))
         if self.threshold is None:
-            return unroll_shared(unroll_fixed, update, state, limit, gradient=gradient)
+            return call_traced_once(unroll_fixed, update, state, limit, gradient=gradient)
         if self.solver == "anderson" and not training:
-            return unroll_shared(unroll_anderson, update, state, limit, bound)
-        return unroll_shared(unroll_adaptive, update, state, limit, bound, gradient=gradient)
+            return call_traced_once(unroll_anderson, update, state, limit, bound)
+        return call_traced_once(unroll_adaptive, update, state, limit, bound, gradient=gradient)
 
     def call(self, inputs, training=None, return_depth=False):
         # Keras casts floats only; pictures may come as integers.
         inputs = tf.cast(inputs, self.compute_dtype)
-        update = self.make_update(inputs)
+        update = self.build_update(inputs)
         state = self.make_initial_state(inputs)
-        unrolled = self.unroll(update, state, self._max_unroll, self._threshold, training)
+        unrolled = self.iterate(update, state, *self.depth_variables, training)
         state = tf.cast(unrolled.state, self.compute_dtype)
         if return_depth:
             return Unrolled(state, unrolled.depth, unrolled.status)
@@ -333,7 +336,7 @@ class IteratedBlock(GuaranteedLayer):
     def get_config(self):
         return {
             **super().get_config(),
-            "max_unroll": self.max_unroll if self.tied else self._updates_built,
+            "max_unroll": self.max_unroll if self.tied else self._weights_for,
             "threshold": self.threshold,
             "step_size": self.step_size,
             "activation": self.activation,

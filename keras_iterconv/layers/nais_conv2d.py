@@ -7,13 +7,13 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_iterconv._support.empty_batches import on_any_batch
-from keras_iterconv.checks import (
+from keras_iterconv._support.checks import (
     check_channels_last,
     check_choice,
     check_margins,
     check_positive_int,
 )
+from keras_iterconv._support.empty_batches import on_any_batch
 from keras_iterconv.layers.iterated_block import IteratedBlock
 from keras_iterconv.projections import ConvProjection, DeltaProjection, write_center
 from keras_iterconv.unrolling import Update
@@ -160,7 +160,7 @@ class NAISConv2D(IteratedBlock):
             return write_center(C, tf.zeros([*C.shape[:-4], self.filters], C.dtype))
         return write_center(C, tf.convert_to_tensor(self.delta))
 
-    def make_update(self, inputs, data_format: str = "NHWC") -> Update:
+    def build_update(self, inputs, data_format: str = "NHWC") -> Update:
         """Return the update for U.
 
         Args:
@@ -170,9 +170,13 @@ class NAISConv2D(IteratedBlock):
         convolution = _convolution(data_format)
         C, D, E = self.state_kernel(), tf.convert_to_tensor(self.D), tf.convert_to_tensor(self.E)
         if self.tied:
-            sources = (inputs, D, E)
-            return self._update(convolution.tied, (C,), drive=convolution.drive, sources=sources)
-        return self._update(convolution.untied, (C, D, E), (inputs,))
+            return self._new_update(
+                convolution.tied,
+                (C,),
+                make_drives=convolution.make_drives,
+                drive_inputs=(inputs, D, E),
+            )
+        return self._new_update(convolution.untied, (C, D, E), (inputs,))
 
     def get_config(self):
         return {
@@ -190,7 +194,7 @@ class _Convolution(NamedTuple):
 
     tied: Callable
     untied: Callable
-    drive: Callable
+    make_drives: Callable
 
 
 # The same functions for each block, so that blocks alike are known to be so.

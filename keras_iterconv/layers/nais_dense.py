@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_iterconv.checks import check_positive_int, check_shift
+from keras_iterconv._support.checks import check_positive_int, check_shift
 from keras_iterconv.layers.iterated_block import IteratedBlock
 from keras_iterconv.projections import DenseProjection
 from keras_iterconv.unrolling import Update
@@ -130,14 +130,18 @@ class NAISDense(IteratedBlock):
         R = tf.convert_to_tensor(self.R)
         return -tf.matmul(R, R, transpose_a=True) - self.shift * tf.eye(self.units, dtype=R.dtype)
 
-    def make_update(self, inputs) -> Update:
+    def build_update(self, inputs) -> Update:
         A, b = self.state_matrix(), tf.convert_to_tensor(self.b)
         if not self.non_autonomous:
-            return self._update(_transfer_alone if self.tied else _transfer_alone_untied, (A, b))
+            return self._new_update(
+                _transfer_alone if self.tied else _transfer_alone_untied, (A, b)
+            )
         B = tf.convert_to_tensor(self.B)
         if self.tied:
-            return self._update(_transfer, (A,), drive=_drive, sources=(inputs, B, b))
-        return self._update(_transfer_untied, (A, B, b), (inputs,))
+            return self._new_update(
+                _transfer, (A,), make_drives=_drive, drive_inputs=(inputs, B, b)
+            )
+        return self._new_update(_transfer_untied, (A, B, b), (inputs,))
 
     def get_config(self):
         return {

@@ -61,7 +61,7 @@ class ResidualBlock(ResidualFunction):
         if not (training and self.trainable):
             return self._evaluate(inputs, block)
         value, block = self._train(inputs, block)
-        self._keep([block])
+        self._store_moving([block])
         return value
 
     def compute_output_spec(self, inputs, training=None):

@@ -6,11 +6,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_iterconv._support.checks import check_between, check_channels_last, check_positive_int
 from keras_iterconv._support.dense_gradients import with_dense_gradient
 from keras_iterconv._support.unfused import unfused
-from keras_iterconv.checks import check_between, check_channels_last, check_positive_int
-from keras_iterconv.layers.batch_normalization import normalize_batch
 from keras_iterconv.layers.guaranteed_layer import GuaranteedLayer
+from keras_iterconv.layers.normalization import normalize_batch
+from keras_iterconv.layers.stacked_variables import draw_stack, mark_stack
 from keras_iterconv.spectral import (
     ITERATIONS,
     TOLERANCE,
@@ -21,7 +22,6 @@ from keras_iterconv.spectral import (
     power_step,
     start_vectors,
 )
-from keras_iterconv.stacks import draw_stack, mark_stack
 
 KERNEL_SIZE = 3
 # The moving statistics follow the training's with a time constant of ten steps, so that they are
@@ -137,7 +137,9 @@ class ResidualFunction(GuaranteedLayer):
                 f"Received: input_shape={tuple(input_shape)}"
             )
         for name in VECTORS:
-            self._add(name, image, lambda shape, dtype: self._start(shape, dtype), trainable=False)
+            self._add(
+                name, image, lambda shape, dtype: self._start_vectors(shape, dtype), trainable=False
+            )
         self._add("divisor", (), self._first_divisor, trainable=False)
 
     def _first_divisor(self, shape, dtype):
@@ -149,7 +151,7 @@ class ResidualFunction(GuaranteedLayer):
             bound *= tf.sqrt(tf.reduce_sum(tf.square(value), axis=(-4, -3, -2, -1)))
         return cap_divisor(bound, self.lipschitz_cap)
 
-    def _start(self, shape, dtype):
+    def _start_vectors(self, shape, dtype):
         vectors = start_vectors(self._blocks or 1, shape[-3:], dtype)
         return tf.reshape(vectors, shape)
 
@@ -231,14 +233,14 @@ class ResidualFunction(GuaranteedLayer):
         if self.lipschitz_cap is not None:
             # The statistics of this very pass, so that the capped f is what it computes.
             batch = block._replace(variance1=variance1, variance2=variance2)
-            bound, moved["vector1"], moved["vector2"] = self._bound(batch)
+            bound, moved["vector1"], moved["vector2"] = self._lipschitz_bound(batch)
             # Kept for evaluation, until `converge_cap` finds the one of the moving statistics.
             moved["divisor"] = cap_divisor(bound, self.lipschitz_cap)
             kernel2 = kernel2 / moved["divisor"]
         y = tf.nn.conv2d(tf.nn.relu(y), self._cast(kernel2), 1, "SAME")
         return y, block._replace(**moved)
 
-    def _train_again(self, state, block: BlockValues):
+    def _train_recomputed(self, state, block: BlockValues):
         """Do what `_train` does, and keep nothing: the backward pass does it again."""
         count = len(self.value_names())
 
@@ -253,7 +255,7 @@ class ResidualFunction(GuaranteedLayer):
     def _cast(self, value):
         return tf.cast(value, self.compute_dtype)
 
-    def _bound(self, block: BlockValues):
+    def _lipschitz_bound(self, block: BlockValues):
         """Return L of the paper after one power step, and both next vectors."""
         image = block.vector1.shape
         folded = ConvOperator(folded_kernel(block), image)
@@ -261,7 +263,7 @@ class ResidualFunction(GuaranteedLayer):
         norm2, vector2 = power_step(ConvOperator(block.kernel2, image), block.vector2[tf.newaxis])
         return norm1 * norm2, vector1[0], vector2[0]
 
-    def _keep(self, blocks: list[BlockValues]):
+    def _store_moving(self, blocks: list[BlockValues]):
         """Write what a training step changed back into the variables."""
         for name in MOVING + (CAPPING if self.lipschitz_cap is not None else ()):
             values = [getattr(block, name) for block in blocks]

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from keras_iterconv.branches import branch
-from keras_iterconv.checks import check_choice
+from keras_iterconv._support.checks import check_choice
+from keras_iterconv.layers.ordered_gradients import copies_with_ordered_gradient
 from keras_iterconv.layers.residual_function import ResidualFunction
 from keras_iterconv.unrolling import Unrolled
-from keras_iterconv.unrolling.result import every_sample
 
 SKIPS = ("previous", "stage_input")
 GRADIENTS = ("unroll", "recompute")
@@ -135,9 +134,9 @@ class ResidualStage(ResidualFunction):
         if self.skip_from == "previous":
             skips = None
         else:
-            state, *skips = branch(inputs, len(schedule) + 1)
+            state, *skips = copies_with_ordered_gradient(inputs, len(schedule) + 1)
         blocks = self.block_values()
-        train = self._train if self.gradient == "unroll" else self._train_again
+        train = self._train if self.gradient == "unroll" else self._train_recomputed
         for k, t in enumerate(schedule):
             if training:
                 change, blocks[t] = train(state, blocks[t])
@@ -146,10 +145,10 @@ class ResidualStage(ResidualFunction):
             # Not `+`: where the batch's size is unknown its gradient reckons with broadcasting.
             state = tf.add_n([state if skips is None else skips[k], change])
         if training:
-            self._keep(blocks)
+            self._store_moving(blocks)
         if not return_depth:
             return state
-        return every_sample(state, len(schedule))
+        return Unrolled.fixed(state, len(schedule))
 
     def compute_output_spec(self, inputs, training=None, schedule=None, return_depth=False):
         self._check_schedule(schedule)

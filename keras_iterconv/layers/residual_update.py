@@ -3,9 +3,8 @@
 import keras
 import tensorflow as tf
 
-from keras_iterconv.checks import check_between, check_choice
+from keras_iterconv._support.checks import check_between, check_choice
 from keras_iterconv.unrolling import ACTIVATIONS, Unrolled
-from keras_iterconv.unrolling.result import every_sample
 
 
 @keras.saving.register_keras_serializable("keras_iterconv")
@@ -62,7 +61,7 @@ class ResidualUpdate(keras.layers.Layer):
         state = tf.add_n([state, change])
         if not return_depth:
             return state
-        return every_sample(state, 1)
+        return Unrolled.fixed(state, 1)
 
     def compute_output_spec(self, inputs, return_depth=False):
         state = keras.KerasTensor(inputs[0].shape, dtype=self.compute_dtype)

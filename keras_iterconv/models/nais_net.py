@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_iterconv.checks import check_channels_last, check_positive_int
+from keras_iterconv._support.checks import check_channels_last, check_positive_int
 from keras_iterconv.layers import NAISConv2D, NAISDense
 from keras_iterconv.models.staged_network import classifier, staged_network
 from keras_iterconv.trainer import IterativeModel

@@ -5,24 +5,27 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from keras_iterconv.checks import check_channels_last, check_positive_int
+from keras_iterconv._support.checks import check_channels_last, check_positive_int, unknown_name
 from keras_iterconv.layers import NAISConv2D, NAISDense, ResidualStage
 from keras_iterconv.models.nais_net import nais_dense_net, nais_net
 from keras_iterconv.models.resnet import residual_net, resnet54, resnet_dense
-from keras_iterconv.naming import unknown_name
 from keras_iterconv.trainer import IterativeModel
+
+CONVOLUTIONAL, FULLY_CONNECTED = "convolutional", "fully connected"
 
 
 class Architecture(NamedTuple):
     """A named architecture.
 
     Attributes:
+        kind: `CONVOLUTIONAL` or `FULLY_CONNECTED`.
         build: The function that builds it.
         settings: What the name stands for; a user may override it.
         block: The layer whose arguments `build` passes on, if any.
         fixed: What the name stands for and nobody may override.
     """
 
+    kind: str
     build: Callable[..., IterativeModel]
     settings: dict
     block: type | None = None
@@ -36,6 +39,7 @@ def _mnist_resnets() -> dict[str, Architecture]:
         suffixes = zip(("_sh", "_na", "_bn"), (shared, non_autonomous, batch_norm), strict=True)
         name = "resnet" + "".join(suffix for suffix, used in suffixes if used)
         entries[name] = Architecture(
+            FULLY_CONNECTED,
             resnet_dense,
             {},
             fixed={"shared": shared, "non_autonomous": non_autonomous, "batch_norm": batch_norm},
@@ -56,6 +60,7 @@ def _residual_nets() -> dict[str, Architecture]:
     """Return the ordinary, improperly and properly convergent ResNets of Lippl et al."""
     return {
         f"{family}_w{width}": Architecture(
+            CONVOLUTIONAL,
             residual_net,
             {"width": width, **settings},
             ResidualStage,
@@ -67,18 +72,23 @@ def _residual_nets() -> dict[str, Architecture]:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "nais1": Architecture(nais_net, {"max_unroll": 1}, NAISConv2D),
-    "nais10": Architecture(nais_net, {"max_unroll": 10}, NAISConv2D),
-    "nais_adaptive": Architecture(nais_net, {"max_unroll": 10, "threshold": 1e-4}, NAISConv2D),
-    "nais_dense": Architecture(nais_dense_net, {"max_unroll": 30}, NAISDense),
+    "nais1": Architecture(CONVOLUTIONAL, nais_net, {"max_unroll": 1}, NAISConv2D),
+    "nais10": Architecture(CONVOLUTIONAL, nais_net, {"max_unroll": 10}, NAISConv2D),
+    "nais_adaptive": Architecture(
+        CONVOLUTIONAL, nais_net, {"max_unroll": 10, "threshold": 1e-4}, NAISConv2D
+    ),
+    "nais_dense": Architecture(FULLY_CONNECTED, nais_dense_net, {"max_unroll": 30}, NAISDense),
     **_residual_nets(),
-    "resnet54": Architecture(resnet54, {}, fixed={"batch_norm": True}),
-    "resnet54_plain": Architecture(resnet54, {}, fixed={"batch_norm": False}),
+    "resnet54": Architecture(CONVOLUTIONAL, resnet54, {}, fixed={"batch_norm": True}),
+    "resnet54_plain": Architecture(CONVOLUTIONAL, resnet54, {}, fixed={"batch_norm": False}),
     # As many parameters as nais1, which has two kernels a block: the widths are those of resnet54
     # times the root of two, rounded down.
-    "resnet54_wide": Architecture(resnet54, {"filters": (22, 45, 90)}, fixed={"batch_norm": True}),
+    "resnet54_wide": Architecture(
+        CONVOLUTIONAL, resnet54, {"filters": (22, 45, 90)}, fixed={"batch_norm": True}
+    ),
     **_mnist_resnets(),
     "resnet_sh_stable": Architecture(
+        FULLY_CONNECTED,
         nais_dense_net,
         # A ResNet's step, as of the eight others; Theorem 2 holds for h up to 1.
         {"max_unroll": 30, "step_size": 1.0},

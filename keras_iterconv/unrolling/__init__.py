@@ -4,21 +4,23 @@ Free of Keras layers.
 """
 
 from keras_iterconv.unrolling.anderson import SOLVERS, unroll_anderson
+from keras_iterconv.unrolling.differentiable import unroll_adaptive, unroll_fixed
+from keras_iterconv.unrolling.gradients import GRADIENTS, MODES
 from keras_iterconv.unrolling.result import Status, Unrolled
-from keras_iterconv.unrolling.shared import unroll_shared
-from keras_iterconv.unrolling.unroll import GRADIENTS, unroll_adaptive, unroll_fixed
+from keras_iterconv.unrolling.tracing import call_traced_once
 from keras_iterconv.unrolling.update import ACTIVATIONS, Activation, Update
 
 __all__ = [
     "ACTIVATIONS",
     "GRADIENTS",
+    "MODES",
     "SOLVERS",
     "Activation",
     "Status",
     "Unrolled",
     "Update",
+    "call_traced_once",
     "unroll_adaptive",
     "unroll_anderson",
     "unroll_fixed",
-    "unroll_shared",
 ]

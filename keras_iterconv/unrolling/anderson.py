@@ -6,16 +6,20 @@ not depend on how it goes there. Both loops end at the same state, up to the thr
 
 import tensorflow as tf
 
-from keras_iterconv.unrolling import adjoint, exact
-from keras_iterconv.unrolling.backward import pull_back_through
-from keras_iterconv.unrolling.loops import Trajectory, any_size, put, run_adaptive, select
-from keras_iterconv.unrolling.result import (
-    Unrolled,
+from keras_iterconv.unrolling.adaptive import run_adaptive
+from keras_iterconv.unrolling.gradients.backward import pull_back_through
+from keras_iterconv.unrolling.gradients.exact import walk_back
+from keras_iterconv.unrolling.gradients.implicit import implicit
+from keras_iterconv.unrolling.result import Unrolled
+from keras_iterconv.unrolling.samples import (
+    any_size,
     comparable_threshold,
-    each_sample,
+    put,
     sample_norms,
     samples_finite,
+    select,
 )
+from keras_iterconv.unrolling.trajectory import Trajectory
 from keras_iterconv.unrolling.update import Update
 
 SOLVERS = ("picard", "anderson")
@@ -58,8 +62,8 @@ def unroll_anderson(update: Update, state: tf.Tensor, max_unroll, threshold) -> 
     """
 
     @tf.custom_gradient
-    def unroll(state, *operands):
-        own = update.with_operands(operands).driven()
+    def forward(state, *tensors):
+        own = update.with_tensors(tensors).with_drives()
         end, depth, norm = run_anderson(own, state, max_unroll, threshold)
         settled = norm < comparable_threshold(threshold, norm.dtype)
         # The first two states are the plain loop's own: an end there is its end.
@@ -75,13 +79,13 @@ def unroll_anderson(update: Update, state: tf.Tensor, max_unroll, threshold) -> 
         def pull(update, states, g, live):
             return _pull_back(update, *states, settled, max_unroll, threshold, g, live)
 
-        def pull_back(g, *_):
-            return pull_back_through(pull, update, operands, [state, ends[0]], g)
+        def backward(g, *_):
+            return pull_back_through(pull, update, tensors, [state, ends[0]], g)
 
-        return list(ends), pull_back
+        return list(ends), backward
 
-    state, depth, norm = unroll(state, *update.operands)
-    return each_sample(state, depth, norm, threshold)
+    state, depth, norm = forward(state, *update.tensors)
+    return Unrolled.adaptive(state, depth, norm, threshold)
 
 
 def run_anderson(update: Update, state: tf.Tensor, max_unroll, threshold):
@@ -115,7 +119,7 @@ def run_anderson(update: Update, state: tf.Tensor, max_unroll, threshold):
         depth = put(depth, places, tf.fill(tf.shape(places), k + 1))
         last = put(last, places, tf.gather(trial_norm, stopped))
 
-        # What a state that is not kept taught is used too. The first state has none before it.
+        # Rejected states also enter the history. The first state has none before it.
         teaches = finite & (k > 0)
         moves = _remember(moves, teaches, trial - x)
         changes = _remember(changes, teaches, trial_f - f)
@@ -209,10 +213,10 @@ def _pull_back(update, start, end, settled, max_unroll, threshold, g, live):
     at, again = (tf.where(chosen)[:, 0] for chosen in (settled, ~settled))
     # All that `implicit` reads is the state.
     point = Trajectory(None, tf.gather(end, at), None, None, None, None, None)
-    fixed = adjoint.implicit(update.on(at), point, tf.gather(g, at))
+    fixed = implicit(update.on(at), point, tf.gather(g, at))
     part = update.on(again)
     loop = run_adaptive(part, tf.gather(start, again), max_unroll, threshold, keep=True)
-    walked = exact.pull_back(part, loop, tf.gather(g, again), tf.gather(live, again))
+    walked = walk_back(part, loop, tf.gather(g, again), tf.gather(live, again))
 
     def merge(whole, a, b):
         return put(put(tf.zeros_like(whole), at, a), again, b)

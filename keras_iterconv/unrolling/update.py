@@ -40,16 +40,17 @@ class Update(NamedTuple):
     Attributes:
         transfer: Maps `(state, k, weights, drives)` to the pre-activation, of the state's shape,
             in the compute dtype: the state `[N, ...]` in it, the number k, int32 from 0, and
-            the weights and drives below. Linear in the state where the adjoint is asked for.
-            Equal functions promise equal graphs: what differs from block to block belongs below.
+            the weights and drives below. It must not close over tensors: two updates with the
+            same `transfer` share a graph.
         activation: sigma.
         step_size: h.
         weights: Tensors that all samples share, in the dtype that their gradients are summed in.
-        drives: Tensors `[N, ...]` with a row for each sample; empty where `drive` makes them.
+        drives: Tensors `[N, ...]` with a row for each sample; empty where `make_drives` makes them.
         dtype: The compute dtype.
         tied: Whether the update is the same for all k.
-        drive: None, or maps `sources` to the tuple of drives, once for all updates.
-        sources: The tensors that it takes, the first with a row for each sample.
+        linear: Whether `transfer` is linear in the state, up to a constant.
+        make_drives: None, or maps `drive_inputs` to the tuple of drives, once for all updates.
+        drive_inputs: The tensors that it takes, the first with a row for each sample.
     """
 
     transfer: Callable[..., tf.Tensor]
@@ -59,26 +60,34 @@ class Update(NamedTuple):
     drives: tuple = ()
     dtype: tf.DType = tf.float32
     tied: bool = True
-    drive: Callable[..., tuple] | None = None
-    sources: tuple = ()
+    linear: bool = False
+    make_drives: Callable[..., tuple] | None = None
+    drive_inputs: tuple = ()
 
     @property
-    def operands(self) -> tuple:
-        """All tensors that the update depends on: weights, drives, sources."""
-        return (*self.weights, *self.drives, *self.sources)
+    def tensors(self) -> tuple:
+        """All tensors that the update depends on: weights, drives, inputs of the drives."""
+        return (*self.weights, *self.drives, *self.drive_inputs)
 
-    def with_operands(self, operands) -> "Update":
-        """Return the update of other operands, one after another in a sequence."""
-        rest = iter(operands)
-        parts = (self.weights, self.drives, self.sources)
-        weights, drives, sources = (tuple(next(rest) for _ in part) for part in parts)
-        return self._replace(weights=weights, drives=drives, sources=sources)
+    @property
+    def two_sided(self) -> bool:
+        """Whether the activation has a slope at every state."""
+        return not self.activation.one_sided
 
-    def driven(self) -> "Update":
+    def with_tensors(self, tensors) -> "Update":
+        """Return the update of other tensors, in the order of `tensors`."""
+        rest = iter(tensors)
+        parts = (self.weights, self.drives, self.drive_inputs)
+        weights, drives, inputs = (tuple(next(rest) for _ in part) for part in parts)
+        return self._replace(weights=weights, drives=drives, drive_inputs=inputs)
+
+    def with_drives(self) -> "Update":
         """Return the update with its drives made."""
-        if self.drive is None:
+        if self.make_drives is None:
             return self
-        return self._replace(drives=self.drive(*self.sources), drive=None, sources=())
+        return self._replace(
+            drives=self.make_drives(*self.drive_inputs), make_drives=None, drive_inputs=()
+        )
 
     def on(self, rows: tf.Tensor) -> "Update":
         """Return the update of some samples, `rows` of the batch, `[n]`."""
@@ -92,7 +101,7 @@ class Update(NamedTuple):
         """Return h times a value, in the state's dtype."""
         return tf.cast(value if self.step_size == 1 else self.step_size * value, dtype)
 
-    def pull_back(self, state: tf.Tensor, k, value: tf.Tensor, g: tf.Tensor):
+    def vjp(self, state: tf.Tensor, k, value: tf.Tensor, g: tf.Tensor):
         """Return the gradient of g . h sigma(transfer(state)), the slopes taken from a value.
 
         Args:

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from export.inference import Normalization
+from keras_iterconv.exporting.exported_function import Normalization
 
 # Neither square nor equal to each other: swapped axes show.
 ADAPTIVE_SHAPE, ADAPTIVE_SCALE = (4, 6, 1), 16

@@ -6,8 +6,8 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from export.zoo import check_index
-from keras_iterconv.models.pretrained import verified_path
+from export.zoo_folder import check_index
+from keras_iterconv.zoo.index import verified_path
 
 ZOO = Path(__file__).parents[2] / "saved_models"
 INDEX = json.loads((ZOO / "index.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Answers of exported nets against NumPy, and what is refused."""
+"""Predictions of exported nets against NumPy, and what is refused."""
 
 import json
 import sys

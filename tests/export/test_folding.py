@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_iterconv as ki
-from export.folding import fold
+from keras_iterconv.exporting.folding import fold
 from keras_iterconv.layers.residual_function import ResidualFunction
 
 EPSILON = 1e-3

@@ -8,11 +8,11 @@ import onnxruntime
 import pytest
 
 import keras_iterconv as ki
-from export import onnx_blocks
 from export.classifier import OnnxClassifier
-from export.folding import fold
-from export.onnx import to_onnx
-from export.onnx_graph import all_graphs, subgraphs
+from keras_iterconv.exporting import onnx_blocks
+from keras_iterconv.exporting.folding import fold
+from keras_iterconv.exporting.onnx_graph import all_graphs, subgraphs
+from keras_iterconv.exporting.onnx_model import to_onnx
 
 CHAIN = {"filters": (4, 8), "blocks": 2}
 NETS = {

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export import onnx_graph
+from keras_iterconv.exporting import onnx_graph
 
 OPSET = 18
 node = helper.make_node

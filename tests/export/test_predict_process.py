@@ -55,7 +55,7 @@ def run_python(*arguments, **options):
     ("name", "program"),
     [
         ("export.predict", "python -m export.predict"),
-        ("iterconv.export.predict", "iterconv predict"),
+        ("iterconv.export.predict", "python -m iterconv.export.predict"),
     ],
 )
 def test_it_runs_under_both_names(adaptive_net, photos, name, program, tmp_path):
@@ -72,12 +72,16 @@ def test_it_runs_under_both_names(adaptive_net, photos, name, program, tmp_path)
     assert done.stdout.startswith(f"Usage: {program} [OPTIONS] ".encode())
 
 
-def test_the_installed_name_works_in_a_checkout(adaptive_net, photos):
-    done = run_python("-m", "iterconv.export.predict", adaptive_net, photos[0][0])
+def test_the_script_works_without_what_others_need(adaptive_net, photos):
+    code = "import sys; from iterconv.cli import main; sys.argv[0] = 'iterconv'; main()"
+    done = run_python("-c", code, "predict", adaptive_net, photos[0][0])
     assert (done.returncode, done.stderr) == (0, b"")
-    # It finds its parts by their places, not by the name that they have in a checkout.
-    done = run_python("-c", "import sys, iterconv.export.predict; print('export' in sys.modules)")
-    assert (done.returncode, done.stdout) == (0, b"False\n")
+    done = run_python("-c", code, "predict", "--help")
+    assert done.stdout.startswith(b"Usage: iterconv predict [OPTIONS] ")
+    look = "import sys, iterconv.cli as cli; cli._load('export.predict'); print(*sys.modules)"
+    loaded = run_python("-c", look).stdout.split()
+    assert b"export.predict" in loaded
+    assert not {b"tensorflow", b"keras", b"keras_iterconv"} & set(loaded)
 
 
 @pytest.mark.parametrize("options", [(), ("--json",), ("--help",)])

@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 
 import keras_iterconv as ki
-from export.folding import fold
-from export.inference import as_logits, infer
-from export.onnx import to_onnx
-from export.saved_model import write_saved_model
+from keras_iterconv.exporting.exported_function import as_logits, infer
+from keras_iterconv.exporting.folding import fold
+from keras_iterconv.exporting.onnx_model import to_onnx
+from keras_iterconv.exporting.saved_model import write_saved_model
 
 METADATA = {"model": "own", "dataset": "none"}
 HEADS = {

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 import keras_iterconv as ki
-from export.folding import fold
-from export.saved_model import write_saved_model
+from keras_iterconv.exporting.folding import fold
+from keras_iterconv.exporting.saved_model import write_saved_model
 
 CHAIN = {"filters": (4, 8), "blocks": 1}
 NETS = {

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 import keras_iterconv as ki
-from keras_iterconv.branches import branch
+from keras_iterconv.layers.ordered_gradients import copies_with_ordered_gradient
 
 SAMPLES = [0, 2]
 LAYERS = {
@@ -57,6 +57,6 @@ def test_copies_add_up_slices():
     value = tf.constant([[1.0], [2.0], [3.0]])
     with tf.GradientTape() as tape:
         tape.watch(value)
-        first, second, _ = branch(value, 3)
+        first, second, _ = copies_with_ordered_gradient(value, 3)
         loss = tf.reduce_sum(tf.gather(first, SAMPLES)) + 10 * tf.reduce_sum(second)
     np.testing.assert_array_equal(tape.gradient(loss, value), [[11.0], [10.0], [11.0]])

@@ -4,7 +4,6 @@ import pytest
 
 from keras_iterconv.models import registry
 from training import fit
-from training.datasets import digitclutter_builder
 
 
 @pytest.fixture
@@ -37,11 +36,3 @@ def fit_command(monkeypatch, capsys):
         return stop.value.code, captured.out, captured.err
 
     return run
-
-
-@pytest.fixture
-def tiny_digitclutter(tmp_path, monkeypatch):
-    """Make Digitclutter a set of 96 + 12 + 20 pictures, and return the folder it goes to."""
-    monkeypatch.setattr(digitclutter_builder, "SIZES", (96, 12, 20))
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
-    return tmp_path / "tfds"

@@ -4,8 +4,8 @@ import keras
 import pytest
 
 import keras_iterconv as ki
+from iterconv.command_errors import UserError
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.errors import UserError
 from training.run_folder import RunFolder
 
 

@@ -10,10 +10,12 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
+from iterconv.command_errors import TrainingDivergedError, UserError
+from keras_iterconv import datasets
 from keras_iterconv._support.locking import locked
-from training import callbacks, session
-from training.datasets import batch_numbers, load_dataset
-from training.errors import TrainingDivergedError, UserError
+from keras_iterconv.datasets import batch_numbers
+from training import callbacks as callbacks
+from training import session
 from training.run_folder import RunFolder
 from training.settings import make_settings
 
@@ -60,7 +62,7 @@ def test_a_validation_loss_that_is_not_finite_replaces_nothing(console, tmp_path
 
 def test_an_image_that_is_not_finite_is_named(console, tmp_path, monkeypatch):
     """With its number in the data set and in its batch, its block and the update."""
-    split = load_dataset("digits", limit_train=50).train
+    split = datasets.load("digits", limit_train=50).train
     order = batch_numbers(split, batch_size=50, seed=0, epoch=0, step=0).tolist()
     place, make_batches = 17, session.training_batches
 
@@ -109,7 +111,7 @@ def test_the_old_result_stays_until_the_new_one_is_there(console, tmp_path, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(callbacks.EpochLines, "on_epoch_begin", interrupt)
+        patched.setattr(callbacks.ProgressLines, "on_epoch_begin", interrupt)
         with pytest.raises(KeyboardInterrupt):
             session.resume(run, console, epochs=2)
     assert (run / "result.json").read_bytes() == old
@@ -122,7 +124,7 @@ def test_a_run_that_cannot_have_all_of_its_epochs_ends_with_those_that_it_has(
     """Else a finished run that was given more, and diverged, could never be published again."""
     run = tmp_path / "run"
     session.start(quick(epochs=1), run, console)
-    record = session.Record
+    record = session.RunRecorder
 
     class Diverges(record):
         def on_epoch_begin(self, epoch, logs=None):
@@ -130,7 +132,7 @@ def test_a_run_that_cannot_have_all_of_its_epochs_ends_with_those_that_it_has(
                 raise TrainingDivergedError
             super().on_epoch_begin(epoch, logs)
 
-    monkeypatch.setattr(session, "Record", Diverges)
+    monkeypatch.setattr(session, "RunRecorder", Diverges)
     with pytest.raises(TrainingDivergedError):
         session.resume(run, console, epochs=5)
     RunFolder(run).result.unlink()
@@ -147,7 +149,7 @@ def test_the_command_that_goes_on_can_be_pasted(console, tmp_path, monkeypatch):
     def interrupt(self, epoch, logs=None):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(callbacks.EpochLines, "on_epoch_begin", interrupt)
+    monkeypatch.setattr(callbacks.ProgressLines, "on_epoch_begin", interrupt)
     with pytest.raises(KeyboardInterrupt):
         session.start(quick(), tmp_path / "my run", console)
     assert f"go on with: iterconv fit --resume '{tmp_path}/my run'\n" in console.export_text()

@@ -7,9 +7,10 @@ import keras
 import numpy as np
 import pytest
 
-from keras_iterconv.answers import ExactSetAccuracy, chance_error, wrong_answers
+from keras_iterconv import datasets
+from keras_iterconv.datasets import ImageData, Split
+from keras_iterconv.metrics import ExactSetAccuracy, chance_error, is_wrong
 from training import objectives
-from training.datasets import ImageData, Split, load_dataset
 from training.evaluation import evaluate
 
 
@@ -47,7 +48,7 @@ def test_the_metric_is_the_share_of_exact_sets():
     for start in range(0, 600, 250):  # The last batch is smaller.
         metric.update_state(labels[start : start + 250], logits[start : start + 250])
     assert float(metric.result()) == pytest.approx(expected)
-    assert 1 - wrong_answers(logits, labels).mean() == pytest.approx(expected)
+    assert 1 - is_wrong(logits, labels).mean() == pytest.approx(expected)
     assert metric.name == "accuracy"
 
 
@@ -69,7 +70,7 @@ def test_the_metric_is_the_share_of_exact_sets():
 )
 def test_ties_and_what_is_not_finite_are_never_right(label, logits, right):
     labels, outputs = np.array([label], np.int32), np.array([logits], np.float32)
-    assert wrong_answers(outputs, labels).tolist() == [not right]
+    assert is_wrong(outputs, labels).tolist() == [not right]
     metric = ExactSetAccuracy()
     metric.update_state(labels, outputs)
     assert float(metric.result()) == right
@@ -112,11 +113,11 @@ def test_the_loss_of_classes_is_the_mean_cross_entropy():
     assert float(objectives.make_loss(False)(labels, logits)) == pytest.approx(expected, rel=1e-5)
     assert objectives.make_metrics(False) == ["accuracy"]
     wrong = [np.argmax(row) != label for row, label in zip(logits, labels, strict=True)]
-    assert wrong_answers(logits, labels).tolist() == wrong
+    assert is_wrong(logits, labels).tolist() == wrong
     assert 0 < sum(wrong) < 40
     for bad in (np.nan, np.inf):
         spoilt = np.where(np.arange(6) == labels[:, np.newaxis], bad, logits)
-        assert wrong_answers(spoilt, labels).all()
+        assert is_wrong(spoilt, labels).all()
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 4, 5, 10])
@@ -130,7 +131,7 @@ def test_chance_error_counts_the_sets(n):
 def test_chance_error_is_that_of_random_outputs():
     rng = np.random.default_rng(0)
     labels = np.tile([1, 1, 0, 0, 0, 0], (30_000, 1)).astype(np.int32)
-    wrong = wrong_answers(rng.normal(size=labels.shape).astype(np.float32), labels)
+    wrong = is_wrong(rng.normal(size=labels.shape).astype(np.float32), labels)
     assert wrong.mean() == pytest.approx(chance_error(labels, 6), abs=0.006)  # 4 standard errors.
 
 
@@ -161,7 +162,7 @@ def test_a_run_on_digitclutter(fit_command, tiny_digitclutter, tmp_path, argumen
     )  # fmt: skip
     assert code == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    data = load_dataset("digitclutter2")
+    data = datasets.load("digitclutter2")
     last = keras.models.load_model(tmp_path / "run" / "last.keras")
     for part in ("train", "test"):
         split = getattr(data, part)
@@ -176,7 +177,7 @@ def test_a_run_on_digitclutter(fit_command, tiny_digitclutter, tmp_path, argumen
 
 
 def test_a_net_learns_sets(tiny_digitclutter):
-    data = load_dataset("digitclutter2", limit_train=32)
+    data = datasets.load("digitclutter2", limit_train=32)
     images = (data.train.images - data.mean) / data.std
     model = keras.Sequential([keras.Input((32, 32, 1)), keras.layers.Flatten()])
     model.add(keras.layers.Dense(10))

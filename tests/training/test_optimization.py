@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import keras_iterconv as ki
-from training.extras import MissingExtraError
+from keras_iterconv._support.extras import MissingExtraError
 from training.optimization import make_optimizer, make_schedule
 from training.settings import PRESETS, make_settings
 

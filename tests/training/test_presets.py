@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import keras_iterconv as ki
+from keras_iterconv import datasets
+from keras_iterconv.datasets import steps_per_epoch, training_batches
 from keras_iterconv.models.registry import list_settings
-from training.datasets import load_dataset, steps_per_epoch, training_batches
 from training.objectives import make_loss
 from training.optimization import make_optimizer
 from training.settings import PRESETS, make_settings
@@ -38,7 +39,7 @@ RUNS = {settle(preset): preset for preset in PRESETS}
 
 @pytest.mark.parametrize("settings", RUNS, ids=RUNS.values())
 def test_the_loss_falls_in_30_steps(settings, tiny_digitclutter):
-    data = load_dataset(
+    data = datasets.load(
         settings.dataset, validation_share=settings.validation_share, pixels=settings.pixels
     )
     model = make_small(settings, data)

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from training.errors import UserError
+from iterconv.command_errors import UserError
 from training.history import FIELDS
 from training.run_folder import RunFolder
 

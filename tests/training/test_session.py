@@ -15,9 +15,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util.tensor_util import make_ndarray
 
 import keras_iterconv as ki
-from training import callbacks, session
-from training.datasets import load_dataset
-from training.errors import TrainingDivergedError, UserError
+from iterconv.command_errors import TrainingDivergedError, UserError
+from keras_iterconv import datasets
+from training import callbacks as callbacks
+from training import session
 from training.evaluation import evaluate
 from training.settings import make_settings
 
@@ -67,7 +68,7 @@ def test_a_run_leaves_its_folder(quick, console, tmp_path, model):
     with (tmp_path / "run" / "history.csv").open() as stream:
         assert [int(row["epoch"]) for row in csv.DictReader(stream)] == [1, 2]
 
-    data = load_dataset("digits", limit_train=96)
+    data = datasets.load("digits", limit_train=96)
     last = keras.models.load_model(tmp_path / "run" / "last.keras")
     for part in ("train", "test"):
         expected = accuracy(last, getattr(data, part), data)
@@ -92,7 +93,7 @@ def test_a_run_of_stages_measures_their_indices(quick, console, tmp_path):
     }
     indices = result["indices"]
     assert indices["stages"] == ["stage1", "stage2", "stage3"]
-    assert indices["samples"] == len(load_dataset("digits").test)
+    assert indices["samples"] == len(datasets.load("digits").test)
     assert indices["error"] == pytest.approx(1 - result["test_accuracy"])
     text = console.export_text()
     assert "0.5 of the blocks' mean gradient" in text
@@ -104,7 +105,7 @@ def test_a_run_without_a_validation_part_goes_on_and_says_so(quick, console, tmp
         "nais_mnist", epochs=3, threshold=0.03, validation_share=0.0, pixels="unit", clip_norm=0.0
     )
     with monkeypatch.context() as patched:
-        patched.setattr(session, "Record", _CutOff)
+        patched.setattr(session, "RunRecorder", _CutOff)
         with pytest.raises(KeyboardInterrupt):
             session.start(settings, tmp_path, console)
     result = session.resume(tmp_path, console)
@@ -117,7 +118,7 @@ def test_a_run_without_a_validation_part_goes_on_and_says_so(quick, console, tmp
 
     unknown = ("validation_accuracy", "best_epoch", "best_validation_accuracy")
     assert [result[name] for name in unknown] == [None] * 3
-    test = load_dataset("digits").test
+    test = datasets.load("digits").test
     last = keras.models.load_model(tmp_path / "last.keras")
     predictions = np.argmax(last.predict(test.images / np.float32(16), verbose=0), axis=1)
     np.testing.assert_array_equal(last.preprocessing(test.images), test.images / np.float32(16))
@@ -132,7 +133,7 @@ def test_a_run_without_a_validation_part_goes_on_and_says_so(quick, console, tmp
     assert re.search(r"epoch +3/3  loss [\d.]+  accuracy [\d.]+%  \d+ images/s", text)
 
 
-class _CutOff(callbacks.Record):
+class _CutOff(callbacks.RunRecorder):
     """A record that stops a run as Ctrl-C does, in the middle of the third epoch."""
 
     def on_train_batch_end(self, batch, logs=None):
@@ -159,11 +160,11 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
     quick, console, tmp_path, monkeypatch, model, given
 ):
     # Which takes longer than the training, and is another test's.
-    monkeypatch.setattr("training.result._measure_indices", lambda session: None)
+    monkeypatch.setattr("training.run_result._measure_indices", lambda session: None)
     settings = quick(model, epochs=4, augment="standard", weight_decay=1e-4, **given)
     whole = session.start(settings, tmp_path / "whole", console)
     with monkeypatch.context() as patched:
-        patched.setattr(session, "Record", _CutOff)
+        patched.setattr(session, "RunRecorder", _CutOff)
         with pytest.raises(KeyboardInterrupt):
             session.start(settings, tmp_path / "cut", console, checkpoint_minutes=0)
     assert f"--resume {tmp_path / 'cut'}" in console.export_text()
@@ -220,7 +221,7 @@ def test_an_adaptive_run_logs_its_depth_and_goes_on_with_the_log(
 ):
     settings = quick("nais_adaptive", epochs=3, threshold=0.03)
     with monkeypatch.context() as patched:
-        patched.setattr(session, "Record", _CutOff)
+        patched.setattr(session, "RunRecorder", _CutOff)
         with pytest.raises(KeyboardInterrupt):
             session.start(settings, tmp_path / "run", console)
     session.resume(tmp_path / "run", console)
@@ -228,7 +229,7 @@ def test_an_adaptive_run_logs_its_depth_and_goes_on_with_the_log(
     events = logs.Tensors("depth/updates")
     assert [event.step for event in events] == [0, 1, 2]
 
-    data = load_dataset("digits", limit_train=96)
+    data = datasets.load("digits", limit_train=96)
     images = (data.validation.images.astype("float32") - data.mean) / data.std
     depth = ki.with_depth(keras.models.load_model(tmp_path / "run" / "last.keras"))(images)["depth"]
     assert len(images) <= 256
@@ -251,7 +252,7 @@ def test_a_run_with_a_loss_scale_that_skips_steps_goes_on_exactly(
         yield
         keras.config.set_dtype_policy("float32")
 
-    class Overflow(session.Record):
+    class Overflow(session.RunRecorder):
         """A record that lets the loss scale overflow in the second epoch."""
 
         def on_epoch_begin(self, epoch, logs=None):
@@ -264,12 +265,12 @@ def test_a_run_with_a_loss_scale_that_skips_steps_goes_on_exactly(
 
     monkeypatch.setattr(session, "_precision", float16)
     settings = quick("nais_mnist", epochs=4)
-    monkeypatch.setattr(session, "Record", Overflow)
+    monkeypatch.setattr(session, "RunRecorder", Overflow)
     session.start(settings, tmp_path / "whole", console)
-    monkeypatch.setattr(session, "Record", OverflowAndCutOff)
+    monkeypatch.setattr(session, "RunRecorder", OverflowAndCutOff)
     with pytest.raises(KeyboardInterrupt):
         session.start(settings, tmp_path / "cut", console)
-    monkeypatch.setattr(session, "Record", Overflow)
+    monkeypatch.setattr(session, "RunRecorder", Overflow)
     session.resume(tmp_path / "cut", console)
     whole, cut = (arrays(tmp_path / name / "last.keras") for name in ("whole", "cut"))
     steps = keras.models.load_model(tmp_path / "whole" / "last.keras").optimizer.iterations
@@ -293,7 +294,7 @@ def test_a_run_that_is_stopped_before_its_first_step_can_go_on(
 
 def test_a_run_does_not_go_on_with_other_data(quick, console, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(session, "Record", _CutOff)
+        patched.setattr(session, "RunRecorder", _CutOff)
         with pytest.raises(KeyboardInterrupt):
             session.start(quick("nais_mnist", epochs=4), tmp_path / "run", console)
     config = tmp_path / "run" / "config.json"
@@ -303,7 +304,7 @@ def test_a_run_does_not_go_on_with_other_data(quick, console, tmp_path, monkeypa
 
 
 def test_logits_that_are_not_finite_are_never_right():
-    data = load_dataset("digits", limit_train=96)
+    data = datasets.load("digits", limit_train=96)
     outputs = {
         "logits": np.full((len(data.test), 10), np.nan, "float32"),
         "depth": np.ones((len(data.test), 1), "int32"),
@@ -317,7 +318,7 @@ def test_a_truncated_checkpoint_is_refused_and_nothing_is_lost(
     quick, console, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patched:
-        patched.setattr(session, "Record", _CutOff)
+        patched.setattr(session, "RunRecorder", _CutOff)
         with pytest.raises(KeyboardInterrupt):
             session.start(quick(epochs=4), tmp_path / "run", console)
     last = tmp_path / "run" / "last.keras"
@@ -355,7 +356,7 @@ def test_a_mixed_precision_run_learns_and_leaves_the_policy(quick, console, tmp_
 def test_mirrored_trains_and_counts_every_test_image(quick, console, tmp_path):
     result = session.start(quick("nais_mnist", strategy="mirrored"), tmp_path / "run", console)
     assert "2 replicas" in console.export_text()
-    data = load_dataset("digits", limit_train=96)
+    data = datasets.load("digits", limit_train=96)
     last = keras.models.load_model(tmp_path / "run" / "last.keras")
     assert result["test_accuracy"] == pytest.approx(accuracy(last, data.test, data))
 

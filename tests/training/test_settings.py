@@ -6,8 +6,8 @@ import math
 import pytest
 
 import keras_iterconv as ki
-from training.datasets import list_datasets
-from training.errors import UserError
+from iterconv.command_errors import UserError
+from keras_iterconv.datasets import list_datasets
 from training.settings import PRESETS, Settings, make_settings
 
 

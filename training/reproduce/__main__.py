@@ -9,9 +9,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ..errors import TrainingDivergedError, UserError, as_user_error, check_folder, run_command
-from ..help_layout import Command, make_app
-from ..startup import load_quietly, make_console
+from iterconv.command_errors import (
+    TrainingDivergedError,
+    UserError,
+    as_user_error,
+    check_folder,
+    run_command,
+)
+from iterconv.command_help import Command, make_app
+from iterconv.command_start import load_quietly, make_console
 
 app = make_app("Reproduce the papers' experiments.")
 PICTURES = (".png", ".pdf", ".svg")
@@ -76,7 +82,7 @@ def coupling(
         raise UserError(f"--seeds must be from 1 to 100: {seeds}")
     check_folder("--output", output)
     load_quietly()
-    from .coupling import draw, make_table, read_results, summarise, train_all
+    from .coupling_study import draw, make_table, read_results, summarise, train_all
 
     console, folder = make_console(), Path(output)
     train_all(folder, range(seeds), console)
@@ -120,10 +126,11 @@ def depth_figure(
     import numpy as np
 
     import keras_iterconv as ki
-    from keras_iterconv.models.pretrained import find_zoo, read_index
+    from keras_iterconv import datasets
+    from keras_iterconv.depth.figure_by_class import draw_depths, measure_depths
+    from keras_iterconv.zoo.index import find_zoo, read_index
 
-    from ..datasets import load_dataset
-    from .depth_figure import draw_depths, measure_depths, print_depths
+    from .depth_table import print_depths
 
     folder = as_user_error(find_zoo, zoo)
     model = as_user_error(ki.load_pretrained, name, folder, names={"name": "NAME"})
@@ -132,9 +139,10 @@ def depth_figure(
     if given:
         as_user_error(ki.set_depth, model, **given)
     entry = read_index(folder)["models"][name]
-    data = as_user_error(load_dataset, str(entry.get("dataset")))
+    data = as_user_error(datasets.load, str(entry.get("dataset")))
     scaling = {key: np.float32(entry[key]) for key in ("mean", "std") if key in entry}
-    depths = measure_depths(model, name, dataclasses.replace(data, **scaling), images)
+    data = dataclasses.replace(data, **scaling)
+    depths = as_user_error(measure_depths, model, name, data, images)
     console = make_console()
     print_depths(console, depths)
     _draw(console, output, draw_depths, depths)

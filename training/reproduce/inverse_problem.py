@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 import keras
 import numpy as np
 
-from keras_iterconv.checks import check_between, check_choice, check_positive_int
+from keras_iterconv._support.checks import check_between, check_choice, check_positive_int
 
 ALPHA = (1.5, 0.75)
 EPSILON = (0.3, 0.8)

@@ -8,11 +8,12 @@ import shutil
 
 import onnx
 import pytest
-from iterconv.training import session
-from iterconv.training.settings import make_settings
 from rich.console import Console
 
-from export import entry, publish
+from export import publish
+from export import zoo_entry as entry
+from training import session
+from training.settings import make_settings
 
 
 @pytest.fixture

@@ -8,13 +8,14 @@ import keras
 import numpy as np
 import onnx
 import pytest
-from iterconv.training import fit, session
-from iterconv.training.settings import make_settings
 
 import keras_iterconv as ki
-from export import entry as zoo_entry
+from export import zoo_entry
 from export.classifier import OnnxClassifier
-from export.zoo import check_index
+from export.zoo_folder import check_index
+from keras_iterconv.runs import training_command
+from training import fit, session
+from training.settings import default_settings, make_settings
 
 
 def test_what_is_published(published, finished_run):
@@ -70,8 +71,8 @@ def test_the_figure_of_depth_takes_pixels_as_the_run_did(finished_run, tmp_path,
     measured = []
     monkeypatch.setattr(zoo_entry, "measure_depths", lambda *given: measured.append(given[2]))
     monkeypatch.setattr(zoo_entry, "draw_depths", lambda path, depths: None)
-    run = zoo_entry.read_run(finished_run)
-    zoo_entry._draw_depth(run, "small", tmp_path / "depth.png", print)
+    run, model = zoo_entry.read_run(finished_run)
+    zoo_entry._draw_depth(run, model, "small", tmp_path / "depth.png", print)
     assert measured[0].mean.tolist() == run.data["mean"]
     assert measured[0].std.tolist() == run.data["std"]
 
@@ -146,6 +147,7 @@ def test_a_card_names_its_zoo_and_its_line_loads(published):
     assert alone.class_names == model.class_names
 
 
+@pytest.mark.parametrize("short", [True, False])
 @pytest.mark.parametrize(
     "given",
     [
@@ -163,9 +165,10 @@ def test_a_card_names_its_zoo_and_its_line_loads(published):
         {"preset": "resnet-w16-digitclutter", "epochs": 3},
     ],
 )
-def test_the_command_gives_the_same_settings(given, monkeypatch):
+def test_the_command_gives_the_same_settings(given, short, monkeypatch):
     settings = make_settings(**given)
-    words = shlex.split(zoo_entry.training_command(settings))
+    default = default_settings(settings) if short else None
+    words = shlex.split(training_command(dataclasses.asdict(settings), (), default))
     assert words[:3] == ["python", "-m", "training.fit"]
     started = []
     monkeypatch.setattr(session, "start", lambda settings, *rest: started.append((settings, rest)))

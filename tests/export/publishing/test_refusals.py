@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 
 import keras_iterconv as ki
-from export import entry
+from export import zoo_entry as entry
 
 
 def read_tree(folder):
@@ -168,7 +168,7 @@ def spoil(folder, how):
         (folder / "result.json").write_text("{")
     elif how == "another version":
         config = json.loads((folder / "config.json").read_text())
-        config["settings"]["speed"] = 3
+        del config["data"]["scale"]
         (folder / "config.json").write_text(json.dumps(config))
 
 

@@ -84,7 +84,9 @@ class Problem:
             return state @ weights[0] + drives[0] @ weights[1] + weights[2]
 
         activation = IDENTITY if self.activation == "identity" else ACTIVATIONS[self.activation]
-        return Update(transfer, activation, STEP, tuple(weights), (u,), dtype, self.tied)
+        return Update(
+            transfer, activation, STEP, tuple(weights), (u,), dtype, self.tied, linear=True
+        )
 
 
 @pytest.fixture

@@ -231,7 +231,7 @@ def test_implicit_far_from_convergence_is_the_fixed_points_formula(make_problem)
 
 
 def test_implicit_gives_up_where_its_series_does_not_end(make_problem, monkeypatch):
-    monkeypatch.setattr("keras_iterconv.unrolling.adjoint.TERMS", 50)
+    monkeypatch.setattr("keras_iterconv.unrolling.gradients.implicit.TERMS", 50)
     problem = make_problem(SCALES, activation="identity", updates=3)
     # Eigenvalues of J of 1.25: no fixed point attracts.
     problem.weights[0][:] = 0.5 * np.eye(4)
@@ -269,7 +269,7 @@ def test_a_bad_sample_spoils_no_other(
     threshold, tied, gradient, where, bad, make_problem, monkeypatch
 ):
     # At an infinite state tanh has a slope of zero, and the series of `implicit` no end.
-    monkeypatch.setattr("keras_iterconv.unrolling.adjoint.TERMS", 200)
+    monkeypatch.setattr("keras_iterconv.unrolling.gradients.implicit.TERMS", 200)
     if gradient == "implicit" and not tied:
         pytest.skip("untied updates have no fixed point")
     problem = make_problem(scales_for(gradient), tied, updates=6)
@@ -345,7 +345,7 @@ def test_the_series_of_implicit_ends_for_small_gradients_in_half_precision(
         update = problem.update(weights, operands[-1], tf.float16, seen=terms)
         end = unroll_fixed(update, x, 20, "implicit")
         loss = tf.reduce_sum(tf.constant(g, tf.float32) * end.state)
-    monkeypatch.setattr("keras_iterconv.unrolling.adjoint.TERMS", 300)
+    monkeypatch.setattr("keras_iterconv.unrolling.gradients.implicit.TERMS", 300)
     _, _, du = tape.gradient(loss, operands)
     _, (_, _, expected) = differentiate(problem, None, "implicit", g)
     assert_near([tf.cast(du, tf.float64).numpy()], [expected], 0.02)

@@ -9,18 +9,18 @@ import pytest
 from rich.console import Console
 
 import keras_iterconv as ki
-from keras_iterconv.models import pretrained
-from training.datasets import load_dataset
-from training.errors import UserError
+from keras_iterconv import datasets
+from keras_iterconv.depth import figure_by_class
+from keras_iterconv.zoo import index as zoo_index
 from training.reproduce import __main__ as reproduce
-from training.reproduce import depth_figure
+from training.reproduce import depth_table
 
 IMAGES = 90
 
 
 @pytest.fixture(scope="module")
 def digits():
-    return load_dataset("digits")
+    return datasets.load("digits")
 
 
 def make_net(**settings):
@@ -37,7 +37,7 @@ def net():
 @pytest.mark.parametrize("spread", [1, 3, 20, 1000])
 def test_groups_cut_all_pictures_by_depth(seed, spread):
     depth = np.random.default_rng(seed).integers(5, 5 + spread, 200)
-    groups = depth_figure.group_by_depth(depth, 8)
+    groups = figure_by_class.group_by_depth(depth, 8)
     assert 1 <= len(groups) <= 8
     np.testing.assert_array_equal(np.sum([g.members for g in groups], axis=0), 1)
     for group in groups:
@@ -50,7 +50,7 @@ def test_groups_cut_all_pictures_by_depth(seed, spread):
 
 
 def test_it_measures_each_picture_by_itself(net, digits):
-    found = depth_figure.measure_depths(net, "net", digits, IMAGES)
+    found = figure_by_class.measure_depths(net, "net", digits, IMAGES)
     view, total, right = ki.with_depth(net), [], []
     for image, label in zip(digits.test.images[:IMAGES], digits.test.labels, strict=False):
         answer = view((image[None].astype(np.float32) - digits.mean) / digits.std)
@@ -67,25 +67,25 @@ def test_it_measures_each_picture_by_itself(net, digits):
 
 
 def test_one_depth_for_all_is_refused(digits):
-    with pytest.raises(UserError, match="each picture takes 30 updates in net: give --threshold"):
-        depth_figure.measure_depths(make_net(), "net", digits, IMAGES)
+    with pytest.raises(ValueError, match="each picture takes 30 updates in net: give --threshold"):
+        figure_by_class.measure_depths(make_net(), "net", digits, IMAGES)
 
 
 def test_a_residual_net_is_refused(digits):
     net = ki.create_model("resnet_w8", (8, 8, 1), 10, blocks=1)
-    with pytest.raises(UserError, match="takes 3 updates in net: a residual net has one depth"):
-        depth_figure.measure_depths(net, "net", digits, IMAGES)
+    with pytest.raises(ValueError, match="takes 3 updates in net: a residual net has one depth"):
+        figure_by_class.measure_depths(net, "net", digits, IMAGES)
 
 
 def test_several_classes_a_picture_are_refused(net, digits):
     several = dataclasses.replace(digits.test, labels=np.eye(10)[digits.test.labels])
     data = dataclasses.replace(digits, test=several)
-    with pytest.raises(UserError, match="several classes"):
-        depth_figure.measure_depths(net, "net", data, IMAGES)
+    with pytest.raises(ValueError, match="several classes"):
+        figure_by_class.measure_depths(net, "net", data, IMAGES)
 
 
 def test_the_table_says_accuracy_and_confidence_by_depth(capsys):
-    depths = depth_figure.Depths(
+    depths = figure_by_class.Depths(
         "net",
         ("a", "b"),
         np.zeros((6, 2, 2, 1)),
@@ -95,7 +95,7 @@ def test_the_table_says_accuracy_and_confidence_by_depth(capsys):
         np.array([True, True, False, True, False, False]),
         np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]),
     )
-    depth_figure.print_depths(Console(width=80), depths)
+    depth_table.print_depths(Console(width=80), depths)
     lines = [line for line in capsys.readouterr().out.splitlines() if "│" in line]
     cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
     assert cells == [
@@ -106,14 +106,14 @@ def test_the_table_says_accuracy_and_confidence_by_depth(capsys):
 
 
 def test_the_figure_shows_each_class_from_shallow_to_deep(net, digits, tmp_path):
-    depths = depth_figure.measure_depths(net, "net", digits, IMAGES)
-    figure = depth_figure.draw_depths(tmp_path / "depth.png", depths)
+    depths = figure_by_class.measure_depths(net, "net", digits, IMAGES)
+    figure = figure_by_class.draw_depths(tmp_path / "depth.png", depths)
     assert (tmp_path / "depth.png").read_bytes().startswith(b"\x89PNG")
     everything, by_class, accuracy, confidence, *cells = figure.get_axes()
     assert sum(bar.get_height() for bar in everything.patches) == IMAGES
     assert [t.get_text() for t in by_class.get_yticklabels()] == list("0123456789")
-    assert len(cells) == 10 * depth_figure.PICTURE_GROUPS
-    groups = depth_figure.group_by_depth(depths.depth, depth_figure.DEPTH_GROUPS)
+    assert len(cells) == 10 * figure_by_class.PICTURE_GROUPS
+    groups = figure_by_class.group_by_depth(depths.depth, figure_by_class.DEPTH_GROUPS)
     (line,) = confidence.lines
     for x, y, group in zip(*line.get_data(), groups, strict=True):
         assert x == depths.depth[group.members].mean()
@@ -121,7 +121,7 @@ def test_the_figure_shows_each_class_from_shallow_to_deep(net, digits, tmp_path)
     shares = accuracy.lines[0].get_ydata()
     np.testing.assert_allclose(shares, [depths.right[g.members].mean() for g in groups])
     for label in range(10):
-        row = cells[label * depth_figure.PICTURE_GROUPS :][: depth_figure.PICTURE_GROUPS]
+        row = cells[label * figure_by_class.PICTURE_GROUPS :][: figure_by_class.PICTURE_GROUPS]
         own = depths.depth[depths.labels == label]
         bounds = [int(n) for axes in row for n in axes.get_title().split("-") if n]
         assert bounds == sorted(bounds)
@@ -137,8 +137,8 @@ def test_the_figure_shows_each_class_from_shallow_to_deep(net, digits, tmp_path)
 def command(monkeypatch, capsys, tmp_path):
     """Return a function that runs the command line with a zoo of one small net."""
     index = {"models": {"net": {"dataset": "digits"}}}
-    monkeypatch.setattr(pretrained, "find_zoo", lambda zoo: tmp_path)
-    monkeypatch.setattr(pretrained, "read_index", lambda folder: index)
+    monkeypatch.setattr(zoo_index, "find_zoo", lambda zoo: tmp_path)
+    monkeypatch.setattr(zoo_index, "read_index", lambda folder: index)
     monkeypatch.setattr(ki, "load_pretrained", lambda name, zoo: make_net())
 
     def run(*arguments):
@@ -161,20 +161,20 @@ def test_the_command_draws_a_net_at_another_threshold(command, tmp_path):
 
 def test_the_command_takes_pixels_as_the_net_was_trained_with_them(command, monkeypatch, tmp_path):
     entry = {"dataset": "digits", "mean": [0.0], "std": [16.0]}
-    monkeypatch.setattr(pretrained, "read_index", lambda folder: {"models": {"net": entry}})
+    monkeypatch.setattr(zoo_index, "read_index", lambda folder: {"models": {"net": entry}})
     drawn = []
 
     def draw(path, depths):
         path.touch()
         drawn.append(depths)
 
-    monkeypatch.setattr(depth_figure, "draw_depths", draw)
+    monkeypatch.setattr(figure_by_class, "draw_depths", draw)
     code, _, error = command(
         "net", "--output", tmp_path / "d.png", "--threshold", 0.1, "--images", 40
     )
     assert (code, error) == (0, "")
     net = make_net(threshold=0.1)
-    pictures = load_dataset("digits").test.images[:40].astype(np.float32) / 16
+    pictures = datasets.load("digits").test.images[:40].astype(np.float32) / 16
     expected = ki.with_depth(net).predict(pictures, verbose=0)["depth"].sum(axis=1)
     np.testing.assert_array_equal(drawn[0].depth, expected)
 

@@ -10,7 +10,8 @@ import pytest
 
 from iterconv import cli
 from training.reproduce import __main__ as reproduce
-from training.reproduce import coupling, inverse_problem, inverse_problem_figure
+from training.reproduce import coupling_study as coupling
+from training.reproduce import inverse_problem, inverse_problem_figure
 
 ROOT = Path(__file__).parents[3]
 BAD = [

@@ -1,0 +1,47 @@
+"""What gradient coupling costs a training step: `python -m benchmarks.coupling_cost`."""
+
+from typing import Annotated
+
+import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
+
+import typer
+
+from benchmarks.steps import CLASSES, fit_steps, random_batch
+from benchmarks.timing import interleave, show_rates
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def coupling(
+    model: Annotated[str, typer.Option(help="One of resnet_w8, 16, 32 and 64.")] = "resnet_w16",
+    blocks: Annotated[int, typer.Option(help="Blocks a stage.")] = 16,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 64,
+    side: Annotated[int, typer.Option(help="Height and width of an image.")] = 32,
+    steps: Annotated[int, typer.Option(help="Steps a round.")] = 2,
+    rounds: Annotated[int, typer.Option(help="How often each is timed.")] = 25,
+    output: Annotated[str | None, typer.Option(help="A JSON file to write.")] = None,
+) -> None:
+    """Time the training steps of one net by `fit` without and with a coupling, side by side."""
+    images, labels = random_batch(batch_size, side)
+    candidates = {
+        name: fit_steps(
+            ki.create_model(model, images.shape[1:], CLASSES, blocks=blocks),
+            images,
+            labels,
+            steps,
+            **options,
+        )
+        for name, options in (("no coupling", {}), ("coupling 0.9", {"coupling": 0.9}))
+    }
+    for candidate in candidates.values():
+        candidate()
+    seconds = interleave(candidates, rounds)
+    title = (
+        f"Training steps of {model}, {blocks} blocks a stage, batch {batch_size}, {side}x{side}x3"
+    )
+    show_rates(title, seconds, steps * batch_size, "no coupling", output)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,149 @@
+"""The card of a published model: what it is, how good it is, and how to use it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from keras_iterconv.zoo.index import CHECKOUT_ZOO
+
+from .zoo_folder import CURVES, DEPTH_FIGURE, SAVED_MODEL
+
+_DEPTH = f"""
+![Depth of test pictures: by class, and with accuracy and confidence]({DEPTH_FIGURE})
+"""
+_TEMPLATE = """\
+# {name}
+
+{architecture} on {dataset}: {summary}. {license}.
+
+| | |
+| --- | --- |
+| test accuracy | {accuracy} |
+| parameters | {parameters:,} |
+| updates an image | {updates} |
+| pictures | {shape}, values from 0 to {scale:g} |
+| classes | {classes} |
+| trained by | `{command}` |
+| on | {machine}, {seconds:.0f} s, seed {seed} |
+| with | {versions} |
+
+![Loss and accuracy by epoch]({curves})
+{depth_figure}
+## Use
+
+```python
+import keras_iterconv as ki
+
+model = ki.load_pretrained({arguments})
+logits = model(model.preprocessing(images))
+```
+
+`model.preprocessing` is {pixels}. Of raw values, with a number for each channel: mean {mean}, std
+{std}.
+{raw}{predict}
+## Stability
+
+With caps and normalisation folded into the weights, {held} of {blocks} blocks hold a guarantee.
+{gain}
+
+{findings}
+{operators}"""
+_RAW = "The other files take raw images, float32 `[N, {shape}]`, and do this themselves.\n"
+_PREDICT = """
+```bash
+iterconv predict {name}.onnx picture.png{options}
+```
+"""
+_OPERATORS = """
+## Operators of the ONNX file
+
+{operators}
+"""
+
+
+def make_card(name: str, entry: Mapping, folder: Path, zoo: Path) -> str:
+    """Return a model's card, Markdown.
+
+    Args:
+        name: Its name in the zoo.
+        entry: Its entry in the index.
+        folder: Where its files are.
+        zoo: The zoo's folder; where it is not the checkout's, the card names it.
+    """
+    result, certificate, depth = entry["result"], entry["certificate"], entry["depth"]
+    bound, ratio = certificate["bound"], certificate["largest_ratio"]
+    factor, gains = certificate["largest_factor"], []
+    if factor is not None:
+        gains.append(f"A block stretches distances by at most {_number(factor)}.")
+    if bound is None:
+        gains.append("No Lipschitz bound of the whole net follows.")
+    else:
+        gains.append(f"The net's Lipschitz bound is {_number(bound)} ({certificate['norm']} norm).")
+    if ratio is not None:
+        gains.append(f"Gradient ascent found a stretch of {_number(ratio)}.")
+    updates = f"{result['processing_depth']}"
+    if depth is not None:
+        updates = (
+            f"{result['mean_depth']:.1f} on average, at most {result['processing_depth']}; each "
+            f"block stops below an update of {depth['threshold']:g}"
+        )
+    options = predict = operators = raw = ""
+    if depth is not None:
+        options = f" --threshold {10 * depth['threshold']:g} --max-unroll {depth['max_unroll']}"
+    if (folder / f"{name}.onnx").exists():
+        predict = _PREDICT.format(name=name, options=options)
+        counted = ", ".join(f"{count} {kind}" for kind, count in entry["operators"].items())
+        operators = _OPERATORS.format(operators=counted)
+    if predict or (folder / SAVED_MODEL).exists():
+        raw = _RAW.format(shape=", ".join(map(str, entry["input_shape"])))
+    arguments = json.dumps(name)
+    if zoo.resolve() != CHECKOUT_ZOO.resolve():
+        arguments += f", zoo={json.dumps(str(zoo), ensure_ascii=False)}"
+    return _TEMPLATE.format(
+        name=name,
+        arguments=arguments,
+        curves=CURVES,
+        architecture=f"`{entry['architecture']}`",
+        dataset=entry["dataset"],
+        summary=f"{result['epochs']} epochs",
+        license=entry["license"],
+        accuracy=f"{result['test_accuracy']:.2%}",
+        parameters=entry["parameters"],
+        updates=updates,
+        shape="x".join(map(str, entry["input_shape"])),
+        scale=entry["scale"],
+        classes=", ".join(entry["classes"]),
+        command=entry["command"],
+        machine=result["machine"],
+        seconds=result["seconds"],
+        seed=result["seed"],
+        versions=", ".join(
+            f"{package} {version}" for package, version in entry["versions"].items()
+        ),
+        pixels=_pixels(entry),
+        mean=json.dumps(entry["mean"]),
+        std=json.dumps(entry["std"]),
+        raw=raw,
+        predict=predict,
+        depth_figure=_DEPTH if (folder / DEPTH_FIGURE).exists() else "",
+        held=certificate["blocks_that_hold"],
+        blocks=certificate["blocks"],
+        gain=" ".join(gains),
+        findings="\n".join(
+            f"- {count} of {certificate['blocks']} blocks: {text}"
+            for text, count in certificate["findings"].items()
+        ),
+        operators=operators,
+    )
+
+
+def _pixels(entry: Mapping) -> str:
+    """Return how the input of a net is computed from raw images, as code."""
+    mean, std = set(entry["mean"]), set(entry["std"])
+    if (mean, std) == ({0}, {entry["scale"]}):
+        return f"image / {entry['scale']:g}: values from 0 to 1"
+    return "(image - mean) / std"
+
+
+def _number(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"

@@ -1,0 +1,237 @@
+"""One trained model as an entry of a zoo: its files, its card and its entry in the index."""
+
+import dataclasses
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+import tensorflow as tf
+from rich.console import Console
+
+import keras_iterconv as ki
+from iterconv.command_errors import UserError, as_user_error, check_folder
+from keras_iterconv import datasets
+from keras_iterconv._support.checks import unknown_name
+from keras_iterconv._support.keras_files import load_model_file, save_model_file
+from keras_iterconv.certificates.rows import plain
+from keras_iterconv.datasets import CATALOGUE, DatasetError
+from keras_iterconv.depth.figure_by_class import draw_depths, measure_depths
+from keras_iterconv.exporting.exported_function import Normalization, shared_depth
+from keras_iterconv.exporting.folding import fold
+from keras_iterconv.exporting.onnx_graph import count_operators
+from keras_iterconv.exporting.onnx_model import to_onnx
+from keras_iterconv.exporting.saved_model import write_saved_model
+from keras_iterconv.not_finite import find_not_finite_variable
+from keras_iterconv.preprocessing import Preprocessing
+from keras_iterconv.runs import FinishedRun, read_finished_run
+from keras_iterconv.zoo.index import CARD
+
+from .model_card import make_card
+from .preparation import PREPARATIONS
+from .zoo_folder import CURVES, DEPTH_FIGURE, SAVED_MODEL, check_name, commit, new_entry
+
+LICENSE = "Apache-2.0"
+# Keys of a run's data set that go into the index.
+DATA = ("input_shape", "classes", "scale", "mean", "std")
+# Images of noise that the certificate's ascent starts from.
+PROBE = 16
+# Test pictures in the figure of depth, at most.
+FIGURE_PICTURES = 2000
+
+
+def read_run(path: Path) -> tuple[FinishedRun, keras.Model]:
+    """Read a run's folder.
+
+    Returns:
+        The run, and its last model without the optimizer.
+
+    Raises:
+        UserError: It holds no finished run, or a file that is not what a run writes.
+    """
+    check_folder("RUN", path)
+    run = as_user_error(read_finished_run, path)
+    if run.settings["dataset"] not in CATALOGUE:
+        raise UserError(unknown_name("dataset", run.settings["dataset"], CATALOGUE))
+    model = as_user_error(load_model_file, run.files.last)
+    variable = find_not_finite_variable(model.weights)
+    if variable is not None:
+        raise UserError(f"a run that diverged is not published: {variable.path} is not finite")
+    return run, model
+
+
+def publish_run(
+    path: Path, name: str | None, zoo: Path, formats: list[str], console: Console
+) -> str:
+    """Publish the last model of a finished run, and return its name.
+
+    Args:
+        path: The run's folder.
+        name: The model's name in the zoo; None for `MODEL_DATASET`.
+        zoo: The zoo's folder.
+        formats: Of `saved_model` and `onnx`, what to write beside the .keras file.
+        console: Where progress is written; it must take names as they are, not as markup.
+
+    Raises:
+        UserError: The folder holds no finished run, or the zoo cannot be written.
+        ZooError: The name is none, or the zoo's index is.
+        KeyboardInterrupt: After a message that what was published is as it was.
+    """
+    if name is not None:
+        check_name(name)
+    try:
+        run, model = read_run(path)
+        name = name or f"{run.settings['model']}_{run.settings['dataset']}"
+        publication = _Publication(run, model, name, zoo, console)
+        publication.publish(formats)
+    except KeyboardInterrupt:
+        console.print(f"{name or path} is not published; what was in {zoo} is kept", soft_wrap=True)
+        raise
+    return name
+
+
+class _Publication:
+    """The publication of one run.
+
+    Args:
+        run: The run.
+        model: Its model.
+        name: The model's name in the zoo.
+        zoo: The zoo's folder.
+        console: Where progress is written.
+    """
+
+    def __init__(
+        self, run: FinishedRun, model: keras.Model, name: str, zoo: Path, console: Console
+    ):
+        self.run, self.model, self.name, self.zoo, self.console = run, model, name, zoo, console
+        mean, std = (np.float32(run.data[key]) for key in ("mean", "std"))
+        self.normalization = Normalization(mean, std)
+        self.multi_label = CATALOGUE[run.settings["dataset"]].multi_label
+        self.folded = fold(model)
+        self.depth = as_user_error(shared_depth, self.folded)
+
+    def say(self, text: str) -> None:
+        self.console.print(f"{self.name}: {text}", soft_wrap=True)
+
+    def publish(self, formats: list[str]) -> None:
+        """Write the files and the index."""
+        self.say("certifying")
+        entry = self._describe()
+        try:
+            with new_entry(self.zoo, self.name) as staged:
+                self._write_model(staged)
+                if "onnx" in formats:
+                    entry["operators"] = self._write_onnx(staged, _metadata(self.name, entry))
+                if "saved_model" in formats:
+                    self._write_saved_model(staged)
+                shutil.copyfile(self.run.files.curves, staged / CURVES)
+                if self.depth is not None:
+                    self.say("drawing its depth")
+                    _draw_depth(self.run, self.model, self.name, staged / DEPTH_FIGURE, self.say)
+                card = make_card(self.name, entry, staged, self.zoo)
+                (staged / CARD).write_text(card, encoding="utf-8")
+                commit(self.zoo, self.name, staged, entry)
+        # TensorFlow's errors, of a full disk for example, are no OSError.
+        except (OSError, tf.errors.OpError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"{self.zoo} could not be written: {reason}; what was there is kept"
+            ) from error
+        self.say(f"published in {self.zoo}")
+
+    def _describe(self) -> dict[str, Any]:
+        """Return the entry of the index, without what is known only after the files are written."""
+        run = self.run
+        return {
+            "architecture": run.settings["model"],
+            "dataset": run.settings["dataset"],
+            **{key: run.data[key] for key in DATA},
+            "depth": None if self.depth is None else self.depth._asdict(),
+            "parameters": self.folded.count_params(),
+            "command": run.command,
+            "result": {k: v for k, v in run.result.items() if isinstance(v, int | float | str)},
+            "certificate": _certify(self.folded, run.data["input_shape"]),
+            "operators": {},
+            "license": LICENSE,
+            "versions": run.versions,
+        }
+
+    def _write_model(self, staged: Path) -> None:
+        model, data = self.model, self.run.data
+        model.preprocessing = Preprocessing(tuple(data["mean"]), tuple(data["std"]))
+        model.class_names = tuple(data["classes"])
+        save_model_file(model, staged / f"{self.name}.keras")
+
+    def _write_onnx(self, staged: Path, texts: dict[str, str]) -> dict[str, int]:
+        """Write the ONNX file, and return how often it holds each operator."""
+        self.say("converting to ONNX")
+        converted = as_user_error(to_onnx, self.folded, self.normalization, texts, self.multi_label)
+        onnx.save(converted, staged / f"{self.name}.onnx")
+        return count_operators(converted)
+
+    def _write_saved_model(self, staged: Path) -> None:
+        self.say("writing the SavedModel")
+        as_user_error(
+            write_saved_model,
+            self.folded,
+            staged / SAVED_MODEL,
+            self.normalization,
+            self.multi_label,
+        )
+
+
+def _draw_depth(
+    run: FinishedRun, model: keras.Model, name: str, path: Path, say: Callable[[str], None]
+) -> None:
+    """Draw the depth of test pictures, where there are any."""
+    try:
+        data = datasets.load(run.settings["dataset"])
+        # Those of the training images, which a limit or a share of validation changes.
+        data = dataclasses.replace(
+            data, mean=np.float32(run.data["mean"]), std=np.float32(run.data["std"])
+        )
+        depths = measure_depths(model, name, data, FIGURE_PICTURES)
+    except (DatasetError, ValueError) as error:
+        say(f"no figure of its depth: {error}")
+    else:
+        draw_depths(path, depths)
+
+
+def _certify(model: keras.Model, input_shape) -> dict[str, Any]:
+    """Return the certificate of a net in short."""
+    probe = np.random.default_rng(0).normal(size=(PROBE, *input_shape)).astype(np.float32)
+    report = ki.certify(model, probe)
+    found = report.to_dict()
+    factors = [row.factor for row in report.blocks]
+    return {
+        "holds": report.holds,
+        "blocks": len(report.blocks),
+        "blocks_that_hold": sum(row.holds for row in report.blocks),
+        "findings": Counter(row.reason or row.guarantee for row in report.blocks),
+        "largest_factor": None if None in factors else plain(max(factors)),
+        **{key: found[key] for key in ("norm", "bound", "largest_ratio")},
+    }
+
+
+def _metadata(name: str, entry: dict[str, Any]) -> dict[str, str]:
+    """Return the metadata of an ONNX file."""
+    texts = {
+        "model": name,
+        "dataset": entry["dataset"],
+        "classes": json.dumps(entry["classes"]),
+        "scale": f"{entry['scale']:g}",
+        "license": entry["license"],
+        "version": ki.__version__,
+        "result": json.dumps(entry["result"]),
+    }
+    if entry["dataset"] in PREPARATIONS:
+        texts["preparation"] = json.dumps(PREPARATIONS[entry["dataset"]]._asdict())
+    for key, value in (entry["depth"] or {}).items():
+        texts[key] = json.dumps(value)
+    return texts

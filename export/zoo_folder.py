@@ -1,0 +1,210 @@
+"""The published models: a folder with an index, and a folder for each model."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from keras_iterconv._support.files import (
+    STAGED,
+    STAGED_PREFIX,
+    FileError,
+    parse_json,
+    sweep,
+    sync,
+    write_json,
+)
+from keras_iterconv._support.locking import locked
+from keras_iterconv.zoo.index import CARD, INDEX, ZooError, index_schema, read_index
+
+LOCK = ".lock"
+CURVES = "curves.png"
+DEPTH_FIGURE = "depth.png"
+SAVED_MODEL = "saved_model"
+LONGEST_NAME = 100
+_NAME = "[a-z0-9][a-z0-9_-]*"
+# The folder that `tempfile` makes, and the one inside that becomes a model's.
+_FILES = "files"
+# TensorFlow writes the parts of a SavedModel under longer names first.
+_WRITTEN = (
+    r"{name}\.(keras|onnx)|"
+    + "|".join(map(re.escape, (CARD, CURVES, DEPTH_FIGURE)))
+    + rf"|{SAVED_MODEL}(/assets|/[a-z_]+\.pb[^/]*|/variables(/variables.*)?)?"
+)
+
+
+def check_index(index: dict[str, Any], folder: Path) -> None:
+    """Raise `ZooError` where an index is not as the schema wants it, or holds a NaN."""
+    try:
+        parse_json(json.dumps(index), index_schema(), str(folder / INDEX))
+    except FileError as error:
+        raise ZooError(str(error)) from error
+
+
+def check_name(name: str) -> None:
+    """Raise `ZooError` where a model's name is none: a folder's might lie outside of the zoo."""
+    if not re.fullmatch(_NAME, name) or len(name) > LONGEST_NAME:
+        raise ZooError(
+            "the model's name must be of a-z, 0-9, - and _, start with a letter or a digit, and "
+            f"have at most {LONGEST_NAME} characters: {name!r}"
+        )
+
+
+@contextlib.contextmanager
+def new_entry(zoo: Path, name: str) -> Iterator[Path]:
+    """Give a folder to write a model's files to; call `commit` when they are whole.
+
+    One process at a time writes to a zoo. What a killed one has left is removed.
+
+    Args:
+        zoo: The zoo's folder; it is made where it is not there.
+        name: The model's name.
+
+    Raises:
+        ZooError: The schema allows no such name, the zoo's index is none, or the model's folder is
+            a link.
+        OSError: The zoo cannot be written.
+    """
+    check_name(name)
+    zoo.mkdir(parents=True, exist_ok=True)
+    with _locked(zoo):
+        # The index must be readable before files that it does not list are removed.
+        models = _read_models(zoo)
+        sweep(zoo, [INDEX])
+        for known in {name, *models}:
+            _sweep(zoo / known, models.get(known))
+        folder = zoo / name
+        if folder.is_symlink():
+            raise ZooError(f"{folder} is a link; what it leads to is not the zoo's. Remove it")
+        folder.mkdir(exist_ok=True)
+        # No other user can put a link there. The folder inside has the usual permissions.
+        private = Path(tempfile.mkdtemp(prefix=STAGED_PREFIX, dir=folder))
+        staged = private / _FILES
+        try:
+            staged.mkdir()
+            yield staged
+        finally:
+            shutil.rmtree(private, ignore_errors=True)
+            with contextlib.suppress(OSError, ZooError):
+                # The version that was replaced, or the new one where the index was not written.
+                _sweep(folder, _read_models(zoo).get(name))
+            with contextlib.suppress(OSError):
+                # Of a first publication that failed.
+                folder.rmdir()
+
+
+def commit(zoo: Path, name: str, staged: Path, entry: dict[str, Any]) -> None:
+    """Publish the files of a staged entry, within `new_entry`.
+
+    The index is what counts: a kill before it is replaced leaves the old entry, whole, and one
+    after it the new one. So a new entry's files lie in a folder of their own, numbered.
+
+    Args:
+        zoo: The zoo's folder.
+        name: The model's name.
+        staged: Where its files are.
+        entry: Its entry in the index, without `files`.
+
+    Raises:
+        ZooError: The index would not be as its schema wants it.
+        OSError: The zoo cannot be written; the old entry counts.
+    """
+    models = _read_models(zoo)
+    numbers = (int(path.name) for path in (zoo / name).iterdir() if _is_number(path.name))
+    final = zoo / name / str(1 + max(numbers, default=0))
+    files = {}
+    for path in sorted(path for path in staged.rglob("*") if path.is_file()):
+        sync(path)
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        place = (final / path.relative_to(staged)).relative_to(zoo).as_posix()
+        files[place] = {"sha256": digest, "bytes": path.stat().st_size}
+    models[name] = {**entry, "files": files}
+    index = {"version": 1, "models": dict(sorted(models.items()))}
+    check_index(index, zoo)
+    os.rename(staged, final)
+    write_json(zoo / INDEX, index)
+
+
+def unlisted_files(zoo: Path) -> list[str]:
+    """Return the files and links in a zoo that its index does not name, relative to it.
+
+    A publication may write and remove files meanwhile: what is gone is not returned.
+
+    Raises:
+        ZooError: The index cannot be read.
+    """
+    # Unlike `Path.rglob`, it goes on where a folder is removed under it. Links are not followed.
+    there = [Path(top, name) for top, names, files in os.walk(zoo) for name in (*names, *files)]
+    # Read after the walk: what has been published since then is listed.
+    models = read_index(zoo)["models"]
+    listed = {INDEX, LOCK}.union(*(entry["files"] for entry in models.values()))
+    left = (path for path in there if path.is_symlink() or (path.exists() and not path.is_dir()))
+    return sorted({path.relative_to(zoo).as_posix() for path in left} - listed)
+
+
+def _read_models(zoo: Path) -> dict[str, Any]:
+    return read_index(zoo)["models"] if os.path.lexists(zoo / INDEX) else {}
+
+
+def _is_number(name: str) -> bool:
+    # `str.isdigit` is also true of "²".
+    return re.fullmatch("[0-9]+", name) is not None
+
+
+def _sweep(folder: Path, entry: dict[str, Any] | None) -> None:
+    """Remove what killed publications of a model have left: what `entry` does not name.
+
+    A folder of another name, or with a file that no publication writes, is not ours and stays, as
+    does what a link leads to.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    named = {Path(file).parts[1] for file in entry["files"]} if entry else set()
+    for path in list(folder.iterdir()):
+        if path.is_symlink() or not path.is_dir():
+            continue
+        if STAGED.fullmatch(path.name):
+            if _is_written(path, folder.name, rf"{_FILES}(/({_WRITTEN}))?"):
+                shutil.rmtree(path, ignore_errors=True)
+        elif _is_number(path.name) and path.name not in named:
+            whole = (path / f"{folder.name}.keras").is_file()
+            if whole and _is_written(path, folder.name, _WRITTEN):
+                _remove(path)
+
+
+def _is_written(folder: Path, name: str, pattern: str) -> bool:
+    """Say whether all that a folder holds is named as a publication's files are."""
+    allowed = re.compile(pattern.replace("{name}", re.escape(name)))
+    return all(
+        not path.is_symlink() and allowed.fullmatch(path.relative_to(folder).as_posix())
+        for path in folder.rglob("*")
+    )
+
+
+def _remove(version: Path) -> None:
+    """Remove a version's folder; after a kill the next publication removes the rest."""
+    private = Path(tempfile.mkdtemp(prefix=STAGED_PREFIX, dir=version.parent))
+    # Windows moves no folder in which a reader has a file open.
+    with contextlib.suppress(OSError):
+        os.rename(version, private / _FILES)
+    shutil.rmtree(private, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(zoo: Path) -> Iterator[None]:
+    """Wait until no other process writes to the zoo."""
+    with locked(zoo / LOCK):
+        try:
+            yield
+        finally:
+            # Windows removes no file that is open. A file with contents is not ours.
+            with contextlib.suppress(OSError):
+                if not (zoo / LOCK).stat().st_size:
+                    (zoo / LOCK).unlink()

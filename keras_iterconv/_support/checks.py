@@ -1,0 +1,139 @@
+"""Checks of arguments, with one wording for all."""
+
+import difflib
+import numbers
+import operator
+from collections.abc import Iterable
+
+import keras
+
+# Depths and counters are int32.
+LARGEST_INT = 2**31 - 1
+# Of the normal numbers of float32; smaller ones are flushed to 0.
+SMALLEST = 2.0**-126
+# Of all its finite numbers.
+LARGEST = 2.0**128 - 2.0**104
+
+
+def check_positive_int(name: str, value) -> int:
+    """Return `value` as an int where it is an integer from 1 to 2**31 - 1.
+
+    Raises:
+        ValueError: It is not.
+    """
+    try:
+        whole = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        whole = 0
+    if whole < 1:
+        raise ValueError(f"`{name}` must be an integer of at least 1. Received: {name}={value!r}")
+    if whole > LARGEST_INT:
+        raise ValueError(f"`{name}` must be at most {LARGEST_INT}. Received: {name}={value!r}")
+    return whole
+
+
+def check_seed(seed) -> int:
+    """Return `seed` as an int where it is an integer of at least 0.
+
+    Raises:
+        ValueError: It is not.
+    """
+    try:
+        whole = -1 if isinstance(seed, bool) else operator.index(seed)
+    except TypeError:
+        whole = -1
+    if whole < 0:
+        raise ValueError(f"`seed` must be an integer of at least 0. Received: seed={seed!r}")
+    return whole
+
+
+def check_between(
+    name: str, value, low: float, high: float, *, closed: bool = False, least: float = SMALLEST
+) -> float:
+    """Return `value` as a float where it lies in (low, high), or in (low, high] where `closed`.
+
+    Args:
+        name: What the argument is called.
+        value: What was given.
+        low: The lower end, which is left out.
+        high: The upper end.
+        closed: Whether the upper end is let in.
+        least: The least distance from a lower end of 0: nearer numbers are 0 in float32.
+
+    Raises:
+        ValueError: It does not.
+    """
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not (low < value < high or (closed and value == high)):
+        bracket = "]" if closed else ")"
+        raise ValueError(
+            f"`{name}` must lie in ({low:g}, {high:g}{bracket}. Received: {name}={value!r}"
+        )
+    if low == 0 and value < least:
+        raise ValueError(
+            f"`{name}` must be at least {least:.3g}, for it is 0 in float32 otherwise. "
+            f"Received: {name}={value!r}"
+        )
+    return float(value)
+
+
+def check_shift(shift, bound) -> tuple[float, float | None]:
+    """Check epsilon of Eq. 13, and delta of Algorithm 1 or None, and return both as floats."""
+    shift = check_between("shift", shift, 0, 0.5)
+    if bound is not None:
+        bound = check_between("bound", bound, 0, 2 * (1 - shift), closed=True)
+    return shift, bound
+
+
+def check_margins(margin, center_margin) -> tuple[float, float]:
+    """Check epsilon and eta of Algorithm 2, 0 < margin < center_margin < 1, and return both."""
+    center_margin = check_between("center_margin", center_margin, 0, 1)
+    margin = check_between("margin", margin, 0, 1)
+    if not margin < center_margin:
+        raise ValueError(
+            "`margin` must be smaller than `center_margin`, or nothing is left for the taps "
+            f"around the centre. Received: margin={margin}, center_margin={center_margin}"
+        )
+    return margin, center_margin
+
+
+def check_channels_last() -> None:
+    """Raise `ValueError` where Keras's image format puts the channels first.
+
+    Blocks and nets take images `[N, height, width, channels]` whatever Keras is set to. A Keras
+    layer beside them would take the same images in the other order, without an error.
+    """
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "keras_iterconv takes images as [N, height, width, channels]; call "
+            '`keras.config.set_image_data_format("channels_last")` before you build or load a net. '
+            f"Received: image_data_format={keras.config.image_data_format()!r}"
+        )
+
+
+def check_choice(name: str, value, known) -> str:
+    """Return `value` where it is one of the `known` strings.
+
+    Raises:
+        ValueError: It is not; the message offers the nearest.
+    """
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(unknown_name(name, value, known))
+    return value
+
+
+def unknown_name(argument: str, name: str, known: Iterable[str]) -> str:
+    """Explain that `name` is not one of `known`, and offer the nearest.
+
+    Args:
+        argument: The argument's name, as the user wrote it.
+        name: What the user gave.
+        known: The names that would have worked.
+
+    Returns:
+        One sentence for an error message.
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.6)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"`{argument}` must be one of {', '.join(known)}.{hint} Received: {argument}={name!r}"

@@ -1,0 +1,106 @@
+"""Random changes to training images, each a pure function of the random numbers it is given.
+
+An augmentation draws nothing itself. It receives a row of uniform numbers for each image, and the
+pipeline makes that row from (seed, epoch, sample number). So a picture is changed in the same way
+whatever else is in its batch, and a resumed run sees what an uninterrupted one would have seen.
+
+Shifts are in proportion to the picture, an eighth of its side: 4 pixels of 32, 3 of 28, 1 of 8.
+Colour pictures are mirrored; grey ones are digits, and a mirrored digit is another sign.
+"""
+
+import math
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from keras_iterconv._support.checks import unknown_name
+from keras_iterconv._support.extras import require_addons
+
+AUGMENTATIONS = ("none", "standard", "addons")
+
+# Uniform numbers an image, the most that any augmentation here uses.
+DRAWS = 6
+MAX_ROTATION = 15.0  # Degrees.
+
+Augmentation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def get_augmentation(name: str) -> Augmentation:
+    """Look up an augmentation.
+
+    - `none`: the images as they are.
+    - `standard`: pad by an eighth of the side, crop at random, mirror colour images at random.
+    - `addons`: shift by whole pixels up to an eighth of the side, mirror colour images, rotate by
+      whole degrees up to 15, and blank a square of a quarter of the side; by TensorFlow Addons.
+
+    Args:
+        name: One of `AUGMENTATIONS`.
+
+    Returns:
+        A function of `(images, draws)`: float32 [B, H, W, C], shifted so that 0 is what is shown
+        where the picture ends, and float32 [B, `DRAWS`], uniform on [0, 1), a row an image. It
+        returns float32 [B, H, W, C].
+
+    Raises:
+        ValueError: If the name is unknown.
+        MissingExtraError: If `addons` is asked for and TensorFlow Addons is not installed.
+    """
+    if name not in AUGMENTATIONS:
+        raise ValueError(unknown_name("augment", name, AUGMENTATIONS))
+    if name == "addons":
+        return _addons(require_addons())
+    return {"none": _none, "standard": _standard}[name]
+
+
+def _none(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    return images
+
+
+def _standard(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    _, height, width, channels = images.shape
+    down, right = height // 8, width // 8
+    padded = tf.pad(images, [[0, 0], [down, down], [right, right], [0, 0]])
+    rows = _whole(draws[:, 0], 2 * down + 1)[:, tf.newaxis] + tf.range(height)
+    columns = _whole(draws[:, 1], 2 * right + 1)[:, tf.newaxis] + _columns(draws, width, channels)
+    cropped = tf.gather(padded, rows, axis=1, batch_dims=1)
+    return tf.gather(cropped, columns, axis=2, batch_dims=1)
+
+
+def _addons(tfa) -> Augmentation:
+    def augment(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        _, height, width, channels = images.shape
+        down, right = height // 8, width // 8
+        shifts = tf.stack(
+            [_whole(draws[:, 0], 2 * right + 1) - right, _whole(draws[:, 1], 2 * down + 1) - down],
+            axis=1,
+        )
+        images = tfa.image.translate(images, tf.cast(shifts, tf.float32), fill_mode="constant")
+        columns = _columns(draws, width, channels)
+        images = tf.gather(images, columns, axis=2, batch_dims=1)
+        # tfa.image.rotate in two steps: the sine of a number can differ in its last bit with the
+        # number's place in a batch, but not with its place in one table of whole degrees.
+        degrees = tf.range(-MAX_ROTATION, MAX_ROTATION + 1.0)
+        table = tfa.image.angles_to_projective_transforms(
+            degrees * (math.pi / 180.0), float(height), float(width)
+        )
+        rotations = tf.gather(table, _whole(draws[:, 3], len(degrees)))
+        images = tfa.image.transform(images, rotations, "bilinear", fill_mode="constant")
+        # Not tfa.image.random_cutout: its own random numbers come from a state that a resumed run
+        # does not have.
+        centres = tf.stack([_whole(draws[:, 4], height), _whole(draws[:, 5], width)], axis=1)
+        return tfa.image.cutout(images, mask_size=(2 * down, 2 * right), offset=centres)
+
+    return augment
+
+
+def _columns(draws: tf.Tensor, width: int, channels: int) -> tf.Tensor:
+    """The columns to take, int32 [B, W]: backwards in every other colour image."""
+    forwards = tf.broadcast_to(tf.range(width), [tf.shape(draws)[0], width])
+    if channels == 1:
+        return forwards
+    return tf.where(draws[:, 2, tf.newaxis] < 0.5, width - 1 - forwards, forwards)
+
+
+def _whole(draws: tf.Tensor, count: int) -> tf.Tensor:
+    """Turn numbers on [0, 1) into whole numbers on 0..count-1."""
+    return tf.cast(tf.floor(draws * count), tf.int32)

@@ -1,0 +1,20 @@
+"""How deep a net is, how deep it goes for each sample, and what accuracy it has at which depth."""
+
+from keras_iterconv.depth.accuracy import accuracy_by_depth
+from keras_iterconv.depth.depth_model import iterated_blocks, processing_depth, with_depth
+from keras_iterconv.depth.depth_plot import plot_accuracy_by_depth
+from keras_iterconv.depth.depth_report import DepthPoint, DepthReport
+from keras_iterconv.depth.depth_settings import set_depth
+from keras_iterconv.depth.logger import DepthLogger
+
+__all__ = [
+    "DepthLogger",
+    "DepthPoint",
+    "DepthReport",
+    "accuracy_by_depth",
+    "iterated_blocks",
+    "plot_accuracy_by_depth",
+    "processing_depth",
+    "set_depth",
+    "with_depth",
+]

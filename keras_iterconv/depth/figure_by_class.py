@@ -1,0 +1,221 @@
+"""How deep a net went for each test picture, as NAIS-Net's Fig. 5, and what it answered."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from keras_iterconv._support.outputs import LINEAR, output_activation, output_key
+from keras_iterconv.datasets import ImageData
+from keras_iterconv.depth.depth_model import iterated_blocks, processing_depth, with_depth
+from keras_iterconv.layers import IteratedBlock
+from keras_iterconv.metrics import is_wrong
+
+# As many rows of pictures, one a class, fit on a page.
+CLASSES = 10
+DEPTH_GROUPS = 8
+PICTURE_GROUPS = 5
+PICTURES_A_CELL = 5
+BATCH = 100
+_BLUE, _PINK = "#332288", "#CC6677"
+
+
+class Depths(NamedTuple):
+    """What a net made of N pictures.
+
+    Attributes:
+        name: The net's.
+        classes: Their names.
+        pictures: float `[N, H, W, C]`, from 0 to 1.
+        labels: int `[N]`.
+        depth: The updates of a picture in all blocks together, int `[N]`.
+        limit: The most that it could have taken.
+        right: Whether the answer was, bool `[N]`.
+        confidence: The answer's probability, `[N]`; NaN where a logit is not finite.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    pictures: np.ndarray
+    labels: np.ndarray
+    depth: np.ndarray
+    limit: int
+    right: np.ndarray
+    confidence: np.ndarray
+
+
+class Group(NamedTuple):
+    """Pictures of about one depth.
+
+    Attributes:
+        least: The fewest updates.
+        most: The most.
+        members: Which pictures, bool `[N]`.
+    """
+
+    least: int
+    most: int
+    members: np.ndarray
+
+    @property
+    def label(self) -> str:
+        """The range of updates."""
+        return f"{self.least}" if self.least == self.most else f"{self.least}-{self.most}"
+
+
+def measure_depths(model: keras.Model, name: str, data: ImageData, images: int) -> Depths:
+    """Run a net over the first test pictures.
+
+    Args:
+        model: From standardised images to logits or probabilities.
+        name: What to call it.
+        data: Its data set, with the mean and the standard deviation that the net was trained with.
+        images: How many pictures at most.
+
+    Raises:
+        ValueError: All pictures take the same depth, or show several classes each.
+    """
+    raw, labels = data.test.images[:images], data.test.labels[:images]
+    if labels.ndim > 1:
+        raise ValueError(f"a picture of {data.name} shows several classes: it has no place here")
+    scaled = (raw.astype(np.float32) - data.mean) / data.std
+    found = with_depth(model).predict(scaled, batch_size=BATCH, verbose=0)
+    outputs, depth = found[output_key(model)], found["depth"].sum(axis=1)
+    if depth.min() == depth.max():
+        nais = any(isinstance(block, IteratedBlock) for block in iterated_blocks(model))
+        hint = "give --threshold for a depth that depends on the picture"
+        raise ValueError(
+            f"each picture takes {depth[0]} updates in {name}: "
+            f"{hint if nais else 'a residual net has one depth'}"
+        )
+    probabilities = outputs
+    if output_activation(model) == LINEAR:
+        probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(outputs))
+    return Depths(
+        name,
+        data.classes,
+        raw / np.float32(data.scale),
+        labels,
+        depth,
+        processing_depth(model),
+        ~is_wrong(outputs, labels),
+        probabilities.max(axis=1),
+    )
+
+
+def group_by_depth(depth: np.ndarray, groups: int) -> list[Group]:
+    """Cut pictures into groups of about one size, those of equal depth together.
+
+    Args:
+        depth: int `[N]`.
+        groups: How many at most.
+    """
+    edges = np.unique(np.quantile(depth, np.arange(1, groups) / groups, method="higher"))
+    number = np.searchsorted(edges, depth, side="right")
+    members = [number == k for k in range(len(edges) + 1)]
+    return [Group(int(depth[m].min()), int(depth[m].max()), m) for m in members if m.any()]
+
+
+def draw_depths(path: Path, depths: Depths) -> Figure:
+    """Draw histograms of depth, accuracy and confidence by depth, and pictures by class and depth.
+
+    Args:
+        path: The picture to write.
+        depths: What was measured.
+
+    Returns:
+        The figure that was written.
+    """
+    shown = np.unique(depths.labels)[:CLASSES]
+    figure = Figure(figsize=(12, 3.4 + 0.62 * len(shown)), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(f"{depths.name}: depth of {len(depths.depth):,} test pictures")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[3.0, 0.4 + 0.62 * len(shown)])
+    everything, by_class, accuracy, confidence = top.subplots(
+        1, 4, gridspec_kw={"width_ratios": [1.1, 1.2, 1, 1]}
+    )
+    _draw_histogram(everything, depths)
+    _draw_classes(by_class, depths, shown)
+    _draw_answers(accuracy, confidence, depths)
+    for axes in (everything, by_class, accuracy, confidence):
+        axes.spines[["top", "right"]].set_visible(False)
+    _draw_pictures(bottom, depths, shown)
+    figure.savefig(path, dpi=120)
+    return figure
+
+
+def _draw_histogram(axes, depths):
+    least, most = depths.depth.min(), depths.depth.max()
+    width = max(1, int(np.ceil((most - least + 1) / 40)))
+    axes.hist(depths.depth, np.arange(least, most + width + 1, width) - 0.5, color=_BLUE)
+    axes.axvline(depths.depth.mean(), color="k", lw=1, ls="--")
+    axes.set_title(f"mean {depths.depth.mean():.1f}, at most {depths.limit}", fontsize=9)
+    axes.set_xlabel("updates of a picture")
+    axes.set_ylabel("pictures")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+
+
+def _draw_classes(axes, depths, shown):
+    parts = [depths.depth[depths.labels == label] for label in shown]
+    axes.boxplot(
+        parts,
+        orientation="horizontal",
+        tick_labels=[depths.classes[label] for label in shown],
+        widths=0.6,
+        flierprops={"marker": ".", "ms": 2, "mec": "0.5"},
+        medianprops={"color": _PINK, "lw": 2},
+    )
+    axes.invert_yaxis()
+    axes.set_title("by class: quartiles", fontsize=9)
+    axes.set_xlabel("updates of a picture")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+
+
+def _draw_answers(accuracy, confidence, depths):
+    groups = group_by_depth(depths.depth, DEPTH_GROUPS)
+    x = [depths.depth[group.members].mean() for group in groups]
+    share = np.array([depths.right[group.members].mean() for group in groups])
+    size = np.array([group.members.sum() for group in groups])
+    error = np.sqrt(share * (1 - share) / size)
+    accuracy.errorbar(x, share, error, marker="o", ms=4, color=_BLUE, capsize=2)
+    accuracy.set_title("accuracy ± standard error", fontsize=9)
+    low, median, high = np.transpose(
+        [np.quantile(depths.confidence[g.members], [0.25, 0.5, 0.75]) for g in groups]
+    )
+    confidence.plot(x, median, "o-", ms=4, color=_PINK)
+    confidence.fill_between(x, low, high, color=_PINK, alpha=0.25, lw=0)
+    confidence.set_title("confidence: median, quartiles", fontsize=9)
+    for axes in (accuracy, confidence):
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.set_xlabel("updates, mean of a group")
+        axes.grid(axis="y", alpha=0.3)
+
+
+def _draw_pictures(figure, depths, shown):
+    """Draw a row for each class, and in it a cell for each group of depth, shallow to deep."""
+    grid = figure.subplots(len(shown), PICTURE_GROUPS, squeeze=False)
+    figure.suptitle("pictures by class, from shallow to deep: updates", fontsize=9)
+    for label, row in zip(shown, grid, strict=True):
+        own = np.flatnonzero(depths.labels == label)
+        groups = group_by_depth(depths.depth[own], PICTURE_GROUPS)
+        for axes in row:
+            axes.set_axis_off()
+        for axes, group in zip(row, groups, strict=False):
+            chosen = depths.pictures[own[group.members][:PICTURES_A_CELL]]
+            strip = np.full((PICTURES_A_CELL, *chosen.shape[1:]), np.nan)
+            strip[: len(chosen)] = chosen
+            # A margin of a pixel or more between pictures.
+            margin = max(1, chosen.shape[2] // 16)
+            strip = np.pad(strip, ((0, 0), (0, 0), (0, margin), (0, 0)), constant_values=np.nan)
+            image = np.concatenate(list(strip), axis=1)
+            opaque = np.isfinite(image[..., :1])
+            image = np.nan_to_num(np.broadcast_to(image, (*image.shape[:2], 3)))
+            axes.imshow(np.concatenate([image, opaque], axis=2))
+            axes.set_title(group.label, fontsize=7, pad=2)
+        row[0].text(
+            -0.05, 0.5, depths.classes[label], transform=row[0].transAxes, ha="right", va="center"
+        )

@@ -1,0 +1,43 @@
+"""A net's view with depth as compiled functions that outlive a change of its settings."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_iterconv._support.outputs import output_key
+from keras_iterconv.depth.depth_model import iterated_blocks, with_depth
+
+
+class TracedDepth:
+    """Runs a model in evaluation and returns its outputs, depth and status.
+
+    It is traced once for batches of all sizes and for all settings of its blocks, and once more
+    where a threshold appears or disappears: that is another graph.
+
+    Args:
+        model: As for `with_depth`.
+
+    Attributes:
+        output: The key of the model's outputs, `"logits"` or `"outputs"`.
+    """
+
+    def __init__(self, model: keras.Model):
+        self._blocks = iterated_blocks(model)
+        self._view = with_depth(model)
+        self.output = output_key(model)
+        self._functions = {}
+
+    def __call__(self, images) -> dict[str, np.ndarray]:
+        """Return what `with_depth` does, as arrays."""
+        kinds = tuple(block.threshold is None for block in self._blocks)
+        if kinds not in self._functions:
+            self._functions[kinds] = self._compile()
+        inputs = tf.nest.map_structure(lambda x, t: tf.cast(x, t.dtype), images, self._view.input)
+        outputs = self._functions[kinds](inputs)
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    def _compile(self):
+        signature = tf.nest.map_structure(
+            lambda t: tf.TensorSpec(t.shape, t.dtype), self._view.input
+        )
+        return tf.function(lambda x: self._view(x, training=False), input_signature=[signature])

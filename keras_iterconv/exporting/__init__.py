@@ -1,0 +1,1 @@
+"""A model as a SavedModel or an ONNX file, with its adaptive depth."""

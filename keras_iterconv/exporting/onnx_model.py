@@ -1,0 +1,135 @@
+"""Models as ONNX files, whose loops run as deep as each picture needs."""
+
+import logging
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+import onnx
+import tensorflow as tf
+import tf2onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from keras_iterconv.depth.depth_model import iterated_blocks
+from keras_iterconv.exporting.exported_function import OUTPUTS, Normalization, infer, shared_depth
+from keras_iterconv.exporting.onnx_blocks import (
+    OPSET,
+    BlockConverter,
+    has_channels_first,
+    to_channels_first,
+    to_channels_last,
+)
+from keras_iterconv.exporting.onnx_graph import (
+    inline,
+    remove_identities,
+    rename_outputs,
+    simplify,
+    sort_nodes,
+)
+from keras_iterconv.layers import IteratedBlock
+from keras_iterconv.unrolling import Unrolled
+
+# The oldest version of the format that opset 18 fits, for older runtimes.
+IR_VERSION = 8
+
+
+def to_onnx(
+    model: keras.Model,
+    normalization: Normalization,
+    metadata: Mapping[str, str],
+    multi_label: bool = False,
+) -> onnx.ModelProto:
+    """Convert a model.
+
+    Args:
+        model: A functional model in float32, from standardised images to logits or probabilities.
+        normalization: Mean and standard deviation of raw pixel values.
+        metadata: The file's metadata.
+        multi_label: Whether each class has a probability of its own.
+
+    Returns:
+        A model of opset 18 with the input `image`, float32 `[N, H, W, C]` in raw values, and for
+        a net of adaptive depth the optional inputs `threshold`, float32, and `max_unroll`, int32,
+        scalars whose defaults it holds; outputs `logits` and `probabilities`, float32
+        `[N, classes]`, `depth` and `status`, int32 `[N, blocks]`.
+
+    Raises:
+        ValueError: Blocks of adaptive depth differ in threshold or `max_unroll`, one has
+            Anderson acceleration, or the outputs are neither logits nor probabilities.
+    """
+    depth = shared_depth(model)
+    blocks = [b for b in iterated_blocks(model) if isinstance(b, IteratedBlock)]
+    converted = _convert_around(model, blocks, normalization, multi_label)
+    graph = converted.graph
+    simplify(graph)
+    ends = [value.name for value in graph.input[1:]]
+    starts = [value.name for value in graph.output[len(OUTPUTS) :]]
+    del graph.input[1:], graph.output[len(OUTPUTS) :]
+    if depth is not None:
+        graph.input.append(helper.make_tensor_value_info("threshold", TensorProto.FLOAT, ()))
+        graph.input.append(helper.make_tensor_value_info("max_unroll", TensorProto.INT32, ()))
+    for number, block in enumerate(blocks):
+        inputs = [starts[number], "max_unroll"]
+        if block.threshold is None:
+            inputs[1] = _add_value(graph, f"{block.name}/max_unroll", np.int32(block.max_unroll))
+        else:
+            inputs.append("threshold")
+        outputs = ends[3 * number : 3 * number + 3]
+        graph.node.append(helper.make_node(f"block{number}", inputs, outputs))
+    sort_nodes(graph)
+    converter = BlockConverter()
+    for number, block in enumerate(blocks):
+        inline(graph, f"block{number}", converter.convert(block, block.input.shape[1:]))
+    remove_identities(graph)
+    rename_outputs(graph, OUTPUTS)
+    if depth is not None:
+        # An initializer of an input's name is its default.
+        _add_value(graph, "threshold", np.float32(depth.threshold))
+        _add_value(graph, "max_unroll", np.int32(depth.max_unroll))
+    converted.ir_version = IR_VERSION
+    converted.producer_name = "keras_iterconv"
+    texts = dict(metadata)
+    untied = [block for block in blocks if not block.tied]
+    if untied:
+        # They have weights for so many updates, and no more.
+        texts["most_updates"] = str(min(b.trainable_weights[0].shape[0] for b in untied))
+    helper.set_model_props(converted, texts)
+    onnx.checker.check_model(converted, full_check=True)
+    return converted
+
+
+def _convert_around(model, blocks, normalization, multi_label) -> onnx.ModelProto:
+    """Convert all but the blocks: what goes into one is an output, what comes out an input."""
+    specs = [tf.TensorSpec((None, *model.input.shape[1:]), tf.float32, "image")]
+    for number, block in enumerate(blocks):
+        shape = block.compute_output_shape(block.input.shape)[1:]
+        if has_channels_first(block):
+            shape = (shape[-1], *shape[:-1])
+        specs.append(tf.TensorSpec((None, *shape), tf.float32, f"state{number}"))
+        specs.append(tf.TensorSpec((None,), tf.int32, f"depth{number}"))
+        specs.append(tf.TensorSpec((None,), tf.int32, f"status{number}"))
+
+    def around(image, *ends):
+        starts, rest = {}, dict(zip(blocks, zip(*[iter(ends)] * 3, strict=True), strict=True))
+
+        def cut(block, u, depth):
+            state, made, status = rest[block]
+            if not has_channels_first(block):
+                starts[block] = u
+                return Unrolled(state, made, status)
+            starts[block] = to_channels_first(u)
+            return Unrolled(to_channels_last(state), made, status)
+
+        outputs = infer(model, image, normalization, None, multi_label, cut)
+        return (*(outputs[name] for name in OUTPUTS), *(starts[block] for block in blocks))
+
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    function = tf.function(around, input_signature=specs, autograph=False)
+    converted, _ = tf2onnx.convert.from_function(function, specs, opset=OPSET)
+    return converted
+
+
+def _add_value(graph: onnx.GraphProto, name: str, value) -> str:
+    """Add a constant, and return its name."""
+    graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    return name

@@ -1,0 +1,71 @@
+"""Models as SavedModels, for TensorFlow without Keras."""
+
+import os
+
+import keras
+import tensorflow as tf
+
+from keras_iterconv.depth.depth_model import iterated_blocks
+from keras_iterconv.depth.depth_settings import DepthSettings
+from keras_iterconv.exporting.exported_function import Normalization, infer, shared_depth
+from keras_iterconv.layers import IteratedBlock
+
+SIGNATURE = "serving_default"
+# With the depth as further inputs: those of a SavedModel are never optional.
+DEPTH_SIGNATURE = "with_depth"
+
+
+def write_saved_model(
+    model: keras.Model,
+    path: str | os.PathLike,
+    normalization: Normalization,
+    multi_label: bool = False,
+) -> None:
+    """Write a model as a SavedModel.
+
+    Its signature `serving_default` takes `image`, float32 `[N, H, W, C]` in raw values, and returns
+    `logits` and `probabilities`, float32 `[N, classes]`, `depth` and `status`, int32
+    `[N, blocks]`. A net of adaptive depth has a second one, `with_depth`, that also takes
+    `threshold`, float32, and `max_unroll`, int32, scalars.
+
+    Args:
+        model: A functional model in float32, from standardised images to logits or probabilities.
+        path: The folder to make.
+        normalization: Mean and standard deviation of raw pixel values.
+        multi_label: Whether each class has a probability of its own.
+
+    Raises:
+        ValueError: Blocks of adaptive depth differ in threshold or `max_unroll`, or the outputs are
+            neither logits nor probabilities.
+    """
+    image = tf.TensorSpec((None, *model.input.shape[1:]), tf.float32, "image")
+
+    @tf.function(input_signature=[image], autograph=False)
+    def serve(image):
+        return infer(model, image, normalization, None, multi_label)
+
+    @tf.function(
+        input_signature=[
+            image,
+            tf.TensorSpec((), tf.float32, "threshold"),
+            tf.TensorSpec((), tf.int32, "max_unroll"),
+        ],
+        autograph=False,
+    )
+    def serve_with_depth(image, threshold, max_unroll):
+        depth = DepthSettings(max_unroll, threshold)
+        return infer(model, image, normalization, depth, multi_label)
+
+    signatures = {SIGNATURE: serve}
+    if shared_depth(model) is not None:
+        signatures[DEPTH_SIGNATURE] = serve_with_depth
+    # Not by Keras's own export, which writes each weight twice.
+    module = tf.Module()
+    module.weights = [variable.value for variable in model.variables]
+    module.settings = [
+        variable
+        for block in iterated_blocks(model)
+        if isinstance(block, IteratedBlock)
+        for variable in block.depth_variables
+    ]
+    tf.saved_model.save(module, os.fspath(path), signatures)

@@ -1,0 +1,111 @@
+"""Batch normalisation as one operation, where TensorFlow has one."""
+
+import keras
+import tensorflow as tf
+
+from keras_iterconv._support.checks import check_channels_last
+from keras_iterconv._support.unfused import unfused
+
+_FIXED = {"axis": -1, "center": True, "scale": True, "synchronized": False, "renorm": False}
+
+
+@keras.saving.register_keras_serializable("keras_iterconv")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """`keras.layers.BatchNormalization`, of images as one fused operation in training.
+
+    Keras takes mean, variance and scaling apart: each reads all of the activations again, and
+    the order in which TensorFlow sums their three gradients depends on the threads' timing.
+
+    A batch without a sample, as a replica of a strategy may get it, does not move the statistics;
+    those of Keras become NaN. The moving statistics of replicas are averaged in each step; those of
+    Keras drift apart, and a file then holds the first replica's.
+
+    Args:
+        **kwargs: As for `keras.layers.BatchNormalization`, but `axis` is the last one, `center`
+            and `scale` are on, `synchronized` and `renorm` off.
+
+    Call arguments:
+        inputs: `[N, height, width, channels]` or `[N, channels]`.
+        training: Whether to normalise by the batch and to move the statistics.
+
+    Returns:
+        A tensor of the inputs' shape, in the layer's compute dtype.
+
+    Raises:
+        ValueError: The inputs have another rank, or an argument asks for what the fused operation
+            cannot do.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        check_channels_last()
+        for name, expected in _FIXED.items():
+            if getattr(self, name) != expected:
+                raise ValueError(
+                    f"`{name}` must be {expected}; take `keras.layers.BatchNormalization` for "
+                    f"another. Received: {name}={getattr(self, name)!r}"
+                )
+
+    def build(self, input_shape):
+        if len(input_shape) not in (2, 4):
+            raise ValueError(
+                f"The inputs of {self.name!r} must have 2 or 4 axes. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        super().build(input_shape)
+        self.input_spec = keras.layers.InputSpec(ndim=len(input_shape), axes={-1: input_shape[-1]})
+
+    def add_weight(self, *args, trainable=True, aggregation="none", **kwargs):
+        if not trainable:
+            aggregation = "mean"
+        return super().add_weight(*args, trainable=trainable, aggregation=aggregation, **kwargs)
+
+    def call(self, inputs, training=None):
+        training = bool(training and self.trainable)
+        if not training or inputs.shape.rank == 2:
+            return unfused(super().call(inputs, training=training))
+        inputs = tf.cast(inputs, self.compute_dtype)
+        statistics = self.moving_mean, self.moving_variance
+        y, *values = normalize_batch(inputs, self.gamma, self.beta, statistics, self.epsilon)
+        for moving, value in zip(statistics, values, strict=True):
+            moving.assign(self.momentum * moving + (1 - self.momentum) * value)
+        return y
+
+    def _moments(self, inputs, mask):
+        # What Keras asks for the batch's statistics.
+        moving = self.moving_mean, self.moving_variance
+        return or_moving(super()._moments(inputs, mask), moving, inputs)
+
+
+def normalize_batch(x, gamma, beta, moving, epsilon: float):
+    """Normalise by the batch.
+
+    Args:
+        x: `[N, height, width, channels]`.
+        gamma: The scale, `[channels]`, float32 or, for a float64 x, float64.
+        beta: The shift, of gamma's shape and dtype.
+        moving: Mean and variance that stand for those of a batch without a sample, of gamma's
+            shape and dtype.
+        epsilon: What is added to the variance.
+
+    Returns:
+        `(y, mean, variance)`: y of x's shape and dtype; the batch's mean and biased variance,
+        `[channels]` each, without a gradient.
+    """
+    gamma, beta = tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta)
+    if x.dtype == tf.float64:  # The fused operation knows no float64.
+        mean, variance = or_moving(tf.nn.moments(x, axes=[0, 1, 2]), moving, x)
+        y = tf.nn.batch_normalization(x, mean, variance, beta, gamma, epsilon)
+        return y, tf.stop_gradient(mean), tf.stop_gradient(variance)
+    y, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+        x, gamma, beta, epsilon=epsilon, is_training=True
+    )
+    # It normalises by the biased variance and returns the unbiased one.
+    count = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), variance.dtype)
+    mean, variance = or_moving((mean, variance * (count - 1) / count), moving, x)
+    return unfused(y), tf.stop_gradient(mean), tf.stop_gradient(variance)
+
+
+def or_moving(statistics, moving, x) -> list:
+    """Return a batch's statistics, or the moving ones where it holds no sample."""
+    return [tf.where(tf.shape(x)[0] > 0, *pair) for pair in zip(statistics, moving, strict=True)]

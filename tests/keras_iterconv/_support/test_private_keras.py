@@ -1,0 +1,116 @@
+"""A canary for each private symbol of Keras: what breaks where a new version changes it."""
+
+import ast
+import inspect
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_iterconv as ki
+from keras_iterconv._support import private_keras
+
+PACKAGE = Path(ki.__file__).parent
+
+
+@pytest.fixture
+def model():
+    inputs = keras.Input((3,))
+    inner = keras.Sequential([keras.layers.Dense(3, name="inner")], name="outer")
+    return keras.Model(inputs, inner(inputs) + inputs)
+
+
+def test_nodes_of_a_model_in_order(model):
+    """Else: `with_depth`, `certify`, `measure_indices` and exporters read no graph."""
+    layers = [type(node.operation).__name__ for node in private_keras.nodes(model)]
+    assert layers == ["InputLayer", "Sequential", "Add"]
+    *_, last = private_keras.nodes(model)
+    assert [tensor.shape for tensor in last.input_tensors] == [(None, 3)] * 2
+    assert last.outputs[0] is model.outputs[0]
+    assert last.arguments.kwargs == {}
+
+
+def test_a_walk_through_the_graph(model):
+    """Else: exported files and `find_not_finite` cannot replace a block's call."""
+    x = np.ones((2, 3), np.float32)
+    seen = []
+
+    def operation(layer):
+        seen.append(layer.name)
+        return layer
+
+    np.testing.assert_array_equal(private_keras.run_through_graph(model, x, operation), model(x))
+    assert "outer" in seen
+
+
+def test_layers_at_any_depth(model):
+    """Else: guarantees of nested blocks do not hold, and nothing says so."""
+    names = [layer.name for layer in private_keras.layers_within(model)]
+    assert {"inner", "outer"} <= set(names)
+    assert model.name not in names
+
+
+def test_operations_are_no_layers(model):
+    """Else: certificates know no sum of tensors."""
+    kinds = {type(n.operation).__name__: n.operation for n in private_keras.nodes(model)}
+    assert private_keras.is_operation(kinds["Add"])
+    assert not private_keras.is_operation(kinds["Sequential"])
+
+
+def test_the_module_of_the_backend():
+    """Else: a missing backend ends in a message of another package."""
+    assert sys.modules[private_keras.BACKEND_CONFIG].backend() == "tensorflow"
+    assert private_keras.BACKEND_CONFIG in (PACKAGE / "_environment.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        ("_maybe_symbolic_build", ["self", "iterator", "data_batch"]),
+        ("_run_through_graph", ["self", "inputs", "operation_fn", "call_fn"]),
+        ("_moments", ["self", "inputs", "mask"]),
+    ],
+)
+def test_overridden_methods(method, parameters, model):
+    """Else: the override is never called, or with other arguments."""
+    ((owner, _),) = [key for key in private_keras.OVERRIDDEN if key[1] == method]
+    # Keras makes a class of its own of functional models.
+    owner = type(model) if owner is keras.Model else owner
+    assert list(inspect.signature(getattr(owner, method)).parameters) == parameters
+
+
+def test_nothing_else_private_is_used():
+    """Names with an underscore of other objects than `self`, in files that use Keras's."""
+    ours = {name for _, name in private_keras.OVERRIDDEN}
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        if path.name == "private_keras.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and str(node.value).startswith("keras.src"):
+                found.add((path.name, node.value))
+            if isinstance(node, ast.Attribute) and node.attr in (
+                "_flatten_layers", "_nodes_by_depth", "_inbound_nodes", "_keras_history", "_layers",
+                "_tracker", *ours,
+            ):  # fmt: skip
+                found.add((path.name, node.attr))
+    assert found == {
+        # What is called in an override of the same name.
+        ("trainer.py", "_maybe_symbolic_build"),
+        ("trainer.py", "_run_through_graph"),
+        ("normalization.py", "_moments"),
+        # Read before Keras can be imported, and names that files hold.
+        ("_environment.py", "keras.src.backend.config"),
+        ("keras_files.py", "keras.src.ops.numpy"),
+    }
+
+
+@pytest.mark.parametrize("package", ["keras", "tensorflow"])
+def test_versions_have_an_upper_bound(package):
+    names = re.compile(rf"{package}[<>=]")
+    (requirement,) = filter(names.match, metadata.requires("keras-iterconv"))
+    assert "<" in requirement

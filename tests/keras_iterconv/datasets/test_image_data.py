@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from keras_iterconv.datasets import Split
+from keras_iterconv.datasets.image_data import channel_statistics
+
+
+def test_statistics_equal_numpys_in_double_precision():
+    images = np.random.default_rng(0).integers(0, 256, (50, 7, 5, 3), np.uint8)
+    images[..., 1] //= 9
+    mean, std = channel_statistics(images)
+    for channel in range(3):
+        values = images[..., channel].astype(np.float64).ravel()
+        assert mean[channel] == pytest.approx(values.mean(), rel=1e-6)
+        assert std[channel] == pytest.approx(values.std(), rel=1e-6)
+    assert mean.dtype == std.dtype == np.float32
+
+
+def test_statistics_of_the_brightest_pictures_do_not_overflow():
+    images = np.full((2000, 32, 32, 1), 255, np.uint8)
+    images[:1000] = 253
+    mean, std = channel_statistics(images)
+    assert mean[0] == 254
+    assert std[0] == 1
+
+
+def test_split_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"`images`.*Received: images.shape=\(3, 8, 8\)"):
+        Split(np.zeros((3, 8, 8), np.uint8), np.zeros(3, np.int32))
+    with pytest.raises(ValueError, match=r"`labels`.*\[3\].*Received: labels.shape=\(2,\)"):
+        Split(np.zeros((3, 8, 8, 1), np.uint8), np.zeros(2, np.int32))
+
+
+def test_take_keeps_the_given_order():
+    split = Split(np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1), np.arange(4, dtype=np.int32))
+    taken = split.take(np.array([3, 1]))
+    assert taken.labels.tolist() == taken.images.ravel().tolist() == [3, 1]
+    assert len(taken) == 2
+
+
+def test_a_label_can_be_a_set_of_classes():
+    split = Split(np.zeros((3, 8, 8, 1), np.uint8), np.eye(3, 5, dtype=np.int32))
+    assert split.multi_label
+    assert len(split) == 3
+    assert split.take(np.array([2, 0])).labels.tolist() == [[0, 0, 1, 0, 0], [1, 0, 0, 0, 0]]
+    assert not Split(split.images, np.zeros(3, np.int32)).multi_label
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros((2, 5), np.int32), r"\[3\].*Received: labels.shape=\(2, 5\)"),
+        (np.zeros((3, 5, 1), np.int32), r"\[3\].*Received: labels.shape=\(3, 5, 1\)"),
+        (np.full((3, 5), 2, np.int32), "must be 0 or 1.*Received: labels from 2 to 2"),
+    ],
+)
+def test_split_refuses_sets_that_are_none(labels, message):
+    with pytest.raises(ValueError, match=f"`labels`.*{message}"):
+        Split(np.zeros((3, 8, 8, 1), np.uint8), labels)

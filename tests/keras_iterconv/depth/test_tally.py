@@ -1,0 +1,26 @@
+"""Sums over batches, against NumPy's means over the whole data set."""
+
+import numpy as np
+import pytest
+
+from keras_iterconv.depth.tally import DepthTally
+from keras_iterconv.unrolling import Status
+
+
+@pytest.mark.parametrize("cuts", [[], [1], [0, 17, 18], list(range(1, 40))])
+def test_the_cut_into_batches_changes_nothing(cuts):
+    rng = np.random.default_rng(0)
+    depth = rng.integers(1, 2**31 - 1, (40, 3), dtype=np.int32)
+    status = rng.integers(0, 3, (40, 3), dtype=np.int32)
+    right = rng.random(40) < 0.7
+    tally = DepthTally()
+    for part in zip(*(np.split(z, cuts) for z in (depth, status, right)), strict=True):
+        tally.add(*part)
+    assert tally.samples == 40
+    assert tally.accuracy == right.mean()
+    assert tally.updates == depth.sum(axis=1, dtype=np.int64).mean()
+    assert tally.share_at_limit == pytest.approx(np.mean(status == Status.MAX_UNROLL), rel=1e-15)
+    assert tally.share_not_finite == pytest.approx(np.mean(status == Status.NOT_FINITE), rel=1e-15)
+    np.testing.assert_allclose(tally.updates_by_block, depth.mean(axis=0), rtol=1e-15)
+    at_limit = np.mean(status == Status.MAX_UNROLL, axis=0)
+    np.testing.assert_allclose(tally.share_at_limit_by_block, at_limit, rtol=1e-15)

@@ -1,0 +1,148 @@
+"""What a run shows: its header, its table and its curves."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from rich.console import Console
+from rich.table import Table
+
+import keras_iterconv as ki
+from keras_iterconv.datasets import ImageData
+from keras_iterconv.models.registry import FORMER_NAMES
+
+from .run_folder import RunFolder
+from .settings import Settings
+
+# Where more image-blocks than that stop at the limit, the depth says little about the image.
+_MANY_AT_LIMIT = 0.5
+
+
+def print_header(
+    console: Console,
+    settings: Settings,
+    data: ImageData,
+    model: keras.Model,
+    strategy: tf.distribute.Strategy,
+    folder: RunFolder,
+) -> None:
+    """Say what is about to be trained."""
+    table = Table.grid(padding=(0, 2))
+    name = FORMER_NAMES.get(settings.model)
+    former = "" if name is None else f" (a former name of {name}, for any data set)"
+    table.add_row("model", f"{settings.model}{former}: {model.count_params():,} parameters")
+    table.add_row("depth", describe_depth(model))
+    table.add_row(
+        "data",
+        f"{settings.dataset}: {len(data.train):,} training, {len(data.validation):,} validation, "
+        f"{len(data.test):,} test images; {settings.pixels} pixels",
+    )
+    table.add_row(
+        "training",
+        f"{_count(settings.epochs, 'epoch')}, batch {settings.batch_size}, "
+        f"learning rate {settings.learning_rate:g} ({settings.schedule}), seed {settings.seed}, "
+        f"{_count(strategy.num_replicas_in_sync, 'replica')}",
+    )
+    if settings.coupling is not None:
+        table.add_row("coupling", f"{settings.coupling:g} of the blocks' mean gradient")
+    table.add_row("folder", str(folder.path))
+    console.print(table)
+
+
+def describe_depth(model: keras.Model) -> str:
+    """Say how deep a net is: its updates, in how many blocks, and what stops an image."""
+    parts = ki.iterated_blocks(model)
+    if all(isinstance(part, ki.ResidualStage) for part in parts):
+        # A stage has as many blocks as updates.
+        inside = f"{_count(len(parts), 'stage')} of {_count(parts[0].blocks, 'block')}"
+    else:
+        inside = _count(len(parts), "block")
+    threshold = parts[0].threshold
+    adaptive = "" if threshold is None else f" at most, until an update is below {threshold:g}"
+    return f"{_count(ki.processing_depth(model), 'update')} in {inside}{adaptive}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def print_result(
+    console: Console,
+    result: dict[str, Any],
+    indices: ki.IndexReport | None,
+    folder: RunFolder,
+) -> None:
+    """Show the tables of a finished run."""
+    table = Table(title=f"{result['model']} on {result['dataset']}", title_justify="left")
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    for part in ("train", "validation", "test"):
+        accuracy = result[f"{part}_accuracy"]
+        table.add_row(f"{part} accuracy", "none" if accuracy is None else f"{accuracy:.2%}")
+    table.add_row("generalisation gap (train - test)", f"{result['generalization_gap']:.2%}")
+    table.add_row(
+        "updates a test image, mean", f"{result['mean_depth']:.1f} of {result['processing_depth']}"
+    )
+    if result["adaptive"]:
+        table.add_row("fewest and most", f"{result['min_depth']} and {result['max_depth']}")
+        table.add_row("image-blocks at the limit", f"{result['share_at_limit']:.2%}")
+    if result["share_not_finite"]:
+        table.add_row("image-blocks not finite", f"{result['share_not_finite']:.2%}")
+    table.add_row("training speed", f"{result['images_per_second']:.0f} images/s")
+    table.add_row("training time", f"{result['seconds']:.0f} s")
+    console.print(table)
+    if indices is not None:
+        console.print(indices.table())
+    if result["adaptive"] and result["share_at_limit"] > _MANY_AT_LIMIT:
+        console.print(_warn_of_limit(result["share_at_limit"]), style="yellow")
+    console.print(f"Everything is in {folder.path}", soft_wrap=True)
+
+
+def _warn_of_limit(share: float) -> str:
+    return (
+        f"{share:.0%} of the image-blocks made all updates without converging: this depth hardly "
+        'depends on the image. Raise --max-unroll or --threshold; docs/blocks.md, "When every '
+        'image reaches the limit", says what else helps.'
+    )
+
+
+def plot_curves(
+    path: Path, rows: list[dict[str, float]], settings: Settings, test_accuracy: float
+) -> None:
+    """Draw loss and accuracy by epoch.
+
+    Args:
+        path: The picture to write.
+        rows: An epoch each, as in `history.csv`; those of a run without a validation part have no
+            `val_loss` and `val_accuracy`.
+        settings: The run.
+        test_accuracy: The last epoch's accuracy on the test part.
+    """
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(f"{settings.model} on {settings.dataset}, seed {settings.seed}")
+    loss, accuracy = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in rows]
+    for axes, measure in ((loss, "loss"), (accuracy, "accuracy")):
+        axes.plot(epochs, [row[measure] for row in rows], "o-", ms=4, label="training, running")
+        if f"val_{measure}" in rows[0]:
+            validation = [row[f"val_{measure}"] for row in rows]
+            axes.plot(epochs, validation, "s-", ms=4, label="validation")
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", alpha=0.3)
+    loss.set_ylabel("cross-entropy")
+    loss.set_yscale("log")
+    accuracy.set_ylabel("accuracy")
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
+    accuracy.axhline(
+        test_accuracy, color="0.4", ls="--", lw=1, label=f"test, at the end: {test_accuracy:.2%}"
+    )
+    loss.legend(frameon=False)
+    accuracy.legend(frameon=False, loc="lower right")
+    figure.savefig(path, dpi=120)

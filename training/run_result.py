@@ -1,0 +1,97 @@
+"""The end of a run: what its last model reaches, measured once and written down."""
+
+import dataclasses
+import os
+import platform
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+import keras_iterconv as ki
+from keras_iterconv.depth.depth_settings import is_adaptive
+from keras_iterconv.runs import training_command
+
+from .run_folder import RunFolder
+from .run_report import plot_curves, print_result
+from .settings import default_settings
+
+if TYPE_CHECKING:
+    from .session import _Session
+
+
+def finish(session: "_Session", folder: RunFolder, rows: list[dict[str, float]]) -> dict[str, Any]:
+    """Evaluate a trained model, draw the curves, and write and show the result.
+
+    Args:
+        session: The run.
+        folder: Its folder.
+        rows: Its epochs.
+
+    Returns:
+        What `result.json` holds.
+    """
+    result = _measure(session, rows)
+    with folder.replacing(folder.curves) as partial:
+        plot_curves(partial, rows, session.settings, result["test_accuracy"])
+    report = _measure_indices(session)
+    if report is not None:
+        result["indices"] = report.to_dict()
+        with folder.replacing(folder.indices) as partial:
+            report.plot().savefig(partial, dpi=120)
+    result["command"] = training_command(
+        dataclasses.asdict(session.settings),
+        folder.read_config().get("extensions", ()),
+        default_settings(session.settings),
+    )
+    # Last of all: a folder with the result of all epochs is a run that is finished.
+    folder.write_json(folder.result, result)
+    print_result(session.console, result, report, folder)
+    return result
+
+
+def _measure(session: "_Session", rows: list[dict[str, float]]) -> dict[str, Any]:
+    settings, data, model = session.settings, session.data, session.model
+    parts = {
+        part: session.evaluate(getattr(data, part))
+        for part in ("train", "validation", "test")
+        if len(getattr(data, part))
+    }
+    test = parts["test"]
+    accuracy = {part: evaluation.accuracy for part, evaluation in parts.items()}
+    # Nothing chooses among the epochs of a run without a validation part.
+    best = max(rows, key=lambda row: row["val_accuracy"]) if "validation" in parts else {}
+    return {
+        "model": settings.model,
+        "dataset": settings.dataset,
+        "epochs": len(rows),
+        "parameters": model.count_params(),
+        "train_accuracy": accuracy["train"],
+        "validation_accuracy": accuracy.get("validation"),
+        "test_accuracy": accuracy["test"],
+        "generalization_gap": accuracy["train"] - accuracy["test"],
+        "best_epoch": best.get("epoch"),
+        "best_validation_accuracy": best.get("val_accuracy"),
+        "adaptive": is_adaptive(model),
+        "processing_depth": ki.processing_depth(model),
+        "mean_depth": float(test.depth.mean()),
+        "min_depth": int(test.depth.min()),
+        "max_depth": int(test.depth.max()),
+        "distinct_depths": len(np.unique(test.depth)),
+        "share_at_limit": test.share_at_limit,
+        "share_not_finite": test.share_not_finite,
+        "images_per_second": float(np.median([row["images_per_second"] for row in rows])),
+        "seconds": float(sum(row["seconds"] for row in rows)),
+        "seed": settings.seed,
+        "machine": f"{os.cpu_count()} CPUs, {platform.machine()}, "
+        f"{len(tf.config.list_physical_devices('GPU'))} GPUs",
+    }
+
+
+def _measure_indices(session: "_Session") -> ki.IndexReport | None:
+    """Measure the indices on the test part, of a net that has stages."""
+    if not any(isinstance(b, ki.ResidualStage) for b in ki.iterated_blocks(session.model)):
+        return None
+    test = session.data.test
+    session.console.print(f"measuring the indices on {len(test):,} test images")
+    return ki.measure_indices(session.model, session.measure_batches(test))
