@@ -1,1 +1,1 @@
-"""Measurements of speed and memory. They print and write numbers, and assert nothing."""
+"""Benchmarks of speed and memory. They print and write measurements, and check no limits."""

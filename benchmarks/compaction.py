@@ -1,4 +1,4 @@
-"""When stopped samples should leave the batch: `python -m benchmarks.compaction`."""
+"""Policies of compaction, the removal of stopped samples: `python -m benchmarks.compaction`."""
 
 import functools
 from typing import Annotated
@@ -18,30 +18,30 @@ from .timing import describe_machine, interleave, speedup
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 UPDATES = 10
-# What leaving samples out is taken to cost: nothing, so that all leave at once; more than any
-# waste, so that none leaves; and the library's own.
+# Assumed cost of one compaction, in updates: 0, so that stopped samples are removed at once; more
+# than any gain, so that none is removed; and the library's own.
 POLICIES = {"at once": 0.0, "never": 1e30, "ours": COMPACTION_COST}
 
 
 @app.command()
 def compaction(
-    blocks: Annotated[int, typer.Option(help="Blocks of the chain.")] = 12,
-    filters: Annotated[int, typer.Option(help="Channels.")] = 16,
-    side: Annotated[int, typer.Option(help="Height and width of an image.")] = 32,
-    batch_size: Annotated[int, typer.Option(help="Images.")] = 64,
-    rounds: Annotated[int, typer.Option(help="How often each is timed.")] = 9,
-    output: Annotated[str | None, typer.Option(help="A JSON file to write.")] = None,
+    blocks: Annotated[int, typer.Option(help="Number of blocks in the chain.")] = 12,
+    filters: Annotated[int, typer.Option(help="Number of channels.")] = 16,
+    side: Annotated[int, typer.Option(help="Height and width of an image, in pixels.")] = 32,
+    batch_size: Annotated[int, typer.Option(help="Number of images in a batch.")] = 64,
+    rounds: Annotated[int, typer.Option(help="Number of timed rounds.")] = 9,
+    output: Annotated[str | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
-    """Time a chain of adaptive loops whose samples stop at once, never, or by our rule.
+    """Time a chain of adaptive loops with compaction at once, never, or by the library's rule.
 
-    Each block's input is the same batch, scaled so that its samples stop as a case says: the
-    update of a block shrinks in proportion to its input.
+    Each block has the same input, a batch whose samples are scaled so that they stop after given
+    numbers of updates: the update of a block is proportional to its input.
     """
     keras.utils.set_random_seed(0)
     block = ki.NAISConv2D(filters, max_unroll=UPDATES, step_size=0.5)
     images = tf.random.stateless_normal((batch_size, side, side, filters), (0, 0))
     scales = _scales(block, images)
-    # Traced once for all cases, whose inputs differ in their values alone.
+    # Traced once for all cases, whose inputs differ only in their values.
     runs = {name: _chain(block, blocks, cost) for name, cost in POLICIES.items()}
     lines, rows = [], []
     for case, wanted in _cases(batch_size).items():
@@ -68,47 +68,49 @@ def compaction(
 
 
 def _cases(batch_size: int) -> dict[str, np.ndarray]:
-    """Return the depth that each sample is to have."""
+    """Return the wanted depth of each sample, by case."""
     rank = np.arange(batch_size)
     return {
         "none stops": np.full(batch_size, UPDATES),
         "all stop together": np.full(batch_size, 3),
         "spread evenly": 1 + rank * UPDATES // batch_size,
         "between 5 and 7": 5 + rank % 3,
-        "a few stragglers": np.where(rank < batch_size // 16, UPDATES, 3),
+        "a few stop late": np.where(rank < batch_size // 16, UPDATES, 3),
         "a few stop early": np.where(rank < batch_size // 16, 3, UPDATES),
     }
 
 
 def _scales(block: ki.NAISConv2D, images):
-    """Return a function from depths to the scales of images that give them, threshold 1."""
+    """Return a function from depths to the scales of images with these depths at threshold 1."""
     state, norms = images, []
     for k in range(UPDATES):
         after = block.update(state, images, k)
         norms.append(np.linalg.norm(np.reshape(after - state, (len(images), -1)), axis=1))
         state = after
-    # Positively homogeneous: ReLU, no bias. An update of norm n has norm c n at the scale c.
+    # The update is positively homogeneous (ReLU, no bias): at scale c its norm is multiplied by c.
     norms = np.stack(norms)
     middle = np.sqrt(norms[:-1] * norms[1:])
 
     def scales(depths):
-        place = np.arange(len(depths))
-        # Below the last update that is to be made, above the one before it.
+        sample_indices = np.arange(len(depths))
+        # The threshold lies between the norms of the last two updates that are to be made.
         return np.where(
-            depths == UPDATES, 100 / norms[-1], 1 / middle[np.maximum(depths, 2) - 2, place]
+            depths == UPDATES,
+            100 / norms[-1],
+            1 / middle[np.maximum(depths, 2) - 2, sample_indices],
         ).astype(np.float32)
 
     return scales
 
 
 def _chain(block, blocks, cost):
-    """Return a compiled chain: `blocks` times the same loop, one behind the other."""
+    """Return a compiled chain of `blocks` equal loops, run one after the other."""
 
     @tf.function
     def run(inputs):
         end = inputs
         for _ in range(blocks):
-            # Behind the one before, with the same input.
+            # Run after the previous loop, with the same input.
             with tf.control_dependencies([end]):
                 u = tf.identity(inputs)
             update, state = block.build_update(u), block.make_initial_state(u)

@@ -1,4 +1,4 @@
-"""What gradient coupling costs a training step: `python -m benchmarks.coupling_cost`."""
+"""Cost of gradient coupling in a training step: `python -m benchmarks.coupling_cost`."""
 
 from typing import Annotated
 
@@ -14,15 +14,15 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def coupling(
-    model: Annotated[str, typer.Option(help="One of resnet_w8, 16, 32 and 64.")] = "resnet_w16",
-    blocks: Annotated[int, typer.Option(help="Blocks a stage.")] = 16,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 64,
-    side: Annotated[int, typer.Option(help="Height and width of an image.")] = 32,
-    steps: Annotated[int, typer.Option(help="Steps a round.")] = 2,
-    rounds: Annotated[int, typer.Option(help="How often each is timed.")] = 25,
-    output: Annotated[str | None, typer.Option(help="A JSON file to write.")] = None,
+    model: Annotated[str, typer.Option(help="Name of a resnet_w8 to resnet_w64.")] = "resnet_w16",
+    blocks: Annotated[int, typer.Option(help="Number of blocks in a stage.")] = 16,
+    batch_size: Annotated[int, typer.Option(help="Number of images in a step.")] = 64,
+    side: Annotated[int, typer.Option(help="Height and width of an image, in pixels.")] = 32,
+    steps: Annotated[int, typer.Option(help="Number of steps in a round.")] = 2,
+    rounds: Annotated[int, typer.Option(help="Number of timed rounds.")] = 25,
+    output: Annotated[str | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
-    """Time the training steps of one net by `fit` without and with a coupling, side by side."""
+    """Time the training steps of one model by `fit`, without and with coupling, in turn."""
     images, labels = random_batch(batch_size, side)
     candidates = {
         name: fit_steps(

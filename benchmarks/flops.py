@@ -1,4 +1,4 @@
-"""How much arithmetic a net's convolutions are: two operations a multiply-add."""
+"""The number of operations in a model's convolutions; a multiply-add counts as two."""
 
 import math
 
@@ -8,9 +8,9 @@ import keras_iterconv as ki
 
 
 def forward_flops(model: keras.Model) -> int:
-    """Return the operations of the convolutions of one image's forward pass.
+    """Return the number of operations in the convolutions of one image's forward pass.
 
-    Padding counts as if it were multiplied. Of blocks, fixed depth is assumed.
+    Products with padding are counted. Blocks are counted with fixed depth.
 
     Args:
         model: A chain of Keras's `Conv2D`, `NAISConv2D`, `ResidualStage` and layers without
@@ -20,12 +20,13 @@ def forward_flops(model: keras.Model) -> int:
 
 
 def training_flops(model: keras.Model) -> int:
-    """Return the operations of the convolutions that a training step needs for one image.
+    """Return the number of operations in the convolutions of a training step for one image.
 
-    A forward pass three times, since each convolution has a gradient in its kernel and one in its
-    input. What is recomputed is not counted: it is a cost of the method and no part of the task.
-    With `gradient="frozen"` a block of K updates needs K gradients in the state, one in the
-    kernel and, with tanh, the last state's slopes.
+    The number is three times that of a forward pass, since each convolution also has a gradient
+    with respect to its kernel and one with respect to its input. Recomputation is not counted: it
+    is a cost of the method, not of the task. With `gradient="frozen"`, a block of K updates needs
+    K gradients with respect to the state, one with respect to the kernel and, with tanh, the
+    slopes at the last state.
     """
     total = 0
     for layer in model.layers:
@@ -39,12 +40,12 @@ def training_flops(model: keras.Model) -> int:
 
 
 def _convolutions(layer) -> list[tuple[int, int]]:
-    """Return how often a layer makes which convolution, each as its operations an image."""
+    """Return the convolutions of a layer, each as its count and its operations per image."""
     if isinstance(layer, keras.layers.Conv2D):
         return [(1, _operations(layer.kernel.shape, layer.output.shape))]
     if isinstance(layer, ki.NAISConv2D):
         image, updates = layer.output.shape, layer.max_unroll
-        # Tied, D acts on the input once; untied, each update has its own D.
+        # A tied block applies D to the input once; in an untied block each update has its own D.
         injections = 1 if layer.tied else updates
         return [
             (updates, _operations(layer.C.shape, image)),

@@ -1,4 +1,4 @@
-"""How the cost of a training step grows: `python -m benchmarks.growth`."""
+"""Time of a training step against four sizes: `python -m benchmarks.growth`."""
 
 import json
 import os
@@ -17,16 +17,17 @@ from .steps import CLASSES, bare_steps, random_batch, torch_steps
 from .timing import describe_machine, interleave
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-GRADIENTS = ("unroll", "recompute", "frozen")
+# Those of blocks with ReLU.
+GRADIENTS = [mode.name for mode in ki.unrolling.MODES.values() if "two_sided" not in mode.needs]
 
 
 class Point(NamedTuple):
-    """What a step is made of.
+    """The sizes of a training step.
 
     Attributes:
-        updates: Updates a block.
-        width: Channels of the state.
-        batch: Images.
+        updates: Number of updates of a block.
+        width: Number of channels of the state.
+        batch: Number of images.
         image: Height and width of an image, in pixels.
     """
 
@@ -46,22 +47,25 @@ PANELS = {
 
 @app.command()
 def growth(
-    blocks: Annotated[int, typer.Option(help="Blocks of the chain.")] = 3,
-    batch_size: Annotated[int, typer.Option(help="Images, where another size grows.")] = 32,
-    image: Annotated[int, typer.Option(help="Height and width, where another size grows.")] = 32,
-    steps: Annotated[int, typer.Option(help="Steps a round.")] = 2,
-    rounds: Annotated[int, typer.Option(help="How often each is timed.")] = 5,
+    blocks: Annotated[int, typer.Option(help="Number of blocks in the chain.")] = 3,
+    batch_size: Annotated[int, typer.Option(help="Images in a step, except in panel batch.")] = 32,
+    image: Annotated[
+        int, typer.Option(help="Height and width in pixels, except in panel image.")
+    ] = 32,
+    steps: Annotated[int, typer.Option(help="Number of steps in a round.")] = 2,
+    rounds: Annotated[int, typer.Option(help="Number of timed rounds.")] = 5,
     panels: Annotated[
         list[str] | None,
         typer.Option(
-            "--panel", help="Given once for each: updates, width, batch, image; all of them."
+            "--panel",
+            help="Size to vary, repeatable: updates, width, batch or image; default: all.",
         ),
     ] = None,
     output: Annotated[
-        str, typer.Option(help="A folder for growth.json and growth.png.")
+        str, typer.Option(help="Folder for growth.json and growth.png.")
     ] = "runs/growth",
 ) -> None:
-    """Time a compiled step of a small NAIS-Net and one in PyTorch, while one size of four grows."""
+    """Time a training step of a small NAIS-Net here and in PyTorch, at growing sizes."""
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     base = Point(batch=batch_size, image=image)
@@ -91,8 +95,8 @@ def growth(
 
 
 def _measure(point: Point, blocks: int, steps: int, rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of one step, for each candidate those of each round."""
-    # Graphs of earlier points would fill the memory.
+    """Return the seconds of one step by candidate, a list over the rounds."""
+    # Otherwise the graphs of earlier points would fill the memory.
     keras.backend.clear_session()
     images, labels = random_batch(point.batch, point.image)
 

@@ -1,4 +1,4 @@
-"""The figure of a training step's cost against four sizes."""
+"""The figure of the time of a training step against four sizes."""
 
 import os
 
@@ -8,33 +8,34 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-# Of Paul Tol's "muted" colours, told apart by all readers, and markers for those without colour.
+# Paul Tol's "muted" colours, which colour-blind readers can distinguish, and different markers for
+# prints without colour.
 _STYLES = {
     "ours, unroll": ("#332288", "o"),
     "ours, recompute": ("#117733", "s"),
     "ours, frozen": ("#CC6677", "^"),
     "PyTorch, eager": ("0.35", "D"),
 }
-# What each panel grows, and how the arithmetic grows with it.
+# By panel: the label of the size, the exponent of the arithmetic in the size, and its label.
 _AXES = {
-    "updates": ("updates a block", 1, "∝ updates"),
+    "updates": ("updates per block", 1, "∝ updates"),
     "width": ("channels of the state", 2, "∝ channels²"),
-    "batch": ("images a batch", 1, "∝ images"),
+    "batch": ("images per batch", 1, "∝ images"),
     "image": ("height and width, pixels", 2, "∝ height x width"),
 }
-# How far apart labels of the curves' ends must stand, as a share of a panel's height.
+# Least distance between the labels of curves, as a share of a panel's height.
 _LABEL_GAP = 0.052
 
 
 def plot_growth(content: dict, path: str | os.PathLike | None = None) -> Figure:
-    """Draw the median seconds of a step, with least and most, against each size.
+    """Draw the median time of a step, with minimum and maximum, against each size.
 
     Args:
-        content: What `growth.json` holds.
-        path: A file to save the figure to as well, in any format that Matplotlib knows.
+        content: The content of `growth.json`.
+        path: The file for the figure, in any format of Matplotlib; None for no file.
 
     Returns:
-        The figure, a panel a size; all panels share the axis of seconds.
+        The figure, with one panel for each size; all panels share the axis of seconds.
     """
     panels, base = content["seconds"], content["base"]
     style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
@@ -47,7 +48,7 @@ def plot_growth(content: dict, path: str | os.PathLike | None = None) -> Figure:
         for axes, (panel, curves) in zip(grid.flat, panels.items(), strict=False):
             _draw_panel(axes, panel, curves, base)
         for axes in grid[:, 0]:
-            axes.set_ylabel("seconds a training step")
+            axes.set_ylabel("seconds per training step")
         figure.canvas.draw()  # Labels need the final limits.
         for axes, curves in zip(grid.flat, panels.values(), strict=False):
             _label_ends(axes, curves)
@@ -89,13 +90,13 @@ def _draw_panel(axes, panel: str, curves: dict, base: dict) -> None:
 
 
 def _draw_law(axes, curves: dict, sizes, power: int, law: str) -> None:
-    """Draw how the arithmetic grows, under the lowest of the curves' last points."""
+    """Draw the growth of the arithmetic, as a line below the lowest last point of the curves."""
     lowest = min(float(np.median(list(points.values())[-1])) for points in curves.values())
     values = 0.5 * lowest * (sizes / sizes[-1]) ** power
     axes.plot(sizes, values, color="0.6", lw=1, ls=(0, (4, 3)), zorder=1)
     axes.annotate(
         law,
-        # In the middle of the line.
+        # A point near the middle of the line.
         (sizes[0] ** 0.4 * sizes[-1] ** 0.6, values[0] ** 0.4 * values[-1] ** 0.6),
         (4, -3),
         textcoords="offset points",
@@ -115,24 +116,24 @@ def _short(size: str, value: int) -> str:
 
 
 def _label_ends(axes, curves: dict) -> None:
-    """Write each curve's name beside its last point, moved apart where they would overlap."""
+    """Write each curve's name beside its last point, moved if names would overlap."""
     ends = {}
     for name, points in curves.items():
         size, values = list(points.items())[-1]
         ends[name] = (float(size), float(np.median(values)))
     to_axes = axes.transData + axes.transAxes.inverted()
-    places = {name: to_axes.transform(end) for name, end in ends.items()}
-    order = sorted(places, key=lambda name: places[name][1])
-    heights = [places[name][1] for name in order]
-    for number in range(1, len(heights)):
-        heights[number] = max(heights[number], heights[number - 1] + _LABEL_GAP)
-    # What was pushed up is more than what was pushed down: centre the labels on their points.
-    shift = np.mean([places[name][1] for name in order]) - np.mean(heights)
+    points = {name: to_axes.transform(end) for name, end in ends.items()}
+    order = sorted(points, key=lambda name: points[name][1])
+    heights = [points[name][1] for name in order]
+    for k in range(1, len(heights)):
+        heights[k] = max(heights[k], heights[k - 1] + _LABEL_GAP)
+    # The loop only moves labels up: centre them on their points.
+    shift = np.mean([points[name][1] for name in order]) - np.mean(heights)
     for name, height in zip(order, heights, strict=True):
         axes.annotate(
             name,
             ends[name],
-            (places[name][0] + 0.03, height + shift),
+            (points[name][0] + 0.03, height + shift),
             textcoords="axes fraction",
             va="center",
             fontsize=8,

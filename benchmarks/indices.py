@@ -1,4 +1,4 @@
-"""What the indices cost, against as many plain evaluations: `python -m benchmarks.indices`."""
+"""Time of the indices against as many plain evaluations: `python -m benchmarks.indices`."""
 
 from typing import Annotated
 
@@ -20,18 +20,20 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def indices(
-    model: Annotated[str, typer.Option(help="One of resnet_w*, icr_w* and pcr_w*.")] = "resnet_w16",
-    blocks: Annotated[int, typer.Option(help="Blocks a stage.")] = 16,
-    batch_size: Annotated[int, typer.Option(help="Images a batch.")] = 64,
-    batches: Annotated[int, typer.Option(help="Batches that are measured on.")] = 2,
-    side: Annotated[int, typer.Option(help="Height and width of an image.")] = 32,
-    rounds: Annotated[int, typer.Option(help="How often each is timed.")] = 3,
-    output: Annotated[str | None, typer.Option(help="A JSON file to write.")] = None,
+    model: Annotated[
+        str, typer.Option(help="Name of a resnet_w*, icr_w* or pcr_w*.")
+    ] = "resnet_w16",
+    blocks: Annotated[int, typer.Option(help="Number of blocks in a stage.")] = 16,
+    batch_size: Annotated[int, typer.Option(help="Number of images in a batch.")] = 64,
+    batches: Annotated[int, typer.Option(help="Number of batches.")] = 2,
+    side: Annotated[int, typer.Option(help="Height and width of an image, in pixels.")] = 32,
+    rounds: Annotated[int, typer.Option(help="Number of timed rounds.")] = 3,
+    output: Annotated[str | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
-    """Time `measure_indices` and plain evaluations of the same net, one for each of its schedules.
+    """Time `measure_indices` and plain evaluations of the same model, one for each schedule.
 
-    Each call of `measure_indices` traces its functions anew; what it takes for one image is nearly
-    that alone. The plain evaluation is traced before.
+    Each call of `measure_indices` traces its functions again; its time for one image is nearly the
+    time of tracing. The plain evaluation is traced before the timing.
     """
     images, labels = random_batch(batch_size, side)
     net = ki.create_model(model, images.shape[1:], CLASSES, blocks=blocks)
@@ -65,16 +67,16 @@ def indices(
         f"Indices of {model}, {blocks} blocks a stage, {batches} batches of {batch_size}, "
         f"{side}x{side}x3; {describe_machine()}"
     )
-    header = ["candidate", "seconds, median", "least to most", "faster than evaluations by"]
+    header = ["candidate", "seconds, median", "min to max", "speed-up over evaluations"]
     content = {"machine": describe_machine(), "schedules": schedules, **rows}
     show(title, header, lines, content, output)
 
 
 def count_schedules(model) -> int:
-    """Return in how many ways the indices look at the net.
+    """Return the number of schedules of blocks for which the indices evaluate the model.
 
-    As it is; and for each stage, read out after each block but the last, without each block, and
-    with the last one repeated.
+    The schedules are the unchanged one and, for each stage, a readout after each block but the
+    last, each block left out, and the last block repeated.
     """
     schedules = {()}
     for block in ki.iterated_blocks(model):
@@ -91,7 +93,7 @@ def count_schedules(model) -> int:
 
 
 def _no_value(_) -> None:
-    """Return nothing: `interleave` takes a value for seconds."""
+    """Return None, since `interleave` would take a value for seconds."""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What stopping early saves, on a trained net: `python -m benchmarks.inference`."""
+"""Speed-up of adaptive depth for a trained model: `python -m benchmarks.inference`."""
 
 import functools
 import subprocess
@@ -23,7 +23,7 @@ from .nais_nets import change_of
 from .timing import describe_machine, interleave, speedup
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-# Below the norm of any update, one of zeros included; no threshold that a user may set is.
+# A threshold below the norm of any update, 0 included; a user cannot set it.
 NEVER = -1.0
 THRESHOLDS = (1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0)
 
@@ -32,37 +32,42 @@ THRESHOLDS = (1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0)
 def inference(
     weights: Annotated[
         str | None,
-        typer.Option(help="A trained nais_adaptive, a .keras file; else one is trained."),
+        typer.Option(help="A .keras file of a trained nais_adaptive; by default one is trained."),
     ] = None,
-    dataset: Annotated[str, typer.Option(help="What it was trained on.")] = "digits",
-    epochs: Annotated[int, typer.Option(help="How long to train, without --weights.")] = 5,
-    blocks: Annotated[int, typer.Option(help="Its blocks a stage, without --weights.")] = 18,
+    dataset: Annotated[str, typer.Option(help="Data set of the model.")] = "digits",
+    epochs: Annotated[int, typer.Option(help="Number of epochs without --weights.")] = 5,
+    blocks: Annotated[int, typer.Option(help="Blocks in a stage without --weights.")] = 18,
     thresholds: Annotated[
         list[float] | None,
-        typer.Option("--threshold", help="Given once for each; its own and 1e-4 to 1."),
+        typer.Option(
+            "--threshold", help="Stopping threshold, repeatable; default: its own and 1e-4 to 1."
+        ),
     ] = None,
-    max_unroll: Annotated[int | None, typer.Option(help="K; its own.")] = None,
+    max_unroll: Annotated[
+        int | None, typer.Option(help="Largest number K of updates of a block.")
+    ] = None,
     batch_sizes: Annotated[
-        list[int] | None, typer.Option("--batch-size", help="Given once for each; 1 and 64.")
+        list[int] | None,
+        typer.Option("--batch-size", help="Images in a batch, repeatable; default: 1 and 64."),
     ] = None,
-    images: Annotated[int, typer.Option(help="Test images that each run answers for.")] = 64,
-    rounds: Annotated[int, typer.Option(help="How often each is timed.")] = 9,
-    output: Annotated[str | None, typer.Option(help="A JSON file to write.")] = None,
+    images: Annotated[int, typer.Option(help="Number of test images in a run.")] = 64,
+    rounds: Annotated[int, typer.Option(help="Number of timed rounds.")] = 9,
+    output: Annotated[str | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
-    """Time a trained net's answers, of fixed depth and with images that stop by themselves.
+    """Time the predictions of a trained model with fixed and with adaptive depth.
 
-    The ideal is K/d: K updates a block against the mean depth d of these images in these blocks.
+    The ideal speed-up is K/d, for at most K updates of a block and a mean depth d.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = weights or _train(folder, dataset, epochs, blocks)
-        # Two nets: one graph for all thresholds, and one without.
+        # Two models: one graph for all thresholds, and one without a threshold.
         adaptive, fixed = (keras.models.load_model(file, compile=False) for _ in range(2))
-    own = {block.threshold for block in ki.iterated_blocks(adaptive)} - {None}
+    model_thresholds = {block.threshold for block in ki.iterated_blocks(adaptive)} - {None}
     if max_unroll is not None:
         for net in (adaptive, fixed):
             ki.set_depth(net, max_unroll=max_unroll)
     ki.set_depth(fixed, threshold=None)
-    chosen = sorted({NEVER, *(thresholds or {*THRESHOLDS, *own})})
+    chosen = sorted({NEVER, *(thresholds or {*THRESHOLDS, *model_thresholds})})
     limit = max(block.max_unroll for block in ki.iterated_blocks(fixed))
 
     lines, rows = [], []
@@ -71,7 +76,7 @@ def inference(
         seconds, depths = _measure(fixed, adaptive, chosen, inputs, rounds)
         baseline = seconds.pop("fixed")
         for threshold, runs in seconds.items():
-            depth, odd = depths[threshold]
+            depth, differing = depths[threshold]
             ideal, gain = limit / depth, speedup(baseline, runs)
             rate = images / float(np.median(runs))
             rows.append(
@@ -85,7 +90,7 @@ def inference(
                     "share_of_ideal": gain / ideal,
                     "seconds": runs,
                     "seconds_fixed": baseline,
-                    "depths_unlike_the_masked_loop": odd,
+                    "depths_unlike_the_masked_loop": differing,
                 }
             )
             lines.append(
@@ -97,7 +102,7 @@ def inference(
                     f"{ideal:.2f}",
                     f"{gain:.2f}",
                     f"{gain / ideal:.0%}",
-                    f"{odd:.2%}",
+                    f"{differing:.2%}",
                 ]
             )
     header = [
@@ -108,17 +113,17 @@ def inference(
         "K/d",
         "speed-up",
         "of the ideal",
-        "odd depths",
+        "other depths",
     ]
     title = (
         f"Predictions of a trained {adaptive.name} on {dataset}, K = {limit}; {describe_machine()}"
     )
     show(title, header, lines, {"machine": describe_machine(), "rows": rows}, output)
-    print("speed-up: over our loop of fixed depth; odd: depths unlike those of a masked loop")
+    print("speed-up: over fixed depth; other depths: share that differs from a masked loop")
 
 
 def _train(folder: str, dataset: str, epochs: int, blocks: int) -> Path:
-    """Train a `nais_adaptive` as the repository does, and return its file."""
+    """Train a `nais_adaptive` with `training.fit`, and return its file."""
     run = Path(folder) / "run"
     settings = {"dataset": dataset, "epochs": epochs, "blocks": blocks, "output": run}
     options = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
@@ -128,25 +133,25 @@ def _train(folder: str, dataset: str, epochs: int, blocks: int) -> Path:
 
 
 def _test_images(dataset: str, batch_size: int, images: int) -> list[tf.Tensor]:
-    """Return the first test images as the net takes them, in full batches."""
+    """Return the first test images, scaled for the model, in full batches."""
     data = datasets.load(dataset)
     if images % batch_size or images > len(data.test):
         raise SystemExit(
-            f"--images must be full batches of {batch_size}, of the {len(data.test)} test images "
-            f"of {dataset}: {images}"
+            f"--images must be a multiple of {batch_size} and at most {len(data.test)}, the number "
+            f"of test images of {dataset}: {images}"
         )
-    every = evaluation_batches(data.test, mean=data.mean, std=data.std, batch_size=batch_size)
-    return [batch for batch, _ in every.take(images // batch_size)]
+    all_batches = evaluation_batches(data.test, mean=data.mean, std=data.std, batch_size=batch_size)
+    return [batch for batch, _ in all_batches.take(images // batch_size)]
 
 
 def _measure(fixed, adaptive, thresholds, batches, rounds):
-    """Time both nets over the batches.
+    """Time both models on the batches.
 
     Returns:
-        Seconds by threshold, and under `"fixed"`; and by threshold the mean depth and the share
-        of depths, by image and block, that are not those of the masked loop.
+        Two dicts: the seconds by threshold and under `"fixed"`; and by threshold the mean depth
+        and the share of depths, over images and blocks, that differ from those of a masked loop.
     """
-    # So that graphs are traced with a threshold.
+    # The graphs must be traced with a threshold.
     ki.set_depth(adaptive, threshold=1.0)
     view = ki.with_depth(adaptive)
     read_depth = tf.function(lambda x: view(x, training=False)["depth"], reduce_retracing=True)
@@ -178,19 +183,19 @@ def _measure(fixed, adaptive, thresholds, batches, rounds):
 
 
 def _set_threshold(model: keras.Model, threshold: float) -> None:
-    """Set the threshold of all blocks, to `NEVER` too."""
+    """Set the threshold of all blocks; unlike `set_depth` it accepts `NEVER`."""
     for block in ki.iterated_blocks(model):
         _, variable = block.depth_variables
         variable.assign(threshold)
 
 
 def masked_depths(model: keras.Model, images, threshold: float) -> np.ndarray:
-    """Return each block's depth for each image, `[N, blocks]`, from loops over the whole batch.
+    """Return the depth of each image in each block, `[N, blocks]`, from a loop without compaction.
 
     Args:
         model: A chain of Keras's layers and tied `NAISConv2D` blocks that start at their input.
         images: A batch.
-        threshold: In the place of the blocks' own.
+        threshold: The stopping threshold, instead of the blocks' own.
     """
     state, depths = tf.convert_to_tensor(images), []
     for layer in model.layers[1:]:

@@ -1,4 +1,4 @@
-"""What all benchmarks print and write."""
+"""The output of all benchmarks: a table and a JSON file."""
 
 import json
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ def show(
     content: dict[str, Any],
     output: str | None,
 ) -> None:
-    """Print a table, and write the numbers behind it as JSON where a file is named.
+    """Print a table, and write its data as JSON if a file is given.
 
     Args:
-        title: The table's.
-        header: The columns; the first one names the candidates.
-        lines: A text for each column.
-        content: What the file holds beside the title.
+        title: The title of the table.
+        header: The heads of the columns; the first column names the candidates.
+        lines: The rows of the table, with one text for each column.
+        content: The content of the file beside the title.
         output: The file, or None.
     """
     table = Table(title=title, title_justify="left")

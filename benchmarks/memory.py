@@ -1,4 +1,4 @@
-"""Peak memory of training, a fresh process each: `python -m benchmarks.memory`."""
+"""Peak memory of training, each in a new process: `python -m benchmarks.memory`."""
 
 import gc
 import json
@@ -18,9 +18,9 @@ from .steps import CLASSES, fit_steps, random_batch, torch_steps
 from .timing import describe_machine
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-# Those of the second kind keep no states: their peak should not grow with the updates.
+# The second group keeps no states: its peak should not depend on the number of updates.
 KEEPING = ("PyTorch", "unroll")
-CONSTANT = ("recompute", "frozen", "implicit")
+CONSTANT = [mode.name for mode in ki.unrolling.MODES.values() if not mode.keeps_values]
 STOCK = "stock Keras layers"
 FILTERS = (16, 32, 64)
 MB = 1e6
@@ -30,24 +30,26 @@ MB = 1e6
 def memory(
     context: typer.Context,
     updates: Annotated[
-        list[int] | None, typer.Option(help="Updates a block, given once for each; 10 and 50.")
+        list[int] | None,
+        typer.Option(help="Number of updates of a block, repeatable; default: 10 and 50."),
     ] = None,
-    blocks: Annotated[int, typer.Option(help="Blocks a stage.")] = 18,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 64,
-    side: Annotated[int, typer.Option(help="Height and width of an image.")] = 32,
-    steps: Annotated[int, typer.Option(help="Training steps of each process.")] = 3,
+    blocks: Annotated[int, typer.Option(help="Number of blocks in a stage.")] = 18,
+    batch_size: Annotated[int, typer.Option(help="Number of images in a step.")] = 64,
+    side: Annotated[int, typer.Option(help="Height and width of an image, in pixels.")] = 32,
+    steps: Annotated[int, typer.Option(help="Number of training steps in each process.")] = 3,
     everything: Annotated[
         bool,
-        typer.Option("--all", help="Stock layers too, and all at each number of updates."),
+        typer.Option("--all", help="Add stock layers, and run all at each number of updates."),
     ] = False,
-    output: Annotated[str | None, typer.Option(help="A JSON file to write.")] = None,
+    output: Annotated[str | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
-    """Report the peak resident memory of training nais10 over that of the idle process.
+    """Measure the peak resident memory of training nais10, less that of the idle process.
 
-    Idle is after all imports and before the net is built, and, of PyTorch, after the Keras net was
-    built whose weights it copies. The peak covers building, tracing and training. What keeps a
-    state for each update is run with the fewest updates alone, unless all is asked for: with 50,
-    54 blocks need tens of GB. "implicit" needs tanh; the others use ReLU.
+    The process is idle after all imports and before the model is built; for PyTorch, after the
+    Keras model is built whose weights it copies. The peak covers building, tracing and training.
+    Candidates that keep a state for each update are run only with the fewest updates unless --all
+    is given: with 50 updates, 54 blocks need tens of GB. "implicit" needs tanh; the others use
+    ReLU.
     """
     if context.invoked_subcommand is not None:
         return
@@ -62,7 +64,7 @@ def memory(
     further = state * (updates[-1] - updates[0])
     header = ["candidate"]
     header += [f"{count} updates, MB" for count in updates]
-    header += ["share of PyTorch's", "growth, MB"]
+    header += ["ratio to PyTorch", "growth, MB"]
     few = updates[0]
     lines, rows = [], {}
     for name, peak in peaks.items():
@@ -87,23 +89,21 @@ def memory(
     )
     facts = {"machine": describe_machine(), "updates": updates, "further_states_bytes": further}
     show(title, header, lines, {**facts, **rows}, output)
-    print(
-        f"{updates[-1] - few} further states of one block of the first stage: {further / MB:.0f} MB"
-    )
+    print(f"{updates[-1] - few} more states of one block of the first stage: {further / MB:.0f} MB")
 
 
 def _run_fresh(name: str, *settings: int) -> int:
-    """Train one candidate in a process of its own, and return its peak over idle in bytes."""
+    """Train one candidate in a new process, and return its peak over idle in bytes."""
     command = [sys.executable, "-m", "benchmarks.memory", "one", name, *map(str, settings)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command[1:])} ended with {done.returncode}")
+        raise SystemExit(f"{' '.join(command[1:])} failed with exit code {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])["peak_over_idle"]
 
 
 @app.command(hidden=True)
 def one(name: str, updates: int, blocks: int, batch_size: int, side: int, steps: int) -> None:
-    """Train one candidate and print the peak of this process over its idle state."""
+    """Train one candidate, and print the peak memory of this process over its idle state."""
     images, labels = random_batch(batch_size, side)
     activation = "tanh" if name == "implicit" else "relu"
     gradient = name if name in CONSTANT else "unroll"
@@ -139,9 +139,9 @@ def one(name: str, updates: int, blocks: int, batch_size: int, side: int, steps:
 
 
 def _start_peak() -> int:
-    """Let the process's peak start anew, and return its resident memory now, in bytes."""
+    """Reset the process's peak memory, and return its current resident memory in bytes."""
     gc.collect()
-    # Imports may have peaked higher; where this is not allowed, so be it.
+    # The imports may have had a higher peak. Without permission for the reset they are included.
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError as error:
@@ -150,7 +150,7 @@ def _start_peak() -> int:
 
 
 def _read_memory(field: str) -> int:
-    """Return a line of /proc/self/status, in bytes."""
+    """Return the value of a line of /proc/self/status, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     line = next(line for line in lines if line.startswith(f"{field}:"))
     return int(line.split()[1]) * 1024

@@ -1,4 +1,4 @@
-"""A NAIS-Net three times more: of stock Keras layers, unrolled in Python, and in PyTorch."""
+"""Equal NAIS-Nets for comparison: of stock Keras layers, unrolled in Python, and in PyTorch."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from . import stock_layers
 
 
 def check_chain(model: keras.Model) -> None:
-    """Raise `ValueError` where a net is not what the twins here can be made of."""
+    """Raise `ValueError` if a model cannot be rebuilt by the functions of this module."""
     for block in ki.iterated_blocks(model):
         plain = isinstance(block, ki.NAISConv2D) and block.tied and block.threshold is None
         if not plain or (block.center, block.initial_state) != ("trainable", "input"):
@@ -22,14 +22,14 @@ def check_chain(model: keras.Model) -> None:
 
 
 def stock_twin(model: keras.Model) -> keras.Model:
-    """Rebuild a NAIS-Net from Keras's own layers, weights and projections included.
+    """Return a NAIS-Net rebuilt from stock Keras layers, with equal weights and projections.
 
-    One `Conv2D` a block is called as often as the block makes updates. Its kernel holds the whole
-    of C: a step of plain gradient descent, with momentum or without, moves a centre just as one
-    moves delta.
+    Each block is one `Conv2D`, which is called once for each update. Its kernel holds all of C,
+    with the centres: a step of gradient descent, with momentum or without, changes a centre
+    exactly as it changes delta.
 
     Args:
-        model: A net of `create_model("nais*")`, tied and of fixed depth.
+        model: A model of `create_model("nais*")`, tied and of fixed depth.
 
     Returns:
         A `keras.Model`.
@@ -60,7 +60,7 @@ def _stock_block(inputs, block):
 
 
 class CenteredProjection(keras.constraints.Constraint):
-    """Algorithm 2 for a kernel that holds its centres itself."""
+    """The projection of Algorithm 2, for a kernel that holds its centres."""
 
     def __init__(self, margin: float, center_margin: float):
         self.margin = margin
@@ -74,10 +74,10 @@ class CenteredProjection(keras.constraints.Constraint):
 
 
 def unrolled_twin(model: keras.Model) -> keras.Model:
-    """Rebuild a NAIS-Net with each update written out in the graph, gradients by TensorFlow.
+    """Return a NAIS-Net with every update unrolled in the graph, and gradients by TensorFlow.
 
     Args:
-        model: A net of `create_model("nais*")`, tied, of fixed depth and not compiled.
+        model: A model of `create_model("nais*")`, tied, of fixed depth and not compiled.
 
     Returns:
         A model of the same class and weights.
@@ -94,7 +94,7 @@ def unrolled_twin(model: keras.Model) -> keras.Model:
 
 
 class UnrolledBlock(ki.NAISConv2D):
-    """A block whose updates are a Python loop."""
+    """A block that unrolls its updates in a Python loop."""
 
     def call(self, inputs, training=None, return_depth=False):
         change, state = change_of(self, inputs), inputs
@@ -104,7 +104,7 @@ class UnrolledBlock(ki.NAISConv2D):
 
 
 def change_of(block: ki.NAISConv2D, inputs):
-    """Return the function from a tied block's state to its change, h sigma(C * X + D * U + E)."""
+    """Return the function from a tied block's state X to its change, h sigma(C * X + D * U + E)."""
     kernel = block.state_kernel()
     activation = {"relu": tf.nn.relu, "tanh": tf.nn.tanh}[block.activation]
     drive = tf.nn.bias_add(tf.nn.conv2d(inputs, block.D, 1, "SAME"), block.E)
@@ -117,13 +117,13 @@ def change_of(block: ki.NAISConv2D, inputs):
 
 
 def torch_twin(model: keras.Model):
-    """Rebuild a NAIS-Net in PyTorch, channels last, weights and projections included.
+    """Return a NAIS-Net rebuilt in PyTorch, channels last, with equal weights and projections.
 
     Args:
-        model: A net of `create_model("nais*")`, tied and of fixed depth.
+        model: A model of `create_model("nais*")`, tied and of fixed depth.
 
     Returns:
-        A `torch.nn.Sequential`; its blocks have a method `project` for after an optimizer's step.
+        A `torch.nn.Sequential`; its blocks have a method `project` to call after each step.
     """
     import torch
     from torch import nn

@@ -1,4 +1,4 @@
-"""An exported net by Keras and by ONNX Runtime: `python -m benchmarks.onnx_inference`."""
+"""Predictions by Keras and by ONNX Runtime: `python -m benchmarks.onnx_inference`."""
 
 import functools
 from pathlib import Path
@@ -21,25 +21,26 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def onnx_inference(
-    name: Annotated[str, typer.Argument(help="A model of the zoo with a threshold.")],
-    zoo: Annotated[str, typer.Option(help="The zoo's folder.")] = "saved_models",
+    name: Annotated[str, typer.Argument(help="Name of a model in the zoo with a threshold.")],
+    zoo: Annotated[str, typer.Option(help="Folder of the zoo.")] = "saved_models",
     batch_sizes: Annotated[
-        list[int] | None, typer.Option("--batch-size", help="Given once for each; 1 and 64.")
+        list[int] | None,
+        typer.Option("--batch-size", help="Images in a batch, repeatable; default: 1 and 64."),
     ] = None,
-    images: Annotated[int, typer.Option(help="Test images that each run answers for.")] = 64,
-    rounds: Annotated[int, typer.Option(help="How often each is timed.")] = 7,
-    output: Annotated[str | None, typer.Option(help="A JSON file to write.")] = None,
+    images: Annotated[int, typer.Option(help="Number of test images in a run.")] = 64,
+    rounds: Annotated[int, typer.Option(help="Number of timed rounds.")] = 7,
+    output: Annotated[str | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
-    """Time `predict_on_batch` in Keras and the ONNX file, at the net's own threshold and at none.
+    """Time `predict_on_batch` in Keras and the ONNX file, with and without a threshold.
 
-    Both answer with logits, depth and status. K/d is what stopping early would save at best: K
-    updates a block against the mean depth d.
+    Both return logits, depth and status. The ideal speed-up of stopping early is K/d, for at most K
+    updates of a block and a mean depth d.
     """
     folder = Path(zoo)
     model = ki.with_depth(ki.load_pretrained(name, folder))
     entry = read_index(folder)["models"][name]
     if entry["depth"] is None:
-        raise typer.BadParameter(f"{name} has no threshold")
+        raise typer.BadParameter(f"{name} must have a threshold")
     path = verified_file(folder, name, entry, ".onnx")
     classifier = OnnxClassifier(path)
     data = datasets.load(entry["dataset"])
@@ -66,10 +67,10 @@ def onnx_inference(
             rows.append({"batch_size": size, "candidate": candidate, "seconds": runs})
             rows[-1].update(depth=depth, speedup_to_keras=ratio, speedup_to_none=gain)
             milliseconds = np.median(runs) * 1e3 / len(parts)
-            own = candidate == "ONNX Runtime"
-            share = f"{gain / ideal:.0%} of {ideal:.2f}" if own else "-"
+            is_adaptive = candidate == "ONNX Runtime"
+            share = f"{gain / ideal:.0%} of {ideal:.2f}" if is_adaptive else "-"
             lines.append([str(size), candidate, f"{milliseconds:.1f}", f"{ratio:.2f}", share])
-    header = ["batch", "candidate", "ms a batch", "faster than Keras by", "share of K/d"]
+    header = ["batch", "candidate", "ms per batch", "speed-up over Keras", "share of K/d"]
     show(
         f"Predictions of {name}, {images} test images; {describe_machine()}",
         header,

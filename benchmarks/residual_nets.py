@@ -1,4 +1,4 @@
-"""The ResNet of Lippl et al. of stock Keras layers and in PyTorch, with equal weights."""
+"""The ResNet of Lippl et al., rebuilt from stock Keras layers and in PyTorch with equal weights."""
 
 import keras
 
@@ -11,7 +11,7 @@ _NORM = ("gamma", "beta", "mean", "variance")
 
 
 def stock_twin(model: keras.Model) -> keras.Model:
-    """Rebuild a net of `create_model("resnet_w*")` from Keras's own layers, weights included."""
+    """Return a model of `create_model("resnet_w*")` rebuilt from stock layers, weights included."""
     return stock_layers.rebuild(model, _stock_stage)
 
 
@@ -34,7 +34,7 @@ def _stock_stage(state, stage):
 
 
 def torch_twin(model: keras.Model):
-    """Rebuild the net in PyTorch, channels last, weights included."""
+    """Return the model rebuilt in PyTorch, channels last, with equal weights."""
     from torch import nn
 
     from .torch_layers import batch_norm, convolution, rebuild

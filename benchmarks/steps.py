@@ -1,4 +1,4 @@
-"""Training steps as functions to be timed: by `fit`, compiled bare, and in PyTorch."""
+"""Functions that run training steps to be timed: by `fit`, by a compiled step, and in PyTorch."""
 
 import time
 from collections.abc import Callable
@@ -15,23 +15,23 @@ MOMENTUM = 0.9
 
 
 def random_batch(batch_size: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return square pictures of three channels, float32, and their class numbers."""
+    """Return random square images of three channels, float32, and random labels."""
     rng = np.random.default_rng(0)
     images = rng.normal(size=(batch_size, side, side, 3)).astype(np.float32)
     return images, rng.integers(CLASSES, size=batch_size)
 
 
 def copy_of(model: keras.Model, name: str, **overrides) -> ki.IterativeModel:
-    """Build `model`, made by `create_model(name)`, with other settings and the same weights."""
+    """Return a model of `create_model(name)` with other settings and the weights of `model`."""
     twin = ki.create_model(name, model.input_shape[1:], model.output_shape[-1], **overrides)
     twin.set_weights(model.get_weights())
     return twin
 
 
 class StepClock(keras.callbacks.Callback):
-    """Takes the time from the start of an epoch to the end of its last step.
+    """Measures the time from the start of an epoch to the end of its last step.
 
-    What a net with caps does once at the end of an epoch belongs to the epoch, however long.
+    The convergence of the caps at the end of an epoch is thus not measured.
     """
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -50,19 +50,19 @@ def _loss():
 
 
 def fit_steps(model, images, labels, steps: int, **options) -> Callable[[], float]:
-    """Return a function that trains an epoch by `fit` and returns the seconds of its steps.
+    """Return a function that trains one epoch by `fit` and returns the seconds of its steps.
 
     Args:
-        model: A net that is not compiled.
+        model: A model that is not compiled.
         images: A batch.
-        labels: Its class numbers.
-        steps: Steps an epoch, all of them on this batch.
-        **options: For `compile`.
+        labels: The labels of the batch.
+        steps: Number of steps in an epoch, all on this batch.
+        **options: Arguments of `compile`.
     """
     model.compile(_optimizer(), _loss(), **options)
     data = tf.data.Dataset.from_tensors((images, labels)).repeat(steps)
     settings = tf.data.Options()
-    # Autotuning stalls for seconds whenever an iterator is made.
+    # Autotuning takes seconds for each new iterator.
     settings.autotune.enabled = False
     data = data.prefetch(2).with_options(settings)
 
@@ -75,7 +75,7 @@ def fit_steps(model, images, labels, steps: int, **options) -> Callable[[], floa
 
 
 def bare_steps(model, images, labels, steps: int) -> Callable[[], None]:
-    """Return a function that trains by a compiled step with nothing around it."""
+    """Return a function that trains by a compiled step, without the overhead of `fit`."""
     loss, optimizer, variables = _loss(), _optimizer(), model.trainable_variables
     optimizer.build(variables)
     x, y = tf.constant(images), tf.constant(labels)
@@ -96,7 +96,7 @@ def bare_steps(model, images, labels, steps: int) -> Callable[[], None]:
 
 
 def torch_steps(net, images, labels, steps: int) -> Callable[[], None]:
-    """Return a function that trains a twin in PyTorch's eager mode, its projections included."""
+    """Return a function that trains a PyTorch model in eager mode, with its projections."""
     import torch
 
     from .torch_layers import to_torch
@@ -119,19 +119,19 @@ def torch_steps(net, images, labels, steps: int) -> Callable[[], None]:
 
 
 def check_equal(ours: keras.Model, others: dict[str, Callable], images: np.ndarray) -> None:
-    """Stop where a twin does not compute the same as our net.
+    """Raise `SystemExit` if another implementation does not have the outputs of our model.
 
     Args:
-        ours: The net.
+        ours: Our model.
         others: Functions from images to logits, by name.
-        images: Some pictures.
+        images: Test images.
 
     Raises:
-        SystemExit: One differs.
+        SystemExit: The logits differ.
     """
     expected = ours(images, training=False).numpy()
     scale = np.abs(expected).max()
     for name, function in others.items():
         out = np.asarray(function(images))
         if not np.allclose(out, expected, rtol=1e-3, atol=1e-3 * scale):
-            raise SystemExit(f"{name} computes something else: {out} against {expected}")
+            raise SystemExit(f"{name} must have the logits {expected}, but has {out}")

@@ -1,4 +1,4 @@
-"""A net rebuilt from Keras's own layers."""
+"""A model rebuilt from stock Keras layers."""
 
 from collections.abc import Callable
 
@@ -6,12 +6,12 @@ import keras
 
 
 def rebuild(model: keras.Model, add_block: Callable) -> keras.Model:
-    """Rebuild a chain of layers from Keras's own, weights included.
+    """Return a chain of layers rebuilt from stock Keras layers, with equal weights.
 
     Args:
-        model: The net, a chain.
-        add_block: Maps `(state, layer)` to the state after a block, or to None where the layer is
-            none.
+        model: A chain of layers.
+        add_block: A function from `(state, layer)` to the state after the block, or None for a
+            layer that is not a block.
 
     Returns:
         A `keras.Model`.

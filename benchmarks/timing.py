@@ -1,4 +1,4 @@
-"""Interleaved timing, the machine's own rate, and what a table of both says."""
+"""Interleaved timing, the machine's rate on a matrix product, and the table of both."""
 
 import os
 import platform
@@ -16,12 +16,15 @@ MATRIX = 2048
 def interleave(
     candidates: dict[str, Callable[[], float | None]], rounds: int
 ) -> dict[str, list[float]]:
-    """Time each candidate once a round, in turn, so that all see the same moods of the machine.
+    """Time each candidate once in each round, in turn.
+
+    Throughput varies by tens of percent within minutes; taking turns, all candidates share it.
+
 
     Args:
-        candidates: Functions of no arguments, already warm. One that returns a number has taken
-            the time itself, in seconds.
-        rounds: How often each is run.
+        candidates: Functions without arguments, already traced. A returned number is used as the
+            time in seconds.
+        rounds: Number of rounds.
 
     Returns:
         Seconds, a list for each candidate.
@@ -29,18 +32,18 @@ def interleave(
     seconds = {name: [] for name in candidates}
     for number in range(rounds):
         names = list(candidates)
-        # Another order each time: whoever follows a hot candidate would always suffer.
+        # The order rotates: a candidate that always followed a heavy one would be slower.
         for name in names[number % len(names) :] + names[: number % len(names)]:
             begin = time.perf_counter()
-            own = candidates[name]()
-            seconds[name].append(time.perf_counter() - begin if own is None else own)
+            measured = candidates[name]()
+            seconds[name].append(time.perf_counter() - begin if measured is None else measured)
     return seconds
 
 
 def speedup(baseline: list[float], seconds: list[float]) -> float:
-    """Return by how much the second is faster than the first, the median over the rounds.
+    """Return the speed-up of the second over the first: the median of the ratios in each round.
 
-    Round by round: two candidates of one round saw the same machine.
+    Ratios are taken within a round, since throughput varies less within a round.
     """
     return float(np.median(np.array(baseline) / np.array(seconds)))
 
@@ -58,7 +61,7 @@ def matrix_rate(repeats: int = 5) -> float:
 
 
 def describe_machine() -> str:
-    """Return the processor and how many cores this process may use."""
+    """Return the processor's name and the number of cores that this process may use."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -76,19 +79,19 @@ def show_rates(
     flops: dict[str, float] | None = None,
     **facts,
 ) -> None:
-    """Print rates, spreads and ratios, and write them as JSON where a file is named.
+    """Print rates, ranges and ratios, and write them as JSON if a file is given.
 
     Args:
-        title: The table's.
-        seconds: From `interleave`.
-        images: Images that each run trained on or answered for.
-        baseline: The candidate that the others are compared with.
+        title: The title of the table.
+        seconds: The result of `interleave`.
+        images: Number of images in each run.
+        baseline: The candidate with which the others are compared.
         output: The JSON file, or None.
-        flops: What each candidate has to compute for one image; given, the table also says which
-            share of the machine's rate on a matrix product that makes.
-        **facts: What else the JSON file is to hold.
+        flops: Number of operations of each candidate for one image. If given, the table also has
+            the rate of operations, and its share of the machine's rate on a matrix product.
+        **facts: Further content of the JSON file.
     """
-    header = ["candidate", "images/s, median", "least to most", f"ratio to {baseline}"]
+    header = ["candidate", "images/s, median", "min to max", f"ratio to {baseline}"]
     if flops is not None:
         facts["matrix_product_flops_per_second"] = ceiling = matrix_rate()
         header += ["GFLOP/s", f"share of {ceiling / 1e9:.0f}"]

@@ -1,4 +1,4 @@
-"""A net rebuilt in PyTorch, channels last. Only this module and what it is given import torch."""
+"""A model rebuilt in PyTorch, channels last. Only this module and its callers import torch."""
 
 from collections.abc import Callable
 
@@ -9,19 +9,18 @@ try:
     import torch
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        "this benchmark compares with PyTorch, which the extra `bench` installs: "
-        "pip install 'keras-iterconv[bench]'",
+        "PyTorch is missing, which this benchmark needs: pip install 'keras-iterconv[bench]'",
         name="torch",
     ) from error
 from torch import nn
 
 
 def rebuild(model: keras.Model, make_blocks: Callable) -> nn.Sequential:
-    """Rebuild a chain of layers in PyTorch, weights included.
+    """Return a chain of layers rebuilt in PyTorch, with equal weights.
 
     Args:
-        model: The net, a chain.
-        make_blocks: Maps a layer to the modules that do the same, or to None where it is no block.
+        model: A chain of layers.
+        make_blocks: A function from a layer to equal modules, or None if it is not a block.
 
     Returns:
         A module from `[N, channels, height, width]`, see `to_torch`, to logits.
@@ -46,17 +45,17 @@ def _plain(layer) -> list[nn.Module]:
         dense = nn.Linear(*kernel.shape)
         dense.weight.data, dense.bias.data = tensor(kernel.T), tensor(bias)
         return [dense]
-    raise ValueError(f"{layer.name!r} has no twin in PyTorch")
+    raise ValueError(f"{layer.name!r} has no equivalent in PyTorch")
 
 
 def convolution(kernel, stride: int = 1) -> list[nn.Module]:
-    """Return a 3x3 convolution of TensorFlow's kernel and, for stride 2, padding."""
+    """Return a 3x3 convolution with TensorFlow's kernel and, for stride 2, its padding."""
     weight = torch_kernel(kernel)
     layer = nn.Conv2d(
         weight.shape[1], weight.shape[0], 3, stride, padding=1 if stride == 1 else 0, bias=False
     )
     layer.weight.data = weight
-    # TensorFlow pads what is even below and to the right, and what is odd on both sides.
+    # TensorFlow pads even sizes at the bottom and the right only, odd sizes on both sides.
     return [layer] if stride == 1 else [_SamePadding(), layer]
 
 
@@ -69,7 +68,7 @@ class _SamePadding(nn.Module):
 
 
 def batch_norm(weights, epsilon: float, momentum: float) -> nn.Module:
-    """Return the normalisation of gamma, beta, mean and variance."""
+    """Return the batch normalisation with these weights: gamma, beta, mean and variance."""
     gamma, beta, mean, variance = (tensor(weight) for weight in weights)
     layer = nn.BatchNorm2d(len(gamma), eps=epsilon, momentum=1 - momentum)
     layer.weight.data, layer.bias.data = gamma, beta
@@ -94,7 +93,7 @@ def to_torch(images: np.ndarray) -> torch.Tensor:
 
 
 def evaluate(net: nn.Module, images: np.ndarray) -> np.ndarray:
-    """Return the logits of NHWC images, in evaluation."""
+    """Return the logits of NHWC images in inference."""
     net.eval()
     with torch.no_grad():
         return net(to_torch(images)).numpy()

@@ -23,16 +23,17 @@ from .steps import (
 from .timing import interleave, show_rates
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-GRADIENTS = ("unroll", "recompute", "frozen")
+# Those of blocks with ReLU.
+GRADIENTS = [mode.name for mode in ki.unrolling.MODES.values() if "two_sided" not in mode.needs]
 PYTORCH = "PyTorch, eager"
 
 
 class Candidate(NamedTuple):
-    """A way to train a net.
+    """An implementation of the training step to compare.
 
     Attributes:
-        run: A function that trains some steps and may return their seconds.
-        flops: What one image needs in a step.
+        run: A function that trains some steps, and returns their seconds or None.
+        flops: Number of operations for one image in a step.
     """
 
     run: Callable[[], float | None]
@@ -41,22 +42,22 @@ class Candidate(NamedTuple):
 
 @app.command()
 def train_step(
-    model: Annotated[str, typer.Option(help="nais10, nais1, or resnet_w8, 16, 32, 64.")] = "nais10",
-    blocks: Annotated[int | None, typer.Option(help="Blocks a stage.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 64,
-    side: Annotated[int, typer.Option(help="Height and width of an image.")] = 32,
-    steps: Annotated[int, typer.Option(help="Steps a round.")] = 2,
-    rounds: Annotated[int, typer.Option(help="How often each is timed.")] = 7,
+    model: Annotated[str, typer.Option(help="nais10, nais1 or resnet_w8 to _w64.")] = "nais10",
+    blocks: Annotated[int | None, typer.Option(help="Number of blocks in a stage.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Number of images in a step.")] = 64,
+    side: Annotated[int, typer.Option(help="Height and width of an image, in pixels.")] = 32,
+    steps: Annotated[int, typer.Option(help="Number of steps in a round.")] = 2,
+    rounds: Annotated[int, typer.Option(help="Number of timed rounds.")] = 7,
     everything: Annotated[
         bool,
-        typer.Option("--all", help="A NAIS-Net of stock layers and an unrolled graph too."),
+        typer.Option("--all", help="Add a NAIS-Net of stock layers and an unrolled graph."),
     ] = False,
-    output: Annotated[str | None, typer.Option(help="A JSON file to write.")] = None,
+    output: Annotated[str | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
-    """Time training steps of our net, by `fit` and bare, of its twins and in PyTorch.
+    """Time training steps of our model, by `fit` and without it, and of equal models elsewhere.
 
-    GFLOP/s counts the convolutions that the gradient needs, and not those that a recomputed
-    gradient makes twice.
+    The other models are of stock Keras layers and in PyTorch. GFLOP/s counts the convolutions that
+    the gradient needs, and not those that are recomputed.
     """
     keras.utils.set_random_seed(0)
     images, labels = random_batch(batch_size, side)
@@ -88,7 +89,7 @@ def _given(blocks: int | None) -> dict[str, int]:
 
 
 def _nais_candidates(ours, name, blocks, batch, everything) -> dict[str, Candidate]:
-    """Return the ways to train a NAIS-Net."""
+    """Return the candidates for a NAIS-Net."""
     from .torch_layers import evaluate
 
     theirs = nais_nets.torch_twin(ours)
@@ -114,7 +115,7 @@ def _nais_candidates(ours, name, blocks, batch, everything) -> dict[str, Candida
 
 
 def _residual_candidates(ours, name, blocks, batch):
-    """Return the ways to train a ResNet, and the net with caps."""
+    """Return the candidates for a ResNet, and the model with caps."""
     from .torch_layers import evaluate
 
     stock, theirs = residual_nets.stock_twin(ours), residual_nets.torch_twin(ours)

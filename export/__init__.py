@@ -1,1 +1,1 @@
-"""Trained models as SavedModel and ONNX files, and their answers without TensorFlow."""
+"""Publication of trained models as SavedModel and ONNX files, and prediction without TensorFlow."""

@@ -1,4 +1,4 @@
-"""The table of answers that `export.predict` shows."""
+"""The table of predictions that `export.predict` prints."""
 
 import shutil
 import sys
@@ -9,7 +9,7 @@ import numpy as np
 
 from .classifier import OnnxClassifier
 
-# The table's columns, and what is left of a long path at least, from its end.
+# The table's columns, and the least number of characters to keep from the end of a long path.
 HEAD = ("file", "class", "prob.", "updates", "next", "note")
 FILE, _, PROBABILITY, UPDATES, NEXT, NOTE = range(len(HEAD))
 SHORTEST_PATH = 24
@@ -21,49 +21,49 @@ def make_report(
     threshold: float | None = None,
     max_unroll: int | None = None,
 ) -> list[str]:
-    """Return the lines shown: what the net does, a row for each picture, the mean depth.
+    """Return the lines to print: a title, a row for each image, and the mean depth.
 
     Args:
-        found: The entries of the JSON document, one a picture; at least one.
-        net: The net that classified them.
-        threshold: The one that it was given.
-        max_unroll: The same for the updates made in a block at most.
+        found: The entries of the JSON document, one for each image; at least one.
+        net: The classifier.
+        threshold: The chosen stopping threshold; None for the model's own.
+        max_unroll: The chosen largest number of updates of a block; None for the model's own.
     """
     blocks = len(found[0]["depth"])
     title = f"{net.metadata['model']} on {net.metadata['dataset']}"
-    of_most = ""
+    of_limit = ""
     if net.adaptive:
         threshold = net.threshold if threshold is None else threshold
-        most = net.max_unroll if max_unroll is None else max_unroll
+        limit = net.max_unroll if max_unroll is None else max_unroll
         title += f": each of {blocks} blocks" if blocks > 1 else ": one block"
-        title += f" until its update is below {threshold:g}, at most {most} times"
-        of_most = f" of {blocks * most}"
+        title += f" until its update is below {threshold:g}, at most {limit} times"
+        of_limit = f" of {blocks * limit}"
     rows = [HEAD]
     for entry in found:
         first, *others = entry["top"] or [None]
-        answer = [first["class"], f"{first['probability']:.1%}"] if first else ["none", ""]
-        row = [entry["file"], *answer, f"{sum(entry['depth'])}{of_most}"]
+        prediction = [first["class"], f"{first['probability']:.1%}"] if first else ["none", ""]
+        row = [entry["file"], *prediction, f"{sum(entry['depth'])}{of_limit}"]
         others = [f"{other['class']} ({other['probability']:.1%})" for other in others]
         # Lines break between classes only.
         row.append(", ".join(other.replace(" ", "\xa0") for other in others))
         row.append(", ".join(_notes(entry, net.adaptive)))
         rows.append(row)
-    # A pipe has no width, and gets each picture in one line.
+    # A pipe has no width: each image gets one line.
     width = shutil.get_terminal_size((sys.maxsize, 24)).columns
     lines = [title, "", *_table(rows, width)]
     if net.adaptive and len(found) > 1:
         mean = np.mean([sum(entry["depth"]) for entry in found])
-        lines += ["", f"mean of {len(found)} pictures: {mean:.1f}{of_most} updates"]
+        lines += ["", f"mean of {len(found)} images: {mean:.1f}{of_limit} updates"]
     return lines
 
 
 def _notes(entry: dict, adaptive: bool) -> list[str]:
-    """Return what a reader should know; a net of fixed depth always stops at its limit."""
+    """Return the notes of an image; a model of fixed depth always stops at its limit."""
     notes = []
     if not entry["contrast"]:
         notes.append("no contrast")
     elif not entry["top"]:
-        notes.append("no finite answer")
+        notes.append("no finite prediction")
     for status, said in (("not_finite", "not finite"), ("max_unroll", "not converged")):
         count, blocks = entry["status"].count(status), len(entry["status"])
         if count and (adaptive or status == "not_finite"):
@@ -81,10 +81,10 @@ def _notes(entry: dict, adaptive: bool) -> list[str]:
 
 
 def _table(rows: list[Sequence[str]], width: int) -> list[str]:
-    """Lay out rows of cells, the first row as head, without the columns that hold nothing.
+    """Return the lines of a table with its head in the first row and without empty columns.
 
-    Where the table is wider than `width`, notes stand below their rows, long paths lose their
-    beginning, and the classes that come next take more lines.
+    If the table is wider than `width`, notes are placed below their rows, long paths lose their
+    beginning, and the next classes are wrapped to several lines.
     """
     columns = list(zip(*rows, strict=True))
     widths = [max(map(len, column)) if any(column[1:]) else 0 for column in columns]

@@ -1,4 +1,4 @@
-"""Verification of a zoo: that its files are those of the index, and agree with each other."""
+"""The verification of a zoo: its files match the index, and the formats agree with each other."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -34,29 +34,30 @@ from keras_iterconv.zoo.index import (
 from .classifier import OnnxClassifier, Predictions
 from .zoo_folder import unlisted_files
 
-# Logits relative to the largest of a picture; the share of image-blocks of equal depth; accuracy.
+# Largest difference of logits, relative to the largest logit of the image; least share of
+# (image, block) pairs of equal depth; largest difference of accuracy.
 LOGITS_TOLERANCE = 1e-4
 DEPTH_SHARE = 0.999
 ACCURACY_TOLERANCE = 0.001
 BATCHES = (1, 7, 64)
 ACCURACY_BATCH = 500
-# Bytes of an ONNX file, which is a protocol buffer, and characters of its metadata.
+# Most bytes of an ONNX file, a protocol buffer, and most characters of its metadata.
 ONNX_LIMIT = 2**31 - 1
 METADATA_LIMIT = 2**20
 UNLISTED_SHOWN = 10
-# Characters of the message for one model: a file may hold a megabyte of class names.
+# Most characters of the message for one model: a file may hold a megabyte of class names.
 MESSAGE_LIMIT = 500
 
-# From raw images and a depth, None for the stored one.
-Run = Callable[[np.ndarray, DepthSettings | None], Predictions]
+# A function of raw images and a depth, None for the stored one.
+Predict = Callable[[np.ndarray, DepthSettings | None], Predictions]
 
 
 class Agreement(NamedTuple):
-    """How far the formats agree on test images.
+    """The agreement of the formats on test images.
 
     Attributes:
         logits: The largest difference, relative to the largest logit of the image.
-        depths: The share of image-blocks of equal depth.
+        depths: The share of (image, block) pairs of equal depth.
     """
 
     logits: float
@@ -64,40 +65,41 @@ class Agreement(NamedTuple):
 
 
 def check_zoo(zoo: Path, console: Console, trust: bool = False) -> None:
-    """Verify each model of a zoo, and show what was found.
+    """Verify each model of a zoo, and print a table of the results.
 
-    For each: the files' sizes and hashes, the ONNX checker, the ONNX file's metadata, and
-    on real test images, where the data set is there, the parity of Keras, SavedModel and ONNX at
-    batches of 1, 7 and 64, also with another depth, and the test accuracy. A SavedModel may read
-    and write files, so it is run only in the checkout's own zoo or with `trust`.
+    The verification of a model covers the files' sizes and hashes, the ONNX checker and the
+    metadata of the ONNX file. If the data set is available, it also covers test images: the
+    agreement of Keras, SavedModel and ONNX in batches of 1, 7 and 64, at the stored and at another
+    depth, and the test accuracy. A SavedModel may read and write files, so it is run only in the
+    checkout's own zoo or with `trust`.
 
     Args:
         zoo: The zoo's folder.
-        console: Where to show it.
+        console: The console for the table.
         trust: Whether SavedModels are run in a zoo that is not the checkout's own.
 
     Raises:
-        ZooError: The index is none, or a model's files are not those that it describes.
+        ZooError: The index is invalid, or a model's files do not match it.
     """
     folder = find_zoo(zoo)
     index = read_index(folder)
     trusted = trust or folder.resolve() == CHECKOUT_ZOO.resolve()
     run = ".keras, ONNX and SavedModel files are" if trusted else ".keras and ONNX files are"
-    left = "" if trusted else "; SavedModels, which may touch any file, only with --trust"
-    console.print(f"Sizes and hashes are compared first; then {run} run{left}.", soft_wrap=True)
+    left = "" if trusted else "; SavedModels, which may read and write any file, need --trust"
+    console.print(f"First sizes and hashes are compared, then {run} run{left}.", soft_wrap=True)
     table = Table(title=Text(f"Models of {zoo}"), title_justify="left")
     table.add_column("model", no_wrap=True)
     table.add_column("files")
     table.add_column("logits, relative", justify="right")
     table.add_column("equal depths", justify="right")
     table.add_column("test accuracy", justify="right")
-    table.add_column("found")
+    table.add_column("result")
     bad = []
     for name in index["models"]:
         try:
             cells = read_entry(folder, name, partial(_check_model, folder, name, trusted))
             found = "good"
-        # A file whose hash is right may still raise anything; the other models are checked too.
+        # A file with the right hash may still raise anything; the other models are checked too.
         except Exception as error:
             cells, found = ("-",) * 4, "bad"
             text = str(error) if isinstance(error, ZooError) else f"{name}: {error!r}"
@@ -110,10 +112,10 @@ def check_zoo(zoo: Path, console: Console, trust: bool = False) -> None:
 
 
 def _tell_unlisted(folder: Path, console: Console) -> None:
-    """Show which files of a zoo its index does not list."""
+    """Print the files of a zoo that its index does not list."""
     files = unlisted_files(folder)
     if files:
-        # A name may hold what moves a terminal's cursor.
+        # A name may hold control characters that move the terminal's cursor.
         shown = (file if file.isprintable() else ascii(file) for file in files[:UNLISTED_SHOWN])
         more = f" and {len(files) - UNLISTED_SHOWN} more" if len(files) > UNLISTED_SHOWN else ""
         console.print(f"Not in the index: {', '.join(shown)}{more}", soft_wrap=True)
@@ -123,7 +125,7 @@ def _check_model(folder: Path, name: str, trusted: bool, entry: dict) -> tuple[s
     total = _check_files(folder, name, entry)
     model = load_pretrained(name, folder)
     paths = [folder / file for file in entry["files"]]
-    runs: list[Run] = []
+    runs: list[Predict] = []
     for path in paths:
         if path.suffix == ".onnx":
             classifier = _check_onnx(path, name, entry)
@@ -148,46 +150,44 @@ def _check_model(folder: Path, name: str, trusted: bool, entry: dict) -> tuple[s
     for accuracy in accuracies:
         if not abs(accuracy - claimed) <= ACCURACY_TOLERANCE:
             raise ZooError(
-                f"{name}: {accuracy:.2%} of the test images are right, not {claimed:.2%}"
+                f"{name}: the test accuracy must be {claimed:.2%}, but is {accuracy:.2%}"
             )
     right = f"{accuracies[0]:.2%}" if runs else "-"
     return size, f"{found.logits:.1e}", f"{found.depths:.3%}", right
 
 
 def _check_files(folder: Path, name: str, entry: dict) -> int:
-    """Verify the files' sizes and hashes, and return their bytes."""
+    """Verify the files' sizes and hashes, and return their size in bytes."""
     for file, facts in entry["files"].items():
         verified_path(folder, name, file, facts)
     return sum(facts["bytes"] for facts in entry["files"].values())
 
 
 def _check_complete(saved_model: Path, name: str, paths: Sequence[Path]) -> None:
-    """Refuse a SavedModel with files that the index does not list: it may read any of them."""
+    """Raise `ZooError` if a SavedModel has files that are not in the index: it may read them."""
     for file in sorted(saved_model.rglob("*")):
         if file not in paths and (file.is_symlink() or not file.is_dir()):
             raise ZooError(
-                f"{name}: {str(file)!a} is not in the index, and its SavedModel may read it. "
-                "Remove it, or publish the model again"
+                f"{name}: {str(file)!a} is not in the index, but the SavedModel may read it. "
+                "Remove the file, or publish the model again"
             )
 
 
 def _check_onnx(path: Path, name: str, entry: dict) -> OnnxClassifier:
-    """Check an ONNX file, and compare its metadata with the index.
-
-    Returns:
-        The file, ready to classify.
-    """
+    """Check an ONNX file, compare its metadata with the index, and return its classifier."""
     if path.stat().st_size > ONNX_LIMIT:
-        raise ZooError(f"{name}: the ONNX file has more than {ONNX_LIMIT:,} bytes")
+        raise ZooError(f"{name}: the ONNX file must have at most {ONNX_LIMIT:,} bytes")
     model = onnx.load(path, load_external_data=False)
     texts = sum(len(prop.key) + len(prop.value) for prop in model.metadata_props)
     if texts > METADATA_LIMIT:
         raise ZooError(
-            f"{name}: the ONNX file has {texts:,} characters of metadata; at most "
-            f"{METADATA_LIMIT:,} were expected"
+            f"{name}: the ONNX file has {texts:,} characters of metadata; it must have at most "
+            f"{METADATA_LIMIT:,}"
         )
     if any(tensor.external_data for tensor in all_tensors(model)):
-        raise ZooError(f"{name}: the ONNX file takes weights from other files")
+        raise ZooError(
+            f"{name}: the ONNX file must hold all its weights, but reads some from other files"
+        )
     onnx.checker.check_model(model, full_check=True)
     classifier = OnnxClassifier(path)
     metadata = {
@@ -208,28 +208,30 @@ def _check_onnx(path: Path, name: str, entry: dict) -> OnnxClassifier:
                 )
     for key, value in metadata.items():
         if value != entry[key]:
-            raise ZooError(f"{name}: the ONNX file's {key} is {value}, the index's {entry[key]}")
+            raise ZooError(
+                f"{name}: the ONNX file's {key} is {value}, that of the index {entry[key]}"
+            )
     return classifier
 
 
-def compare(model: keras.Model, runs: Sequence[Run], entry: dict, data: ImageData) -> Agreement:
-    """Compare other formats with Keras on test images, at the stored depth and another one.
+def compare(model: keras.Model, runs: Sequence[Predict], entry: dict, data: ImageData) -> Agreement:
+    """Return the agreement of other formats with Keras, at the stored depth and at another one.
 
     Args:
-        model: The Keras model; it keeps the other depth.
-        runs: The others: functions of raw images and a depth, None for the stored one, to logits,
-            depth and status.
+        model: The Keras model; its depth is set to the other depth.
+        runs: The other formats: functions from raw images and a depth, None for the stored one, to
+            logits, depth and status.
         entry: The model's entry in the index.
         data: The data set.
 
     Raises:
-        ZooError: A status differs, or a depth by more than one.
+        ZooError: A status differs, or a depth differs by more than 1.
     """
     mean, std = np.float32(entry["mean"]), np.float32(entry["std"])
     activation, depths = output_activation(model), [None]
     if entry["depth"] is not None:
-        own = DepthSettings(**entry["depth"])
-        depths.append(DepthSettings(max(1, own.max_unroll // 2), own.threshold * 10))
+        stored = DepthSettings(**entry["depth"])
+        depths.append(DepthSettings(max(1, stored.max_unroll // 2), stored.threshold * 10))
     differences, equal = [0.0], [True]
     for depth in depths:
         if depth is not None:
@@ -253,7 +255,7 @@ def compare(model: keras.Model, runs: Sequence[Run], entry: dict, data: ImageDat
                 difference = np.abs(found.logits - expected["logits"])
                 differences.append(np.max(difference / np.maximum(largest, 1e-30)))
                 equal.extend((apart == 0).ravel())
-    # Unlike Python's, NumPy's maximum is NaN where one of the numbers is.
+    # NumPy's maximum, unlike Python's, is NaN if one of the numbers is NaN.
     return Agreement(float(np.max(differences)), float(np.mean(equal)))
 
 
@@ -264,7 +266,7 @@ def _classify(
 
 
 def _serve(run, images: np.ndarray, depth: DepthSettings | None) -> Predictions:
-    """Return the answers of a SavedModel."""
+    """Return the predictions of a SavedModel."""
     image = tf.constant(images)
     if depth is None:
         outputs = run.signatures[SIGNATURE](image=image)
@@ -277,8 +279,8 @@ def _serve(run, images: np.ndarray, depth: DepthSettings | None) -> Predictions:
     return Predictions(**{key: outputs[key].numpy() for key in Predictions._fields})
 
 
-def _accuracy(run: Run, data: ImageData) -> float:
-    """Return the share of the test images whose class is predicted right."""
+def _accuracy(run: Predict, data: ImageData) -> float:
+    """Return the accuracy on the test images."""
     right = 0
     for begin in range(0, len(data.test), ACCURACY_BATCH):
         images = data.test.images[begin : begin + ACCURACY_BATCH].astype(np.float32)

@@ -1,4 +1,4 @@
-"""An exported net, run by ONNX Runtime alone."""
+"""Classification with an exported model in ONNX Runtime, without TensorFlow."""
 
 import json
 import math
@@ -21,23 +21,23 @@ _OUTPUTS = {
 }
 _OPTIONAL_INPUTS = {"threshold", "max_unroll"}
 _LARGEST_INT = 2**31 - 1
-# Protocol buffers, which an ONNX file is one of, have at most 2 GiB.
+# An ONNX file is a protocol buffer, which has at most 2 GiB.
 _LARGEST_FILE = 2**31 - 1
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
 
 class ModelFileError(Exception):
-    """A file is no net that can be run; the message is one line."""
+    """Error of a file that is not a usable model; the message is one line."""
 
 
 class Predictions(NamedTuple):
-    """The outputs of a net for N images.
+    """The outputs of a model for N images.
 
     Attributes:
         logits: float32 `[N, classes]`.
-        probabilities: float32 `[N, classes]`, of each class.
-        depth: int32 `[N, blocks]`, the updates made in each block.
-        status: int32 `[N, blocks]`: 0 converged, 1 stopped at `max_unroll` (always so in a net of
+        probabilities: float32 `[N, classes]`.
+        depth: int32 `[N, blocks]`, the number of updates in each block.
+        status: int32 `[N, blocks]`: 0 converged, 1 stopped at `max_unroll` (always in a model of
             fixed depth), 2 not finite.
     """
 
@@ -48,7 +48,7 @@ class Predictions(NamedTuple):
 
 
 class OnnxClassifier:
-    """Classifies images with an exported net, on the CPU.
+    """A classifier that runs an exported model on the CPU.
 
     Args:
         path: The `.onnx` file.
@@ -56,25 +56,26 @@ class OnnxClassifier:
     Attributes:
         classes: The names of the classes, in the order of the logits.
         input_shape: (H, W, C) of an image.
-        scale: The largest raw value of a pixel. Images are given from 0 to it; the net
+        scale: The largest raw value of a pixel. Images have values from 0 to `scale`; the model
             standardises them itself.
-        adaptive: Whether each image stops by itself, so that `threshold` and `max_unroll` can be
+        adaptive: Whether the depth is adaptive, so that `threshold` and `max_unroll` can be
             chosen.
-        threshold: The one that `classify` takes unless told; None where the depth is fixed.
-        max_unroll: The same for the updates made in a block at most.
-        preparation: How the images of its data set were made from pictures of one mark; None where
-            a data set shows whole pictures. Files published before it was in their metadata have
-            that of their data set's name.
-        metadata: The file's metadata: strings, by name; `result` is JSON.
+        threshold: The default stopping threshold of `classify`; None if the depth is fixed.
+        max_unroll: The default largest number of updates of a block; None if the depth is fixed.
+        preparation: How the images of the model's data set were made from pictures of one mark;
+            None for a data set of whole pictures. Files without it in their metadata have the
+            preparation of their data set's name.
+        metadata: The file's metadata, strings by name; `result` is JSON.
 
     Raises:
-        ModelFileError: The file is missing, no ONNX model, or not one that keras_iterconv exported.
+        ModelFileError: The file is missing, is not an ONNX model, or was not exported by
+            keras_iterconv.
         ImportError: ONNX Runtime is not installed.
 
     Example:
         >>> classifier = OnnxClassifier("nais_adaptive.onnx")
-        >>> answers = classifier.classify(images, max_unroll=5)
-        >>> classifier.classes[answers.probabilities[0].argmax()]
+        >>> predictions = classifier.classify(images, max_unroll=5)
+        >>> classifier.classes[predictions.probabilities[0].argmax()]
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -85,7 +86,7 @@ class OnnxClassifier:
         def require(fits: bool, what: str) -> None:
             if not fits:
                 raise ModelFileError(
-                    f"{path} is not a net that keras_iterconv exported: {what}; export it again"
+                    f"{path} is not a model that keras_iterconv exported: {what}; export it again"
                 )
 
         def metadata(name: str, fits: Callable[[Any], bool], expected: str) -> Any:
@@ -130,13 +131,13 @@ class OnnxClassifier:
         optional = {part.name for part in session.get_overridable_initializers()}
         optional &= _OPTIONAL_INPUTS
         self.adaptive = bool(optional)
-        require(len(optional) != 1, f"of its optional inputs it has {sorted(optional)} alone")
+        require(len(optional) != 1, f"of its optional inputs it has only {sorted(optional)}")
         self.threshold: float | None = None
         self.max_unroll: int | None = None
         if self.adaptive:
             self.threshold = metadata("threshold", _is_positive, "a positive number")
             self.max_unroll = metadata("max_unroll", _is_count, "a positive integer")
-        # Untied blocks have weights for so many updates and no more.
+        # Untied blocks have weights for a fixed number of updates.
         self._most_updates = _LARGEST_INT
         if "most_updates" in self.metadata:
             self._most_updates = metadata("most_updates", _is_count, "a positive integer")
@@ -148,36 +149,37 @@ class OnnxClassifier:
         threshold: float | None = None,
         max_unroll: int | None = None,
     ) -> Predictions:
-        """Classify images, all in one run.
+        """Return the predictions for a batch of images.
 
         Args:
-            images: `[N, H, W, C]`, floats or integers, raw values from 0 to `scale`.
-            threshold: Updates of a smaller 2-norm end an image's iteration; None for the net's own.
-                0 for all updates.
-            max_unroll: Updates made in a block at most; None for the net's own.
+            images: Raw images `[N, H, W, C]`, floats or integers from 0 to `scale`.
+            threshold: Stopping threshold: an image stops after an update of a smaller 2-norm. None
+                for the model's own; 0 for all updates.
+            max_unroll: Largest number of updates of a block; None for the model's own.
 
         Returns:
-            The answers; empty arrays for no images.
+            The predictions; empty arrays for an empty batch.
 
         Raises:
-            ValueError: An argument is out of its range or of another shape, a pixel is not finite,
-                or the net's depth is fixed and cannot be chosen.
-            ModelFileError: The net fails on what is valid.
+            ValueError: An argument is out of range or has a wrong shape, a pixel is not finite, or
+                the model's depth is fixed and cannot be chosen.
+            ModelFileError: The model fails on a valid input.
         """
         images = self._check_images(images)
         feeds = {"image": images, **self.check_depth(threshold, max_unroll)}
         if not len(images):
-            # Loops need not run on an empty batch; a blank image has the shapes and dtypes.
+            # Loops may fail on an empty batch; a blank image gives outputs of the right shapes and
+            # dtypes.
             feeds["image"] = np.zeros((1, *self.input_shape), np.float32)
         try:
             outputs = self._session.run(list(_OUTPUTS), feeds, self._run_options)
-        # ONNX Runtime's exceptions have no base but this.
+        # ONNX Runtime's exceptions have no other common base class.
         except Exception as error:
-            raise ModelFileError(f"{self._path} fails as it runs: {_one_line(error)}") from error
+            raise ModelFileError(f"{self._path} cannot be run: {_one_line(error)}") from error
         return Predictions(*(output[: len(images)] for output in outputs))
 
     def stop(self) -> None:
-        """End a run in another thread after its present operator; this net runs no more."""
+        """Stop a run in another thread after its current operator; later runs fail too."""
         self._run_options.terminate = True
 
     def _check_images(self, images: np.ndarray) -> np.ndarray:
@@ -206,17 +208,17 @@ class OnnxClassifier:
     def check_depth(
         self, threshold: float | None = None, max_unroll: int | None = None
     ) -> dict[str, np.ndarray]:
-        """Return the optional inputs that are given; ONNX Runtime wants arrays of no dimension.
+        """Return the given optional inputs as arrays without dimensions, for ONNX Runtime.
 
         Raises:
-            ValueError: One is out of its range, or the net's depth is fixed.
+            ValueError: A value is out of range, or the model's depth is fixed.
         """
         given = {"threshold": threshold, "max_unroll": max_unroll}
         given = {name: value for name, value in given.items() if value is not None}
         if given and not self.adaptive:
             name, value = next(iter(given.items()))
             raise ValueError(
-                f"`{name}` must be left out, for the depth of this net is fixed. "
+                f"`{name}` must be left out: the depth of this model is fixed. "
                 f"Received: {name}={value!r}"
             )
         feeds = {}
@@ -243,8 +245,8 @@ class OnnxClassifier:
 
 
 def _open_session(path: str):
-    """Return a session, and the options of its runs."""
-    # Here, so that a command line can say in one line that it is missing.
+    """Return a session of ONNX Runtime, and the options of its runs."""
+    # Imported here, so that a command can report a missing package in one line.
     try:
         import onnxruntime
     except ImportError as error:
@@ -257,18 +259,19 @@ def _open_session(path: str):
                 f"{path} is a pipe or a device: expected an ONNX file; write it into a file first"
             )
         if os.path.getsize(path) > _LARGEST_FILE:
-            raise ModelFileError(f"{path} is no ONNX model: expected at most 2 GiB")
-        # ONNX Runtime opens no path that is not UTF-8.
+            raise ModelFileError(f"{path} is not an ONNX model: expected at most 2 GiB")
+        # ONNX Runtime itself cannot open a path that is not UTF-8.
         with open(path, "rb") as file:
             content = file.read()
     except OSError as error:
         raise ModelFileError(f"{path} cannot be opened: {error.strerror}") from error
     options = onnxruntime.SessionOptions()
-    # What it would log is raised; and its warning that optional inputs are not constant is no news.
+    # No logs: errors are raised anyway, and the warning that optional inputs are not constant is
+    # expected.
     options.log_severity_level = 4
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    # ONNX Runtime's exceptions have no base but this.
+    # ONNX Runtime's exceptions have no other common base class.
     except Exception as error:
         raise ModelFileError(
             f"{path} is not an ONNX model that ONNX Runtime can load: {_one_line(error)}"

@@ -1,4 +1,4 @@
-"""What a path of the command line leads to, before it is opened."""
+"""Checks of the paths on the command line before they are opened."""
 
 import os
 import stat
@@ -7,10 +7,10 @@ import stat
 def is_stream(path: str) -> bool:
     """Return whether a path is a pipe or a device.
 
-    Opening a pipe waits for a writer, and a device may never end.
+    Both are refused: opening a pipe blocks until a writer opens it, and a device may have no end.
 
     Raises:
-        OSError: Nothing is there.
+        OSError: The path does not exist.
     """
     mode = os.stat(path).st_mode
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))

@@ -1,4 +1,4 @@
-"""The card of a published model: what it is, how good it is, and how to use it."""
+"""The model card of a published model: its facts, its accuracy and its use."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from keras_iterconv.zoo.index import CHECKOUT_ZOO
 from .zoo_folder import CURVES, DEPTH_FIGURE, SAVED_MODEL
 
 _DEPTH = f"""
-![Depth of test pictures: by class, and with accuracy and confidence]({DEPTH_FIGURE})
+![Depth of test images by class, with accuracy and confidence]({DEPTH_FIGURE})
 """
 _TEMPLATE = """\
 # {name}
@@ -20,12 +20,12 @@ _TEMPLATE = """\
 | --- | --- |
 | test accuracy | {accuracy} |
 | parameters | {parameters:,} |
-| updates an image | {updates} |
-| pictures | {shape}, values from 0 to {scale:g} |
+| updates per image | {updates} |
+| images | {shape}, values from 0 to {scale:g} |
 | classes | {classes} |
-| trained by | `{command}` |
-| on | {machine}, {seconds:.0f} s, seed {seed} |
-| with | {versions} |
+| command | `{command}` |
+| trained on | {machine}, {seconds:.0f} s, seed {seed} |
+| versions | {versions} |
 
 ![Loss and accuracy by epoch]({curves})
 {depth_figure}
@@ -38,17 +38,17 @@ model = ki.load_pretrained({arguments})
 logits = model(model.preprocessing(images))
 ```
 
-`model.preprocessing` is {pixels}. Of raw values, with a number for each channel: mean {mean}, std
+`model.preprocessing` computes {pixels}. In units of the raw values, by channel: mean {mean}, std
 {std}.
 {raw}{predict}
 ## Stability
 
-With caps and normalisation folded into the weights, {held} of {blocks} blocks hold a guarantee.
+With caps and normalisation folded into the weights, {held} of {blocks} blocks have a guarantee.
 {gain}
 
 {findings}
 {operators}"""
-_RAW = "The other files take raw images, float32 `[N, {shape}]`, and do this themselves.\n"
+_RAW = "The other files take raw images, float32 `[N, {shape}]`, and include this preprocessing.\n"
 _PREDICT = """
 ```bash
 iterconv predict {name}.onnx picture.png{options}
@@ -62,30 +62,34 @@ _OPERATORS = """
 
 
 def make_card(name: str, entry: Mapping, folder: Path, zoo: Path) -> str:
-    """Return a model's card, Markdown.
+    """Return a model's card in Markdown.
 
     Args:
-        name: Its name in the zoo.
-        entry: Its entry in the index.
-        folder: Where its files are.
-        zoo: The zoo's folder; where it is not the checkout's, the card names it.
+        name: The model's name in the zoo.
+        entry: The model's entry in the index.
+        folder: The folder of the model's files.
+        zoo: The zoo's folder; the card names it unless it is the checkout's.
     """
     result, certificate, depth = entry["result"], entry["certificate"], entry["depth"]
     bound, ratio = certificate["bound"], certificate["largest_ratio"]
     factor, gains = certificate["largest_factor"], []
     if factor is not None:
-        gains.append(f"A block stretches distances by at most {_number(factor)}.")
+        gains.append(f"A block multiplies distances by at most {_number(factor)}.")
     if bound is None:
-        gains.append("No Lipschitz bound of the whole net follows.")
+        gains.append("No Lipschitz bound of the whole model is known.")
     else:
-        gains.append(f"The net's Lipschitz bound is {_number(bound)} ({certificate['norm']} norm).")
+        gains.append(
+            f"The model's Lipschitz bound is {_number(bound)} ({certificate['norm']} norm)."
+        )
     if ratio is not None:
-        gains.append(f"Gradient ascent found a stretch of {_number(ratio)}.")
+        gains.append(
+            f"Gradient ascent found a distance that the model multiplies by {_number(ratio)}."
+        )
     updates = f"{result['processing_depth']}"
     if depth is not None:
         updates = (
-            f"{result['mean_depth']:.1f} on average, at most {result['processing_depth']}; each "
-            f"block stops below an update of {depth['threshold']:g}"
+            f"{result['mean_depth']:.1f} on average, at most {result['processing_depth']}; "
+            f"stopping threshold {depth['threshold']:g}"
         )
     options = predict = operators = raw = ""
     if depth is not None:
@@ -138,7 +142,7 @@ def make_card(name: str, entry: Mapping, folder: Path, zoo: Path) -> str:
 
 
 def _pixels(entry: Mapping) -> str:
-    """Return how the input of a net is computed from raw images, as code."""
+    """Return the formula of a model's input from raw images, as code."""
     mean, std = set(entry["mean"]), set(entry["std"])
     if (mean, std) == ({0}, {entry["scale"]}):
         return f"image / {entry['scale']:g}: values from 0 to 1"

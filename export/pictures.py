@@ -1,4 +1,4 @@
-"""Finding picture files and reading them as a net expects its images."""
+"""Search for image files, and their conversion to the images that a model expects."""
 
 import glob
 import logging
@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, ImageStat, UnidentifiedImageError
 from .inputs import is_stream
 from .preparation import Preparation, prepare
 
-# Pillow logs some of what it then raises, and Python prints logs without a handler.
+# Pillow also logs some of the errors that it raises, and Python prints logs without a handler.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 # Pillow reads the headers of these formats, but cannot decode their contents.
@@ -23,18 +23,18 @@ _SIXTEEN_TO_EIGHT_BITS = 257
 
 
 class PictureError(Exception):
-    """A file is no picture that can be read; the message names it and says what to do."""
+    """Error of a file that cannot be read as a picture; the message names the file and a remedy."""
 
 
 class Picture(NamedTuple):
-    """A picture as a net reads it.
+    """A picture file as an image for a model.
 
     Attributes:
-        pixels: float32 `[H, W, C]`, from 0 to the `scale` of the net's data set.
-        resized_from: Width and height in pixels that it had, upright; None where they fitted.
-        crop: Left, top, right and bottom in pixels of the part that is read; None for all of it.
+        pixels: float32 `[H, W, C]`, from 0 to the `scale` of the model's data set.
+        resized_from: Original width and height in pixels, upright; None if it was not resized.
+        crop: Left, top, right and bottom in pixels of the part that is used; None for the whole.
         inverted: Whether dark and light were exchanged.
-        has_contrast: False where nets of digits find no ink; `pixels` are then the ground alone.
+        has_contrast: False if no ink is found for a model of digits; `pixels` are then background.
     """
 
     pixels: np.ndarray
@@ -45,13 +45,13 @@ class Picture(NamedTuple):
 
 
 def find_pictures(argument: str) -> list[str]:
-    """Return the files that an argument of the command line means.
+    """Return the files that a command-line argument names.
 
     Args:
         argument: A file; a folder, for the pictures directly in it, sorted; or a glob pattern that
-            no shell has expanded, for the files it matches, sorted (`**` for folders of any depth).
-            In a folder, pictures are known by the suffixes that Pillow can read, and hidden files
-            are left out, as a pattern leaves them out.
+            the shell has not expanded, for the matching files, sorted (`**` for folders of any
+            depth). In a folder, pictures are the files with a suffix that Pillow can read. Hidden
+            files are left out, as by a pattern.
 
     Returns:
         Paths, at least one. A file is not opened, and need not exist.
@@ -70,15 +70,15 @@ def find_pictures(argument: str) -> list[str]:
             for name in names
             if os.path.splitext(name)[1].lower() in suffixes and not name.startswith(".")
         ]
-        # A link that leads nowhere is complained of when it is read.
+        # A dangling link is kept, so that reading it reports the error.
         files = [file for file in files if not os.path.isdir(file)]
         if not files:
             raise PictureError(
                 f"{argument} holds no pictures: expected files such as .png or .jpg directly in "
-                "it; name the folder or the pattern that has them"
+                "it; name the folder or pattern of the pictures"
             )
         return files
-    # A file may have the signs of a pattern in its name.
+    # A file's name may contain the special characters of a pattern.
     if os.path.exists(argument) or not glob.has_magic(argument):
         return [argument]
     files = [file for file in sorted(glob.glob(argument, recursive=True)) if os.path.isfile(file)]
@@ -94,37 +94,37 @@ def read_picture(
     preparation: Preparation | None = None,
     invert: str = "auto",
 ) -> Picture:
-    """Read a picture file in the size, the channels and the scale of a net.
+    """Return a picture file as an image in the size, the channels and the scale of a model.
 
     The first frame is read, upright as its EXIF orientation says. Grey of 16 bits is scaled from
     0..65535 to 0..255. Transparent parts are shown over black or white, whichever is farther from
     the mean of what is visible. Colour profiles are not applied. Colour becomes grey by ITU-R 601
     (0.299 R + 0.587 G + 0.114 B); grey becomes three equal channels.
 
-    Of a picture whose sides are in another proportion than the net's, the middle is read, as large
-    as it can be. It is averaged over boxes where both sides shrink by whole factors, otherwise
-    resized by Pillow's bilinear filter, which widens with the shrinkage and so leaves no aliasing.
+    If the aspect ratio differs from the model's, the largest centred part of the right aspect ratio
+    is used. It is averaged over boxes if both sides shrink by integer factors. Otherwise it is
+    resized by Pillow's bilinear filter, whose support grows with the factor, which avoids aliasing.
     With a `preparation` the mark is found and placed instead, see `export.preparation`.
 
     Args:
         path: The file.
-        shape: (H, W, C) of the net, C = 1 for grey or 3 for RGB.
-        scale: What the value 255 of an 8-bit picture becomes: `value * scale / 255`.
-        preparation: How the images of the net's data set were made from pictures of one mark.
+        shape: (H, W, C) of the model's images, C = 1 for grey or 3 for RGB.
+        scale: Value of white: an 8-bit value becomes `value * scale / 255`.
+        preparation: How the images of the model's data set were made from pictures of one mark.
         invert: One of `INVERT`, for `preparation`.
 
     Returns:
-        The picture.
+        The image.
 
     Raises:
-        PictureError: The file is missing, empty, cut off, no picture, a pipe or a device, of a kind
-            whose range of values is not known, or so large that it could be a decompression bomb.
+        PictureError: The file is missing, empty, truncated, not a picture, a pipe or a device, has
+            an unknown range of values, or is so large that it could be a decompression bomb.
         ValueError: C is neither 1 nor 3.
     """
     height, width, channels = shape
     if channels not in (1, 3):
         raise ValueError(
-            "`shape` must end in 1 channel (grey) or 3 (RGB), the ones that a picture can give. "
+            "`shape` must end in 1 channel (grey) or 3 (RGB), which a picture file can provide. "
             f"Received: shape={tuple(shape)}"
         )
     image = _decode(os.fspath(path))
@@ -137,7 +137,7 @@ def read_picture(
         picture = Picture(pixels, None, found.crop, found.inverted, found.has_contrast)
     else:
         pixels, crop = _resize(image, width, height)
-        # In this order 255 becomes the scale exactly.
+        # In this order of operations 255 becomes exactly `scale`.
         picture = Picture(pixels * np.float32(scale) / np.float32(255), None, crop)
     if picture.pixels.ndim == 2:
         picture = picture._replace(pixels=np.repeat(picture.pixels[:, :, None], channels, axis=2))
@@ -145,26 +145,26 @@ def read_picture(
 
 
 def _resize(image: Image.Image, width: int, height: int):
-    """Return the pixels of the middle, and the crop where that is not the whole picture."""
+    """Return the pixels of the centred part, and the crop; None if that is the whole picture."""
     if image.size == (width, height):
         return np.asarray(image, np.float32), None
-    # The largest part of the net's proportion, in whole pixels.
+    # The largest part with the model's aspect ratio, in whole pixels.
     factor = min(image.width / width, image.height / height)
-    part = max(round(width * factor), 1), max(round(height * factor), 1)
-    left, top = (image.width - part[0]) // 2, (image.height - part[1]) // 2
-    box = (left, top, left + part[0], top + part[1])
-    # At other factors a box takes in one pixel more here and one less there.
-    whole = part[0] % width == 0 and part[1] % height == 0
-    resample = Image.Resampling.BOX if whole else Image.Resampling.BILINEAR
-    # Cut first: near its edge a box given to `resize` would take in what lies outside.
+    part_size = max(round(width * factor), 1), max(round(height * factor), 1)
+    left, top = (image.width - part_size[0]) // 2, (image.height - part_size[1]) // 2
+    box = (left, top, left + part_size[0], top + part_size[1])
+    # At non-integer factors the boxes would cover different numbers of pixels.
+    integer_factors = part_size[0] % width == 0 and part_size[1] % height == 0
+    resample = Image.Resampling.BOX if integer_factors else Image.Resampling.BILINEAR
+    # Cropped first: `resize` with a box would also use pixels just outside of the box.
     pixels = np.asarray(image.crop(box).resize((width, height), resample), np.float32)
-    return pixels, None if part == image.size else box
+    return pixels, None if part_size == image.size else box
 
 
 def _decode(path: str) -> Image.Image:
     """Return the upright picture in mode L, RGB or F, from 0 to 255."""
     with warnings.catch_warnings():
-        # Of damaged metadata, or of a size that is large but still read.
+        # Ignores warnings of damaged metadata, and of a large size below the error limit.
         warnings.simplefilter("ignore")
         try:
             if is_stream(path):
@@ -191,14 +191,14 @@ def _decode(path: str) -> Image.Image:
             ) from error
         except Image.DecompressionBombError as error:
             raise PictureError(
-                f"{path} is too large: expected at most {2 * Image.MAX_IMAGE_PIXELS:,} pixels, for "
-                "more could be a decompression bomb; make it smaller first"
+                f"{path} is too large: expected at most {2 * Image.MAX_IMAGE_PIXELS:,} pixels, "
+                "since more could be a decompression bomb; make it smaller first"
             ) from error
         except OSError as error:
             if error.strerror is None:
                 raise _damaged(path, error) from error
             raise PictureError(f"{path} cannot be opened: {error.strerror}") from error
-        # Each of Pillow's readers has its own way to fail: SyntaxError, struct.error, KeyError.
+        # Pillow's readers raise different exceptions: SyntaxError, struct.error, KeyError.
         except Exception as error:
             raise _damaged(path, error) from error
 
@@ -206,8 +206,8 @@ def _decode(path: str) -> Image.Image:
 def _damaged(path: str, error: Exception) -> PictureError:
     reason = str(error) or type(error).__name__
     return PictureError(
-        f"{path} cannot be read to its end ({reason}): expected a whole picture; copy it again, or "
-        "save it as a new PNG"
+        f"{path} cannot be read to its end ({reason}): expected a complete picture; copy it again, "
+        "or save it as a new PNG"
     )
 
 
@@ -235,7 +235,7 @@ def _to_eight_bits(image: Image.Image, path: str) -> Image.Image:
             Image.alpha_composite(Image.new("RGBA", image.size, ground), image).convert("RGB")
             for ground in ("black", "white")
         )
-        # The mean over black is that of the visible parts times that of their opacity.
+        # The mean over black is the mean of the visible parts times the mean opacity.
         brightness = ImageStat.Stat(over_black.convert("L")).mean[0]
         opacity = ImageStat.Stat(image.getchannel("A")).mean[0]
         return over_white if brightness < opacity / 2 else over_black

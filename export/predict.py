@@ -1,6 +1,6 @@
-"""Classify pictures with an exported net: `python -m export.predict net.onnx photos/`.
+"""Classify images with an exported model: `python -m export.predict net.onnx photos/`.
 
-This needs onnxruntime, numpy and Pillow, and nothing else of the project.
+This command needs only onnxruntime, NumPy and Pillow.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from .preparation import INVERT
 
 __all__ = ["OnnxClassifier", "main"]
 
-# Pictures in memory at a time.
+# Number of images in memory at a time.
 BATCH = 64
 
 STATUS = ("converged", "max_unroll", "not_finite")
@@ -31,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; see {self.prog} --help")
 
     def exit(self, status=0, message=None):
-        # Help that cannot be written fails here, where `main` sees it.
+        # Flushed here, so that `main` handles an error of writing the help.
         print(end="", flush=True)
         super().exit(status, message)
 
@@ -40,13 +40,13 @@ def main(argv: Sequence[str] | None = None, program: str = "iterconv predict") -
     """Run the command line.
 
     Args:
-        argv: The arguments, those of the process unless given.
-        program: What the command is called in its help.
+        argv: The arguments; None for those of the process.
+        program: The command's name in its help.
 
     Returns:
-        The exit code: 0; 2 where an argument, the net or a picture is bad, after one line on the
-        error stream for each; 1 where the answers cannot be written; 130 after Ctrl-C; 141 where
-        whoever reads the answers has gone.
+        The exit code: 0 for success; 2 for an invalid argument, model or image, after one line for
+        each on the error stream; 1 if the predictions cannot be written; 130 after Ctrl-C; 141 if
+        the reader of the output has closed the pipe.
     """
     try:
         return _run(argv, program)
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None, program: str = "iterconv predict") -
         _give_up(sys.stdout)
         if isinstance(error, BrokenPipeError):
             return 141
-        _complain(f"the answers could not be written: {error.strerror}")
+        _complain(f"the predictions cannot be written: {error.strerror}")
         return 1
 
 
@@ -67,11 +67,11 @@ def _run(argv: Sequence[str] | None, program: str) -> int:
         if options.top < 1:
             raise ValueError(f"--top must be an integer of at least 1: {options.top}")
         net = OnnxClassifier(options.model)
-        # Before a picture is looked for: no answer depends on which.
+        # Checked before the images are searched, since the check does not depend on them.
         net.check_depth(options.threshold, options.max_unroll)
         if options.invert != "auto" and net.preparation is None:
             raise ValueError(
-                f"--invert must be auto, for this net reads pictures as they are: {options.invert}"
+                f"--invert must be auto: this model reads images unchanged: {options.invert}"
             )
         found, problems = _classify(net, options)
     except (ValueError, ModelFileError, ImportError) as error:
@@ -80,7 +80,7 @@ def _run(argv: Sequence[str] | None, program: str) -> int:
     for problem in problems:
         _complain(problem)
     if options.json:
-        # A picture a line: tens of blocks would be as many lines.
+        # One line per image: indented JSON would have one line for each block.
         _write("[" + ",\n ".join(map(json.dumps, found)) + "]")
     elif found:
         _say(make_report(found, net, options.threshold, options.max_unroll))
@@ -88,7 +88,7 @@ def _run(argv: Sequence[str] | None, program: str) -> int:
 
 
 def _in_command_words(message: str) -> str:
-    """Return a message of the classifier with options in the place of its arguments."""
+    """Return a message of the classifier with its arguments replaced by options."""
     for argument in ("threshold", "max_unroll"):
         flag = "--" + argument.replace("_", "-")
         message = message.replace(f"`{argument}`", flag).replace(f"{argument}=", f"{flag} ")
@@ -96,7 +96,7 @@ def _in_command_words(message: str) -> str:
 
 
 class _Layout(argparse.RawDescriptionHelpFormatter):
-    """The layout that the other commands' help has."""
+    """The layout of the other commands' help."""
 
     def add_usage(self, usage, actions, groups, prefix=None):
         super().add_usage(usage, actions, groups, "Usage: ")
@@ -106,26 +106,38 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=program,
         usage="%(prog)s [OPTIONS] MODEL.onnx IMAGE...",
-        description="  Classify pictures with an exported net.\n\n"
-        "  Exit code 2: an argument, the net or a picture was bad; the others are classified.",
+        description="  Classify images with an exported model.\n\n"
+        "  Exit code 2: an argument, the model or an image is invalid.",
         formatter_class=_Layout,
         allow_abbrev=False,
         add_help=False,
     )
     add = parser.add_argument_group("Arguments").add_argument
-    add("model", metavar="MODEL.onnx", help="A net that the project exported.")
-    add("images", metavar="IMAGE", nargs="+", help="A picture, a folder of them or a pattern.")
-    add = parser.add_argument_group("Depth, of nets of adaptive depth").add_argument
-    text = "Norm of an update below which an image stops.  [default: the net's own]"
+    add("model", metavar="MODEL.onnx", help="ONNX file of a model, written by publish.")
+    add(
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        help="Image file, folder of image files, or pattern such as '*.png'.",
+    )
+    add = parser.add_argument_group("Depth of models with adaptive depth").add_argument
+    text = "Stopping threshold: the 2-norm of an update below which an image stops.  "
+    text += "[default: the model's own]"
     add("--threshold", type=float, metavar="<float>", help=text)
-    text = "Largest number of updates in a block.  [default: the net's own]"
+    text = "Largest number of updates of a block.  [default: the model's own]"
     add("--max-unroll", type=int, metavar="<int>", help=text)
-    add = parser.add_argument_group("Pictures, of nets of digits").add_argument
-    text = "Whether ink is darker than the ground: auto, yes or no.  [default: auto]"
+    add = parser.add_argument_group("Images for models of digits").add_argument
+    text = "Whether the ink is darker than the background: auto, yes or no.  [default: auto]"
     add("--invert", choices=INVERT, metavar="<str>", default="auto", help=text)
     add = parser.add_argument_group("Options").add_argument
-    add("--top", type=int, default=5, metavar="<int>", help="Classes shown.  [default: 5]")
-    add("--json", action="store_true", help="Print one JSON document.")
+    add(
+        "--top",
+        type=int,
+        default=5,
+        metavar="<int>",
+        help="Number of classes to show.  [default: 5]",
+    )
+    add("--json", action="store_true", help="Print the predictions as one JSON document.")
     add("--help", action="help", help="Show this message and exit.")
     return parser
 
@@ -133,7 +145,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
 def _classify(
     net: OnnxClassifier, options: argparse.Namespace
 ) -> tuple[list[dict], list[PictureError | ModelFileError]]:
-    """Return an entry for each picture that was classified, and what is wrong with the others."""
+    """Return an entry for each classified image, and the errors of the others."""
     files, problems, found = [], [], []
     for argument in options.images:
         try:
@@ -153,19 +165,23 @@ def _classify(
         if read:
             images = np.stack([picture.pixels for picture in pictures])
             try:
-                answers = _run_net(net, images, options)
+                predictions = _run_net(net, images, options)
             except ModelFileError as error:
-                # The answers of other pictures are not lost.
+                # The predictions of the other batches are kept.
                 problems.append(error)
                 continue
             for i, (file, picture) in enumerate(zip(read, pictures, strict=True)):
-                answer = Predictions(*(part[i] for part in answers))
-                found.append(_entry(picture, file, answer, net.classes, options.top))
+                prediction = Predictions(*(output[i] for output in predictions))
+                found.append(_entry(picture, file, prediction, net.classes, options.top))
     return found, problems
 
 
 def _run_net(net: OnnxClassifier, images: np.ndarray, options: argparse.Namespace) -> Predictions:
-    """Classify in a thread: in this one Python would hear Ctrl-C only after the whole run."""
+    """Return the model's predictions.
+
+    The model runs in another thread: in the main thread Python would handle Ctrl-C only after the
+    run.
+    """
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(net.classify, images, options.threshold, options.max_unroll)
         try:
@@ -176,21 +192,21 @@ def _run_net(net: OnnxClassifier, images: np.ndarray, options: argparse.Namespac
 
 
 def _entry(
-    picture: Picture, file: str, answer: Predictions, classes: Sequence[str], top: int
+    picture: Picture, file: str, prediction: Predictions, classes: Sequence[str], top: int
 ) -> dict:
-    """Return the entry of a picture in the JSON document.
+    """Return the entry of an image in the JSON document.
 
-    `top` is empty without a finite answer, and where the picture shows nothing to be read.
+    Its list `top` is empty if the prediction is not finite or the image has no contrast.
     """
-    probabilities, size, crop = answer.probabilities, picture.resized_from, picture.crop
+    probabilities, size, crop = prediction.probabilities, picture.resized_from, picture.crop
     order = np.argsort(-probabilities, kind="stable")[:top]
     if not picture.has_contrast or not np.isfinite(probabilities).all():
         order = []
     return {
         "file": file,
         "top": [{"class": classes[k], "probability": float(probabilities[k])} for k in order],
-        "depth": answer.depth.tolist(),
-        "status": [STATUS[code] for code in answer.status],
+        "depth": prediction.depth.tolist(),
+        "status": [STATUS[code] for code in prediction.status],
         "resized_from": size and {"width": size[0], "height": size[1]},
         "crop": crop and dict(zip(("left", "top", "right", "bottom"), crop, strict=True)),
         "inverted": picture.inverted,
@@ -199,19 +215,19 @@ def _entry(
 
 
 def _printable(text: str) -> str:
-    """Replace line ends, the terminal's commands and bytes that are no text: names have them."""
+    """Return a text with "?" for line ends, control characters and undecodable bytes."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _say(lines: list[str]) -> None:
-    """Print lines, with "?" for what the stream's encoding lacks."""
+    """Print lines, with "?" for characters that the stream's encoding lacks."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     text = "\n".join(map(_printable, lines))
     _write(text.encode(encoding, "replace").decode(encoding))
 
 
 def _write(text: str) -> None:
-    # Python starts without the stream where a shell has closed it, and then prints nothing.
+    # If the shell has closed the stream, `sys.stdout` is None, and `print` would print nothing.
     if sys.stdout is None:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     print(text, flush=True)
@@ -222,7 +238,7 @@ def _complain(message: Exception | str) -> None:
 
 
 def _tell(line: str) -> None:
-    """Write a line to the error stream, where that can be written: there is no other place."""
+    """Write a line to the error stream; do nothing if it cannot be written."""
     if sys.stderr is None:
         return
     try:
@@ -232,7 +248,7 @@ def _tell(line: str) -> None:
 
 
 def _give_up(stream) -> None:
-    """Let a stream lead nowhere; what is in its buffer would fail again as Python ends."""
+    """Redirect a stream to the null device, or its buffer fails again when Python exits."""
     if stream is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 

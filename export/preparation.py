@@ -1,4 +1,4 @@
-"""Pictures of one mark, prepared as the images of a net's data set were made."""
+"""Preparation of pictures of one mark, in the way in which the images of a data set were made."""
 
 import math
 from typing import Any, Literal, NamedTuple
@@ -8,15 +8,15 @@ from PIL import Image
 
 INVERT = ("auto", "yes", "no")
 
-# Between ground and ink, as a share of black to white, and in standard deviations of the ground.
-# Below them is paper's texture, or nothing.
+# Least contrast of background and ink: as a share of the range from black to white, and in standard
+# deviations of the background. A lower contrast is paper texture or an empty picture.
 LEAST_CONTRAST = 0.1
 LEAST_OVER_NOISE = 4
 
-# Least trimmed squares moves little after a few rounds.
+# Least trimmed squares changes little after a few rounds.
 TRIMMED_ROUNDS = 5
 
-# Longer pictures are reduced by a whole factor first: it bounds the time and memory of the rest.
+# Longer pictures are first reduced by an integer factor, which bounds time and memory.
 LONGEST_SIDE = 1024
 
 
@@ -24,11 +24,12 @@ class Preparation(NamedTuple):
     """How the images of a data set of light marks on black were made from bitmaps.
 
     Attributes:
-        box: Height and width of the box that a mark is scaled into, in cells.
-        stretch: Largest ratio of the factors in the two directions; at 1 a mark keeps its aspect,
-            above it comes closer to filling the box.
-        centre: What lies in the image's centre: the mark's centre of "mass", or of its "box".
-        cells: Side of the square of cells that one pixel averages.
+        box: Height and width of the box into which a mark is scaled, in cells.
+        stretch: Largest ratio of the scale factors in the two directions. With 1 a mark keeps its
+            aspect ratio; with a larger ratio it can fill more of the box.
+        centre: The point of the mark that is placed in the image's centre: the centre of "mass" or
+            of the "box".
+        cells: Side of the square of cells that is averaged to one pixel.
     """
 
     box: tuple[int, int]
@@ -48,7 +49,7 @@ PREPARATIONS = {
 
 
 def parse_preparation(value: Any) -> Preparation | None:
-    """Return the preparation that a value of JSON means; None where it means none."""
+    """Return the preparation of a JSON value; None if the value is not a valid preparation."""
     try:
         height, width = value["box"]
         read = Preparation((height, width), value["stretch"], value["centre"], value["cells"])
@@ -66,14 +67,14 @@ def parse_preparation(value: Any) -> Preparation | None:
 
 
 class Prepared(NamedTuple):
-    """A picture of one mark, prepared.
+    """A prepared picture of one mark.
 
     Attributes:
-        pixels: float32 `[H, W]`, from 0, the ground, to 1, the ink.
+        pixels: float32 `[H, W]`, from 0 (background) to 1 (ink).
         inverted: Whether dark and light were exchanged.
-        crop: Left, top, right and bottom of the mark in the picture; None where the picture had
-            the image's size and the mark its place, and where there is no contrast.
-        has_contrast: Whether ink differs from the ground; otherwise `pixels` are all 0.
+        crop: Left, top, right and bottom of the mark in the picture; None if the picture already
+            had the image's size and the mark its position, or if there is no contrast.
+        has_contrast: Whether ink differs from the background; otherwise `pixels` are all 0.
     """
 
     pixels: np.ndarray
@@ -85,38 +86,39 @@ class Prepared(NamedTuple):
 def prepare(
     image: Image.Image, size: tuple[int, int], preparation: Preparation, invert: str = "auto"
 ) -> Prepared:
-    """Find the mark in a grey picture and place it as its data set does.
+    """Return a grey picture with its mark scaled and placed as in a data set.
 
-    The ground is found from the picture's border, and everything that differs from it counts as
-    the mark, but for specks.
+    The background is estimated from the picture's border. Everything that differs from it belongs
+    to the mark, except specks.
 
     Args:
-        image: Of mode L or F, from 0 to 255.
-        size: Height and width of the net's images.
-        preparation: How its data set was made.
-        invert: "yes" where ink is darker than the ground, "no" where it is lighter, "auto" to find
-            out.
+        image: The picture in mode L or F, from 0 to 255.
+        size: Height and width of the model's images.
+        preparation: How the images of the data set were made.
+        invert: "yes" if the ink is darker than the background, "no" if it is lighter, "auto" to
+            detect it.
 
     Returns:
-        The image.
+        The prepared picture.
     """
-    # Without ink there is nothing to find out.
+    # The result if no ink is found.
     nothing = Prepared(np.zeros(size, np.float32), invert == "yes", None, False)
     factor = math.ceil(max(image.size) / LONGEST_SIDE)
-    whole = image.size
+    full_size = image.size
     if factor > 1:
         image = image.reduce(factor)
     light = np.asarray(image, np.float32) / 255
     ground, noise = _find_ground(light)
     mark = light - ground
-    # Ink lies far from the ground on one side, noise and shadows near it on both.
+    # Ink differs from the background strongly and in one direction, noise and shadows weakly and in
+    # both. The sum of cubes therefore has the sign of the ink.
     inverted = invert == "yes" or (invert == "auto" and bool(np.vdot(mark, mark * mark) < 0))
     mark = np.maximum(-mark if inverted else mark, 0)
     smooth = _average_3x3(mark)
     ink = mark[mark >= smooth.max() / 2].mean()
     if ink < max(LEAST_CONTRAST, LEAST_OVER_NOISE * noise):
         return nothing
-    # Of a line's pixels, one wide, a third of the neighbourhood is ink; of a speck's, a ninth.
+    # In the 3x3 neighbourhood of a pixel, a line one pixel wide covers a third, a speck a ninth.
     is_ink = (mark > ink / 2) & (smooth > ink / 5)
     rows, columns = (np.flatnonzero(is_ink.any(axis)) for axis in (1, 0))
     if not len(rows):
@@ -124,17 +126,17 @@ def prepare(
     old = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
     pixels, new = _place(np.minimum(mark / ink, 1), old, size, preparation)
     if light.shape == size and np.abs(new - old).max() <= 1:
-        # Made as the data set was: another resampling would only blur it.
+        # The picture is already an image of the data set: resampling would only blur it.
         return Prepared(mark / mark.max(), inverted, None, True)
-    crop = np.minimum(old * factor, [*whole, *whole])
+    crop = np.minimum(old * factor, [*full_size, *full_size])
     return Prepared(pixels, inverted, tuple(crop.tolist()), True)
 
 
 def _find_ground(light: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the plane through the picture's border, `[H, W]`, and the noise around it.
+    """Return the background, a plane `[H, W]` fitted to the picture's border, and its noise.
 
-    A plane, since paper is seldom lit evenly; by least trimmed squares, since ink may touch the
-    border: each round fits the half of the border's pixels that lie nearest to the last plane.
+    A plane models uneven lighting. It is fitted by least trimmed squares, since ink may touch the
+    border: each round fits the half of the border's pixels that are closest to the last plane.
     """
     edge = np.ones(light.shape, bool)
     edge[1:-1, 1:-1] = False
@@ -147,7 +149,7 @@ def _find_ground(light: np.ndarray) -> tuple[np.ndarray, float]:
         near = apart <= np.median(apart)
         plane = np.linalg.lstsq(points[near], values[near])[0]
     apart = np.abs(values - points @ plane)
-    # The median distance from the mean, in standard deviations of a normal distribution.
+    # For a normal distribution, the median distance from the mean is 0.6745 standard deviations.
     noise = float(np.median(apart)) / 0.6745
     height, width = light.shape
     ground = plane[0] + plane[1] * np.arange(height)[:, np.newaxis] + plane[2] * np.arange(width)
@@ -161,7 +163,7 @@ def _average_3x3(values: np.ndarray) -> np.ndarray:
 
 
 def _place(levels, old, size, preparation) -> tuple[np.ndarray, np.ndarray]:
-    """Return the image, and the mark's left, top, right and bottom in it."""
+    """Return the image, and the left, top, right and bottom of the mark in it."""
     cells = preparation.cells
     left, top, right, bottom = old.tolist()
     height, width = bottom - top, right - left
@@ -173,17 +175,17 @@ def _place(levels, old, size, preparation) -> tuple[np.ndarray, np.ndarray]:
         shape[::-1].tolist(), resample, (left, top, right, bottom)
     )
     mark = np.clip(np.asarray(mark), 0, None)
-    # Thin strokes are only faint after they are reduced.
+    # Thin strokes are faint after the reduction.
     mark = mark / mark.max()
     canvas = np.zeros(np.array(size) * cells, np.float32)
     if preparation.centre == "mass":
-        # As in MNIST, where the pixel of the centre of mass is (14, 14), counted from 0.
+        # As in MNIST, where the centre of mass is in pixel (14, 14), counted from 0.
         masses = [mark.sum(axis) for axis in (1, 0)]
         middle = [np.average(np.arange(len(mass)), weights=mass) for mass in masses]
-        place = np.rint(np.array(canvas.shape) // 2 - middle).astype(int)
+        corner = np.rint(np.array(canvas.shape) // 2 - middle).astype(int)
     else:
-        place = (np.array(canvas.shape) - shape) // 2
-    top, left = np.clip(place, 0, np.array(canvas.shape) - shape).tolist()
+        corner = (np.array(canvas.shape) - shape) // 2
+    top, left = np.clip(corner, 0, np.array(canvas.shape) - shape).tolist()
     bottom, right = top + shape[0], left + shape[1]
     canvas[top:bottom, left:right] = mark
     pixels = canvas.reshape(size[0], cells, size[1], cells).mean((1, 3))

@@ -1,4 +1,4 @@
-"""Publish trained models, or check what is published: `python -m export.publish`."""
+"""Publish a trained model, or check published models: `python -m export.publish`."""
 
 import logging
 from pathlib import Path
@@ -14,50 +14,55 @@ FORMATS = ("saved_model", "onnx")
 
 
 def publish(
-    run: Annotated[str | None, typer.Argument(help="The folder of a finished run.")] = None,
+    run: Annotated[str | None, typer.Argument(help="Folder of a finished run.")] = None,
     name: Annotated[
-        str | None, typer.Option(help="Its name in the zoo.", show_default="MODEL_DATASET")
+        str | None, typer.Option(help="Name of the model in the zoo.", show_default="MODEL_DATASET")
     ] = None,
     format: Annotated[
-        str, typer.Option(help="Beside the .keras file, separated by commas: saved_model, onnx.")
+        str,
+        typer.Option(
+            help="Formats beside the .keras file, separated by commas: saved_model, onnx."
+        ),
     ] = ",".join(FORMATS),
-    zoo: Annotated[str, typer.Option(help="The zoo's folder.")] = "saved_models",
+    zoo: Annotated[str, typer.Option(help="Folder of the zoo.")] = "saved_models",
     check: Annotated[
         bool,
         typer.Option(
             "--check",
-            help="Verify every model that is published: compare its files with the index, then "
-            "run its .keras and ONNX files on test images.",
+            help="Verify every published model: compare its files with the index, then run its "
+            ".keras and ONNX files on test images.",
         ),
     ] = False,
     trust: Annotated[
         bool,
         typer.Option(
             "--trust",
-            help="With --check: run SavedModels too. One may read and write any file; without it "
-            "only those of the checkout's own zoo are run.",
+            help="With --check: run SavedModels too. A SavedModel may read and write any file; "
+            "without --trust only those of the checkout's own zoo are run.",
         ),
     ] = False,
 ) -> None:
-    """Publish a trained model, or check what is published.
+    """Publish a trained model, or check published models.
 
-    Writes the model of a run as .keras, SavedModel and ONNX files with a card into a zoo, a
-    folder with an index.
+    Writes the model of a run into a zoo, a folder with an index: as .keras, SavedModel and ONNX
+    files with a model card.
     """
     if check == (run is not None):
-        raise UserError("give the folder of a run, or --check alone")
+        raise UserError(
+            "RUN or --check must be given, and not both: name the folder of a finished run"
+        )
     if trust and not check:
-        raise UserError("--trust belongs to --check")
+        raise UserError("--trust must be used with --check")
     check_folder("--zoo", zoo)
     formats = [part.strip() for part in format.split(",")]
     for wanted in formats:
         if wanted not in FORMATS:
             raise UserError(f"--format must be of {', '.join(FORMATS)}: {wanted}")
     load_quietly()
-    # The converter calls what TensorFlow advises against.
+    # The ONNX converter calls deprecated functions, about which TensorFlow warns.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
-        # Packages of an extra: without it the other commands still run.
+        # Imported here, since they need the extra `export`; other commands run without it.
         from .check import check_zoo
         from .zoo_entry import publish_run
     except ImportError as error:

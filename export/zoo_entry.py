@@ -1,4 +1,4 @@
-"""One trained model as an entry of a zoo: its files, its card and its entry in the index."""
+"""The publication of a trained model in a zoo: its files, its card and its entry in the index."""
 
 import dataclasses
 import json
@@ -39,20 +39,20 @@ from .zoo_folder import CURVES, DEPTH_FIGURE, SAVED_MODEL, check_name, commit, n
 LICENSE = "Apache-2.0"
 # Keys of a run's data set that go into the index.
 DATA = ("input_shape", "classes", "scale", "mean", "std")
-# Images of noise that the certificate's ascent starts from.
+# Number of noise images from which the gradient ascent of the certificate starts.
 PROBE = 16
-# Test pictures in the figure of depth, at most.
+# Largest number of test images in the figure of depth.
 FIGURE_PICTURES = 2000
 
 
 def read_run(path: Path) -> tuple[FinishedRun, keras.Model]:
-    """Read a run's folder.
+    """Return a finished run and its model.
 
     Returns:
         The run, and its last model without the optimizer.
 
     Raises:
-        UserError: It holds no finished run, or a file that is not what a run writes.
+        UserError: The folder holds no finished run, or a file does not have the format of a run.
     """
     check_folder("RUN", path)
     run = as_user_error(read_finished_run, path)
@@ -61,7 +61,9 @@ def read_run(path: Path) -> tuple[FinishedRun, keras.Model]:
     model = as_user_error(load_model_file, run.files.last)
     variable = find_not_finite_variable(model.weights)
     if variable is not None:
-        raise UserError(f"a run that diverged is not published: {variable.path} is not finite")
+        raise UserError(
+            f"a model must have finite weights to be published: {variable.path} is not finite"
+        )
     return run, model
 
 
@@ -74,13 +76,13 @@ def publish_run(
         path: The run's folder.
         name: The model's name in the zoo; None for `MODEL_DATASET`.
         zoo: The zoo's folder.
-        formats: Of `saved_model` and `onnx`, what to write beside the .keras file.
-        console: Where progress is written; it must take names as they are, not as markup.
+        formats: The formats to write beside the .keras file, of `saved_model` and `onnx`.
+        console: The console for the progress; it must print names without interpreting markup.
 
     Raises:
         UserError: The folder holds no finished run, or the zoo cannot be written.
-        ZooError: The name is none, or the zoo's index is.
-        KeyboardInterrupt: After a message that what was published is as it was.
+        ZooError: The name or the zoo's index is invalid.
+        KeyboardInterrupt: The user interrupted; a message tells that the zoo is unchanged.
     """
     if name is not None:
         check_name(name)
@@ -90,7 +92,10 @@ def publish_run(
         publication = _Publication(run, model, name, zoo, console)
         publication.publish(formats)
     except KeyboardInterrupt:
-        console.print(f"{name or path} is not published; what was in {zoo} is kept", soft_wrap=True)
+        console.print(
+            f"{name or path} is not published; the previous content of {zoo} is kept",
+            soft_wrap=True,
+        )
         raise
     return name
 
@@ -99,11 +104,11 @@ class _Publication:
     """The publication of one run.
 
     Args:
-        run: The run.
-        model: Its model.
+        run: The finished run.
+        model: The run's last model.
         name: The model's name in the zoo.
         zoo: The zoo's folder.
-        console: Where progress is written.
+        console: The console for the progress.
     """
 
     def __init__(
@@ -121,7 +126,7 @@ class _Publication:
 
     def publish(self, formats: list[str]) -> None:
         """Write the files and the index."""
-        self.say("certifying")
+        self.say("computing the certificate")
         entry = self._describe()
         try:
             with new_entry(self.zoo, self.name) as staged:
@@ -132,21 +137,21 @@ class _Publication:
                     self._write_saved_model(staged)
                 shutil.copyfile(self.run.files.curves, staged / CURVES)
                 if self.depth is not None:
-                    self.say("drawing its depth")
+                    self.say("drawing the figure of depth")
                     _draw_depth(self.run, self.model, self.name, staged / DEPTH_FIGURE, self.say)
                 card = make_card(self.name, entry, staged, self.zoo)
                 (staged / CARD).write_text(card, encoding="utf-8")
                 commit(self.zoo, self.name, staged, entry)
-        # TensorFlow's errors, of a full disk for example, are no OSError.
+        # TensorFlow's errors, for example on a full disk, are not OSErrors.
         except (OSError, tf.errors.OpError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(
-                f"{self.zoo} could not be written: {reason}; what was there is kept"
+                f"{self.zoo} cannot be written: {reason}; its previous content is kept"
             ) from error
         self.say(f"published in {self.zoo}")
 
     def _describe(self) -> dict[str, Any]:
-        """Return the entry of the index, without what is known only after the files are written."""
+        """Return the entry of the index, without the fields that depend on the written files."""
         run = self.run
         return {
             "architecture": run.settings["model"],
@@ -169,7 +174,7 @@ class _Publication:
         save_model_file(model, staged / f"{self.name}.keras")
 
     def _write_onnx(self, staged: Path, texts: dict[str, str]) -> dict[str, int]:
-        """Write the ONNX file, and return how often it holds each operator."""
+        """Write the ONNX file, and return the count of each of its operators."""
         self.say("converting to ONNX")
         converted = as_user_error(to_onnx, self.folded, self.normalization, texts, self.multi_label)
         onnx.save(converted, staged / f"{self.name}.onnx")
@@ -189,22 +194,23 @@ class _Publication:
 def _draw_depth(
     run: FinishedRun, model: keras.Model, name: str, path: Path, say: Callable[[str], None]
 ) -> None:
-    """Draw the depth of test pictures, where there are any."""
+    """Draw the figure of depth on test images, if the data set is available."""
     try:
         data = datasets.load(run.settings["dataset"])
-        # Those of the training images, which a limit or a share of validation changes.
+        # The scale of the run's training images, which depends on `limit_train` and
+        # `validation_share`.
         data = dataclasses.replace(
             data, mean=np.float32(run.data["mean"]), std=np.float32(run.data["std"])
         )
         depths = measure_depths(model, name, data, FIGURE_PICTURES)
     except (DatasetError, ValueError) as error:
-        say(f"no figure of its depth: {error}")
+        say(f"the figure of depth is left out: {error}")
     else:
         draw_depths(path, depths)
 
 
 def _certify(model: keras.Model, input_shape) -> dict[str, Any]:
-    """Return the certificate of a net in short."""
+    """Return the summary of a model's certificate."""
     probe = np.random.default_rng(0).normal(size=(PROBE, *input_shape)).astype(np.float32)
     report = ki.certify(model, probe)
     found = report.to_dict()

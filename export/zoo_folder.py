@@ -1,4 +1,4 @@
-"""The published models: a folder with an index, and a folder for each model."""
+"""The folder of a zoo: an index, and a folder for each published model."""
 
 import contextlib
 import hashlib
@@ -29,9 +29,9 @@ DEPTH_FIGURE = "depth.png"
 SAVED_MODEL = "saved_model"
 LONGEST_NAME = 100
 _NAME = "[a-z0-9][a-z0-9_-]*"
-# The folder that `tempfile` makes, and the one inside that becomes a model's.
+# The folder for a new entry's files, inside of one that `tempfile` creates.
 _FILES = "files"
-# TensorFlow writes the parts of a SavedModel under longer names first.
+# TensorFlow first writes the parts of a SavedModel under longer names.
 _WRITTEN = (
     r"{name}\.(keras|onnx)|"
     + "|".join(map(re.escape, (CARD, CURVES, DEPTH_FIGURE)))
@@ -40,7 +40,7 @@ _WRITTEN = (
 
 
 def check_index(index: dict[str, Any], folder: Path) -> None:
-    """Raise `ZooError` where an index is not as the schema wants it, or holds a NaN."""
+    """Raise `ZooError` if an index violates the schema or holds a NaN."""
     try:
         parse_json(json.dumps(index), index_schema(), str(folder / INDEX))
     except FileError as error:
@@ -48,27 +48,26 @@ def check_index(index: dict[str, Any], folder: Path) -> None:
 
 
 def check_name(name: str) -> None:
-    """Raise `ZooError` where a model's name is none: a folder's might lie outside of the zoo."""
+    """Raise `ZooError` if a model's name is invalid: its folder could be outside of the zoo."""
     if not re.fullmatch(_NAME, name) or len(name) > LONGEST_NAME:
         raise ZooError(
-            "the model's name must be of a-z, 0-9, - and _, start with a letter or a digit, and "
-            f"have at most {LONGEST_NAME} characters: {name!r}"
+            "the model's name must consist of a-z, 0-9, - and _, start with a letter or a digit, "
+            f"and have at most {LONGEST_NAME} characters: {name!r}"
         )
 
 
 @contextlib.contextmanager
 def new_entry(zoo: Path, name: str) -> Iterator[Path]:
-    """Give a folder to write a model's files to; call `commit` when they are whole.
+    """Yield a folder for a model's files; call `commit` when they are complete.
 
-    One process at a time writes to a zoo. What a killed one has left is removed.
+    Only one process at a time writes to a zoo. Files that a killed process has left are removed.
 
     Args:
-        zoo: The zoo's folder; it is made where it is not there.
+        zoo: The zoo's folder; it is created if it does not exist.
         name: The model's name.
 
     Raises:
-        ZooError: The schema allows no such name, the zoo's index is none, or the model's folder is
-            a link.
+        ZooError: The name or the zoo's index is invalid, or the model's folder is a link.
         OSError: The zoo cannot be written.
     """
     check_name(name)
@@ -81,9 +80,10 @@ def new_entry(zoo: Path, name: str) -> Iterator[Path]:
             _sweep(zoo / known, models.get(known))
         folder = zoo / name
         if folder.is_symlink():
-            raise ZooError(f"{folder} is a link; what it leads to is not the zoo's. Remove it")
+            raise ZooError(f"{folder} must be a folder of the zoo, but is a link; remove it")
         folder.mkdir(exist_ok=True)
-        # No other user can put a link there. The folder inside has the usual permissions.
+        # `mkdtemp` gives permissions to this user only, so that no other user can create a link in
+        # it. The folder inside has the usual permissions.
         private = Path(tempfile.mkdtemp(prefix=STAGED_PREFIX, dir=folder))
         staged = private / _FILES
         try:
@@ -92,28 +92,28 @@ def new_entry(zoo: Path, name: str) -> Iterator[Path]:
         finally:
             shutil.rmtree(private, ignore_errors=True)
             with contextlib.suppress(OSError, ZooError):
-                # The version that was replaced, or the new one where the index was not written.
+                # Removes the replaced version, or the new one if the index was not written.
                 _sweep(folder, _read_models(zoo).get(name))
             with contextlib.suppress(OSError):
-                # Of a first publication that failed.
+                # Succeeds only if the folder is empty, after a failed first publication.
                 folder.rmdir()
 
 
 def commit(zoo: Path, name: str, staged: Path, entry: dict[str, Any]) -> None:
     """Publish the files of a staged entry, within `new_entry`.
 
-    The index is what counts: a kill before it is replaced leaves the old entry, whole, and one
-    after it the new one. So a new entry's files lie in a folder of their own, numbered.
+    Only files in the index count. A kill before the index is replaced leaves the complete old
+    entry, a kill after it the new one. Therefore each entry's files are in a new numbered folder.
 
     Args:
         zoo: The zoo's folder.
         name: The model's name.
-        staged: Where its files are.
+        staged: The folder that `new_entry` yielded.
         entry: Its entry in the index, without `files`.
 
     Raises:
-        ZooError: The index would not be as its schema wants it.
-        OSError: The zoo cannot be written; the old entry counts.
+        ZooError: The index would violate its schema.
+        OSError: The zoo cannot be written; the old entry stays in the index.
     """
     models = _read_models(zoo)
     numbers = (int(path.name) for path in (zoo / name).iterdir() if _is_number(path.name))
@@ -133,16 +133,16 @@ def commit(zoo: Path, name: str, staged: Path, entry: dict[str, Any]) -> None:
 
 
 def unlisted_files(zoo: Path) -> list[str]:
-    """Return the files and links in a zoo that its index does not name, relative to it.
+    """Return the files and links in a zoo that are not in its index, as paths relative to the zoo.
 
-    A publication may write and remove files meanwhile: what is gone is not returned.
+    A publication may write and remove files meanwhile; removed files are not returned.
 
     Raises:
         ZooError: The index cannot be read.
     """
-    # Unlike `Path.rglob`, it goes on where a folder is removed under it. Links are not followed.
+    # Unlike `Path.rglob`, `os.walk` continues if a folder is removed. It does not follow links.
     there = [Path(top, name) for top, names, files in os.walk(zoo) for name in (*names, *files)]
-    # Read after the walk: what has been published since then is listed.
+    # Read after the walk, so that files published in the meantime count as listed.
     models = read_index(zoo)["models"]
     listed = {INDEX, LOCK}.union(*(entry["files"] for entry in models.values()))
     left = (path for path in there if path.is_symlink() or (path.exists() and not path.is_dir()))
@@ -154,15 +154,15 @@ def _read_models(zoo: Path) -> dict[str, Any]:
 
 
 def _is_number(name: str) -> bool:
-    # `str.isdigit` is also true of "²".
+    # `str.isdigit` is also True for "²".
     return re.fullmatch("[0-9]+", name) is not None
 
 
 def _sweep(folder: Path, entry: dict[str, Any] | None) -> None:
-    """Remove what killed publications of a model have left: what `entry` does not name.
+    """Remove the folders that killed publications of a model have left and `entry` does not list.
 
-    A folder of another name, or with a file that no publication writes, is not ours and stays, as
-    does what a link leads to.
+    Folders with another kind of name or with files that no publication writes are kept. Links are
+    neither followed nor removed.
     """
     if folder.is_symlink() or not folder.is_dir():
         return
@@ -180,7 +180,7 @@ def _sweep(folder: Path, entry: dict[str, Any] | None) -> None:
 
 
 def _is_written(folder: Path, name: str, pattern: str) -> bool:
-    """Say whether all that a folder holds is named as a publication's files are."""
+    """Return whether all files in a folder have names of a publication's files."""
     allowed = re.compile(pattern.replace("{name}", re.escape(name)))
     return all(
         not path.is_symlink() and allowed.fullmatch(path.relative_to(folder).as_posix())
@@ -189,9 +189,9 @@ def _is_written(folder: Path, name: str, pattern: str) -> bool:
 
 
 def _remove(version: Path) -> None:
-    """Remove a version's folder; after a kill the next publication removes the rest."""
+    """Remove a version's folder. After a kill, the next publication removes the rest."""
     private = Path(tempfile.mkdtemp(prefix=STAGED_PREFIX, dir=version.parent))
-    # Windows moves no folder in which a reader has a file open.
+    # Windows cannot rename a folder with an open file.
     with contextlib.suppress(OSError):
         os.rename(version, private / _FILES)
     shutil.rmtree(private, ignore_errors=True)
@@ -199,12 +199,12 @@ def _remove(version: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(zoo: Path) -> Iterator[None]:
-    """Wait until no other process writes to the zoo."""
+    """Hold the lock of the zoo; wait until no other process writes to it."""
     with locked(zoo / LOCK):
         try:
             yield
         finally:
-            # Windows removes no file that is open. A file with contents is not ours.
+            # Windows cannot remove an open file. A file with content is not a lock of this module.
             with contextlib.suppress(OSError):
                 if not (zoo / LOCK).stat().st_size:
                     (zoo / LOCK).unlink()

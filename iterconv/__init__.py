@@ -1,5 +1,5 @@
-"""What all commands share, and the script `iterconv`.
+"""The script `iterconv`, and the code that all commands share.
 
-A wheel holds the commands `training` and `export` in this package, where their common names are
-nobody else's; in a checkout they lie beside it.
+In a wheel, the commands `training` and `export` are in this package, since their names are too
+common for top-level packages; in a checkout they are beside it.
 """

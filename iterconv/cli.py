@@ -1,17 +1,17 @@
-"""The script `iterconv`: each command of the project as a sub-command."""
+"""The script `iterconv`, which has each command of the project as a sub-command."""
 
 import importlib
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-HELP = "Networks that compute by iteration: train, measure and export them."
+HELP = "Train, publish and run networks of iterated residual blocks."
 
 
 def main() -> None:
     """Run the script."""
     if sys.argv[1:2] == ["predict"]:
-        # Without TensorFlow, which the others load: a prediction needs ONNX Runtime alone.
+        # Handled first, without loading TensorFlow: a prediction needs only ONNX Runtime.
         predict = _load("export.predict").main
         raise SystemExit(predict(sys.argv[2:], "iterconv predict"))
     from iterconv.command_errors import run_command
@@ -20,7 +20,7 @@ def main() -> None:
 
 
 def make_app():
-    """Return the command line of all commands."""
+    """Return the Typer app of all commands."""
     from iterconv import command_help
 
     app = command_help.make_app(HELP)
@@ -31,12 +31,12 @@ def make_app():
 
 
 def predict() -> None:
-    """Classify pictures with an exported net."""
-    # For the list of commands: `main` has taken this one before.
+    """Classify images with an exported model."""
+    # Only for the list of commands: `main` runs this command before.
 
 
 def _load(name: str):
-    """Import a module of the commands, by the one name that it has here."""
+    """Return a module of the commands, imported by its name in the wheel or in the checkout."""
     if find_spec(f"iterconv.{name.partition('.')[0]}") is not None:
         return importlib.import_module(f"iterconv.{name}")
     checkout = str(Path(__file__).parents[1])

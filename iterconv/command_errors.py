@@ -1,4 +1,4 @@
-"""Errors that a person at the command line can mend, and how they are shown."""
+"""Errors that a user of the command line can correct, and their output."""
 
 import contextlib
 import os
@@ -9,45 +9,45 @@ from collections.abc import Callable, Mapping
 import typer
 from typer.exceptions import TyperException
 
-# What shells return after Ctrl-C.
+# The exit code that shells return after Ctrl-C.
 INTERRUPTED = 130
 
 
 class UserError(Exception):
-    """Something the user can mend; the message is one sentence that says how."""
+    """Error that the user can correct; the message is one sentence that includes the remedy."""
 
     exit_code = 2
 
 
 class TrainingDivergedError(UserError):
-    """The loss is not finite any more."""
+    """Error of a training run whose loss or weights are not finite."""
 
     exit_code = 1
 
 
 def run_command(app: typer.Typer, name: str) -> None:
-    """Run a command line; show what the user can mend in one line, without a traceback.
+    """Run a command; print errors that the user can correct in one line, without a traceback.
 
     Args:
-        app: The command line.
-        name: What the program is called in its help text.
+        app: The Typer app.
+        name: The program's name in its help text.
 
     Raises:
         SystemExit: Always; code 0 for success, 2 for a usage error, 1 for a run that failed, 130
             after Ctrl-C.
     """
     if hasattr(sys.stdout, "reconfigure"):
-        # A path may hold bytes that are no text, and a terminal may lack a letter.
+        # A path may hold undecodable bytes, and the terminal's encoding may lack a character.
         sys.stdout.reconfigure(errors="backslashreplace")
     command = typer.main.get_command(app)
     try:
         code = command(prog_name=name, standalone_mode=False)
-        # A device that is full says so now, and not after the last line of the program.
+        # Flushed here, so that a full device raises its error within this block.
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output has ended, `head` for example.
+        # The reader of the output, for example `head`, has ended.
         _drop_output()
         code = 1
     except Exception as error:
@@ -58,14 +58,14 @@ def run_command(app: typer.Typer, name: str) -> None:
         code = getattr(error, "exit_code", UserError.exit_code)
         if isinstance(error, OSError):
             _drop_output()
-    # Typer makes a code of what it has caught itself.
+    # Typer returns this code for a KeyboardInterrupt that it has caught itself.
     if code == INTERRUPTED:
         print("Interrupted.", file=sys.stderr)
     raise SystemExit(code or 0)
 
 
 def _message(error: Exception) -> str | None:
-    """Return what to tell of an error in one line; None for a fault of the program."""
+    """Return the message of an error; None for an error of the program itself."""
     if isinstance(error, TyperException):
         context = getattr(error, "ctx", None)
         hint = "" if context is None else f" See {context.command_path} --help."
@@ -75,7 +75,7 @@ def _message(error: Exception) -> str | None:
         return f"{place}: {error.strerror}"
     if isinstance(error, UserError):
         return str(error)
-    # Imported only now: a command that ends well does not wait for them.
+    # Imported late, since a successful command does not need them.
     from keras_iterconv._support.extras import MissingExtraError
     from keras_iterconv._support.files import FileError
     from keras_iterconv.datasets import DatasetError
@@ -87,7 +87,7 @@ def _message(error: Exception) -> str | None:
 
 
 def _drop_output() -> None:
-    """Send what is still to be written nowhere; the interpreter would fail on it at its end."""
+    """Redirect the output to the null device, or its buffer fails again when Python exits."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -95,7 +95,7 @@ def _drop_output() -> None:
 
 
 def flags_of(command) -> dict[str, str]:
-    """Return the longest flag of each option, by the parameter's name, sub-commands included."""
+    """Return the longest flag of each option by its parameter's name, sub-commands included."""
     flags = {}
     for parameter in command.params:
         if parameter.param_type_name == "option":
@@ -106,28 +106,28 @@ def flags_of(command) -> dict[str, str]:
 
 
 def in_command_words(message: str, flags: Mapping[str, str]) -> str:
-    """Return a message of the library, one line, with the flags in the place of the arguments.
+    """Return a message of the library in one line, with arguments replaced by flags.
 
     Args:
-        message: For example "`max_unroll` must be at least 1. Received: max_unroll=0".
-        flags: The flags by argument; other names stay as they are.
+        message: The message, for example "`max_unroll` must be at least 1. Received: max_unroll=0".
+        flags: The flags by argument; other names are not replaced.
     """
     given = {name: f"{flag} " for name, flag in flags.items()}
     return " ".join(_rename(message, flags, given).split())
 
 
 def _rename(message: str, quoted: Mapping[str, str], given: Mapping[str, str]) -> str:
-    """Replace `name` by its word in `quoted`, and name= before a value by that in `given`."""
+    """Replace `name` by its value in `quoted`, and name= before a value by its value in `given`."""
     message = re.sub(r"`(\w+)`", lambda found: quoted.get(found[1], found[0]), message)
     return re.sub(r"\b(\w+)=(?=\S)", lambda found: given.get(found[1], found[0]), message)
 
 
 def check_folder(option: str, path: str | os.PathLike) -> None:
-    """Refuse the name of a folder that not all libraries take that write into it.
+    """Raise `UserError` if a folder's name is invalid for one of the libraries that write into it.
 
     Args:
-        option: What the user gave it as.
-        path: The folder; the empty name would be the current one.
+        option: The option that named the folder, for the message.
+        path: The folder. An empty name is refused, since it would mean the current folder.
 
     Raises:
         UserError: The name is empty, or not UTF-8.
@@ -142,13 +142,13 @@ def check_folder(option: str, path: str | os.PathLike) -> None:
 
 
 def as_user_error(function: Callable, *args, names: Mapping[str, str] | None = None, **kwargs):
-    """Call a function of the library whose `ValueError` is about what the user asked for.
+    """Return a function's result, with its `ValueError` raised as a `UserError`.
 
     Args:
         function: The function.
-        *args: Its arguments.
-        names: What its arguments are called on the command line, where that differs.
-        **kwargs: Its arguments.
+        *args: The positional arguments.
+        names: The arguments' names on the command line, where they differ.
+        **kwargs: The keyword arguments.
     """
     try:
         return function(*args, **kwargs)

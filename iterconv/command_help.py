@@ -1,4 +1,4 @@
-"""The one layout of all commands' help: plain text, options in groups, with their defaults."""
+"""The layout of all commands' help: plain text, options in groups, with their defaults."""
 
 import re
 from collections.abc import Callable
@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-# What an option without a group of its own belongs to.
+# The group of options that name no other group.
 OTHER_OPTIONS = "Options"
 
 
 class Command(TyperCommand):
-    """A command whose help shows its options by the groups that `rich_help_panel` names."""
+    """A command whose help shows its options in the groups that `rich_help_panel` names."""
 
     def format_options(self, ctx, formatter):
         """Write arguments and options."""
@@ -21,7 +21,7 @@ class Command(TyperCommand):
 
 
 class CommandGroup(TyperGroup):
-    """A command of commands."""
+    """A command with sub-commands."""
 
     def format_options(self, ctx, formatter):
         """Write the commands, then the options."""
@@ -30,10 +30,10 @@ class CommandGroup(TyperGroup):
 
 
 def make_app(help: str) -> typer.Typer:
-    """Return a command line of commands; without one of them it shows its help.
+    """Return a Typer app for sub-commands; without a sub-command it prints its help.
 
     Args:
-        help: What it is for, one sentence.
+        help: The description in one sentence.
     """
     app = typer.Typer(
         cls=CommandGroup,
@@ -47,7 +47,9 @@ def make_app(help: str) -> typer.Typer:
     @app.callback()
     def show_help(
         context: typer.Context,
-        version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+        version: Annotated[
+            bool, typer.Option("--version", help="Show the version and exit.")
+        ] = False,
     ) -> None:
         if version:
             print(f"keras_iterconv {metadata.version('keras-iterconv')}")
@@ -58,21 +60,21 @@ def make_app(help: str) -> typer.Typer:
 
 
 def make_command_app(function) -> typer.Typer:
-    """Return the command line of one command."""
+    """Return the Typer app of one command."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(cls=Command)(function)
     return app
 
 
 def options_of(group: str) -> Callable:
-    """Return a function that makes the options of a group of the help.
+    """Return a function that creates the options of a group of the help.
 
     Args:
         group: The group's title.
 
     Returns:
-        A function of an option's help, of what the help calls its default, nothing for none, and
-        of its flags where they do not follow from the parameter's name.
+        A function of an option's help, of the text of its default (empty for no default), and of
+        its flags if they do not follow from the parameter's name.
     """
 
     def make(help: str, default: str = "", *flags: str):
@@ -89,11 +91,11 @@ def _write_groups(command, ctx, formatter) -> None:
             continue
         argument = parameter.param_type_name == "argument"
         title = "Arguments" if argument else parameter.rich_help_panel or OTHER_OPTIONS
-        # Typer puts a default that it was told into parentheses.
+        # Typer puts parentheses around a default that is given as text.
         name, text = record
         text = re.sub(r"\[default: \((.*)\)\]$", r"[default: \1]", text)
         groups.setdefault(title, []).append((name, text))
-    # Last, since --help is among them.
+    # Moved to the end, since it includes --help.
     groups |= {OTHER_OPTIONS: groups.pop(OTHER_OPTIONS, [])}
     for title, records in groups.items():
         if records:

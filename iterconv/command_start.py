@@ -1,4 +1,4 @@
-"""What each command starts with: TensorFlow, loaded without its notes, and a console."""
+"""The start of each command: loading TensorFlow without its log lines, and a console."""
 
 import contextlib
 import os
@@ -9,9 +9,10 @@ from iterconv.command_errors import UserError
 
 
 def make_console() -> Console:
-    """Return a console that prints what it is given, letter by letter.
+    """Return a console that prints text without interpreting markup.
 
-    Rich would take `[red]` and `:smile:` in the name of a folder for markup, and fail on `[/red]`.
+    Otherwise Rich would interpret `[red]` and `:smile:` in the name of a folder, and fail on
+    `[/red]`.
     """
     return Console(markup=False, emoji=False, highlight=False)
 
@@ -19,18 +20,18 @@ def make_console() -> Console:
 def load_quietly() -> None:
     """Import `keras_iterconv`, and TensorFlow with it.
 
-    TensorFlow writes some lines about the processor and missing GPU libraries straight to file
-    descriptor 2 while it loads, whatever its log level.
+    While TensorFlow loads, it writes lines about the processor and missing GPU libraries directly
+    to file descriptor 2, at any log level. They are discarded.
 
     Raises:
-        UserError: The import fails, because of another Keras backend for example.
+        UserError: The import fails, for example because of another Keras backend.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with contextlib.ExitStack() as stack:
         try:
             kept = os.dup(2)
         except OSError:
-            pass  # It is closed: nothing can be seen of the lines.
+            pass  # Descriptor 2 is closed, so the lines are not visible anyway.
         else:
             stack.callback(os.close, kept)
             nowhere = os.open(os.devnull, os.O_WRONLY)

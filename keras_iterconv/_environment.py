@@ -1,22 +1,24 @@
-"""What must be settled before TensorFlow is imported; imported first by the package."""
+"""Environment settings and checks that must precede the import of TensorFlow.
+
+The package imports this module first.
+"""
 
 import importlib.util
 import os
 import sys
 
-# oneDNN doubles the speed of the convolutions on a CPU and is off by default on some of them.
-# TensorFlow reads the variable once, at its import: later it is too late, and a user's own
-# value wins.
+# oneDNN doubles the speed of convolutions on a CPU, but is off by default on some CPUs. TensorFlow
+# reads the variable once, at its import. A value that the user has set is kept.
 if "tensorflow" not in sys.modules:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 _REMEDY = (
-    "keras_iterconv runs on Keras's TensorFlow backend only; set the environment variable "
+    "keras_iterconv requires the TensorFlow backend of Keras; set the environment variable "
     "KERAS_BACKEND=tensorflow before Keras is imported. Received: backend={!r}"
 )
 
-# The values that TensorFlow takes for true. Without the package that it then looks for, whatever
-# touches tf.keras fails with "Keras cannot be imported", anywhere and late.
+# These are the values that TensorFlow reads as true. It then needs the package tf_keras: without
+# it, the first use of `tf.keras` fails with "Keras cannot be imported".
 LEGACY_KERAS = os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True")
 if LEGACY_KERAS and importlib.util.find_spec("tf_keras") is None:
     raise ImportError(
@@ -25,7 +27,7 @@ if LEGACY_KERAS and importlib.util.find_spec("tf_keras") is None:
         f"Received: TF_USE_LEGACY_KERAS={os.environ['TF_USE_LEGACY_KERAS']}"
     )
 
-# Keras takes an empty value for none.
+# Keras ignores an empty value.
 _backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
 if _backend != "tensorflow":
     raise ImportError(_REMEDY.format(_backend))
@@ -33,7 +35,7 @@ if _backend != "tensorflow":
 try:
     import keras
 except ImportError as error:
-    # The configuration file may name a backend that is not even installed.
+    # The configuration file of Keras may name a backend that is not installed.
     config = sys.modules.get("keras.src.backend.config")
     if config is None or config.backend() == "tensorflow":
         raise

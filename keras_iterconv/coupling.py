@@ -1,4 +1,4 @@
-"""Soft gradient coupling: weights that are trained apart are pulled along a common way."""
+"""Soft gradient coupling: the gradients of separate weights are blended with their mean."""
 
 from collections.abc import Sequence
 
@@ -16,25 +16,26 @@ KERNELS = ("uniform", "triangular")
 class GradientCoupling:
     """Blend the gradients of the blocks of a stage: (1 - lambda) d_t + lambda sum_s K_ts d_s.
 
-    With the uniform kernel the sum is the mean over the blocks: 0 trains them apart, and 1 keeps
-    blocks that start equal equal. It acts on raw gradients, before the optimizer's clipping,
-    momentum and weight decay, and is linear, so that it may act on each replica and on each part
-    of an accumulated batch. Truly shared weights would receive the sum and not the mean: with
-    plain SGD, a strength of 1 trains like sharing at a learning rate T times smaller.
+    d_t is the gradient of block t of T. With the uniform kernel the sum is the mean over the
+    blocks: a strength of 0 trains the blocks independently, and with a strength of 1 blocks that
+    start equal stay equal. The coupling acts on raw gradients, before the optimizer's clipping,
+    momentum and weight decay. It is linear, so that it may act on each replica and on each part of
+    an accumulated batch. Shared weights would receive the sum of the gradients, not their mean:
+    with plain SGD, a strength of 1 equals sharing at a learning rate that is T times smaller.
 
-    Give it to `IterativeModel.compile`, or call it in a loop of your own. It never touches
-    statistics, which have no gradient.
+    Pass it to `IterativeModel.compile`, or call it in a custom training loop. It does not change
+    moving statistics, which have no gradient.
 
     Args:
         strength: lambda, in [0, 1].
         kernel: `"uniform"`, or `"triangular"`: K_ts in proportion to 1 - |t - s| / T, each row
             summing to 1.
-        members: Which blocks of each group are coupled, as a slice: `slice(-8, None)` the last
-            eight, `slice(5, None)` all but the first five; None for all. The others keep their
-            gradients.
+        members: The blocks of each group that are coupled, as a slice: `slice(-8, None)` for the
+            last eight, `slice(5, None)` for all but the first five; None for all. The other blocks
+            keep their gradients.
         groups: None, to couple the blocks of each stacked variable of `ResidualStage` and of
-            untied NAIS blocks; or lists of variables of one shape each, in the order of the
-            blocks: Keras or TensorFlow variables, or the `path` of a Keras variable.
+            untied NAIS blocks. Or a list of groups, each a list of variables of one shape in the
+            order of the blocks: Keras or TensorFlow variables, or `path`s of Keras variables.
 
     Call arguments:
         gradients: A list of tensors, one for each variable, or None where there is no gradient.
@@ -44,9 +45,9 @@ class GradientCoupling:
         The list of coupled gradients.
 
     Raises:
-        ValueError: An argument is out of its range, a group has unlike shapes, a variable in two
-            groups, one variable only or one that is not among `variables`; or there is nothing to
-            couple.
+        ValueError: An argument is out of its range; a group has different shapes, a variable of
+            another group, only one variable, or a variable that is not among `variables`; or there
+            is nothing to couple.
 
     Example:
         >>> coupling = GradientCoupling(0.9, groups=[["a/kernel", "b/kernel"]])
@@ -77,21 +78,21 @@ class GradientCoupling:
         gradients = list(gradients)
         if len(gradients) != len(variables):
             raise ValueError(
-                "`gradients` and `variables` must be of one length. "
+                "`gradients` and `variables` must have the same length. "
                 f"Received: {len(gradients)} gradients, {len(variables)} variables"
             )
-        places = self.find_coupled(variables)
+        variable_indices = self.find_coupled(variables)
         if self.strength == 0:
             return gradients
         if self.groups is None:
-            for i in places:
+            for i in variable_indices:
                 if gradients[i] is not None:
                     gradients[i] = self._couple(tf.convert_to_tensor(gradients[i]))
             return gradients
-        for group in places:
+        for group in variable_indices:
             if all(gradients[i] is None for i in group):
                 continue
-            # No gradient is a gradient of zero for the others.
+            # In the coupling, None counts as a gradient of zero.
             stack = tf.stack(
                 [
                     tf.zeros(variables[i].shape, variables[i].dtype)
@@ -101,45 +102,47 @@ class GradientCoupling:
                 ]
             )
             coupled = tf.unstack(self._couple(stack))
-            # The others keep what they had: a zero for None would let momentum move them.
+            # Other blocks keep their gradients, also None: with a zero in its place, the
+            # optimizer's momentum would change their weights.
             for t in self._members(len(group)):
                 gradients[group[t]] = coupled[t]
         return gradients
 
     def find_coupled(self, variables: Sequence, frozen: Sequence = ()) -> list:
-        """Find what is coupled among the variables of a model.
+        """Return which variables of a model are coupled.
 
         Args:
             variables: The trainable variables.
-            frozen: The others, which an error names where they are what should be coupled.
+            frozen: The other variables. An error message names those that should be coupled.
 
         Returns:
-            The places of the stacks or, with `groups`, a list of places for each group.
+            The indices of the stacked variables in `variables` or, with `groups`, a list of indices
+            for each group.
 
         Raises:
             ValueError: As for a call.
         """
         if self.groups is not None:
-            places = [
+            index_groups = [
                 [_find(member, variables, frozen) for member in group] for group in self.groups
             ]
-            for group in places:
+            for group in index_groups:
                 _check_shapes([variables[i] for i in group])
                 self._members(len(group))
-            # Known only here where one member is a path and the other the variable itself.
-            flat = [i for group in places for i in group]
-            for i in flat:
-                _check_once(flat.count(i) == 1, variables[i])
-            return places
-        places = [i for i, variable in enumerate(variables) if is_stack(variable)]
-        if not places:
+            # A path and a variable can only be compared here, where the paths are resolved.
+            all_indices = [i for group in index_groups for i in group]
+            for i in all_indices:
+                _check_once(all_indices.count(i) == 1, variables[i])
+            return index_groups
+        stack_indices = [i for i, variable in enumerate(variables) if is_stack(variable)]
+        if not stack_indices:
             raise ValueError(_nothing_to_couple([v for v in frozen if is_stack(v)]))
-        for i in places:
+        for i in stack_indices:
             self._members(variables[i].shape[0])
-        return places
+        return stack_indices
 
     def _couple(self, stack: tf.Tensor) -> tf.Tensor:
-        """Couple the gradients of one group, `[blocks, ...]`."""
+        """Return the coupled gradients of one group, `[blocks, ...]`."""
         count = stack.shape[0]
         if self.members is None and self.kernel == "uniform":
             mean = tf.reduce_mean(stack, axis=0, keepdims=True)
@@ -148,13 +151,13 @@ class GradientCoupling:
         return tf.tensordot(matrix, stack, axes=1)
 
     def matrix(self, blocks: int) -> np.ndarray:
-        """Return the whole map from gradients to coupled gradients, float64 `[blocks, blocks]`.
+        """Return the matrix that maps gradients to coupled gradients, float64 `[blocks, blocks]`.
 
         Args:
             blocks: T, the number of blocks of the group.
 
         Raises:
-            ValueError: `members` names no block of so short a group.
+            ValueError: `members` selects none of the blocks.
         """
         coupled = self._members(blocks)
         weights = np.ones((len(coupled), len(coupled)))
@@ -168,11 +171,11 @@ class GradientCoupling:
         return matrix
 
     def _members(self, blocks: int) -> np.ndarray:
-        """Return the numbers of the blocks of a group that are coupled."""
+        """Return the numbers of the coupled blocks of a group, `[members]`."""
         coupled = np.arange(blocks)[slice(None) if self.members is None else self.members]
         if not len(coupled):
             raise ValueError(
-                f"`members` names none of the {blocks} blocks of a group. "
+                f"`members` must select at least one of the {blocks} blocks of a group. "
                 f"Received: members={self.members}"
             )
         return coupled
@@ -203,10 +206,10 @@ def _is_slice_of_numbers(members) -> bool:
 
 
 def as_coupling(coupling):
-    """Turn what a user gave to `compile` into a callable on gradients and variables, or None.
+    """Return the `coupling` given to `compile` as a callable on gradients and variables, or None.
 
     Raises:
-        ValueError: It is neither None, a number in [0, 1] nor callable.
+        ValueError: `coupling` is neither None, nor a number in [0, 1], nor callable.
     """
     if coupling is None or callable(coupling):
         return coupling
@@ -243,7 +246,7 @@ def _check_groups(groups) -> list[list]:
                 )
         if len(group) < 2:
             raise ValueError(
-                "A group of `groups` must hold at least two variables. "
+                "Each group of `groups` must hold at least two variables. "
                 f"Received: {[_name(member) for member in group]}"
             )
         if not any(isinstance(member, str) for member in group):
@@ -265,39 +268,41 @@ def _check_once(once: bool, member) -> None:
 def _nothing_to_couple(frozen_stacks) -> str:
     if frozen_stacks:
         return (
-            "There is nothing to couple: all stacks of blocks are frozen, "
+            "There is nothing to couple: all stacked variables are frozen, "
             f"{_first_names(frozen_stacks)}. Set `trainable=True` for their layers and compile "
             "again, or train without a coupling."
         )
     return (
-        "There is nothing to couple: no variable is a stack of blocks, as those of ResidualStage "
-        "and of untied NAIS blocks are. Name the `groups`, or train without a coupling."
+        "There is nothing to couple: the model has no stacked variables, as ResidualStage and "
+        "untied NAIS blocks have. Pass `groups`, or train without a coupling."
     )
 
 
 def _check_shapes(group):
     shapes = {_name(variable): tuple(variable.shape) for variable in group}
     if len({tuple(variable.shape) for variable in group}) > 1:
-        raise ValueError(f"The variables of a group must have one shape. Received: {shapes}")
+        raise ValueError(
+            f"The variables of each group of `groups` must have one shape. Received: {shapes}"
+        )
 
 
 def _find(member, variables, frozen) -> int:
     def is_member(variable) -> bool:
         return _name(variable) == member if isinstance(member, str) else variable is member
 
-    places = [i for i, variable in enumerate(variables) if is_member(variable)]
-    if not places and any(is_member(variable) for variable in frozen):
+    variable_indices = [i for i, variable in enumerate(variables) if is_member(variable)]
+    if not variable_indices and any(is_member(variable) for variable in frozen):
         raise ValueError(
             f"`groups` names {_name(member)!r}, which is frozen. Set `trainable=True` for its "
             "layer and compile again, or leave it out of `groups`."
         )
-    if len(places) != 1:
+    if len(variable_indices) != 1:
         raise ValueError(
-            f"`groups` names {_name(member)!r}, which {len(places)} of the variables are; the "
-            f"first of them are {_first_names(variables)}. Name trainable variables of the model, "
-            "each by a path of its own."
+            f"`groups` names {_name(member)!r}, which matches {len(variable_indices)} of the "
+            f"trainable variables; the first of these are {_first_names(variables)}. Name "
+            "trainable variables of the model, each by a path that no other variable has."
         )
-    return places[0]
+    return variable_indices[0]
 
 
 def _first_names(variables) -> str:

@@ -1,4 +1,4 @@
-"""How far the gradient modes of a net are from its exact gradient, on data of one's own."""
+"""The errors of a model's gradient modes against its exact gradient, on a given batch."""
 
 import dataclasses
 
@@ -15,15 +15,15 @@ from keras_iterconv.unrolling import MODES
 
 @dataclasses.dataclass(frozen=True)
 class GradientError:
-    """The distance of one gradient g from the exact one, e, over all trainable weights together.
+    """The error of one gradient g against the exact gradient e of all trainable weights.
 
     Attributes:
-        gradient: The mode.
+        gradient: The gradient mode.
         relative_error: ||g - e|| / ||e||.
-        cosine: g'e / (||g|| ||e||); 1 where only the length differs.
+        cosine: g'e / (||g|| ||e||); 1 where only the norm differs.
         norm_ratio: ||g|| / ||e||.
-        worst_variable: The path of the weight whose own relative error is largest.
-        worst_relative_error: That error.
+        worst_variable: The path of the weight whose gradient has the largest relative error.
+        worst_relative_error: The relative error of that gradient.
     """
 
     gradient: str
@@ -36,7 +36,7 @@ class GradientError:
 
 @dataclasses.dataclass(frozen=True)
 class GradientReport:
-    """A `GradientError` for each biased mode that the blocks can run in; a table as `str`."""
+    """The `GradientError` of each inexact mode that all blocks support; a table as `str`."""
 
     rows: tuple[GradientError, ...]
 
@@ -62,18 +62,19 @@ class GradientReport:
 
 
 def gradient_error(model: keras.Model, x, y) -> GradientReport:
-    """Compare each gradient mode with the exact gradient of one batch's loss.
+    """Compare each gradient mode with the exact gradient of the loss on one batch.
 
-    The loss is the one that the model was compiled with, in training: with batch statistics and
-    dropout. Nothing is changed in the model: statistics and random states are put back.
+    The loss is the one that the model was compiled with. The model runs in training, with batch
+    statistics and dropout. Afterwards its moving statistics and random states are restored, so that
+    the model does not change.
 
     Args:
         model: A compiled functional model with at least one `NAISConv2D` or `NAISDense`.
         x: The batch's inputs.
-        y: Its targets.
+        y: The batch's targets.
 
     Returns:
-        A `GradientReport` of the modes that are not exact and that all blocks can run in.
+        A `GradientReport` of the modes that are not exact and that all blocks support.
 
     Raises:
         ValueError: The model is not functional, not compiled, or has no such block.
@@ -87,10 +88,10 @@ def gradient_error(model: keras.Model, x, y) -> GradientReport:
     modes = [
         mode
         for mode in MODES.values()
-        # Of the exact ones, the one that needs less memory.
+        # Of the exact modes only "recompute", which needs less memory than "unroll".
         if not mode.keeps_values and all(map(mode.fits, blocks))
     ]
-    own = [block.gradient for block in blocks]
+    original_modes = [block.gradient for block in blocks]
     state = [variable.numpy() for variable in model.non_trainable_variables]
     found = {}
     try:
@@ -100,7 +101,7 @@ def gradient_error(model: keras.Model, x, y) -> GradientReport:
             found[mode.name] = _gradients(model, x, y)
             _restore(model, state)
     finally:
-        for block, gradient in zip(blocks, own, strict=True):
+        for block, gradient in zip(blocks, original_modes, strict=True):
             block.gradient = gradient
         _restore(model, state)
     paths = [variable.path for variable in model.trainable_variables]
@@ -132,18 +133,18 @@ def _compare(mode, gradients, exact, paths) -> GradientError:
     def ratio(numerator, denominator):
         return float(numerator / denominator) if denominator else float(numerator > 0)
 
-    own = [
+    relative_errors = [
         ratio(np.linalg.norm(g - e), np.linalg.norm(e))
         for g, e in zip(gradients, exact, strict=True)
     ]
     g, e = (np.concatenate([z.ravel() for z in zs]) for zs in (gradients, exact))
     norm, length = np.linalg.norm(g), np.linalg.norm(e)
-    worst = int(np.argmax(own))
+    worst = int(np.argmax(relative_errors))
     return GradientError(
         mode,
         ratio(np.linalg.norm(g - e), length),
         ratio(g @ e, norm * length),
         ratio(norm, length),
         paths[worst],
-        own[worst],
+        relative_errors[worst],
     )

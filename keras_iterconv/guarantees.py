@@ -1,14 +1,14 @@
-"""Callbacks that keep the guarantees of an `IterativeModel` true while other callbacks run."""
+"""Callbacks that restore the guarantees of an `IterativeModel` before the model is evaluated."""
 
 import keras
 
 
 class RestoreGuarantees(keras.callbacks.Callback):
-    """Restores the guarantees of a model's layers wherever the model is about to be looked at.
+    """Callback that restores the guarantees of a model's layers before each use of the model.
 
-    `IterativeModel` puts it behind all other callbacks, since these may change weights:
+    `IterativeModel` runs it after all other callbacks, since these may change weights:
     `SwapEMAWeights` before a validation, `EarlyStopping` at the end, `BackupAndRestore` at the
-    start. What a callback saves, the model itself restores before it is written.
+    start. Where another callback saves the model, `IterativeModel` restores the guarantees first.
     """
 
     def on_train_begin(self, logs=None):
@@ -24,22 +24,23 @@ class RestoreGuarantees(keras.callbacks.Callback):
         self.model.restore_guarantees()
 
     def on_train_end(self, logs=None):
-        # The optimizer may have put averages in the place of the weights.
+        # The optimizer may have replaced the weights by their averages.
         self.model.restore_guarantees()
 
 
 class ConvergeCaps(RestoreGuarantees):
-    """Also converges all caps after an epoch's training, before any other callback runs.
+    """Callback that also converges all caps after the training of an epoch.
 
-    Training goes on from the vectors of these norms. Nothing else moves them, so that training
-    does not depend on when the model is saved.
+    `IterativeModel` runs it before all other callbacks. Training continues from the singular
+    vectors that are found here. Saving does not change these vectors, so that training does not
+    depend on when the model is saved.
     """
 
     _trained = False
 
     def on_train_begin(self, logs=None):
-        # A model that has been trained comes with the norms that it was left with: found anew they
-        # may differ in a last bit, and a run that goes on must be one that was never cut off.
+        # A model that was trained before has its norms. Computed again, they may differ in the last
+        # bit, and a resumed run would differ from an uninterrupted one.
         if int(self.model.optimizer.iterations.numpy()) == 0:
             self.model.converge_caps()
         super().on_train_begin()
@@ -52,7 +53,7 @@ class ConvergeCaps(RestoreGuarantees):
         super().on_test_begin()
 
     def on_epoch_end(self, epoch, logs=None):
-        # Validation has converged them already.
+        # Does nothing after a validation, which has converged the caps already.
         self._converge()
         super().on_epoch_end(epoch)
 

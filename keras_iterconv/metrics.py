@@ -1,4 +1,4 @@
-"""When a net's answer is right or wrong, and how often a guess would be wrong."""
+"""The correctness of predictions, the error of guessing, and the metric `ExactSetAccuracy`."""
 
 import math
 
@@ -7,15 +7,16 @@ import numpy as np
 
 
 def is_wrong(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Say for each sample whether the answer is wrong.
+    """Return which predictions are wrong, bool `[N]`.
 
     Args:
         outputs: Logits or probabilities, `[N, classes]` with at least two classes.
-        labels: Class numbers, int `[N]`: the largest output must be the class; or multi-hot
-            `[N, classes]`: the n targets of a sample must have its n largest outputs.
+        labels: Class numbers, int `[N]`: a prediction is right where the class has the largest
+            output. Or multi-hot, `[N, classes]`: a prediction is right where the n classes of the
+            label have the n largest outputs.
 
     Returns:
-        bool `[N]`; a sample with an output that is not finite is wrong.
+        A bool array `[N]`; a prediction with an output that is not finite is wrong.
 
     Raises:
         ValueError: The shapes do not fit.
@@ -23,8 +24,9 @@ def is_wrong(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     outputs, labels = np.asarray(outputs), np.asarray(labels)
     if outputs.ndim != 2 or outputs.shape[1] < 2:
         raise ValueError(
-            "`model` must answer with [N, classes], two classes at least: the largest output is "
-            f"its answer. Received: outputs of shape {outputs.shape}"
+            "The outputs of `model` must have the shape [N, classes], with at least two classes: "
+            "the class of the largest output is the prediction. "
+            f"Received: outputs of shape {outputs.shape}"
         )
     if labels.shape == outputs.shape:
         return ~keras.ops.convert_to_numpy(exact_set(labels, outputs))
@@ -33,21 +35,23 @@ def is_wrong(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
             "`labels` must be class numbers [N] or multi-hot [N, classes]. "
             f"Received: outputs of shape {outputs.shape}, labels of shape {labels.shape}"
         )
-    # The largest of a row of NaNs is its first: such a row is never right.
+    # `argmax` of NaNs is 0, which may be the label: predictions that are not finite are wrong.
     wrong = np.argmax(outputs, axis=1) != labels.reshape(-1)
     return wrong | ~np.isfinite(outputs).all(axis=1)
 
 
 def chance_error(labels: np.ndarray, num_classes: int) -> float:
-    """Return the error of a guess among all answers with as many targets as each sample has.
+    """Return the error rate of a uniformly random guess.
+
+    A guess is a set of classes, as many as the sample's label has.
 
     Args:
         labels: As in `is_wrong`.
         num_classes: The number of classes.
 
     Returns:
-        1 - 1 / num_classes for class numbers; the mean of 1 - 1 / C(num_classes, n) for multi-hot
-        labels with n targets.
+        1 - 1 / num_classes for class numbers; for multi-hot labels the mean of
+        1 - 1 / C(num_classes, n), where a label has n classes.
     """
     labels = np.asarray(labels)
     if labels.ndim < 2 or labels.shape[1] == 1:
@@ -57,18 +61,18 @@ def chance_error(labels: np.ndarray, num_classes: int) -> float:
 
 
 def exact_set(y_true, y_pred):
-    """Say whether the n largest outputs are exactly the n classes of the target.
+    """Return whether the n largest outputs are those of exactly the n classes of the label.
 
-    n is read from each row of the target. Ties at the n-th place count as wrong, and so does an
-    answer that is not finite. Probabilities tie sooner than the logits that they are made of:
-    in float32 the sigmoids of all logits from 17 on are 1.
+    Each label has its own n. Ties at the n-th place count as wrong, and so do outputs that are not
+    finite. Probabilities tie more often than logits: in float32, the sigmoids of all logits from 17
+    on are 1.
 
     Args:
-        y_true: Multi-hot, `[B, classes]`.
-        y_pred: Logits or probabilities, `[B, classes]`.
+        y_true: Labels, multi-hot, `[N, classes]`.
+        y_pred: Logits or probabilities, `[N, classes]`.
 
     Returns:
-        A tensor, bool `[B]`.
+        A bool tensor `[N]`.
     """
     y_pred = keras.ops.convert_to_tensor(y_pred)
     wanted = keras.ops.cast(y_true, "bool")
@@ -80,11 +84,11 @@ def exact_set(y_true, y_pred):
 
 @keras.saving.register_keras_serializable("keras_iterconv")
 class ExactSetAccuracy(keras.metrics.MeanMetricWrapper):
-    """The share of answers whose n largest outputs are exactly the n classes of the target.
+    """The share of samples whose n largest outputs are those of exactly the n classes of the label.
 
     Args:
-        name: What the logs call it.
-        dtype: Of its sums; None for Keras's default.
+        name: The name of the metric in logs.
+        dtype: The dtype of the metric's sums; None for Keras's default.
 
     Example:
         >>> accuracy = ExactSetAccuracy()

@@ -1,4 +1,4 @@
-"""Where in a net a sample's state stops being finite."""
+"""The search for the block and update at which a sample's state stops being finite."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -8,20 +8,20 @@ import numpy as np
 import tensorflow as tf
 
 from keras_iterconv._support import keras_graph
-from keras_iterconv.layers import IteratedBlock, ResidualStage, ResidualUpdate
+from keras_iterconv.layers.protocol import is_block
 from keras_iterconv.unrolling import Status
 from keras_iterconv.unrolling.samples import samples_finite
 
 
 class NotFinite(NamedTuple):
-    """Where a sample's status first was `keras_iterconv.unrolling.Status.NOT_FINITE`.
+    """The place at which a sample's status first is `unrolling.Status.NOT_FINITE`.
 
     Attributes:
-        sample: Its index in the batch.
-        block: The name of the first block whose state was not finite; None where all states are
-            finite and the model's output is not.
-        update: The first update of that block, counted from 1, after which it was; 0 where the
-            block's input was not finite already, and where there is no block.
+        sample: The index of the sample in the batch.
+        block: The name of the first block with this status; None where all states are finite but
+            the model's output is not.
+        update: The number of the first update of that block, from 1, with this status; 0 where the
+            input of the block is not finite already, and where `block` is None.
     """
 
     sample: int
@@ -30,22 +30,22 @@ class NotFinite(NamedTuple):
 
 
 def find_not_finite(model: keras.Model, images) -> list[NotFinite]:
-    """Return the samples whose state or output is not finite, and where that began.
+    """Return the samples whose state or output is not finite, and the block where this starts.
 
     The model runs in evaluation, so that samples do not depend on each other: in training, batch
-    normalisation spreads one sample's NaN over its batch. A loss that is not finite in training
-    may therefore have no such sample; the batch's statistics are the cause then.
+    normalisation spreads one sample's NaN over the whole batch. A loss may therefore be NaN in
+    training while this function finds no sample. The cause is then in the batch's statistics.
 
     Args:
         model: A functional model.
-        images: Its inputs, `[N, ...]`, or a structure of them.
+        images: The model's inputs, `[N, ...]`, or a structure of inputs.
 
     Returns:
-        A `NotFinite` for each such sample, in the order of the batch; an empty list where all is
-        finite.
+        A `NotFinite` for each such sample, in the order of the batch; an empty list if all states
+        and outputs are finite.
 
     Raises:
-        ValueError: The model is not functional, or a block lies in a model within the model.
+        ValueError: The model is not functional, or a block is part of a nested model.
 
     Example:
         >>> find_not_finite(model, images)
@@ -55,13 +55,13 @@ def find_not_finite(model: keras.Model, images) -> list[NotFinite]:
     found = {}
 
     def apply(layer, *args, **kwargs):
-        if not isinstance(layer, (IteratedBlock, ResidualStage, ResidualUpdate)):
+        if not is_block(layer):
             return layer(*args, **kwargs)
         state, _, status = layer(*args, **kwargs, return_depth=True)
         new = [n for n in np.flatnonzero(status == Status.NOT_FINITE) if n not in found]
         if new:
             inputs = tf.nest.map_structure(lambda x: tf.gather(x, new), args[0])
-            updates = _first_updates(layer, inputs, kwargs.get("schedule"))
+            updates = _first_updates(layer, inputs, kwargs)
             found.update((n, (layer.name, k)) for n, k in zip(new, updates, strict=True))
         return state
 
@@ -73,29 +73,28 @@ def find_not_finite(model: keras.Model, images) -> list[NotFinite]:
     return [NotFinite(int(n), *found[n]) for n in sorted(found)]
 
 
-def _first_updates(block, inputs, schedule) -> list[int]:
-    """Return for samples that a block leaves not finite the first update after which they were."""
+def _first_updates(block, inputs, options: dict) -> list[int]:
+    """Return the first update after which each sample's state is not finite, by bisection.
+
+    Args:
+        block: The block.
+        inputs: Inputs of the block for which its last state is not finite.
+        options: The options of `block.run_to`, such as the schedule of a `ResidualStage`.
+    """
     finite = tf.stack([samples_finite(x) for x in tf.nest.flatten(inputs)])
-    # An update lies in (low, high]; a state that is not finite stays so.
+    # The update is in (low, high], since all states after one that is not finite are not either.
     low = np.where(tf.reduce_all(finite, axis=0), 0, -1)
-    high = np.where(low < 0, 0, block.max_unroll if schedule is None else len(schedule))
+    schedule = options.get("schedule")
+    last_update = block.max_unroll if schedule is None else len(schedule)
+    high = np.where(low < 0, 0, last_update)
     while (high - low > 1).any():
         middle = int(((low + high) // 2)[high - low > 1][0])
         chosen = np.flatnonzero((low < middle) & (middle < high))
-        part = tf.nest.map_structure(lambda x, rows=chosen: tf.gather(x, rows), inputs)
-        bad = _status(block, part, middle, schedule) == Status.NOT_FINITE
-        high[chosen[bad]], low[chosen[~bad]] = middle, middle
+        chosen_inputs = tf.nest.map_structure(lambda x, i=chosen: tf.gather(x, i), inputs)
+        status = block.run_to(chosen_inputs, middle, block.threshold, **options).status.numpy()
+        not_finite = status == Status.NOT_FINITE
+        high[chosen[not_finite]], low[chosen[~not_finite]] = middle, middle
     return [int(k) for k in high]
-
-
-def _status(block, inputs, updates: int, schedule) -> np.ndarray:
-    """Return the status of samples after the first updates of a block of several, `[n]`."""
-    if isinstance(block, ResidualStage):
-        schedule = range(block.blocks) if schedule is None else schedule
-        return block(inputs, schedule=schedule[:updates], return_depth=True).status.numpy()
-    inputs = tf.cast(inputs, block.compute_dtype)
-    update, state = block.build_update(inputs), block.make_initial_state(inputs)
-    return block.iterate(update, state, updates, block.threshold or 0.0).status.numpy()
 
 
 def find_not_finite_variable(variables: Iterable[keras.Variable]) -> keras.Variable | None:

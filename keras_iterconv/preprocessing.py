@@ -1,4 +1,4 @@
-"""How images are standardised before a model sees them."""
+"""The standardisation of images before they are passed to a model."""
 
 from typing import NamedTuple
 
@@ -7,11 +7,11 @@ import tensorflow as tf
 
 
 class Preprocessing(NamedTuple):
-    """Standardises images, `(image - mean) / std`; call it on raw images.
+    """A callable that standardises raw images, `(image - mean) / std`.
 
     Attributes:
-        mean: The mean of raw values, a number a channel.
-        std: Their standard deviation, a number a channel.
+        mean: The mean of the raw values, one number for each channel.
+        std: The standard deviation of the raw values, one number for each channel.
 
     Example:
         >>> data = data.map(lambda images, labels: (model.preprocessing(images), labels))
@@ -24,7 +24,8 @@ class Preprocessing(NamedTuple):
         """Return standardised images, float32.
 
         Args:
-            images: `[..., C]`, raw values; a tensor gives a tensor, all else an array.
+            images: Raw values, `[..., channels]`. The result is a tensor for a tensor, else a NumPy
+                array.
 
         Raises:
             ValueError: The images have another number of channels.

@@ -1,7 +1,7 @@
-"""Projections that keep an update's weights where its convergence is certain.
+"""Projections of an update's weights onto sets in which the update is stable.
 
-As functions, and as Keras weight constraints, which every Keras optimizer applies after each
-step. Every function also takes a stack of weights, with leading axes in front.
+Each projection is a function, and a Keras weight constraint, which every Keras optimizer applies
+after each step. The functions also take stacked weights, with leading axes.
 
 Reference:
     Ciccone et al. 2018, Algorithms 1 and 2, Theorems 2 and 3.
@@ -15,18 +15,22 @@ from keras_iterconv._support.checks import check_margins, check_shift
 
 
 def center_mask(kernel_size: tuple[int, int], filters: int) -> np.ndarray:
-    """Mark the taps from each channel's own centre to itself, bool `[kh, kw, filters, filters]`."""
+    """Return a mask of the centre taps from each channel to itself.
+
+    Returns:
+        A bool array `[kh, kw, filters, filters]`.
+    """
     mask = np.zeros((*kernel_size, filters, filters), bool)
     mask[kernel_size[0] // 2, kernel_size[1] // 2] = np.eye(filters, dtype=bool)
     return mask
 
 
 def write_center(kernel, delta):
-    """Replace each channel's own centre tap by -1 - delta.
+    """Return a kernel whose centre tap from each channel to itself is -1 - delta.
 
     Args:
         kernel: C, `[..., kh, kw, filters, filters]`.
-        delta: `[..., filters]`, one number an output channel.
+        delta: One number for each output channel, `[..., filters]`.
 
     Returns:
         The kernel, with gradients to `delta` at the centres and to `kernel` elsewhere.
@@ -36,7 +40,7 @@ def write_center(kernel, delta):
     center = -1.0 - tf.convert_to_tensor(delta)
     if kernel.shape.rank > 4:
         return tf.where(mask, center[..., None, None, None, :], kernel)
-    # Scattered, where selecting takes several times as long: a tied block does it at each call.
+    # A tied block runs this at each call, and `tf.where` takes several times as long.
     flat = tf.tensor_scatter_nd_update(
         tf.reshape(kernel, [-1]), np.flatnonzero(mask)[:, np.newaxis], center
     )
@@ -44,10 +48,10 @@ def write_center(kernel, delta):
 
 
 def project_dense(R, shift: float, bound: float | None = None):
-    """Scale R so that the Frobenius norm of R'R is at most `bound` (Algorithm 1).
+    """Return R scaled so that the Frobenius norm of R'R is at most `bound` (Algorithm 1).
 
-    With A = -R'R - shift I, every eigenvalue of A then lies in [-bound - shift, -shift], and an
-    update x + h act(A x + ...) with 0 < h <= 1 is stable.
+    Every eigenvalue of A = -R'R - shift I then lies in [-bound - shift, -shift], and an update
+    x + h sigma(A x + ...) with 0 < h <= 1 is stable.
 
     Args:
         R: `[..., rank, units]`, any float dtype.
@@ -55,16 +59,16 @@ def project_dense(R, shift: float, bound: float | None = None):
         bound: delta of Algorithm 1; `1 - 2 * shift` where none is given.
 
     Returns:
-        R where the norm was small enough, and sqrt(bound / ||R'R||_F) R elsewhere.
+        R where the norm is at most `bound`, and sqrt(bound / ||R'R||_F) R elsewhere.
 
     Raises:
         ValueError: `shift` or `bound` is out of its range.
     """
     shift, bound = check_shift(shift, bound)
     R = tf.convert_to_tensor(R)
-    # Not `cast`, which takes a Python number through float32.
+    # Not `tf.cast`, which converts a Python number to float32 first.
     bound = tf.constant(1 - 2 * shift if bound is None else bound, R.dtype)
-    # Weights thrown far out by an optimizer step would overflow in the product.
+    # The product of very large weights, as an optimizer step may cause, would overflow.
     scale = tf.maximum(tf.reduce_max(tf.abs(R), axis=(-2, -1), keepdims=True), 1)
     scaled = R / scale
     # ||R'R||_F = ||RR'||_F, and RR' is the smaller of the two.
@@ -75,19 +79,24 @@ def project_dense(R, shift: float, bound: float | None = None):
 
 
 def project_delta(delta, center_margin: float):
-    """Clip delta, `[..., filters]`, to [-1 + eta, 1 - eta] (Algorithm 2's first step)."""
+    """Return delta, `[..., filters]`, clipped to [-1 + eta, 1 - eta] (first step of Algorithm 2).
+
+    Args:
+        delta: The weight delta, any float dtype.
+        center_margin: eta of Algorithm 2.
+    """
     return tf.clip_by_value(tf.convert_to_tensor(delta), center_margin - 1, 1 - center_margin)
 
 
 def project_conv(kernel, delta, margin: float, center_margin: float):
-    """Bound the infinity norm of a convolutional update's Jacobian (Algorithm 2).
+    """Return a kernel that bounds the infinity norm of the update's Jacobian (Algorithm 2).
 
-    For slopes of one and a step of one the bound is 1 - margin; for smaller slopes it lies nearer
-    to one, and an inactive ReLU leaves one itself.
+    The bound is 1 - margin where all slopes of the activation and the step size are one. For
+    smaller slopes it is closer to one, and for an inactive ReLU it is one.
 
     The centre tap from each channel to itself becomes -1 - delta. All other taps into an output
-    channel, those between channels at the centre included, are scaled together where the sum of
-    their absolute values passes 1 - margin - |delta|.
+    channel, including the centre taps from other channels, are scaled by one factor where the sum
+    of their absolute values exceeds 1 - margin - |delta|.
 
     Args:
         kernel: C, `[..., kh, kw, filters, filters]`, any float dtype.
@@ -96,10 +105,11 @@ def project_conv(kernel, delta, margin: float, center_margin: float):
         center_margin: eta of Algorithm 2, in (margin, 1).
 
     Returns:
-        The projected `(kernel, delta)`, the centre written into the kernel.
+        The projected `(kernel, delta)`; the kernel's centre taps are -1 - delta.
 
     Raises:
-        ValueError: A margin is out of its range or order, or the kernel has no centre.
+        ValueError: A margin is out of its range, or the kernel has an even side or different
+            numbers of input and output channels.
     """
     margin, center_margin = check_margins(margin, center_margin)
     kernel = tf.convert_to_tensor(kernel)
@@ -109,12 +119,12 @@ def project_conv(kernel, delta, margin: float, center_margin: float):
             "`kernel` must have odd sides, so that it has a centre, and as many input as output "
             f"channels. Received: kernel of shape {tuple(kernel.shape)}"
         )
-    # Where a block is built inside another layer's `call`, Keras hands out delta in the compute
+    # If a block is built inside the `call` of another layer, Keras returns delta in the compute
     # dtype.
     delta = project_delta(tf.cast(delta, kernel.dtype), center_margin)
     mask = center_mask(tuple(kernel.shape[-4:-2]), kernel.shape[-1])
     others = tf.where(mask, tf.zeros([], kernel.dtype), kernel)
-    # The largest tap is divided out first: the sum of taps thrown far out would overflow.
+    # Divided by the largest tap, since the sum of very large taps would overflow.
     scale = tf.reduce_max(tf.abs(others), axis=(-4, -3, -2), keepdims=True)
     scale = tf.maximum(scale, tf.ones([], kernel.dtype))
     others /= scale
@@ -127,7 +137,7 @@ def project_conv(kernel, delta, margin: float, center_margin: float):
 
 @keras.saving.register_keras_serializable("keras_iterconv")
 class DenseProjection(keras.constraints.Constraint):
-    """Algorithm 1 as a weight constraint of R; see `project_dense`."""
+    """The weight constraint of R, Algorithm 1; see `project_dense`."""
 
     def __init__(self, shift: float, bound: float | None = None):
         self.shift = shift
@@ -142,7 +152,7 @@ class DenseProjection(keras.constraints.Constraint):
 
 @keras.saving.register_keras_serializable("keras_iterconv")
 class DeltaProjection(keras.constraints.Constraint):
-    """Algorithm 2's clip as a weight constraint of delta; see `project_delta`."""
+    """The weight constraint of delta, the clipping of Algorithm 2; see `project_delta`."""
 
     def __init__(self, center_margin: float):
         self.center_margin = center_margin
@@ -155,14 +165,15 @@ class DeltaProjection(keras.constraints.Constraint):
 
 
 class ConvProjection(keras.constraints.Constraint):
-    """Algorithm 2 as a weight constraint of C; see `project_conv`.
+    """The weight constraint of C, Algorithm 2; see `project_conv`.
+
+    The constraint reads the variable delta, so that it cannot be serialized without it. The layer
+    that owns both creates it again when the layer is loaded.
 
     Args:
         margin: epsilon of Algorithm 2.
         center_margin: eta of Algorithm 2.
-        delta: The variable that is trained beside the kernel, or None for a fixed centre. The
-            constraint reads it, so it cannot be serialized on its own: the layer that owns both
-            builds it anew.
+        delta: The trained variable delta of the same layer, or None for a fixed centre.
     """
 
     def __init__(self, margin: float, center_margin: float, delta=None):

@@ -1,4 +1,4 @@
-"""The folder of a training run: the layout of its files, and how a finished one is read."""
+"""The folder of a training run: the layout of its files, and reading a finished run."""
 
 import os
 import stat
@@ -10,11 +10,11 @@ from keras_iterconv._support import files
 
 
 class RunError(ValueError):
-    """A folder holds no run, or none that is finished; the message says what to do."""
+    """The error for a folder without a run, or without a finished run."""
 
 
 def json_object(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the schema of an object, from those of its members."""
+    """Return the JSON schema of an object, from the schemas of its members."""
     return {
         "type": "object",
         "properties": {**required, **(optional or {})},
@@ -23,7 +23,7 @@ def json_object(required: dict[str, Any], optional: dict[str, Any] | None = None
 
 
 def json_list(items: dict[str, Any], least: int = 0) -> dict[str, Any]:
-    """Return the schema of a list of at least so many items."""
+    """Return the JSON schema of a list of at least `least` items."""
     return {"type": "array", "items": items, "minItems": least}
 
 
@@ -45,7 +45,7 @@ _DATA = json_object(
     }
 )
 
-# Of the settings, which `training.settings` describes, what every reader needs.
+# The settings that every reader needs; `training.settings` describes all settings.
 _SETTINGS = {
     **json_object({"model": _TEXT, "dataset": _TEXT, "epochs": POSITIVE}),
     "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
@@ -53,14 +53,15 @@ _SETTINGS = {
 
 
 def config_schema(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of `config.json`, with that of its settings."""
+    """Return the JSON schema of `config.json`, with a given schema of the settings."""
     return json_object(
         {
             "settings": settings,
             "data": _DATA,
             "versions": {"type": "object", "additionalProperties": _TEXT},
         },
-        # The epochs that the run was first started for, and those done when it was given more.
+        # One entry for each `--resume` with more epochs: the number of epochs before, and how many
+        # of them were done.
         {"extensions": json_list(json_object({"epochs": POSITIVE, "done": COUNT}))},
     )
 
@@ -87,7 +88,7 @@ RESULT = json_object(
         "machine": _TEXT,
     },
     {
-        # Missing in runs of the first version.
+        # Runs of the first version do not have these.
         "command": _TEXT,
         "indices": json_object(
             {
@@ -102,10 +103,10 @@ RESULT = json_object(
 
 
 class RunFiles:
-    """The files of one run.
+    """The paths of the files of one training run.
 
     Args:
-        path: The folder.
+        path: The folder of the run.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -123,51 +124,52 @@ class RunFiles:
 
     @property
     def files(self) -> list[Path]:
-        """All files that a run writes, but for the logs."""
+        """The paths of all files that a run writes, except the TensorBoard logs."""
         return [path for path in vars(self).values() if path not in (self.path, self.tensorboard)]
 
     @classmethod
     def open(cls, path: str | os.PathLike, option: str) -> Self:
-        """Return the files of a run that is there.
+        """Return the files of an existing run.
 
         Args:
-            path: The folder.
-            option: What the user gave it as.
+            path: The folder of the run.
+            option: The name of the option that gave the folder, for error messages.
 
         Raises:
-            RunError: The folder holds no run, or something else in the place of one of its files.
+            RunError: The folder holds no run, or one of the paths of a run's files is not a regular
+                file.
         """
         folder = cls(path)
         for file in folder.files:
             kind = _kind(file)
             if kind is not None and not stat.S_ISREG(kind):
-                raise RunError(f"{file} is no regular file; move it away to use this run")
-        for place in (folder.tensorboard, *map(folder.tensorboard.joinpath, ("train", "depth"))):
-            kind = _kind(place)
+                raise RunError(f"{file} is not a regular file; move it away to use this run")
+        for logs in (folder.tensorboard, *map(folder.tensorboard.joinpath, ("train", "depth"))):
+            kind = _kind(logs)
             if kind is not None and not stat.S_ISDIR(kind):
-                raise RunError(f"{place} is no folder of logs; move it away to use this run")
+                raise RunError(f"{logs} is not a folder of logs; move it away to use this run")
         if _kind(folder.config) is None:
             folder._refuse_without_config(option)
         return folder
 
     def _refuse_without_config(self, option: str) -> None:
         try:
-            found = self.path.is_dir()
-            left = found and not self._held()
+            exists = self.path.is_dir()
+            empty = exists and not self._held()
         except OSError:
-            found, left = True, False
-        if not found:
-            raise RunError(f"{option} {self.path} is no folder; name that of a run")
-        # Not "delete it": the folder may be anybody's.
+            exists, empty = True, False
+        if not exists:
+            raise RunError(f"{option} {self.path} is not a folder; name the folder of a run")
+        # No advice to delete a folder that is not empty: its files may be the user's.
         advice = (
-            f"; nothing else is in it: start one by iterconv fit --output {self.path}"
-            if left
+            f"; the folder holds nothing else: start a run with iterconv fit --output {self.path}"
+            if empty
             else ""
         )
         raise RunError(f"{option} {self.path} holds no run: {self.config.name} is missing{advice}")
 
     def _held(self) -> set[str]:
-        """Return the names of what the folder holds beside what a killed run leaves."""
+        """Return the names of the folder's files, without those that a killed run leaves behind."""
         if not self.path.is_dir():
             return set()
         ours = {self.lock, *files.find_staged(self.path, self._names())}
@@ -177,10 +179,10 @@ class RunFiles:
         return [file.name for file in self.files]
 
     def read_result(self) -> dict[str, Any] | None:
-        """Return what `result.json` says; None where there is none.
+        """Return the contents of `result.json`; None where the file does not exist.
 
         Raises:
-            FileError: It is not what a run of this version writes.
+            FileError: The file does not fit the schema `RESULT`.
         """
         if _kind(self.result) is None:
             return None
@@ -188,15 +190,15 @@ class RunFiles:
 
 
 class FinishedRun(NamedTuple):
-    """What a run that is finished has left.
+    """The contents of the folder of a finished run.
 
     Attributes:
-        settings: What it was trained with: the options of `training.fit` by name.
-        data: The description of its data set in `config.json`.
-        versions: Of the packages.
-        result: What it measured.
-        files: Where its model and its figure of loss and accuracy are.
-        command: What trains it.
+        settings: The settings of the training, the options of `training.fit` by name.
+        data: The description of the data set, from `config.json`.
+        versions: The versions of the packages by name.
+        result: The contents of `result.json`, the measurements.
+        files: The paths of the run's files, such as its model and its figure of the curves.
+        command: The command that trains this model.
     """
 
     settings: dict[str, Any]
@@ -208,11 +210,11 @@ class FinishedRun(NamedTuple):
 
 
 def read_finished_run(path: str | os.PathLike) -> FinishedRun:
-    """Read the folder of a finished run.
+    """Return the contents of the folder of a finished run.
 
     Raises:
-        RunError: It holds no run, or none that is finished.
-        FileError: A file is not what a run writes.
+        RunError: The folder holds no run, or the run is not finished.
+        FileError: A file does not fit its schema.
     """
     found = RunFiles.open(path, "RUN")
     config = files.read_json(found.config, config_schema(_SETTINGS))
@@ -222,10 +224,10 @@ def read_finished_run(path: str | os.PathLike) -> FinishedRun:
             raise RunError(f"{path} holds no finished run: {file.name} is missing")
     if result["epochs"] < settings["epochs"]:
         raise RunError(
-            f"{path} holds no finished run: it has a result of {result['epochs']} epochs and is to "
-            f"have {settings['epochs']}; go on with it by iterconv fit --resume {path}"
+            f"{path} holds no finished run: its result is of {result['epochs']} of "
+            f"{settings['epochs']} epochs; continue it with iterconv fit --resume {path}"
         )
-    # Runs of the first version did not write it: then with every setting.
+    # Runs of the first version have no command in the result; it then names all settings.
     command = result.pop("command", None)
     command = command or training_command(settings, config.get("extensions", ()))
     return FinishedRun(settings, config["data"], config["versions"], result, found, command)
@@ -236,13 +238,13 @@ def training_command(
     extensions: Sequence[Mapping[str, int]] = (),
     default: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return the command that trains with these settings.
+    """Return the command that trains with the given settings.
 
     Args:
-        settings: The settings in the end, by name.
-        extensions: Where the run was given more epochs: what it was to have before, and how many
-            were done.
-        default: What settings are that the command does not name; None to name all.
+        settings: The final settings, by name.
+        extensions: One entry for each `--resume` with more epochs: `epochs`, the number of epochs
+            before, and `done`, how many of them were done.
+        default: The default settings, which the command omits; None to include all settings.
     """
     first = dict(settings)
     if extensions:
@@ -257,18 +259,18 @@ def training_command(
         if value is False:
             continue
         options += [f"--{flag}"] if value is True else [f"--{flag}", str(value)]
-    parts = [" ".join(["python -m training.fit", *options])]
+    commands = [" ".join(["python -m training.fit", *options])]
     planned = [*(extension["epochs"] for extension in extensions), settings["epochs"]]
     for extension, epochs in zip(extensions, planned[1:], strict=True):
-        parts.append(f"after {extension['done']} epochs --resume RUN --epochs {epochs}")
-    return "; ".join(parts)
+        commands.append(f"after {extension['done']} epochs --resume RUN --epochs {epochs}")
+    return "; ".join(commands)
 
 
 def _kind(path: Path) -> int | None:
-    """Return the mode of what is at a path, a link not followed; None where there is nothing.
+    """Return the `st_mode` of a path, without following links; None where nothing exists there.
 
     Raises:
-        RunError: The system does not say.
+        RunError: The system call fails for another reason.
     """
     try:
         return path.lstat().st_mode

@@ -1,7 +1,7 @@
 """Operator norms of convolutions, the folding of batch normalisation, and the Lipschitz cap.
 
-A convolution is measured as what it is, a linear operator on images with its padding: the norm of
-the kernel reshaped to a matrix is no bound of it.
+The norm is that of the convolution as a linear operator on padded images. The norm of the kernel,
+reshaped to a matrix, is not a bound of it.
 
 Reference:
     Lippl et al. 2024, Eq. 3 and "Upper bound on the Lipschitz constant".
@@ -18,7 +18,7 @@ from keras_iterconv._support.checks import check_between, check_choice, check_po
 PADDINGS = ("same", "valid")
 ITERATIONS = 5_000
 TOLERANCE = 1e-4
-# Power steps that are kept and combined.
+# Number of power steps in one cycle of `_converge`.
 KRYLOV = 16
 
 
@@ -27,7 +27,7 @@ class ConvOperator(NamedTuple):
 
     Attributes:
         kernel: `[kh, kw, channels, filters]`.
-        image_shape: `(height, width, channels)` of what it is applied to.
+        image_shape: `(height, width, channels)` of the images that it is applied to.
         strides: `(vertical, horizontal)`.
         padding: `"same"` (with zeros) or `"valid"`.
     """
@@ -53,10 +53,10 @@ class ConvOperator(NamedTuple):
 
 
 def fold_scales(kernel, input_scale, output_scale):
-    """Fold the scales of the normalisations before and after a convolution into its kernel.
+    """Return a kernel with the scales of the normalisations before and after it folded in.
 
-    Their shifts drop out of the norm. Under zero padding the fold is exact, since the padding
-    follows the first normalisation.
+    The shifts of the normalisations do not change the norm. The fold is exact under zero padding,
+    since the padding follows the first normalisation.
 
     Args:
         kernel: `[kh, kw, channels, filters]`.
@@ -70,59 +70,62 @@ def fold_scales(kernel, input_scale, output_scale):
 
 
 def power_step(operator: ConvOperator, vector):
-    """Make one step of power iteration.
+    """Return the estimates of norm and first singular vector after one step of power iteration.
 
     Args:
-        operator: A, linear on images.
-        vector: v, the present estimate of the first right singular vector, of norm one,
+        operator: A, a linear operator on images.
+        vector: v, the estimate of the first right singular vector, of norm one,
             `[1, height, width, channels]`.
 
     Returns:
-        `(norm, vector)`: u'Av with u = Av / ||Av||, differentiable in the kernel while u and v
-        count as constants (at convergence that is the gradient of the norm itself); and the next
-        v, A'u normalised, without a gradient. The norm never exceeds the operator's.
+        `(norm, vector)`. The norm is u'Av with u = Av / ||Av||, at most the norm of A. Its gradient
+        in the kernel treats u and v as constants; at convergence it is the gradient of the norm of
+        A. The vector is the next v, A'u normalised, without a gradient.
     """
     vector = tf.stop_gradient(vector)
     image = operator.apply(vector)
     left = tf.stop_gradient(_unit(image))
-    # Not the norm of `image`, whose derivative at zero is not finite.
+    # Not `tf.norm(image)`, whose derivative at zero is not finite.
     norm = tf.reduce_sum(left * image)
-    # A kernel of zeros, or one that is not finite, must not take the vector with it.
+    # For a kernel that is zero or not finite, the vector must remain usable.
     following = _unit(tf.stop_gradient(operator.adjoint(left)), otherwise=vector)
     return norm, following
 
 
 def _unit(vector, otherwise=None):
-    """Scale to norm one, whatever the norm; return `otherwise`, or zero, where it is 0 or NaN."""
+    """Return a vector scaled to norm one.
+
+    Where its norm is zero or not finite, return `otherwise` or, for None, the vector itself.
+    """
     norm = tf.norm(vector)
-    fits = (norm > 0) & (norm < norm.dtype.max)
-    unit = vector / tf.where(fits, norm, 1)
-    return unit if otherwise is None else tf.where(fits, unit, otherwise)
+    has_unit = (norm > 0) & (norm < norm.dtype.max)
+    unit = vector / tf.where(has_unit, norm, 1)
+    return unit if otherwise is None else tf.where(has_unit, unit, otherwise)
 
 
 @tf.function
 def _converge(kernel, image_shape, strides, padding, iterations, tolerance):
-    """Find the first right singular vector, by power iteration that forgets no step of a cycle.
+    """Return the first right singular vector, by the restarted Lanczos method.
 
-    A cycle makes `KRYLOV` power steps and takes the best vector of the space that they span
-    (Rayleigh and Ritz; that is Lanczos's method, restarted). Plain power iteration can rest for
-    hundreds of steps near a singular vector that is not the first, since neighbouring frequencies
-    have nearly equal singular values.
+    A cycle makes `KRYLOV` power steps, and selects the Ritz vector of the largest value in the
+    space that they span. Plain power iteration can stay for hundreds of steps near a singular
+    vector that is not the first, since neighbouring frequencies have nearly equal singular values.
 
     Args:
         kernel: `[kh, kw, channels, filters]`, float32 or float64.
         image_shape: `(height, width, channels)`.
         strides: `(vertical, horizontal)`.
         padding: `"same"` or `"valid"`.
-        iterations: About the largest number of steps, an int32 tensor.
-        tolerance: Stop where ||A'Av - s^2 v|| is at most this share of s^2, a tensor of the
-            kernel's dtype; s is then within half of it of a singular value.
+        iterations: The largest number of power steps, up to the length of a cycle, an int32 tensor.
+        tolerance: The iteration stops where ||A'Av - s^2 v|| is at most this fraction of s^2. Then
+            s differs from a singular value by at most half this fraction. A tensor of the kernel's
+            dtype.
 
     Returns:
         The vector, of norm one, `[1, height, width, channels]`.
     """
-    # Its vectors are those of the kernel at any scale, and at this one no square overflows. Of a
-    # kernel that is not finite there is none; it would stop the decomposition.
+    # The singular vectors do not depend on the kernel's scale; at this scale no square overflows.
+    # A kernel that is not finite has no singular vectors, and `eigh` would raise an error.
     kernel = tf.where(tf.reduce_all(tf.math.is_finite(kernel)), kernel, 0)
     kernel /= _scale(kernel)
     operator = ConvOperator(kernel, image_shape, strides, padding)
@@ -153,14 +156,15 @@ def _converge(kernel, image_shape, strides, padding, iterations, tolerance):
 
 
 def _orthogonal(vector, basis: list):
-    """Return the part of a vector that is orthogonal to an orthonormal basis, of norm one."""
+    """Return the part of a vector orthogonal to an orthonormal basis, scaled to norm one."""
     vector = _unit(vector)
     if basis:
-        rows = tf.reshape(tf.stack(basis), (len(basis), -1))
+        basis_rows = tf.reshape(tf.stack(basis), (len(basis), -1))
         flat = tf.reshape(vector, (-1, 1))
-        # Where the space is exhausted what is left is rounding, which the later passes clean.
+        # If the vector lies in the span of the basis, the first pass leaves rounding errors only.
+        # The later passes make these orthogonal to the basis too.
         for _ in range(3):
-            flat -= tf.matmul(rows, tf.matmul(rows, flat), transpose_a=True)
+            flat -= tf.matmul(basis_rows, tf.matmul(basis_rows, flat), transpose_a=True)
             flat = _unit(flat)
         vector = tf.reshape(flat, vector.shape)
     return vector
@@ -172,32 +176,32 @@ def converged_norm(
     """Return the norm of an operator and its first right singular vector.
 
     Args:
-        operator: Its kernel in float32 or float64.
-        iterations: About the largest number of power steps.
+        operator: The operator, with a kernel in float32 or float64.
+        iterations: The largest number of power steps, up to the length of a cycle.
         tolerance: The residual, relative to the norm's square, at which to stop.
 
     Returns:
-        `(norm, vector)`: a scalar, with the gradient of the norm in the kernel; and the vector,
-        of norm one, `[1, height, width, channels]`, without one.
+        `(norm, vector)`: the norm is a scalar, with its gradient in the kernel; the vector has norm
+        one and the shape `[1, height, width, channels]`, and no gradient.
     """
     kernel, image_shape, strides, padding = operator
     vector = _converge(
         tf.stop_gradient(kernel),
-        # A `TensorShape` would be traced anew each time.
+        # With a `TensorShape`, `tf.function` would trace a new graph at each call.
         tuple(image_shape),
         strides,
         padding,
         tf.constant(iterations),
         tf.constant(tolerance, kernel.dtype),
     )
-    # At the scale where no square overflows, as in `_converge`.
+    # Computed at the scale at which no square overflows, as in `_converge`.
     scale = _scale(kernel)
     norm, _ = power_step(operator._replace(kernel=kernel / scale), vector)
     return norm * scale, vector
 
 
 def _scale(kernel):
-    """Return the largest tap's size, or one where the kernel is zero or not finite."""
+    """Return the largest absolute value of a kernel, or 1 where it is zero or not finite."""
     largest = tf.stop_gradient(tf.reduce_max(tf.abs(kernel)))
     return tf.where((largest > 0) & (largest < largest.dtype.max), largest, 1)
 
@@ -210,14 +214,15 @@ def conv_operator_norm(
     iterations: int = ITERATIONS,
     tolerance: float = TOLERANCE,
 ):
-    """Return the largest factor by which a convolution can stretch an image, by power iteration.
+    """Return the operator norm of a convolution, by power iteration.
 
-    The estimate approaches the norm from below; at the default tolerance it is right to about
-    1e-4 of itself. Its gradient is that of the norm.
+    The norm is the largest factor by which the convolution can increase the 2-norm of an image.
+    The estimate approaches the norm from below; at the default tolerance its relative error is
+    about 1e-4. Its gradient is that of the norm.
 
     Args:
         kernel: `[kh, kw, channels, filters]`, a float tensor, array or variable.
-        image_shape: `(height, width)` of the images it acts on, or `(height, width, channels)`.
+        image_shape: The shape of the images, `(height, width)` or `(height, width, channels)`.
         strides: One number, or `(vertical, horizontal)`.
         padding: `"same"`, with zeros, or `"valid"`.
         iterations: The largest number of steps.
@@ -257,12 +262,12 @@ def conv_operator_norm(
 
 
 def start_vectors(count: int, image_shape, dtype="float32"):
-    """Return where power iteration starts: the same normal draws each time, of norm one each.
+    """Return start vectors for power iteration: fixed normal draws, scaled to norm one.
 
     Args:
-        count: How many.
-        image_shape: `(height, width, channels)`.
-        dtype: Of the vectors.
+        count: The number of vectors.
+        image_shape: The shape of a vector, `(height, width, channels)`.
+        dtype: The dtype of the vectors.
 
     Returns:
         `[count, height, width, channels]`.
@@ -272,10 +277,10 @@ def start_vectors(count: int, image_shape, dtype="float32"):
 
 
 def reshaped_norm_bound(kernel):
-    """Return the spectral norm of the reshaped kernel times sqrt(kh * kw), a bound at stride 1.
+    """Return the spectral norm of the reshaped kernel times sqrt(kh * kw).
 
-    A cross-check of `conv_operator_norm` for any image and zero or circular padding: without the
-    factor it is no bound.
+    It is an upper bound of `conv_operator_norm` at stride 1, for images of any size, zero-padded or
+    circular, and serves as a cross-check. Without the factor it is not a bound.
 
     Args:
         kernel: `[kh, kw, channels, filters]`.
@@ -292,8 +297,8 @@ def reshaped_norm_bound(kernel):
 def circular_conv_norm(kernel, image_shape: Sequence[int]):
     """Return the exact norm of a convolution with circular padding and stride 1, by FFT and SVD.
 
-    A cross-check of `conv_operator_norm`: the image is a torus here, so that the operator falls
-    apart into one matrix a frequency.
+    It serves as a cross-check of `conv_operator_norm`. On a torus, the operator decomposes into one
+    matrix for each frequency.
 
     Args:
         kernel: `[kh, kw, channels, filters]`.
@@ -324,13 +329,13 @@ def circular_conv_norm(kernel, image_shape: Sequence[int]):
 
 
 def cap_divisor(bound, cap: float):
-    """Return c = max(L / mu, 1): f / c is then bounded by mu.
+    """Return c = max(L / mu, 1): the Lipschitz constant of f / c is at most mu.
 
-    The paper prints mu / L; its text, and the bound, need L / mu.
+    Lippl et al. print mu / L. Their text and the Lipschitz bound require L / mu.
 
     Args:
         bound: L, an upper bound of the Lipschitz constant of f.
-        cap: mu.
+        cap: mu, the Lipschitz cap.
 
     Reference:
         Lippl et al. 2024, Eq. 3.

@@ -1,4 +1,4 @@
-"""The model class that couples gradients in training and keeps caps and projections true."""
+"""The model class that couples gradients in training and keeps caps and projections valid."""
 
 import functools
 import inspect
@@ -22,11 +22,11 @@ class IterativeModel(keras.Model):
     """A functional `keras.Model` whose gradients can be coupled and whose guarantees hold.
 
     It trains like any Keras model: `compile`, `fit`, callbacks, `.keras` files, strategies of
-    several replicas. A step takes the raw gradients, hands them to the coupling, and gives the
-    result to the optimizer, which applies momentum, weight decay and, last, the projections that
-    the layers declared as weight constraints. Projections and Lipschitz caps also hold where
-    something other than a step has changed weights: in each validation, at the end of `fit` and
-    in every file that Keras writes of the model (`restore_guarantees`).
+    several replicas. A training step passes the raw gradients to the coupling, and the result to
+    the optimizer, which applies momentum, weight decay and, last, the projections that the layers
+    declare as weight constraints. Projections and Lipschitz caps also hold where something else
+    than a training step has changed weights: in each validation, at the end of `fit` and in every
+    file that Keras writes of the model (see `restore_guarantees`).
 
     Args:
         inputs: Symbolic inputs, as for `keras.Model`.
@@ -38,7 +38,7 @@ class IterativeModel(keras.Model):
     """
 
     coupling = None
-    # What `load_pretrained` sets.
+    # `load_pretrained` sets these.
     preprocessing = None
     class_names = None
     card = None
@@ -49,13 +49,13 @@ class IterativeModel(keras.Model):
         Args:
             *args: As for `keras.Model.compile`.
             coupling: None; a strength in [0, 1] for `GradientCoupling`; or a callable
-                `(gradients, variables) -> gradients` over lists of equal length. It sees the raw
-                gradients of one replica, scaled where the optimizer scales the loss, so it must
-                be linear in them.
+                `(gradients, variables) -> gradients` on lists of equal length. Its arguments are
+                the raw gradients of one replica, scaled if the optimizer scales the loss, so that
+                it must be linear in them.
             **kwargs: As for `keras.Model.compile`.
 
         Raises:
-            ValueError: `coupling` is none of these, or finds nothing to couple in this model.
+            ValueError: `coupling` is none of these, or the model has nothing to couple.
         """
         coupling = as_coupling(coupling)
         self._check_coupling(coupling)
@@ -67,14 +67,15 @@ class IterativeModel(keras.Model):
             coupling.find_coupled(self.trainable_variables, self.non_trainable_variables)
 
     def make_train_function(self, force=False):
-        # Layers may have been frozen since `compile`; within a step the message would be lost in
-        # a traceback of the graph's.
+        # Layers may have been frozen since `compile`. An error within a training step would be
+        # hidden in the traceback of a graph.
         self._check_coupling(self.coupling)
         return super().make_train_function(force)
 
     @functools.wraps(keras.Model.fit)
     def fit(self, *args, **kwargs):
-        # The first, so that other callbacks see converged caps; the last for what they change.
+        # `ConvergeCaps` runs first, so that other callbacks use a model with converged caps.
+        # `RestoreGuarantees` runs last, since they may change weights.
         given = self._with_callbacks(super().fit, args, kwargs, ConvergeCaps(), RestoreGuarantees())
         return super().fit(*given.args, **given.kwargs)
 
@@ -89,17 +90,25 @@ class IterativeModel(keras.Model):
         return super().predict(*given.args, **given.kwargs)
 
     def _with_callbacks(self, method, args, kwargs, first, last) -> inspect.BoundArguments:
-        """Return the arguments of a method, with callbacks of ours around those given."""
+        """Return the arguments of a method with two callbacks added.
+
+        Args:
+            method: `fit`, `evaluate` or `predict`.
+            args: The positional arguments of the call.
+            kwargs: The keyword arguments of the call.
+            first: The callback that runs before those of the user, or None.
+            last: The callback that runs after those of the user.
+        """
         given = inspect.signature(method).bind(*args, **kwargs)
         callbacks = given.arguments.get("callbacks")
         if not self._guaranteed_layers():
             return given
         if isinstance(callbacks, keras.callbacks.CallbackList):
-            if first is None:  # That of the `fit` in which Keras validates.
+            if first is None:  # Keras validates in `fit`, and passes the list of that call.
                 return given
             raise ValueError(
-                "A model with caps or projections takes `callbacks` as a list of callbacks, so "
-                "that these hold before and after each of them. Received: a CallbackList"
+                "`callbacks` must be a list of callbacks for a model with caps or projections, "
+                "since `fit` runs callbacks before and after these. Received: a CallbackList"
             )
         if callbacks is None:
             callbacks = []
@@ -109,13 +118,13 @@ class IterativeModel(keras.Model):
         return given
 
     def restore_guarantees(self) -> None:
-        """Project all weights that have a projection, and make all Lipschitz caps true.
+        """Project all weights that have a projection, and restore all Lipschitz caps.
 
-        Training steps project, but whatever else changes weights does not: averages in their
-        place (`use_ema`, `SwapEMAWeights`), `set_weights`, `load_weights`, an assignment. `fit`,
-        `evaluate` and `predict` call this after all callbacks that may do so, and everything that
-        writes a file calls it first. Call it where you look at changed weights in another way.
-        Layers whose weights have not changed since cost a checksum.
+        Training steps project the weights. Other changes do not: averages that replace the weights
+        (`use_ema`, `SwapEMAWeights`), `set_weights`, `load_weights`, assignments. `fit`,
+        `evaluate` and `predict` call this method after all callbacks that may change weights, and
+        all methods that write a file call it first. Call it after such a change before you use the
+        weights in another way. For a layer whose weights have not changed it costs a checksum.
         """
         for layer in self._guaranteed_layers():
             layer.restore_guarantee()
@@ -123,9 +132,10 @@ class IterativeModel(keras.Model):
     def converge_caps(self, tolerance: float = TOLERANCE) -> None:
         """Converge the norms of all Lipschitz caps for the moving statistics.
 
-        `fit` does it at its start and end, before each validation and at the end of each epoch.
-        Call it after a training loop of your own: unlike `restore_guarantees` it also takes back
-        a divisor that is larger than the cap needs, as fresh layers have.
+        `fit` calls this method at the start of the first training, before each validation, at the
+        end of each epoch and at its end. Call it after a custom training loop: unlike
+        `restore_guarantees` it also reduces a divisor that is larger than the cap needs, as new
+        layers have.
 
         Args:
             tolerance: The residual to stop at, relative to the norm's square.
@@ -143,20 +153,20 @@ class IterativeModel(keras.Model):
         ]
 
     def save_own_variables(self, store):
-        # Keras calls it for each of its files, before it asks the layers for their variables.
+        # Keras calls this method for each file, before it saves the variables of the layers.
         self.restore_guarantees()
         super().save_own_variables(store)
 
     @functools.wraps(keras.Model.save)
     def save(self, filepath, *args, **kwargs):
-        # For HDF5 files Keras does not ask for the model's own variables.
+        # For HDF5 files Keras does not call `save_own_variables` of the model.
         if str(filepath).endswith((".h5", ".hdf5")):
             self.restore_guarantees()
         return super().save(filepath, *args, **kwargs)
 
     @functools.wraps(keras.Model.get_state_tree)
     def get_state_tree(self, *args, **kwargs):
-        # What `OrbaxCheckpoint` writes.
+        # `OrbaxCheckpoint` writes this tree.
         self.restore_guarantees()
         return super().get_state_tree(*args, **kwargs)
 
@@ -164,15 +174,15 @@ class IterativeModel(keras.Model):
     def export(self, filepath, format="tf_saved_model", *args, **kwargs):
         if format in ("onnx", "litert"):
             raise ValueError(
-                "`format` must be a format that Keras can convert loops of adaptive depth to, such "
-                'as "tf_saved_model"; `iterconv publish` writes ONNX of a trained run. '
+                "`format` must be a format to which Keras can convert loops of adaptive depth, "
+                'such as "tf_saved_model"; `iterconv publish` exports a trained run to ONNX. '
                 f"Received: format={format!r}"
             )
         self.restore_guarantees()
         super().export(filepath, format, *args, **kwargs)
 
     def train_step(self, data):
-        """Take one training step; Keras calls it on each replica."""
+        """Make one training step on a batch; Keras calls this method on each replica."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
             y_pred = self(x, training=True)
@@ -190,7 +200,7 @@ class IterativeModel(keras.Model):
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def test_step(self, data):
-        """Take one evaluation step; Keras calls it on each replica."""
+        """Evaluate one batch; Keras calls this method on each replica."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y_pred = self(x, training=False)
         loss = self.compute_loss(x, y, y_pred, sample_weight, training=False)
@@ -198,17 +208,17 @@ class IterativeModel(keras.Model):
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def _track_loss(self, loss, x):
-        # Keras divides the loss by the number of replicas, so that the sum of their gradients is
-        # the gradient of the mean; what is reported is the loss itself.
+        # Keras divides the loss by the number of replicas, so that the sum of the replicas'
+        # gradients is the gradient of the mean loss. The metric is the loss without this factor.
         loss *= self.distribute_strategy.num_replicas_in_sync
         samples = tf.shape(tf.nest.flatten(x)[0])[0]
         tracker = next(metric for metric in self.metrics if metric.name == "loss")
-        # The mean over no sample is NaN, which a weight of zero would not hide.
+        # The loss of an empty batch is NaN, also when it is weighted by zero.
         tracker.update_state(tf.where(samples > 0, loss, 0), sample_weight=samples)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        # Of the first batch Keras needs shapes alone, but adds up the replicas' parts to get them:
-        # an error where one has a sample more than another.
+        # Keras needs only the shapes of the first batch, but adds the replicas' batches to get
+        # them. This is an error if the replicas have different numbers of samples.
         strategy = self.distribute_strategy
         if iterator is not None and strategy.num_replicas_in_sync > 1:
             first = next(next(steps) for *_, steps in iterator)
@@ -221,7 +231,7 @@ class IterativeModel(keras.Model):
         super()._maybe_symbolic_build(iterator, data_batch)
 
     def _run_through_graph(self, inputs, operation_fn=lambda layer: layer, call_fn=None):
-        # Keras's own walk through the layers, in which convolutions take empty batches too.
+        # Keras's method, with convolutions that also accept empty batches.
         if call_fn is None:
             call = operation_fn
 
@@ -254,7 +264,7 @@ class IterativeModel(keras.Model):
 
     def get_compile_config(self):
         config = super().get_compile_config()
-        if config:  # empty for a model that was not compiled, which must load as such
+        if config:  # It is empty for a model that is not compiled, and must remain empty.
             config["coupling"] = keras.saving.serialize_keras_object(self.coupling)
         return config
 

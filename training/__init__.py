@@ -1,1 +1,1 @@
-"""What a person runs: training from the command line, data sets and presets."""
+"""The commands `python -m training.fit` and `python -m training.reproduce`."""

@@ -1,4 +1,4 @@
-"""What happens at the end of an epoch: time, history, checkpoints and the bar on the screen."""
+"""Training callbacks: history, checkpoints and the progress on the screen."""
 
 import math
 import time
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 
 class RunRecorder(keras.callbacks.Callback):
-    """Validates, and keeps the history and the last and the best state in the run's folder.
+    """Validates after each epoch, and writes the history and the last and best checkpoint.
 
-    The history is written before the checkpoint: a run that is killed between the two does the
-    epoch again and drops the row. Nothing that is not finite replaces what is there.
+    The history is written before the checkpoint: a run that is killed between the two repeats the
+    epoch and drops the row. Weights that are not finite never replace a checkpoint.
 
     Args:
         session: The run.
-        folder: Its folder.
-        rows: The epochs that are done, from `RunFolder.read_history`.
-        state: Where in its next epoch the run was cut off; None for the beginning.
-        checkpoint_minutes: The least time between two checkpoints within an epoch.
+        folder: The run's folder.
+        rows: The measures of the finished epochs, from `RunFolder.read_history`.
+        state: The state within the next epoch in which the run stopped; None for its beginning.
+        checkpoint_minutes: Least time between two checkpoints within an epoch, in minutes.
     """
 
     def __init__(
@@ -52,19 +52,19 @@ class RunRecorder(keras.callbacks.Callback):
         self.session = session
         self.folder = folder
         self.rows = rows
-        # Steps of the epoch, and seconds that a run that was cut off has spent on it.
+        # Finished steps of the epoch, and the seconds that an interrupted run spent on it.
         self.steps, self._earlier = 0, 0.0
         self._state = state
         self._checkpoint_seconds = 60 * checkpoint_minutes
         self._last = self._first_end = self._begin = self._saved = 0.0
-        # Since this process began the epoch: steps, and seconds spent on writing.
+        # Steps, and seconds spent on writing, since this process began the epoch.
         self._taken, self._writing = 0, 0.0
         self._watch = FiniteWatch(session)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.steps, self._earlier = 0, 0.0
         if self._state is not None:
-            # Only now: before, Keras resets the metrics, and `fit` converges the caps.
+            # Not earlier: before this point Keras resets the metrics, and `fit` converges the caps.
             self._state.restore(self.model)
             self.steps, self._earlier = self._state.steps, self._state.seconds
             self._state = None
@@ -82,20 +82,20 @@ class RunRecorder(keras.callbacks.Callback):
             self._first_end = self._last
         if logs and not math.isfinite(logs["loss"]):
             found = self._watch.explain(len(self.rows), self.steps - 1)
-            raise self._diverged(f"the loss is not finite any more; {found}")
+            raise self._diverged(f"the loss is not finite; {found}")
         due = self._last - self._saved >= self._checkpoint_seconds
-        # The end of an epoch has a checkpoint of its own.
+        # `on_epoch_end` writes its own checkpoint.
         if due and self.steps < self.session.steps:
             self._save_within_epoch()
 
     def on_epoch_end(self, epoch, logs=None):
-        # The first step is left out where there are others: at the start of a run it holds the
+        # The first step is excluded if there are others: at the start of a run it includes the
         # compilation.
         begin, steps = (self._first_end, self._taken - 1) if self._taken > 1 else (self._begin, 1)
         rate = self.session.settings.batch_size * steps / (self._last - begin - self._writing)
         self._check_weights()
         measured = self._validate()
-        # Written into Keras's own dict, so that the callbacks behind this one log them too.
+        # Written into Keras's own dict, so that the later callbacks log them too.
         logs.update(measured)
         row = {
             "epoch": epoch + 1,
@@ -106,7 +106,7 @@ class RunRecorder(keras.callbacks.Callback):
             "seconds": self._earlier + time.perf_counter() - self._begin,
             "images_per_second": rate,
         }
-        # Without a validation part no epoch is the best.
+        # Without a validation part there is no best epoch.
         best = bool(measured) and measured["val_accuracy"] > max(
             (earlier["val_accuracy"] for earlier in self.rows), default=-math.inf
         )
@@ -118,12 +118,12 @@ class RunRecorder(keras.callbacks.Callback):
         self.folder.within_epoch.unlink(missing_ok=True)
 
     def _validate(self) -> dict[str, float]:
-        """Return what the epoch reaches on the validation part, nothing where there is none."""
+        """Return loss and accuracy on the validation part; an empty dict without one."""
         if not len(self.session.data.validation):
             return {}
         validation = self.session.evaluate(self.session.data.validation)
         if not math.isfinite(validation.loss):
-            raise self._diverged("the loss on the validation images is not finite any more")
+            raise self._diverged("the loss on the validation images is not finite")
         return {"val_loss": validation.loss, "val_accuracy": validation.accuracy}
 
     def _save_within_epoch(self) -> None:
@@ -144,18 +144,18 @@ class RunRecorder(keras.callbacks.Callback):
         kept = within if within.exists() else self.folder.last
         return TrainingDivergedError(
             f"{what} (epoch {len(self.rows) + 1}, step {self.steps} of {self.session.steps}): try "
-            f"a smaller --learning-rate; the last good state is in {kept}"
+            f"a smaller --learning-rate; the last finite weights are in {kept}"
         )
 
 
 class ProgressLines(keras.callbacks.Callback):
-    """Shows a bar within an epoch, where there is a screen, and leaves a line for each.
+    """Prints a line for each epoch and, on a terminal, a progress bar within the epoch.
 
     Args:
-        console: Where to write.
+        console: The console to print to.
         epochs: The number of epochs of the run.
         steps: The number of steps of an epoch.
-        record: Where the epoch's numbers are.
+        record: The callback that holds the measures of the epochs.
     """
 
     def __init__(self, console: Console, epochs: int, steps: int, record: RunRecorder):
@@ -180,7 +180,7 @@ class ProgressLines(keras.callbacks.Callback):
         )
         self._progress.start()
         self._task = self._progress.add_task(
-            "the first step compiles the net", total=self.steps, completed=self.record.steps
+            "the first step compiles the model", total=self.steps, completed=self.record.steps
         )
 
     def on_train_batch_end(self, batch, logs=None):
@@ -200,6 +200,6 @@ class ProgressLines(keras.callbacks.Callback):
         )
 
     def stop(self):
-        """Take the bar off the screen, also when training was cut off."""
+        """Remove the progress bar, also after an interruption."""
         if self._progress is not None:
             self._progress.stop()

@@ -1,4 +1,4 @@
-"""A model's file that also holds how many epochs the model has seen."""
+"""Checkpoints: `.keras` files that also hold the number of finished epochs."""
 
 import json
 import zipfile
@@ -14,8 +14,8 @@ from keras_iterconv.not_finite import find_not_finite_variable
 from .run_folder import RunFolder
 from .run_schemas import CHECKPOINT
 
-# Beside Keras's own members of the archive. The optimizer's step count does not tell the epoch:
-# a step that a loss scale skips is not counted.
+# A member of the archive beside Keras's own. The epoch cannot be derived from the optimizer's
+# step count, which does not count the steps that a loss scale skips.
 MEMBER = "training.json"
 
 
@@ -31,14 +31,14 @@ def load_checkpoint(model: keras.Model, folder: RunFolder) -> int:
     """Load the last checkpoint into a compiled model of the same kind.
 
     Args:
-        model: The model, its optimizer built.
+        model: The compiled model, with its optimizer built.
         folder: The run's folder.
 
     Returns:
-        The number of epochs that the checkpoint has seen.
+        The number of finished epochs.
 
     Raises:
-        UserError: The file is damaged, belongs to another model, or holds code or a number that
+        UserError: The file is damaged, belongs to another model, or holds code or a value that
             is not finite.
     """
     try:
@@ -52,32 +52,35 @@ def load_checkpoint(model: keras.Model, folder: RunFolder) -> int:
                 check_finite(model)
     except ForeignModelError as error:
         raise UserError(str(error)) from error
-    except Exception as error:  # zip, HDF5 and Keras each have their own for a damaged file
+    except Exception as error:  # zip, HDF5 and Keras raise different ones for a damaged file
         told = isinstance(error, FileError | TrainingDivergedError)
         reason = str(error) if told else type(error).__name__
         raise UserError(
             f"{folder.last} is damaged and cannot be loaded ({reason}); the other "
-            f"files of {folder.path} are as they were: {folder.best.name}, if there, holds the "
+            f"files of {folder.path} are unchanged: {folder.best.name}, if it exists, holds the "
             "best epoch"
         ) from error
     if differing is not None:
         raise UserError(
-            f"{folder.last} holds another net than {model.name!r} is in this version (its layer "
-            f"{differing!r} differs): start a new run, or go on with the version "
+            f"{folder.last} holds another model than {model.name!r} of this version (its layer "
+            f"{differing!r} differs): start a new run, or continue with the version "
             f"that {folder.config.name} names"
         )
     return state["epochs"]
 
 
 def _find_differing(model: keras.Model, layers: list[dict]) -> str | None:
-    """Return the first layer that a file lacks, has of another class or with another step."""
+    """Return the first layer that differs in the file, by presence, class or step size.
+
+    Returns None if no layer differs.
+    """
     saved = {layer["config"]["name"]: layer for layer in layers}
     for layer in model.layers:
-        # Keras numbers what has neither, by all that was built in the process.
+        # Layers with neither are skipped: Keras derives their names from a counter of the process.
         if not (layer.weights or hasattr(layer, "step_size")):
             continue
         found = saved.get(layer.name)
-        # A step is in no weight: with another one the weights would be loaded without a complaint.
+        # The step size is not a weight: a file with another one would load without an error.
         if (
             found is None
             or found["class_name"] != type(layer).__name__
@@ -88,11 +91,11 @@ def _find_differing(model: keras.Model, layers: list[dict]) -> str | None:
 
 
 def check_finite(model: keras.Model) -> None:
-    """Refuse weights that are not to be kept.
+    """Raise an error if the model's state is not finite.
 
     Raises:
-        TrainingDivergedError: A weight or a number of the optimizer's state is not finite.
+        TrainingDivergedError: A weight or a variable of the optimizer is not finite.
     """
     variable = find_not_finite_variable([*model.variables, *model.optimizer.variables])
     if variable is not None:
-        raise TrainingDivergedError(f"{variable.path} is not finite any more")
+        raise TrainingDivergedError(f"{variable.path} is not finite")

@@ -1,4 +1,4 @@
-"""Replicas: none, all GPUs, or two logical CPUs."""
+"""The distribution strategies of a run: one device, all GPUs, or two logical CPUs."""
 
 import tensorflow as tf
 
@@ -6,16 +6,17 @@ from iterconv.command_errors import UserError
 
 
 def make_strategy(name: str, batch_size: int) -> tf.distribute.Strategy:
-    """Return the strategy that a run trains under.
+    """Return the `tf.distribute` strategy of a run.
 
     Args:
-        name: `"none"`, or `"mirrored"`: a replica on each visible GPU or, where there is none, on
-            each of two logical CPUs that share this machine's cores (to try a distributed run, not
-            to gain speed).
-        batch_size: Images a step, over all replicas.
+        name: `"none"`, or `"mirrored"`: a replica on each visible GPU or, without a GPU, on each
+            of two logical CPUs that share this machine's cores (to test a distributed run, not to
+            gain speed).
+        batch_size: Number of images in a step, over all replicas.
 
     Raises:
-        UserError: The batch cannot be divided evenly, or TensorFlow runs already with one CPU.
+        UserError: The batch cannot be divided evenly among the replicas, or TensorFlow is already
+            running with one CPU.
     """
     if name == "none":
         return tf.distribute.get_strategy()
@@ -30,11 +31,11 @@ def make_strategy(name: str, batch_size: int) -> tf.distribute.Strategy:
                 )
             except RuntimeError as error:
                 raise UserError(
-                    "--strategy mirrored must be chosen before TensorFlow runs anything"
+                    "--strategy mirrored must be chosen before TensorFlow runs its first operation"
                 ) from error
         devices = ["CPU:0", "CPU:1"]
-        # The keys of collectives on CPUs are those of the process: a second run in it would find
-        # the first one's shapes.
+        # Collectives on CPUs use keys of the process: a second run in the same process would get
+        # the shapes of the first.
         reduction = tf.distribute.ReductionToOneDevice()
     if batch_size % len(devices):
         raise UserError(

@@ -1,7 +1,8 @@
-"""The state within an epoch: all that the rest of the epoch depends on, to the bit.
+"""The state within an epoch: all variables that the rest of the epoch depends on, bit for bit.
 
-It is no model: caps are true for the moving statistics only where an epoch ends, and making them
-true here would change what the epoch ends with. The last whole epoch stays beside it.
+The state is not a model: Lipschitz caps hold for the moving statistics only at the end of an epoch,
+and converging them within the epoch would change its result. The checkpoint of the last whole epoch
+is kept beside it.
 """
 
 import json
@@ -18,16 +19,16 @@ from .checkpoint import MEMBER
 from .run_folder import RunFolder
 from .run_schemas import EPOCH_STATE
 
-# The header of an array in NumPy's format takes 128 bytes or a little more.
+# Limit of bytes: the header of an array in NumPy's format takes 128 bytes or a little more.
 _HEADER = 1024
 
 
 class EpochState(NamedTuple):
-    """Where in an epoch a run is.
+    """The state of a run within an epoch.
 
     Attributes:
-        steps: The steps of the epoch that are done.
-        seconds: What they took.
+        steps: The number of finished steps of the epoch.
+        seconds: The time that they took, in seconds.
         values: One array for each of `stateful_variables`.
     """
 
@@ -36,13 +37,13 @@ class EpochState(NamedTuple):
     values: list[np.ndarray]
 
     def restore(self, model: keras.Model) -> None:
-        """Put the state into a model; call it after Keras has begun the epoch."""
+        """Assign the state to a model's variables, after Keras has begun the epoch."""
         for variable, value in zip(stateful_variables(model), self.values, strict=True):
             variable.assign(value)
 
 
 def stateful_variables(model: keras.Model) -> list[keras.Variable]:
-    """Return the weights, the optimizer's state and the sums of the metrics so far."""
+    """Return the variables of the model, of its optimizer and of its metrics."""
     metrics = [variable for metric in model.metrics for variable in metric.variables]
     return [*model.variables, *model.optimizer.variables, *metrics]
 
@@ -55,9 +56,9 @@ def save_epoch_state(
     Args:
         model: The model.
         folder: The run's folder.
-        epochs: The whole epochs before this one.
-        steps: The steps of this epoch that are done.
-        seconds: What they took.
+        epochs: The number of finished epochs.
+        steps: The number of finished steps of this epoch.
+        seconds: The time that they took, in seconds.
     """
     arrays = {f"{i}": variable.numpy() for i, variable in enumerate(stateful_variables(model))}
     header = {"epochs": epochs, "steps": steps, "seconds": seconds}
@@ -70,30 +71,30 @@ def save_epoch_state(
 def load_epoch_state(
     model: keras.Model, folder: RunFolder, epochs: int, steps_per_epoch: int
 ) -> EpochState | None:
-    """Read the state within the epoch that follows `epochs` whole ones.
+    """Return the state within the epoch that follows `epochs` finished ones.
 
     Args:
-        model: A model of the same kind, its optimizer and metrics built; it is not changed.
+        model: A model of the same kind with built optimizer and metrics; it is not changed.
         folder: The run's folder.
-        epochs: What the last checkpoint has seen.
+        epochs: The number of epochs of the last checkpoint.
         steps_per_epoch: The number of steps of an epoch.
 
     Returns:
-        The state; None where there is none, or one of an epoch that has ended since.
+        The state; None if there is no file, or if its epoch has been finished since.
 
     Raises:
-        UserError: The file is damaged, belongs to another model, or holds a number that is not
+        UserError: The file is damaged, belongs to another model, or holds a value that is not
             finite.
     """
     if not folder.within_epoch.exists():
         return None
     try:
         return _read(model, folder, epochs, steps_per_epoch)
-    except Exception as error:  # zip and NumPy each have their own for a damaged file
+    except Exception as error:  # zip and NumPy raise different ones for a damaged file
         reason = str(error) if isinstance(error, FileError) else type(error).__name__
         raise UserError(
-            f"{folder.within_epoch} is damaged and cannot be loaded ({reason}); delete it to go on "
-            "from the last whole epoch"
+            f"{folder.within_epoch} is damaged and cannot be loaded ({reason}); delete it to "
+            "continue from the last whole epoch"
         ) from error
 
 
@@ -104,7 +105,7 @@ def _read(model, folder, epochs, steps_per_epoch) -> EpochState | None:
         if header["epochs"] != epochs:
             return None
         if header["steps"] >= steps_per_epoch:
-            raise FileError(f"{header['steps']} steps of {steps_per_epoch}")
+            raise FileError(f"it has {header['steps']} steps of {steps_per_epoch}")
         values = []
         for i, variable in enumerate(variables):
             wanted = np.zeros(variable.shape, variable.dtype)
@@ -119,7 +120,7 @@ def _read(model, folder, epochs, steps_per_epoch) -> EpochState | None:
                 raise FileError(f"{variable.path} is not finite")
             values.append(value)
         if f"{len(variables)}.npy" in archive.namelist():
-            raise FileError("it is of another model")
+            raise FileError("it belongs to another model")
     return EpochState(header["steps"], header["seconds"], values)
 
 

@@ -13,16 +13,17 @@ from .objectives import mean_loss
 
 
 class Evaluation(NamedTuple):
-    """What a model did on a part of a data set.
+    """The loss, the accuracy and the depth of a model on one part of a data set.
 
     Attributes:
         loss: The mean cross-entropy.
-        accuracy: The share of pictures whose largest logit is their class; where a picture shows n
-            classes, whose n largest logits are exactly these.
-        depth: The updates that each picture took in all blocks together, int `[N]`.
-        share_at_limit: The share of pictures and blocks that did not converge within `max_unroll`
-            updates; 1 for blocks of fixed depth.
-        share_not_finite: The share of pictures and blocks whose state was not finite.
+        accuracy: The share of images that are predicted right: the class of the largest logit is
+            the label; for an image with n classes, the classes of the n largest logits are
+            exactly its labels.
+        depth: The number of updates of each image, summed over all blocks, int `[N]`.
+        share_at_limit: The share of (image, block) pairs that did not converge within
+            `max_unroll` updates; 1 for blocks of fixed depth.
+        share_not_finite: The share of (image, block) pairs whose state was not finite.
     """
 
     loss: float
@@ -35,18 +36,19 @@ class Evaluation(NamedTuple):
 def evaluate(
     run: Callable[..., dict[str, np.ndarray]], data: ImageData, split: Split, batch_size: int
 ) -> Evaluation:
-    """Run a net over a part of a data set.
+    """Return the results of a model on one part of a data set.
 
     Args:
-        run: Maps a batch to what `keras_iterconv.with_depth` returns, as arrays.
+        run: A function from a batch to the outputs of `keras_iterconv.with_depth`, as arrays.
         data: The data set, for its mean and standard deviation.
-        split: The part.
-        batch_size: Images a batch; the last one may be smaller.
+        split: The part of the data set.
+        batch_size: Number of images in a batch; the last batch may be smaller.
     """
     batches = evaluation_batches(split, mean=data.mean, std=data.std, batch_size=batch_size)
-    parts = [run(images) for images, _ in batches]
+    batch_outputs = [run(images) for images, _ in batches]
     logits, depth, status = (
-        np.concatenate([part[name] for part in parts]) for name in ("logits", "depth", "status")
+        np.concatenate([outputs[name] for outputs in batch_outputs])
+        for name in ("logits", "depth", "status")
     )
     tally = DepthTally()
     tally.add(depth, status, ~is_wrong(logits, split.labels))

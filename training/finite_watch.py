@@ -1,4 +1,4 @@
-"""What made the loss of a step NaN or infinite."""
+"""The search for the cause of a loss that is NaN or infinite."""
 
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class FiniteWatch:
-    """Keeps the weights that a step begins with, to find what in it was not finite.
+    """Keeps the weights from before a step, to find the first value of it that was not finite.
 
     Args:
         session: The run.
@@ -24,24 +24,24 @@ class FiniteWatch:
         self._values = []
 
     def before_step(self) -> None:
-        """Keep the weights; TensorFlow copies them where the step changes them."""
+        """Keep the weights; TensorFlow copies only those that the step changes."""
         self._values = [tf.convert_to_tensor(v.value) for v in self._session.model.variables]
 
     def explain(self, epoch: int, step: int) -> str:
-        """Say which image of a step was not finite first, where in the net, and at which update.
+        """Return which image of a step was not finite first, in which block and at which update.
 
         Args:
-            epoch: The epoch, from 0.
-            step: The step of the epoch whose loss is not finite, from 0.
+            epoch: The epoch, counted from 0.
+            step: The step of the epoch whose loss is not finite, counted from 0.
 
         Returns:
-            A part of a sentence. The model has the weights from before the step again.
+            A part of a sentence. The weights from before the step are assigned to the model.
         """
         session = self._session
         for variable, value in zip(session.model.variables, self._values, strict=True):
             variable.assign(value)
         if find_not_finite_variable(session.model.variables) is not None:
-            return "the step before it left weights that are not finite"
+            return "the weights are not finite after the previous step"
         images, _ = next(iter(session.training_batches(epoch, step)))
         found = ki.find_not_finite(session.model, images)
         if not found:

@@ -1,4 +1,4 @@
-"""The table of a run's epochs as text."""
+"""The measures of a run by epoch, as CSV."""
 
 import csv
 import io
@@ -15,12 +15,12 @@ FIELDS = (
     "seconds",
     "images_per_second",
 )
-# Empty in a run without a validation part.
+# These fields are empty in a run without a validation part.
 VALIDATION_FIELDS = ("val_loss", "val_accuracy")
 
 
 def format_history(rows: list[dict[str, float]]) -> str:
-    """Return the table, a row for each epoch; what a row does not have is left empty."""
+    """Return the CSV text with one row for each epoch; a missing measure is an empty field."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, FIELDS)
     writer.writeheader()
@@ -32,13 +32,13 @@ def parse_history(text: str, epochs: int) -> list[dict[str, float]]:
     """Return the rows of the first `epochs` epochs.
 
     Raises:
-        ValueError: One is missing or damaged.
+        ValueError: A row is missing or damaged.
     """
     reader = itertools.islice(csv.DictReader(text.splitlines()), epochs)
     try:
         rows = [_parse_row(row) for row in reader]
     except (csv.Error, KeyError, TypeError) as error:
-        raise ValueError(f"no table of epochs: {error!r}") from error
+        raise ValueError(f"it must be a table of epochs: {error!r}") from error
     if [row["epoch"] for row in rows] != list(range(1, epochs + 1)):
         raise ValueError("epochs are missing")
     return rows
@@ -48,5 +48,5 @@ def _parse_row(row: dict[str, str]) -> dict[str, float]:
     names = [name for name in FIELDS if row[name] or name not in VALIDATION_FIELDS]
     numbers = {name: float(row[name]) for name in names}
     if not all(map(math.isfinite, numbers.values())):
-        raise ValueError("a number is not finite")
+        raise ValueError("a number in it is not finite")
     return {**numbers, "epoch": int(row["epoch"])}

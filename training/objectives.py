@@ -1,4 +1,4 @@
-"""What is minimised and what counts as right: for one class a picture, and for a set of classes."""
+"""The loss and the accuracy, for images with one class and for images with a set of classes."""
 
 import keras
 import numpy as np
@@ -7,14 +7,14 @@ import keras_iterconv as ki
 
 
 def make_loss(multi_label: bool) -> keras.losses.Loss:
-    """Make the loss on logits.
+    """Return the loss on logits.
 
     Args:
-        multi_label: Whether a label is a set of classes, multi-hot [B, C], or one class, [B].
+        multi_label: Whether a label is a set of classes, multi-hot `[N, C]`, or one class, `[N]`.
 
     Returns:
-        The binary cross-entropy, a mean over classes, for sets; the sparse categorical
-        cross-entropy for one class.
+        The binary cross-entropy, averaged over classes, for sets of classes; the sparse
+        categorical cross-entropy for one class.
     """
     if multi_label:
         return keras.losses.BinaryCrossentropy(from_logits=True)
@@ -22,7 +22,7 @@ def make_loss(multi_label: bool) -> keras.losses.Loss:
 
 
 def make_metrics(multi_label: bool) -> list:
-    """Make the metrics to compile a model with: one, which is named `accuracy`.
+    """Return the metrics for `compile`: one metric, named `accuracy`.
 
     Args:
         multi_label: Whether a label is a set of classes.
@@ -31,11 +31,11 @@ def make_metrics(multi_label: bool) -> list:
 
 
 def mean_loss(labels: np.ndarray, logits: np.ndarray) -> float:
-    """Compute the loss of `make_loss` over a part of a data set.
+    """Return the mean of the loss of `make_loss` over a part of a data set.
 
     Args:
-        labels: int [N] or multi-hot [N, C].
-        logits: float [N, C].
+        labels: Labels, int `[N]` or multi-hot `[N, C]`.
+        logits: Logits, float `[N, C]`.
     """
     loss = (
         keras.losses.sparse_categorical_crossentropy

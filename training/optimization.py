@@ -1,4 +1,4 @@
-"""The optimizer of a run, and how its learning rate changes."""
+"""The optimizer and the learning-rate schedule of a run."""
 
 import keras
 
@@ -8,27 +8,27 @@ from keras_iterconv.layers.stacked_variables import is_stack
 from .settings import Settings
 
 MOMENTUM = 0.9
-# After which shares of a run the learning rate falls to a tenth.
+# The shares of a run after which the learning rate is divided by 10.
 _DROPS = {"step": (3 / 9, 5 / 9, 7 / 9), "step-twice": (1 / 2, 3 / 4)}
 
 
 def make_schedule(settings: Settings, steps_per_epoch: int):
-    """Return the learning rate as a function of the optimizer's step.
+    """Return the learning-rate schedule over the optimizer's steps.
 
-    `cosine` falls to zero over the run; `step` divides by 10 after 1/3, 5/9 and 7/9 of the epochs
-    (NAIS-Net: 150, 250 and 350 of 450), and `step-twice` after 1/2 and 3/4 (usual for ResNets);
-    `constant` stays; `cyclical` swings four times between a tenth of the rate and the rate
-    (`tensorflow_addons.optimizers.TriangularCyclicalLearningRate`).
+    `cosine` decreases to zero over the run. `step` divides by 10 after 1/3, 5/9 and 7/9 of the
+    epochs (NAIS-Net: 150, 250 and 350 of 450), `step-twice` after 1/2 and 3/4 (usual for ResNets).
+    `constant` does not change. `cyclical` makes four cycles between a tenth of the learning rate
+    and the learning rate (`tensorflow_addons.optimizers.TriangularCyclicalLearningRate`).
 
     Args:
-        settings: The run.
-        steps_per_epoch: Optimizer steps of an epoch.
+        settings: The settings of the run.
+        steps_per_epoch: Number of optimizer steps in an epoch.
 
     Returns:
         A number, or a `keras.optimizers.schedules.LearningRateSchedule`.
 
     Raises:
-        MissingExtraError: `cyclical` without the extra `addons`.
+        MissingExtraError: The schedule is `cyclical` and the extra `addons` is missing.
     """
     rate = settings.learning_rate
     steps = settings.epochs * steps_per_epoch
@@ -37,7 +37,7 @@ def make_schedule(settings: Settings, steps_per_epoch: int):
     if settings.schedule == "cosine":
         return keras.optimizers.schedules.CosineDecay(rate, steps)
     if settings.schedule in _DROPS:
-        # Keras keeps a rate up to and with the step of its boundary.
+        # Keras keeps a rate up to its boundary, that step included.
         boundaries = [round(steps * share) - 1 for share in _DROPS[settings.schedule]]
         return keras.optimizers.schedules.PiecewiseConstantDecay(
             boundaries, [rate / 10**drop for drop in range(len(boundaries) + 1)]
@@ -52,10 +52,10 @@ def make_schedule(settings: Settings, steps_per_epoch: int):
 def make_optimizer(
     settings: Settings, steps_per_epoch: int, variables: list[keras.Variable]
 ) -> keras.optimizers.Optimizer:
-    """Return SGD with momentum 0.9, as NAIS-Net trains and pre-activation ResNets are trained.
+    """Return SGD with momentum 0.9, as in NAIS-Net and for pre-activation ResNets.
 
-    Weight decay acts on matrices and kernels, not on biases or on the scales, shifts and centres
-    that have one number a channel.
+    Weight decay acts on matrices and kernels. It does not act on variables with one number for
+    each channel: biases, scales, shifts and kernel centres.
     """
     optimizer = keras.optimizers.SGD(
         make_schedule(settings, steps_per_epoch),

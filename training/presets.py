@@ -1,13 +1,13 @@
 """The papers' experiments as settings of a run.
 
-What a paper does not say is our choice; `docs/training.md` lists these choices.
+Settings that a paper does not give are our choice; `docs/training.md` lists them.
 """
 
 from typing import Any
 
-# Neither paper tells of a validation part; the presets train on all training images.
+# Neither paper mentions a validation part; the presets train on all training images.
 _ALL_IMAGES = {"validation_share": 0.0}
-# NAIS-Net says the epochs, the rate and its steps.
+# NAIS-Net gives the epochs, the learning rate and its steps.
 _NAIS_CIFAR = {
     **_ALL_IMAGES,
     "epochs": 450,
@@ -19,7 +19,7 @@ _NAIS_CIFAR = {
     "augment": "standard",
     "pixels": "standardized",
 }
-# At this rate, which the paper gives, the nets train on pixels in [0, 1] alone.
+# At the paper's learning rate the models train only on pixels in [0, 1].
 _NAIS_MNIST = {
     **_ALL_IMAGES,
     "epochs": 150,
@@ -31,8 +31,8 @@ _NAIS_MNIST = {
     "augment": "none",
     "pixels": "unit",
 }
-# Lippl et al. publish none of these: they are what pre-activation ResNets are usually trained
-# with. He et al. decay by 1e-4 in the gradient, before momentum; decoupled that is 1e-3.
+# Lippl et al. publish none of these settings; these are the usual ones of pre-activation ResNets.
+# He et al. decay by 1e-4 in the gradient, before momentum; decoupled that is 1e-3.
 _LIPPL = {
     **_ALL_IMAGES,
     "epochs": 164,
@@ -46,7 +46,7 @@ _LIPPL = {
 }
 _LIPPL_CIFAR = {**_LIPPL, "augment": "standard"}
 _LIPPL_MNIST = {**_LIPPL, "epochs": 40}
-# The default, and the only share of a data set with a validation part of its own.
+# Digitclutter has a validation part of its own, so that only the default share is valid.
 _LIPPL_CLUTTER = {**_LIPPL, "epochs": 40, "validation_share": 0.1}
 PRESETS: dict[str, dict[str, Any]] = {
     "nais-cifar10": {"model": "nais10", "dataset": "cifar10", **_NAIS_CIFAR},
@@ -67,8 +67,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "icr-w16-cifar10": {"model": "icr_w16", "dataset": "cifar10", **_LIPPL_CIFAR},
     "pcr-w16-cifar10": {"model": "pcr_w16", "dataset": "cifar10", **_LIPPL_CIFAR},
-    # With shared weights, a step of one and no normalisation the loss is NaN within an epoch
-    # unless the gradient is clipped.
+    # With shared weights, a step size of 1 and no normalisation, the loss becomes NaN in the
+    # first epoch unless the gradient is clipped.
     "resnet-sh-mnist": {"model": "resnet_sh", "dataset": "mnist", **_NAIS_MNIST, "clip_norm": 5.0},
     "resnet-sh-bn-mnist": {"model": "resnet_sh_bn", "dataset": "mnist", **_NAIS_MNIST},
 }

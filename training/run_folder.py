@@ -1,4 +1,4 @@
-"""The folder of a run: what lies in it, how nothing in it is lost, and how it is read back."""
+"""The folder of a run: creating, locking, writing and reading its files."""
 
 import contextlib
 import itertools
@@ -20,8 +20,9 @@ from .settings import Settings
 class RunFolder(RunFiles):
     """The files of one run.
 
-    A file is written elsewhere and then moved to its place, so that a kill or a full disk leaves
-    the old one whole. What is read back is checked: anybody may have edited it.
+    Each file is written under another name and then renamed, so that after a kill or on a full
+    disk the old file is still complete. Files are checked when they are read, since a user may
+    have edited them.
 
     Args:
         path: The folder.
@@ -29,14 +30,14 @@ class RunFolder(RunFiles):
 
     @classmethod
     def create(cls, path: str | os.PathLike | None, name: str) -> "RunFolder":
-        """Make a new folder.
+        """Create the folder of a new run.
 
         Args:
-            path: Where, or None for the first free one of `runs/NAME-1`, `runs/NAME-2` and on.
-            name: What a run without a path is called.
+            path: The folder; None for the first of `runs/NAME-1`, `runs/NAME-2`, ... that is free.
+            name: NAME in the folder of a run without a path.
 
         Raises:
-            UserError: The folder holds something already, or cannot be made.
+            UserError: The folder is not empty, or cannot be created.
         """
         try:
             if path is None:
@@ -51,21 +52,21 @@ class RunFolder(RunFiles):
 
     @classmethod
     def refuse_taken(cls, path: str | os.PathLike) -> None:
-        """Raise `UserError` where a new run cannot have this folder.
+        """Raise `UserError` if the folder cannot hold a new run.
 
-        What a run leaves that was killed before its first file was whole does not count.
+        Temporary files of a run that was killed before its first file was complete are ignored.
         """
         check_folder("--output", path)
         folder = cls(path)
         try:
             if folder.path.exists() and not folder.path.is_dir():
-                raise UserError(f"--output {path} cannot be used: it is no folder")
+                raise UserError(f"--output {path} cannot be used: it is not a folder")
             held = folder._held()
         except OSError as error:
             raise UserError(f"--output {path} cannot be used: {error.strerror}") from error
         if folder.config.name in held:
             raise UserError(
-                f"--output {path} already holds a run; go on with it by --resume {path}, or name "
+                f"--output {path} already holds a run; continue it with --resume {path}, or name "
                 "another folder"
             )
         if held:
@@ -73,24 +74,24 @@ class RunFolder(RunFiles):
 
     @classmethod
     def open(cls, path: str | os.PathLike, option: str = "--resume") -> "RunFolder":
-        """Open the folder of a run, to go on with it or to read it.
+        """Open the folder of a run, to continue or to read it.
 
         Args:
             path: The folder.
-            option: What the user gave it as.
+            option: The command-line option that named the folder, for messages.
 
         Raises:
-            UserError: The folder holds no run, or something else in the place of one of its files.
+            UserError: The folder holds no run, or one of its files is not a regular file.
         """
         check_folder(option, path)
         return as_user_error(super().open, path, option)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other processes from training this run, and sweep what a killed one has left.
+        """Lock the run against other processes, and remove the temporary files of killed ones.
 
         Raises:
-            UserError: One trains it already, or the folder cannot be written.
+            UserError: Another process trains the run, or the folder cannot be written.
         """
         try:
             with contextlib.ExitStack() as stack:
@@ -105,10 +106,10 @@ class RunFolder(RunFiles):
 
     @contextlib.contextmanager
     def replacing(self, file: Path) -> Iterator[Path]:
-        """Give a path to write to, and move what was written to `file` at the end.
+        """Yield a temporary path to write to, and rename it to `file` at the end.
 
         Raises:
-            UserError: It cannot be written.
+            UserError: The file cannot be written.
         """
         try:
             with files.replacing(file) as partial:
@@ -116,27 +117,27 @@ class RunFolder(RunFiles):
         except OSError as error:
             reason = error.strerror or str(error)
             raise UserError(
-                f"{file} could not be written: {reason}; what was there is kept"
+                f"{file} cannot be written: {reason}; its previous content is kept"
             ) from error
 
     def write_json(self, file: Path, content: dict[str, Any]) -> None:
-        """Write a JSON file whole.
+        """Write a JSON file, completely or not at all.
 
         Raises:
-            UserError: It cannot be written, or holds a number that is not finite.
+            UserError: The file cannot be written, or a number is not finite.
         """
         try:
             files.write_json(file, content)
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{file} could not be written: {error}; what was there is kept"
+                f"{file} cannot be written: {error}; its previous content is kept"
             ) from error
 
     def read_config(self) -> dict[str, Any]:
-        """Return what `config.json` says, its `"settings"` as `Settings`.
+        """Return the content of `config.json`, with its `"settings"` as `Settings`.
 
         Raises:
-            UserError: It is not what a run of this version writes.
+            UserError: The file does not have the format of this version.
         """
         config = as_user_error(files.read_json, self.config, CONFIG)
         try:
@@ -146,22 +147,22 @@ class RunFolder(RunFiles):
         return {**config, "settings": settings}
 
     def read_result(self) -> dict[str, Any] | None:
-        """Return what `result.json` says; None where there is none.
+        """Return the content of `result.json`; None if the file does not exist.
 
         Raises:
-            UserError: It is not what a run of this version writes.
+            UserError: The file does not have the format of this version.
         """
         return as_user_error(super().read_result)
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
-        """Write a row for each epoch."""
+        """Write `history.csv` with one row for each epoch."""
         with self.replacing(self.history) as partial:
             partial.write_text(format_history(rows), encoding="utf-8", newline="")
 
     def read_history(self, epochs: int) -> list[dict[str, float]]:
         """Return the rows of the first `epochs` epochs.
 
-        A later row belongs to an epoch that a kill cut off before its checkpoint was written.
+        Later rows are dropped: their epoch was killed before its checkpoint was written.
 
         Raises:
             UserError: A row is missing or damaged.
@@ -172,14 +173,15 @@ class RunFolder(RunFiles):
             return parse_history(files.read_text(self.history), epochs)
         except ValueError as error:
             raise UserError(
-                f"{self.history} does not hold the {epochs} epochs that {self.last.name} has seen "
-                f"({error}); put the whole file back to go on"
+                f"{self.history} must hold the {epochs} epochs of {self.last.name} "
+                f"({error}); restore the file to continue"
             ) from error
 
 
 def _make_numbered(folder: Path, name: str) -> Path:
-    """Make and return the first of `NAME-1`, `NAME-2` and on that is free."""
-    # Its own failure must not look like a number that is taken: a link that leads nowhere exists.
+    """Create and return the first of the folders `NAME-1`, `NAME-2`, ... that is free."""
+    # Outside of the loop: if `folder` is a dangling link, `mkdir` raises FileExistsError, which the
+    # loop would take for a number in use.
     folder.mkdir(exist_ok=True)
     for number in itertools.count(1):
         path = folder / f"{name}-{number}"

@@ -1,4 +1,4 @@
-"""What a run shows: its header, its table and its curves."""
+"""The output of a run: its header, its table of results and its curves."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from keras_iterconv.models.registry import FORMER_NAMES
 from .run_folder import RunFolder
 from .settings import Settings
 
-# Where more image-blocks than that stop at the limit, the depth says little about the image.
+# Above this share of (image, block) pairs at the limit, the depth hardly depends on the image.
 _MANY_AT_LIMIT = 0.5
 
 
@@ -30,7 +30,7 @@ def print_header(
     strategy: tf.distribute.Strategy,
     folder: RunFolder,
 ) -> None:
-    """Say what is about to be trained."""
+    """Print the settings of a run before training."""
     table = Table.grid(padding=(0, 2))
     name = FORMER_NAMES.get(settings.model)
     former = "" if name is None else f" (a former name of {name}, for any data set)"
@@ -54,15 +54,15 @@ def print_header(
 
 
 def describe_depth(model: keras.Model) -> str:
-    """Say how deep a net is: its updates, in how many blocks, and what stops an image."""
-    parts = ki.iterated_blocks(model)
-    if all(isinstance(part, ki.ResidualStage) for part in parts):
-        # A stage has as many blocks as updates.
-        inside = f"{_count(len(parts), 'stage')} of {_count(parts[0].blocks, 'block')}"
+    """Return the depth of a model as text: updates, blocks and stopping threshold."""
+    blocks = ki.iterated_blocks(model)
+    if all(block.scheduled for block in blocks):
+        # Each block of a stage is one update.
+        inside = f"{_count(len(blocks), 'stage')} of {_count(blocks[0].max_unroll, 'block')}"
     else:
-        inside = _count(len(parts), "block")
-    threshold = parts[0].threshold
-    adaptive = "" if threshold is None else f" at most, until an update is below {threshold:g}"
+        inside = _count(len(blocks), "block")
+    threshold = blocks[0].threshold
+    adaptive = "" if threshold is None else f" at most; stopping threshold {threshold:g}"
     return f"{_count(ki.processing_depth(model), 'update')} in {inside}{adaptive}"
 
 
@@ -76,7 +76,7 @@ def print_result(
     indices: ki.IndexReport | None,
     folder: RunFolder,
 ) -> None:
-    """Show the tables of a finished run."""
+    """Print the tables of a finished run."""
     table = Table(title=f"{result['model']} on {result['dataset']}", title_justify="left")
     table.add_column("measure")
     table.add_column("value", justify="right")
@@ -85,13 +85,14 @@ def print_result(
         table.add_row(f"{part} accuracy", "none" if accuracy is None else f"{accuracy:.2%}")
     table.add_row("generalisation gap (train - test)", f"{result['generalization_gap']:.2%}")
     table.add_row(
-        "updates a test image, mean", f"{result['mean_depth']:.1f} of {result['processing_depth']}"
+        "updates per test image, mean",
+        f"{result['mean_depth']:.1f} of {result['processing_depth']}",
     )
     if result["adaptive"]:
-        table.add_row("fewest and most", f"{result['min_depth']} and {result['max_depth']}")
-        table.add_row("image-blocks at the limit", f"{result['share_at_limit']:.2%}")
+        table.add_row("fewest and most updates", f"{result['min_depth']} and {result['max_depth']}")
+        table.add_row("images x blocks at the limit", f"{result['share_at_limit']:.2%}")
     if result["share_not_finite"]:
-        table.add_row("image-blocks not finite", f"{result['share_not_finite']:.2%}")
+        table.add_row("images x blocks not finite", f"{result['share_not_finite']:.2%}")
     table.add_row("training speed", f"{result['images_per_second']:.0f} images/s")
     table.add_row("training time", f"{result['seconds']:.0f} s")
     console.print(table)
@@ -99,14 +100,14 @@ def print_result(
         console.print(indices.table())
     if result["adaptive"] and result["share_at_limit"] > _MANY_AT_LIMIT:
         console.print(_warn_of_limit(result["share_at_limit"]), style="yellow")
-    console.print(f"Everything is in {folder.path}", soft_wrap=True)
+    console.print(f"All files of the run are in {folder.path}", soft_wrap=True)
 
 
 def _warn_of_limit(share: float) -> str:
     return (
-        f"{share:.0%} of the image-blocks made all updates without converging: this depth hardly "
-        'depends on the image. Raise --max-unroll or --threshold; docs/blocks.md, "When every '
-        'image reaches the limit", says what else helps.'
+        f"In {share:.0%} of the cases an image made all updates of a block without converging, so "
+        "the depth hardly depends on the image. Raise --max-unroll or --threshold; see "
+        'docs/blocks.md, "When every image reaches the limit", for other remedies.'
     )
 
 
@@ -116,11 +117,11 @@ def plot_curves(
     """Draw loss and accuracy by epoch.
 
     Args:
-        path: The picture to write.
-        rows: An epoch each, as in `history.csv`; those of a run without a validation part have no
+        path: The image file to write.
+        rows: The measures of each epoch, as in `history.csv`; without a validation part they lack
             `val_loss` and `val_accuracy`.
-        settings: The run.
-        test_accuracy: The last epoch's accuracy on the test part.
+        settings: The settings of the run.
+        test_accuracy: The accuracy on the test part after the last epoch.
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)

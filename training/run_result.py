@@ -1,4 +1,4 @@
-"""The end of a run: what its last model reaches, measured once and written down."""
+"""The result of a run: its last model, evaluated once after training."""
 
 import dataclasses
 import os
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 def finish(session: "_Session", folder: RunFolder, rows: list[dict[str, float]]) -> dict[str, Any]:
-    """Evaluate a trained model, draw the curves, and write and show the result.
+    """Evaluate a trained model, draw the curves, write and print the result, and return it.
 
     Args:
         session: The run.
-        folder: Its folder.
-        rows: Its epochs.
+        folder: The run's folder.
+        rows: The measures of each epoch.
 
     Returns:
-        What `result.json` holds.
+        The content of `result.json`.
     """
     result = _measure(session, rows)
     with folder.replacing(folder.curves) as partial:
@@ -44,7 +44,7 @@ def finish(session: "_Session", folder: RunFolder, rows: list[dict[str, float]])
         folder.read_config().get("extensions", ()),
         default_settings(session.settings),
     )
-    # Last of all: a folder with the result of all epochs is a run that is finished.
+    # Written last: a folder with `result.json` for all epochs counts as a finished run.
     folder.write_json(folder.result, result)
     print_result(session.console, result, report, folder)
     return result
@@ -52,15 +52,15 @@ def finish(session: "_Session", folder: RunFolder, rows: list[dict[str, float]])
 
 def _measure(session: "_Session", rows: list[dict[str, float]]) -> dict[str, Any]:
     settings, data, model = session.settings, session.data, session.model
-    parts = {
+    evaluations = {
         part: session.evaluate(getattr(data, part))
         for part in ("train", "validation", "test")
         if len(getattr(data, part))
     }
-    test = parts["test"]
-    accuracy = {part: evaluation.accuracy for part, evaluation in parts.items()}
-    # Nothing chooses among the epochs of a run without a validation part.
-    best = max(rows, key=lambda row: row["val_accuracy"]) if "validation" in parts else {}
+    test = evaluations["test"]
+    accuracy = {part: evaluation.accuracy for part, evaluation in evaluations.items()}
+    # Without a validation part there is no best epoch.
+    best = max(rows, key=lambda row: row["val_accuracy"]) if "validation" in evaluations else {}
     return {
         "model": settings.model,
         "dataset": settings.dataset,
@@ -89,8 +89,8 @@ def _measure(session: "_Session", rows: list[dict[str, float]]) -> dict[str, Any
 
 
 def _measure_indices(session: "_Session") -> ki.IndexReport | None:
-    """Measure the indices on the test part, of a net that has stages."""
-    if not any(isinstance(b, ki.ResidualStage) for b in ki.iterated_blocks(session.model)):
+    """Return the indices on the test part; None for a model without stages."""
+    if not any(block.scheduled for block in ki.iterated_blocks(session.model)):
         return None
     test = session.data.test
     session.console.print(f"measuring the indices on {len(test):,} test images")

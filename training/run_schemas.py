@@ -1,4 +1,4 @@
-"""What the files of a run's folder hold, as JSON schemas."""
+"""The JSON schemas of the files in a run's folder."""
 
 import dataclasses
 import types
@@ -19,7 +19,7 @@ _JSON_TYPES = {
 
 
 def _settings_schema() -> dict[str, Any]:
-    """Return the schema of a run's settings, by the types of `Settings`."""
+    """Return the schema of a run's settings, from the types of `Settings`."""
     fields = dataclasses.fields(Settings)
     hints = typing.get_type_hints(Settings)
     return {
@@ -40,7 +40,7 @@ def _settings_schema() -> dict[str, Any]:
 
 CONFIG = config_schema(_settings_schema())
 
-# The member of a checkpoint that Keras does not know.
+# The member of a checkpoint that this project adds to Keras's members.
 CHECKPOINT = json_object({"epochs": COUNT})
 
 # The header of the state within an epoch.

@@ -38,9 +38,9 @@ from .run_report import print_header
 from .run_result import finish
 from .settings import Settings
 
-# Images a batch where indices and depth are measured.
+# Number of images in a batch for the measurement of indices and depth.
 MEASURE_BATCH = 256
-# Least time between two checkpoints within an epoch.
+# Least time between two checkpoints within an epoch, in minutes.
 CHECKPOINT_MINUTES = 10.0
 
 
@@ -53,23 +53,23 @@ def start(
     """Train a new model and return its result.
 
     Args:
-        settings: The run.
+        settings: The settings of the run.
         output: The run's folder, new or empty; None for a numbered one under `runs/`.
-        console: Where the table and the progress are written.
-        checkpoint_minutes: The least time between two checkpoints within an epoch.
+        console: The console for the table and the progress.
+        checkpoint_minutes: Least time between two checkpoints within an epoch, in minutes.
 
     Returns:
-        What `result.json` holds.
+        The content of `result.json`.
 
     Raises:
-        UserError: The settings ask for something that cannot be, or the folder is taken.
+        UserError: A setting is invalid, or the folder is in use.
     """
     if output is not None:
         RunFolder.refuse_taken(output)
     session = _Session(settings, console)
     folder = RunFolder.create(output, f"{settings.model}-{settings.dataset}")
     with folder.held():
-        # The config first: with it alone a run can go on, since the seed gives its first weights.
+        # The config comes first: it is enough to resume, since the seed gives the first weights.
         folder.write_json(folder.config, session.describe())
         save_checkpoint(session.model, folder, folder.last, epochs=0)
         return session.run(folder, [], None, checkpoint_minutes)
@@ -81,25 +81,25 @@ def resume(
     epochs: int | None = None,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
 ) -> dict[str, Any]:
-    """Go on with a run that was cut off, or is to have other epochs, and return its result.
+    """Continue an interrupted run, or a run with a new number of epochs, and return its result.
 
-    On one device the final weights are those of a run that was never cut off, bit for bit: they
-    depend on the weights, the optimizer's state and the place in the epoch, all of which the
-    checkpoints hold, and on shuffles and augmentations that are functions of seed, epoch and image.
+    On one device the final weights equal those of an uninterrupted run, bit for bit. They depend
+    on the weights, the optimizer's state and the step within the epoch, which are in the
+    checkpoints, and on shuffles and augmentations, which are functions of seed, epoch and image.
 
     Args:
         path: The run's folder.
-        console: Where the table and the progress are written.
-        epochs: The new number of epochs, over all of which its schedule of the learning rate is
-            stretched; at least the number that is done, with which the run ends there. None for
-            the run's own.
-        checkpoint_minutes: The least time between two checkpoints within an epoch.
+        console: The console for the table and the progress.
+        epochs: The new number of epochs; None for the run's own number. The schedule of the
+            learning rate is stretched over all of them. The finished epochs are the least number,
+            with which the run ends there.
+        checkpoint_minutes: Least time between two checkpoints within an epoch, in minutes.
 
     Returns:
-        What `result.json` holds.
+        The content of `result.json`.
 
     Raises:
-        UserError: The folder holds no run that could go on, or a damaged file.
+        UserError: The folder holds no run that can be continued, or a damaged file.
     """
     folder = RunFolder.open(path)
     with folder.held():
@@ -110,18 +110,18 @@ def resume(
         if result is not None and result["epochs"] >= wanted.epochs:
             raise UserError(
                 f"--resume {path} is finished; its result is in {folder.result}. Give more --epochs"
-                f" than {result['epochs']} to train it further"
+                f" than {result['epochs']} to train further"
             )
         session = _Session(wanted, console)
         if session.describe()["data"] != config["data"]:
             raise UserError(
-                f"the data set {settings.dataset!r} is not the one that {path} was started on; put "
-                "its files back (TFDS_DATA_DIR), or start a new run"
+                f"the data set {settings.dataset!r} is not the one that {path} was started with; "
+                "restore its files (TFDS_DATA_DIR), or start a new run"
             )
         rows, state = session.load(folder)
         if len(rows) > wanted.epochs:
             raise UserError(
-                f"--epochs must be at least {len(rows)}, which {folder.last} has seen: "
+                f"--epochs must be at least {len(rows)}, the finished epochs in {folder.last}: "
                 f"{wanted.epochs}"
             )
         if wanted != settings:
@@ -132,7 +132,7 @@ def resume(
 def _extend(
     folder: RunFolder, config: dict[str, Any], wanted: Settings, done: int, console: Console
 ) -> None:
-    """Give a run another number of epochs; a result that it has stays until it has a new one."""
+    """Change a run's number of epochs; an earlier result stays until the new one is written."""
     before = config["settings"]
     extensions = [*config.get("extensions", []), {"epochs": before.epochs, "done": done}]
     folder.write_json(
@@ -147,14 +147,14 @@ def _extend(
         )
     )
     console.print(
-        f"{done} of now {wanted.epochs} epochs are done, {before.epochs} were planned{stretched}",
+        f"{done} of {wanted.epochs} epochs are finished, {before.epochs} were planned{stretched}",
         soft_wrap=True,
     )
 
 
 @contextlib.contextmanager
 def _precision(mixed: bool):
-    """Build layers under a mixed policy: float16 on a GPU, bfloat16 on a CPU."""
+    """Build layers under a mixed-precision policy: float16 on a GPU, bfloat16 on a CPU."""
     before = keras.config.dtype_policy()
     if mixed:
         on_gpu = tf.config.list_physical_devices("GPU")
@@ -169,13 +169,13 @@ class _Session:
     """The data, the strategy and the compiled model of a run.
 
     Attributes:
-        settings: The run.
-        console: Where it reports.
+        settings: The settings of the run.
+        console: The console for the table and the progress.
         data: The data set.
         steps: The number of steps of an epoch.
-        strategy: Of `tf.distribute`.
-        model: The net, compiled and built.
-        run_depth: Runs the net over images, and returns logits, depth and status.
+        strategy: The `tf.distribute` strategy.
+        model: The compiled and built model.
+        run_depth: A function from images to logits, depth and status.
     """
 
     def __init__(self, settings: Settings, console: Console):
@@ -190,7 +190,7 @@ class _Session:
             pixels=settings.pixels,
         )
         self.steps = as_user_error(steps_per_epoch, self.data.train, settings.batch_size)
-        # Asked for early, so that an extra that is missing leaves no folder behind.
+        # Called early, so that a missing extra is reported before a folder is created.
         get_augmentation(settings.augment)
         self.strategy = make_strategy(settings.strategy, settings.batch_size)
         keras.utils.set_random_seed(settings.seed)
@@ -203,14 +203,14 @@ class _Session:
                 names={"name": "model"},
                 **settings.overrides(),
             )
-            # In every file of the run: whoever loads one knows how its images are scaled.
+            # Saved in each model file of the run, so that it holds the scale of its images.
             self.model.preprocessing = ki.Preprocessing(
                 *(tuple(numbers.tolist()) for numbers in (self.data.mean, self.data.std))
             )
             self.model.class_names = tuple(self.data.classes)
             optimizer = make_optimizer(settings, self.steps, self.model.trainable_variables)
             if self.model.dtype_policy.name == "mixed_float16":
-                # Keras would do this by itself, but forget it in the files it writes.
+                # Keras would add this itself, but leave it out of the files that it writes.
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
             as_user_error(
                 self.model.compile,
@@ -221,14 +221,14 @@ class _Session:
             )
             self.model.optimizer.build(self.model.trainable_variables)
             self._build_metrics()
-        # Made and called outside of the strategy's scope: the last batch of a part may not divide
-        # evenly among replicas.
+        # Outside of the strategy's scope: the last batch of a part may not divide evenly among the
+        # replicas.
         self.run_depth = TracedDepth(self.model)
 
     def _build_metrics(self) -> None:
-        """Make the metrics' variables, which Keras makes in the first step, after the epoch began.
+        """Create the metrics' variables, which Keras creates in the first step of an epoch.
 
-        Those of an interrupted epoch are put back as the epoch begins.
+        The state of an interrupted epoch is assigned to them before that step.
         """
         labels = tf.zeros([1, *self.data.train.labels.shape[1:]], tf.int32)
         logits = tf.zeros([1, self.data.num_classes])
@@ -237,7 +237,7 @@ class _Session:
                 metric.build(labels, logits)
 
     def describe(self) -> dict[str, Any]:
-        """Return what `config.json` holds: the settings, the data's scale and the versions."""
+        """Return the content of `config.json`: settings, facts of the data set and versions."""
         return {
             "settings": dataclasses.asdict(self.settings),
             "data": {
@@ -262,7 +262,7 @@ class _Session:
         }
 
     def load(self, folder: RunFolder) -> tuple[list[dict[str, float]], EpochState | None]:
-        """Load the last checkpoint of a run, and return its epochs and the state within the next.
+        """Load the last checkpoint; return its history and the state within the next epoch.
 
         Raises:
             UserError: A file is missing or damaged.
@@ -271,14 +271,17 @@ class _Session:
             for file in (folder.history, folder.within_epoch, folder.best, folder.result):
                 if file.exists():
                     raise UserError(
-                        f"--resume {folder.path} holds no run that could go on: {folder.last.name} "
-                        "is missing"
+                        f"--resume {folder.path} holds no run that can be continued: "
+                        f"{folder.last.name} is missing"
                     )
-            # Killed before its second file: the weights of the seed are the state.
+            # The run was killed before it wrote its second file: its weights are those of the seed.
             save_checkpoint(self.model, folder, folder.last, epochs=0)
         with self.strategy.scope():
             epochs = load_checkpoint(self.model, folder)
         rows = folder.read_history(epochs)
+        if epochs >= self.settings.epochs:
+            # What was done of a further epoch belongs to a longer run.
+            return rows, None
         return rows, load_epoch_state(self.model, folder, epochs, self.steps)
 
     def run(
@@ -288,13 +291,13 @@ class _Session:
         state: EpochState | None,
         checkpoint_minutes: float,
     ) -> dict[str, Any]:
-        """Train the epochs that `rows` does not have, then evaluate and write the result.
+        """Train the remaining epochs, then evaluate and return the result.
 
         Args:
             folder: The run's folder.
-            rows: The epochs that are done.
-            state: Where in the next epoch the run was cut off, None for its beginning.
-            checkpoint_minutes: The least time between two checkpoints within an epoch.
+            rows: The measures of the finished epochs.
+            state: The state within the next epoch; None for its beginning.
+            checkpoint_minutes: Least time between two checkpoints within an epoch, in minutes.
         """
         settings = self.settings
         print_header(self.console, settings, self.data, self.model, self.strategy, folder)
@@ -308,7 +311,7 @@ class _Session:
         ]
         try:
             if state is not None:
-                # Keras has one number of steps for all epochs of a call.
+                # A call of `fit` has one number of steps for all its epochs.
                 self._train(len(rows) + 1, callbacks, len(rows), state.steps)
             if len(rows) < settings.epochs:
                 self._train(settings.epochs, callbacks, len(rows))
@@ -316,7 +319,7 @@ class _Session:
         except KeyboardInterrupt:
             lines.stop()
             self.console.print(
-                f"Stopped after {len(rows)} of {settings.epochs} epochs; go on with: "
+                f"Stopped after {len(rows)} of {settings.epochs} epochs; continue with: "
                 f"iterconv fit --resume {shlex.quote(str(folder.path))}",
                 soft_wrap=True,
             )
@@ -325,7 +328,7 @@ class _Session:
             lines.stop()
 
     def _train(self, epochs: int, callbacks: list, initial_epoch: int, step: int = 0) -> None:
-        """Train up to a number of epochs, from a step of an epoch on."""
+        """Train up to a number of epochs, starting at a step of epoch `initial_epoch`."""
         self.model.fit(
             self.training_batches(initial_epoch, step),
             epochs=epochs,
@@ -337,7 +340,7 @@ class _Session:
         )
 
     def training_batches(self, epoch: int, step: int = 0) -> tf.data.Dataset:
-        """Return the batches from a step of an epoch on, both counted from 0."""
+        """Return the training batches that start at a step of an epoch, both counted from 0."""
         settings, data = self.settings, self.data
         return training_batches(
             data.train,
@@ -351,17 +354,17 @@ class _Session:
         )
 
     def evaluate(self, split: Split) -> Evaluation:
-        """Run the net over a part of the data set."""
+        """Return the results of the model on a part of the data set."""
         return evaluate(self.run_depth, self.data, split, self.settings.batch_size)
 
     def measure_batches(self, split: Split) -> tf.data.Dataset:
-        """Return the batches that indices and depth are measured on."""
+        """Return the batches for the measurement of indices and depth."""
         return evaluation_batches(
             split, mean=self.data.mean, std=self.data.std, batch_size=MEASURE_BATCH
         )
 
     def _depth_loggers(self, folder: RunFolder) -> list[ki.DepthLogger]:
-        """Return what logs the depth of a net that has one, beside the logs of Keras."""
+        """Return the callback that logs the depth, for a model of adaptive depth."""
         if not is_adaptive(self.model):
             return []
         watched = self.data.validation if len(self.data.validation) else self.data.train

@@ -1,4 +1,4 @@
-"""What a run is: every choice that decides its result, and the defaults that fit the data."""
+"""The settings that determine the result of a run, and their defaults."""
 
 import dataclasses
 import math
@@ -18,8 +18,7 @@ from .presets import PRESETS
 
 SCHEDULES = ("cosine", "step", "step-twice", "constant", "cyclical")
 STRATEGIES = ("none", "mirrored")
-# Without it the first steps at a useful learning rate throw a net of 540 updates out of the region
-# where it trains.
+# Without clipping, a model of 540 updates diverges in its first steps at a useful learning rate.
 CLIP_NORM = 5.0
 _OVERRIDES = (
     "max_unroll",
@@ -34,38 +33,38 @@ _OVERRIDES = (
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The settings of one run, as `config.json` keeps them.
+    """The settings of one run, as stored in `config.json`.
 
     Attributes:
         model: A name of `keras_iterconv.list_models()`.
         dataset: A name of `keras_iterconv.datasets.list_datasets()`.
-        epochs: Passes over the training part.
-        batch_size: Images a step, over all replicas.
+        epochs: Number of passes over the training part.
+        batch_size: Number of images in a step, over all replicas.
         learning_rate: The largest learning rate.
-        schedule: How the learning rate goes down; see `training.optimization`.
-        weight_decay: Decoupled: in each step kernels lose this times the learning rate of
-            themselves. Decay in the gradient, before momentum, of a tenth of the number has the
-            same effect at momentum 0.9.
-        clip_norm: The norm of the gradient, over all weights, that a longer one is cut back to; 0
-            for no limit.
-        augment: How training images are varied; see `keras_iterconv.datasets.augmentation`.
-        pixels: `"standardized"` by mean and standard deviation of the training part, or `"unit"`,
-            values from 0 to 1.
-        validation_share: The share of the official training part that validates; 0 to train on
-            all images and validate on none.
-        mixed_precision: Half precision products: float16 on a GPU, bfloat16 on a CPU.
-        strategy: `"none"`, or `"mirrored"` for all GPUs or, without one, two logical CPUs.
-        seed: Seeds the weights, the order of the images and their augmentation.
-        max_unroll: None for the model's own number.
-        threshold: None for the model's own.
-        step_size: None for the model's own.
-        gradient: None for the model's own, else how the backward pass of its blocks runs.
-        blocks: None for the model's own number of blocks a stage.
-        lipschitz_cap: None for the model's own, else mu of every residual function.
-        coupling: None, or lambda of the gradient coupling.
-        shared_initialization: Whether the blocks of a stage start from the same kernels; None: as
-            Lippl et al. train, where there is a coupling, of strength 0 too.
-        limit_train: None, or how many training images to use.
+        schedule: The learning-rate schedule; see `training.optimization`.
+        weight_decay: Decoupled weight decay of kernels: each step multiplies them by 1 minus this
+            number times the learning rate. Decay in the gradient, before momentum, has the same
+            effect with a tenth of this number at momentum 0.9.
+        clip_norm: The largest 2-norm of the gradient over all weights, to which larger gradients
+            are scaled down; 0 for no limit.
+        augment: The augmentation of training images; see `keras_iterconv.datasets.augmentation`.
+        pixels: `"standardized"` by mean and standard deviation of the training part, or `"unit"`
+            for values from 0 to 1.
+        validation_share: The share of the official training part that is kept for validation; 0 to
+            train on all images and validate on none.
+        mixed_precision: Whether to compute in half precision: float16 on a GPU, bfloat16 on a CPU.
+        strategy: `"none"`, or `"mirrored"` for all GPUs or, without a GPU, two logical CPUs.
+        seed: The seed of the initial weights, the order of the images and their augmentation.
+        max_unroll: Number of updates of a block; None for the model's own number.
+        threshold: Stopping threshold; None for the model's own.
+        step_size: Step size h of an update; None for the model's own.
+        gradient: Gradient mode of the blocks; None for the model's own.
+        blocks: Number of blocks in a stage; None for the model's own.
+        lipschitz_cap: The cap mu of every residual function; None for the model's own.
+        coupling: Strength lambda of the gradient coupling; None for no coupling.
+        shared_initialization: Whether the blocks of a stage start from the same kernels; None for
+            True if `coupling` is given, 0 included, as in Lippl et al.
+        limit_train: Number of training images to use; None for all.
     """
 
     model: str
@@ -102,29 +101,29 @@ class Settings:
             raise UserError(f"--learning-rate must be a positive number: {self.learning_rate}")
         for name in ("weight_decay", "clip_norm"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise UserError(f"--{_flag(name)} must be 0 or more: {getattr(self, name)}")
+                raise UserError(f"--{_flag(name)} must be at least 0: {getattr(self, name)}")
         if self.coupling is not None and not 0 <= self.coupling <= 1:
             raise UserError(f"--coupling must be from 0 to 1: {self.coupling}")
         if self.weight_decay * self.learning_rate >= 1:
             raise UserError(
-                f"--weight-decay must be below 1 / --learning-rate, {1 / self.learning_rate:g}: a "
-                f"step would take all of a kernel away: {self.weight_decay:g}"
+                f"--weight-decay must be below 1 / --learning-rate, {1 / self.learning_rate:g}, "
+                f"or a step sets the kernels to 0: {self.weight_decay:g}"
             )
-        # Clipping divides by its norm.
-        for name, most in (
+        # Clipping divides by the norm, so 1 / norm must be finite in float32.
+        for name, largest in (
             ("learning_rate", LARGEST),
             ("weight_decay", LARGEST),
             ("clip_norm", 1 / SMALLEST),
         ):
             value = getattr(self, name)
-            if value and not SMALLEST <= value <= most:
+            if value and not SMALLEST <= value <= largest:
                 raise UserError(
-                    f"--{_flag(name)} must be from {SMALLEST:.3g} to {most:.3g}, for float32 "
-                    f"makes 0 or infinity of it otherwise: {value:g}"
+                    f"--{_flag(name)} must be from {SMALLEST:.3g} to {largest:.3g}, or it "
+                    f"becomes 0 or infinite in float32: {value:g}"
                 )
         if not 0 <= self.validation_share < 1:
             raise UserError(
-                f"--validation-share must be 0, or a share below 1: {self.validation_share}"
+                f"--validation-share must be at least 0 and below 1: {self.validation_share}"
             )
         for name, known in (
             ("schedule", SCHEDULES),
@@ -138,29 +137,29 @@ class Settings:
                 )
 
     def overrides(self) -> dict[str, Any]:
-        """Return the settings that go to `keras_iterconv.create_model`.
+        """Return the settings that override those of `keras_iterconv.create_model`.
 
         Raises:
-            UserError: The model has no such setting.
+            UserError: The model does not have one of these settings.
         """
         names = (*_OVERRIDES, "coupling")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         known = _settings_of(self.model)
         if "shared_initialization" in known:
-            # Such a net has stages, whose blocks can be coupled.
+            # A model with this setting has stages, whose blocks can be coupled.
             known.append("coupling")
         for name, value in given.items():
             if self.model in ARCHITECTURES and name not in known:
                 flag = "independent-initialization" if value is False else _flag(name)
                 taken = ", ".join(f"--{_flag(other)}" for other in names if other in known)
-                raise UserError(f"--{flag} is no option of {self.model}, which takes {taken}")
+                raise UserError(f"--{flag} is not an option of {self.model}, which takes {taken}")
         if given.pop("coupling", None) is not None:
             given.setdefault("shared_initialization", True)
         return given
 
 
 def _settings_of(model: str) -> list[str]:
-    """Return the settings of an architecture, none for a name that there is not."""
+    """Return the names of an architecture's settings; an empty list for an unknown name."""
     return list_settings(model) if model in ARCHITECTURES else []
 
 
@@ -168,7 +167,7 @@ def _flag(name: str) -> str:
     return name.replace("_", "-")
 
 
-# Measured on two cores; `docs/training.md` has the results that these settings reach.
+# Chosen by measurements on two cores; `docs/training.md` has the results.
 _DEFAULTS = {
     CONVOLUTIONAL: {"batch_size": 64, "learning_rate": 0.05},
     FULLY_CONNECTED: {"batch_size": 128, "learning_rate": 0.02},
@@ -176,17 +175,17 @@ _DEFAULTS = {
 
 
 def make_settings(preset: str | None = None, **given) -> Settings:
-    """Complete what the user gave: with the preset, then with defaults that fit the data set.
+    """Return the given settings, completed by those of a preset and by defaults for the data set.
 
     Args:
         preset: A name of `PRESETS`, or None.
-        **given: Fields of `Settings`; None counts as not given, and what is given wins.
+        **given: Fields of `Settings`, which override the preset; None counts as not given.
 
     Returns:
-        The whole of the settings.
+        The complete settings.
 
     Raises:
-        UserError: The preset is unknown, no model is named, or a value is out of its range.
+        UserError: The preset is unknown, no model is named, or a value is out of range.
     """
     if preset is not None and preset not in PRESETS:
         raise UserError(unknown_name("preset", preset, PRESETS))
@@ -199,13 +198,17 @@ def make_settings(preset: str | None = None, **given) -> Settings:
 
 
 def default_settings(settings: Settings) -> dict[str, Any]:
-    """Return what settings are where the command names the model, and the data set if another."""
+    """Return the settings that the command line can leave out.
+
+    These are the defaults for the model and the data set. The data set itself can be left out if
+    it is the default one.
+    """
     default = dataclasses.asdict(make_settings(model=settings.model, dataset=settings.dataset))
     return {**default, "dataset": make_settings(model=settings.model).dataset}
 
 
 def _defaults(model: str, dataset: str) -> dict[str, Any]:
-    # An unknown name is refused by what builds or reads it, with the names that there are.
+    # An unknown name is refused later, by the function that builds the model or reads the data.
     architecture = ARCHITECTURES.get(model, ARCHITECTURES["nais10"])
     data = CATALOGUE.get(dataset, CATALOGUE["digits"])
     kind = architecture.kind

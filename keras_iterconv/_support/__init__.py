@@ -1,1 +1,1 @@
-"""What several parts of the package need and no user calls."""
+"""Internal functions that several parts of the package share."""

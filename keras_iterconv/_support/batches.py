@@ -1,4 +1,4 @@
-"""What a data set may be where a net is measured: batches, or one pair of arrays."""
+"""Reading data sets for measurements: batches, or one pair of arrays."""
 
 import operator
 from collections.abc import Iterable, Iterator
@@ -13,14 +13,14 @@ def labelled_batches(dataset, samples: int | None = None) -> Iterator:
     """Yield the batches `(images, labels)` of a data set.
 
     Args:
-        dataset: Batches, e.g. a `tf.data.Dataset`; or one pair of arrays, which is cut into
+        dataset: Batches, e.g. a `tf.data.Dataset`; or one pair of arrays, which is divided into
             batches of 256.
-        samples: The number of images; the first ones are taken, and no batch is read after them.
-            None for all images of a data set that ends.
+        samples: Number of images, from the first on; no batch is read after them. None for all
+            images of a finite data set.
 
     Raises:
-        ValueError: It is none of these, the arrays differ in length, or `samples` is None and the
-            data set has no end.
+        ValueError: The data set is neither batches nor a pair of arrays, the arrays differ in
+            length, or `samples` is None and the data set is infinite.
     """
     batches = _all_batches(dataset, ends=samples is None)
     return batches if samples is None else _first(batches, samples)
@@ -37,9 +37,9 @@ def _first(batches: Iterator, samples: int) -> Iterator:
 
 def _all_batches(dataset, ends: bool) -> Iterator:
     pair = isinstance(dataset, tuple | list) and len(dataset) == 2
-    # Two batches in a list are pairs themselves.
+    # A list of two batches is not a pair of arrays: its elements are pairs.
     if pair and not isinstance(dataset[0], tuple | list):
-        images, labels = (np.asarray(part) for part in dataset)
+        images, labels = (np.asarray(array) for array in dataset)
         if len(images) != len(labels):
             raise ValueError(
                 "`dataset` must have a label for each image. "
@@ -57,7 +57,7 @@ def _all_batches(dataset, ends: bool) -> Iterator:
     endless = cardinality is not None and int(cardinality()) == tf.data.INFINITE_CARDINALITY
     if endless and ends:
         raise ValueError(
-            "`dataset` must end, or `samples` say how many images to take. "
-            "Received: a data set without end, samples=None"
+            "`dataset` must be finite, or `samples` must give the number of images. "
+            "Received: an infinite data set, samples=None"
         )
     yield from dataset

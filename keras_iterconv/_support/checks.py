@@ -1,4 +1,4 @@
-"""Checks of arguments, with one wording for all."""
+"""Checks of arguments, with common error messages."""
 
 import difflib
 import numbers
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 import keras
 
-# Depths and counters are int32.
+# The largest int32, the type of depths and counters.
 LARGEST_INT = 2**31 - 1
-# Of the normal numbers of float32; smaller ones are flushed to 0.
+# The smallest normal float32; smaller numbers may be flushed to 0.
 SMALLEST = 2.0**-126
-# Of all its finite numbers.
+# The largest finite float32.
 LARGEST = 2.0**128 - 2.0**104
 
 
@@ -53,12 +53,12 @@ def check_between(
     """Return `value` as a float where it lies in (low, high), or in (low, high] where `closed`.
 
     Args:
-        name: What the argument is called.
-        value: What was given.
-        low: The lower end, which is left out.
-        high: The upper end.
-        closed: Whether the upper end is let in.
-        least: The least distance from a lower end of 0: nearer numbers are 0 in float32.
+        name: Name of the argument.
+        value: Value of the argument.
+        low: Lower end of the interval, which is not included.
+        high: Upper end of the interval.
+        closed: Whether the upper end is included.
+        least: Smallest value if `low` is 0: smaller numbers are 0 in float32.
 
     Raises:
         ValueError: It does not.
@@ -78,7 +78,7 @@ def check_between(
 
 
 def check_shift(shift, bound) -> tuple[float, float | None]:
-    """Check epsilon of Eq. 13, and delta of Algorithm 1 or None, and return both as floats."""
+    """Return epsilon of Eq. 13 and delta of Algorithm 1 (or None) as floats, checked."""
     shift = check_between("shift", shift, 0, 0.5)
     if bound is not None:
         bound = check_between("bound", bound, 0, 2 * (1 - shift), closed=True)
@@ -86,7 +86,7 @@ def check_shift(shift, bound) -> tuple[float, float | None]:
 
 
 def check_margins(margin, center_margin) -> tuple[float, float]:
-    """Check epsilon and eta of Algorithm 2, 0 < margin < center_margin < 1, and return both."""
+    """Return epsilon and eta of Algorithm 2, after checking 0 < margin < center_margin < 1."""
     center_margin = check_between("center_margin", center_margin, 0, 1)
     margin = check_between("margin", margin, 0, 1)
     if not margin < center_margin:
@@ -100,8 +100,8 @@ def check_margins(margin, center_margin) -> tuple[float, float]:
 def check_channels_last() -> None:
     """Raise `ValueError` where Keras's image format puts the channels first.
 
-    Blocks and nets take images `[N, height, width, channels]` whatever Keras is set to. A Keras
-    layer beside them would take the same images in the other order, without an error.
+    Blocks and nets read images as `[N, height, width, channels]` whatever the setting of Keras. A
+    Keras layer in the same net would read them in the other order, without an error.
     """
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
@@ -123,15 +123,15 @@ def check_choice(name: str, value, known) -> str:
 
 
 def unknown_name(argument: str, name: str, known: Iterable[str]) -> str:
-    """Explain that `name` is not one of `known`, and offer the nearest.
+    """Return the error message for a name that is not one of `known`, with the most similar name.
 
     Args:
-        argument: The argument's name, as the user wrote it.
-        name: What the user gave.
-        known: The names that would have worked.
+        argument: Name of the argument.
+        name: Value of the argument.
+        known: Valid values.
 
     Returns:
-        One sentence for an error message.
+        The error message.
     """
     known = sorted(known)
     near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.6)

@@ -1,13 +1,13 @@
-"""Gradients of a part of a batch, which arrive as `tf.IndexedSlices`."""
+"""Conversion of gradients that are `tf.IndexedSlices` to tensors."""
 
 import tensorflow as tf
 
 
 def dense(gradient: tf.Tensor | tf.IndexedSlices, like: tf.Tensor) -> tf.Tensor:
-    """Return a gradient as a tensor of the shape of `like`, which it belongs to.
+    """Return the gradient of `like` as a tensor of its shape.
 
-    `tf.gather` and `tf.boolean_mask` send back slices; arithmetic with them raises errors, and
-    TensorFlow's own conversion warns about shapes that it does not know.
+    The gradients of `tf.gather` and `tf.boolean_mask` are slices. Arithmetic with slices raises
+    errors, and TensorFlow's own conversion warns about unknown shapes.
     """
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
@@ -16,7 +16,7 @@ def dense(gradient: tf.Tensor | tf.IndexedSlices, like: tf.Tensor) -> tf.Tensor:
 
 
 def with_dense_gradient(value: tf.Tensor) -> tf.Tensor:
-    """Return the tensor; whatever its consumers send back, its gradient is a tensor."""
+    """Return the same tensor, whose gradient is always a tensor and never slices."""
 
     @tf.custom_gradient
     def identity(value):

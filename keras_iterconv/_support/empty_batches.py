@@ -1,8 +1,8 @@
-"""Batches of no samples, on which oneDNN's convolutions fail.
+"""Convolutions of empty batches (no samples), on which the convolutions of oneDNN fail.
 
-Such a batch keeps the shape of its input, and the gradient of kernel and bias, which TensorFlow
-computes as one, ends with an error. A replica of a strategy gets a batch of no samples where there
-are fewer samples than replicas. Transposed convolutions and pooling take empty batches as they are.
+Their result has the shape of the input, and the gradient of kernel and bias, which TensorFlow
+computes in one operation, raises an error. A replica of a strategy gets an empty batch where there
+are fewer samples than replicas. Transposed convolutions and pooling work on empty batches.
 """
 
 from collections.abc import Callable
@@ -22,13 +22,13 @@ CONVOLUTIONS = (
 
 
 def on_any_batch(convolve: Callable, inputs: tf.Tensor, output_shape, dtype) -> tf.Tensor:
-    """Return `convolve(inputs)`; of an empty batch, a tensor of the shape that it should have.
+    """Return `convolve(inputs)`, or an empty tensor of the correct shape for an empty batch.
 
     Args:
-        convolve: A function of the inputs that assigns no variables.
-        inputs: `[N, ...]`.
-        output_shape: Of the result, with the batch's axis; None where a size is not known.
-        dtype: Of the result.
+        convolve: Function of the inputs that assigns no variables.
+        inputs: Batch of inputs, `[N, ...]`.
+        output_shape: Shape of the result, with the batch axis; None for unknown sizes.
+        dtype: Type of the result.
     """
     if inputs.shape[0]:
         return convolve(inputs)
@@ -41,17 +41,17 @@ def on_any_batch(convolve: Callable, inputs: tf.Tensor, output_shape, dtype) -> 
 
 
 def layer_on_any_batch(layer, call: Callable) -> Callable:
-    """Return a function that calls a layer of a functional model, on an empty batch too.
+    """Return a function that calls a layer of a functional model, also on an empty batch.
 
     Args:
-        layer: The layer, or Keras operation.
-        call: What calls it, of the same arguments.
+        layer: Layer or Keras operation.
+        call: Function that calls the layer, with the same arguments.
     """
     if not isinstance(layer, CONVOLUTIONS):
         return call
 
     def call_on_any_batch(inputs, **kwargs):
-        # Symbolic inputs have no samples.
+        # Symbolic inputs hold no values, so there is no batch to test.
         if isinstance(inputs, keras.KerasTensor):
             return call(inputs, **kwargs)
         shape = layer.compute_output_shape(inputs.shape)

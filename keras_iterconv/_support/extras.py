@@ -1,4 +1,4 @@
-"""Packages that only some runs need."""
+"""Import of optional packages."""
 
 import warnings
 from types import ModuleType
@@ -11,23 +11,23 @@ class MissingExtraError(RuntimeError):
 
 
 def require_addons() -> ModuleType:
-    """Import TensorFlow Addons, which the extra `addons` brings.
+    """Return the module of TensorFlow Addons, which the extra `addons` installs.
 
     Returns:
         The module `tensorflow_addons`.
 
     Raises:
-        MissingExtraError: If it cannot be imported.
+        MissingExtraError: The module cannot be imported.
     """
     if LEGACY_KERAS:
         raise MissingExtraError(
-            "TensorFlow Addons would hand out parts of Keras 2, since TF_USE_LEGACY_KERAS is set; "
-            "unset this environment variable."
+            "TensorFlow Addons would use Keras 2, because TF_USE_LEGACY_KERAS is set; unset this "
+            "environment variable."
         )
     try:
         with warnings.catch_warnings():
-            # Both are true and known: the project pins the one nightly build that was tried with
-            # its TensorFlow version, and uses only what works there.
+            # Both warnings are correct. The project pins the one nightly build that was tested with
+            # its TensorFlow version, and uses only functions that work there.
             warnings.filterwarnings("ignore", r"\s*TensorFlow Addons \(TFA\) has ended")
             warnings.filterwarnings("ignore", r"\s*Tensorflow Addons supports using Python ops")
             import tensorflow_addons
@@ -35,6 +35,6 @@ def require_addons() -> ModuleType:
         raise MissingExtraError(
             "TensorFlow Addons cannot be imported "
             f'({error}): run `pip install "keras-iterconv[addons]"`; '
-            "its last wheels are for Python 3.11 and older, so Python 3.12 cannot have it."
+            "its last wheels are for Python 3.11 and older, so Python 3.12 is not supported."
         ) from error
     return tensorflow_addons

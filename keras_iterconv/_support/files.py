@@ -1,8 +1,8 @@
-"""Files that are written whole or not at all, and files that are read with suspicion.
+"""Writing files completely or not at all, and reading untrusted files.
 
-A folder that a user names may hold anything: links that somebody planted, files of gigabytes,
-JSON that is nested a million times. Nothing here follows a link when it writes, blocks on a
-device, or reads more than it was told to expect.
+A folder given by a user may contain malicious files: links, files of gigabytes, or JSON that is
+nested a million times. The functions here do not follow links when they write, do not block on
+devices, and do not read more than a limit.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ import jsonschema
 STAGED_PREFIX = ".partial-"
 # The names that `tempfile` gives to folders of this prefix.
 STAGED = re.compile(re.escape(STAGED_PREFIX) + "[a-z0-9_]{8}")
-# No configuration, result or index of this package comes near it.
+# Bytes; far more than any configuration, result or index of this package has.
 TEXT_LIMIT = 64 * 2**20
 
 
-# The draft's own integers include 1.0, which Python does not count with.
+# In the JSON schema draft 1.0 is an integer, but not in Python.
 _Validator = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
@@ -35,26 +35,26 @@ _Validator = jsonschema.validators.extend(
 
 
 class FileError(ValueError):
-    """A file is not what it must be; the message is one line that says what to do."""
+    """A file is missing or invalid; the message is one line."""
 
 
 @contextlib.contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Give a path to write a file to, and put what was written in the place of `file` at the end.
+    """Yield a path to write to, and replace `file` by the written file at the end.
 
-    A kill, a full disk or an exception leaves the old file whole. The path lies in a new folder
-    of an unpredictable name that nobody else can write to, and has the file's own name, whose
-    suffix tells Keras and Matplotlib the format. Where `file` is a link, the link is replaced and
-    what it leads to stays.
+    After a kill, a full disk or an exception the old file is unchanged. The path lies in a new
+    folder of an unpredictable name to which no other user can write. It has the name of `file`,
+    because Keras and Matplotlib derive the format from the suffix. Where `file` is a link, the
+    link is replaced, and its target does not change.
 
     Args:
-        file: The file; its folder must exist.
+        file: File to replace or create; its folder must exist.
 
     Yields:
         The path to write to.
 
     Raises:
-        OSError: The file could not be written; the old one is whole.
+        OSError: The file could not be written; the old one is unchanged.
     """
     folder = Path(tempfile.mkdtemp(prefix=STAGED_PREFIX, dir=file.parent))
     partial = folder / file.name
@@ -70,13 +70,13 @@ def replacing(file: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path, names: Iterable[str]) -> None:
-    """Remove what `replacing` left behind in a folder when its process was killed.
+    """Remove the staging folders that killed processes left in a folder.
 
-    Whoever calls it holds the folder's lock, since the folder of a writer at work looks the same.
+    The caller must hold the folder's lock: the staging folders of running processes look the same.
 
     Args:
-        folder: Where the files are.
-        names: As for `find_staged`.
+        folder: Folder of the files.
+        names: Names of the files, as for `find_staged`.
     """
     for staged in find_staged(folder, names):
         with contextlib.suppress(OSError):
@@ -86,19 +86,19 @@ def sweep(folder: Path, names: Iterable[str]) -> None:
 
 
 def find_staged(folder: Path, names: Iterable[str]) -> list[Path]:
-    """Return the folders that `replacing` writes in, or has left behind.
+    """Return the staging folders of `replacing` in a folder.
 
     Args:
-        folder: Where the files are.
-        names: The names of the files that are written there; a staging folder that holds anything
-            else is somebody else's.
+        folder: Folder of the files.
+        names: Names of the files that are written there. A folder with any other file is not a
+            staging folder.
     """
     names = set(names)
     return [path for path in folder.glob(f"{STAGED_PREFIX}*") if _is_staged(path, names)]
 
 
 def _is_staged(path: Path, names: set[str]) -> bool:
-    """Say whether a folder is named as `replacing` names it, and holds our files alone or none."""
+    """Return whether `path` is a staging folder: by its name, and with no files but `names`."""
     try:
         if not STAGED.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
             return False
@@ -107,15 +107,15 @@ def _is_staged(path: Path, names: set[str]) -> bool:
             for file in path.iterdir()
         )
     except OSError:
-        # Another process has removed it meanwhile, or forbids to look.
+        # Another process has removed the folder meanwhile, or it is not readable.
         return False
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Write a JSON file whole.
+    """Write a JSON file completely or not at all.
 
     Raises:
-        ValueError: `content` holds a NaN or an infinity, for which JSON has no words.
+        ValueError: `content` contains a NaN or an infinity, which JSON cannot represent.
         OSError: As for `replacing`.
     """
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
@@ -134,10 +134,10 @@ def read_text(file: Path, limit: int = TEXT_LIMIT) -> str:
 
     Args:
         file: The file.
-        limit: The most bytes it may have.
+        limit: Largest size in bytes.
 
     Raises:
-        FileError: It is missing, a link, a folder or a device, too large, or not UTF-8.
+        FileError: The file is missing, a link, a folder or a device, too large, or not UTF-8.
     """
     try:
         with open_regular(file) as stream:
@@ -150,16 +150,16 @@ def read_text(file: Path, limit: int = TEXT_LIMIT) -> str:
 
 
 def open_regular(file: Path):
-    """Open a regular file for reading bytes; a link, a folder or a device is refused.
+    """Return a regular file opened for reading bytes; a link, a folder or a device is rejected.
 
     Raises:
-        FileError: There is no such file, it is not regular, or it cannot be opened.
+        FileError: The file does not exist, is not regular, or cannot be opened.
     """
-    # Without O_NONBLOCK a named pipe would wait for a writer. Windows has neither flag.
+    # Without O_NONBLOCK, opening a named pipe waits for a writer. Windows has neither flag.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
     flags |= getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
-        # Asked first for the systems that have no O_NOFOLLOW.
+        # A separate check for systems without O_NOFOLLOW.
         link = file.is_symlink()
         descriptor = None if link else os.open(file, flags)
     except FileNotFoundError as error:
@@ -171,28 +171,28 @@ def open_regular(file: Path):
         raise FileError(f"{file} is a link; a regular file was expected")
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise FileError(f"{file} is no regular file")
+        raise FileError(f"{file} is not a regular file")
     return open(descriptor, "rb")
 
 
 def read_json(file: Path, schema: dict[str, Any], limit: int = TEXT_LIMIT) -> Any:
-    """Return what a JSON file holds, after it was checked against a schema.
+    """Return the content of a JSON file, checked against a schema.
 
     Args:
         file: The file.
-        schema: A JSON schema, draft 2020-12.
-        limit: The most bytes it may have.
+        schema: JSON schema, draft 2020-12.
+        limit: Largest size in bytes.
 
     Raises:
-        FileError: As for `read_text`; or it is no JSON (NaN and Infinity are none, nor is a number
-            that a float cannot hold), nested too deeply, or not as the schema wants it. 1.0 is no
-            integer.
+        FileError: As for `read_text`; or the text is not JSON (NaN, Infinity and numbers beyond
+            the range of a float are rejected), is nested too deeply, or does not match the schema.
+            1.0 is not an integer.
     """
     return parse_json(read_text(file, limit), schema, str(file))
 
 
 def parse_json(text: str | bytes, schema: dict[str, Any], name: str) -> Any:
-    """Parse and check JSON as `read_json` does; `name` is what messages call its source."""
+    """Return parsed JSON, checked as by `read_json`; `name` is its source in messages."""
     try:
         content = json.loads(
             text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_whole
@@ -221,7 +221,7 @@ def _finite(digits: str) -> float:
 
 
 def _whole(digits: str) -> int:
-    # More digits would make an integer that cannot become a float.
+    # An integer of more digits cannot be converted to a float.
     if len(digits) > 300:
         raise ValueError(f"{_shortened(digits, 40)} is larger than any float")
     return int(digits)

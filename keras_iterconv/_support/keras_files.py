@@ -1,8 +1,8 @@
-"""`.keras` files from anywhere: what they may hold, and loading those that hold nothing else.
+"""Loading of untrusted `.keras` files, limited to the classes of the named architectures.
 
-Keras's safe mode refuses Python code in a file, but not layers that call any function of Keras,
-open files, or read assets. So a file is read before Keras sees it, and only classes that the named
-nets of this package are made of are let through.
+Keras's safe mode rejects Python code in a file, but not layers that call any function of Keras,
+open files, or read assets. So a file is checked before Keras loads it, and only the classes that
+the named architectures consist of are allowed.
 """
 
 import contextlib
@@ -20,15 +20,16 @@ import keras
 from keras_iterconv._support.files import TEXT_LIMIT, FileError, open_regular, parse_json
 
 _CONFIG = "config.json"
-# Keras's own, and what a checkpoint of `training.fit` adds. Assets are files that layers read.
+# The members that Keras writes, and the one that a checkpoint of `training.fit` adds. Assets, which
+# are files that layers read, are not allowed.
 _MEMBERS = {"metadata.json", _CONFIG, "model.weights.h5", "training.json"}
-# Bytes of a file, many times what the largest of our nets has with its optimizer's state.
+# Bytes of a file; many times the largest named net with its optimizer's state.
 _FILE_LIMIT = 2 * 2**30
-# Keras stores members as they are; a file that somebody has compressed again may grow by so much.
+# Largest ratio of unpacked to packed size. Keras does not compress members, but a user may have.
 _EXPANSION = 20
 
 _PACKAGE = "keras_iterconv>"
-# A symbolic tensor: names a layer of the same file.
+# The class name of a symbolic tensor, which refers to a layer of the same file.
 _TENSOR = "__keras_tensor__"
 _ALLOWED = {
     "keras": {"DTypePolicy"},
@@ -46,14 +47,14 @@ _ALLOWED = {
 
 
 class ForeignModelError(FileError):
-    """A file holds something that no net of this package has, code for example."""
+    """A file contains an object that no net of this package has, for example code."""
 
 
 def load_model_file(file: Path) -> keras.Model:
-    """Load a model that was saved by a run of this package, not compiled.
+    """Return a model that a run of this package has saved, not compiled.
 
     Args:
-        file: A `.keras` file, from anywhere.
+        file: A `.keras` file, which may be untrusted.
 
     Raises:
         FileError: As for `checked_copy`, or Keras cannot load it.
@@ -61,7 +62,7 @@ def load_model_file(file: Path) -> keras.Model:
     with checked_copy(file) as copy:
         try:
             return keras.models.load_model(copy, compile=False, safe_mode=True)
-        # A damaged file raises what zip, HDF5, Keras or a layer has for it.
+        # A damaged file raises various exceptions of zip, HDF5, Keras or a layer.
         except Exception as error:
             raise FileError(
                 f"{file} is no model that can be loaded "
@@ -78,16 +79,16 @@ def save_model_file(model: keras.Model, file: Path) -> None:
     try:
         model.save(file)
     except RuntimeError as error:
-        # HDF5's, where memory is short and Keras writes the weights to the disk first.
+        # HDF5 raises it where memory is short and Keras writes the weights to the disk first.
         raise OSError(_one_line(error)) from error
 
 
 @contextlib.contextmanager
 def checked_copy(file: Path) -> Iterator[Path]:
-    """Give a copy of a `.keras` file that holds a net of this package and nothing else.
+    """Yield a checked copy of a `.keras` file that contains a net of this package and nothing else.
 
-    The copy is what was checked, and no other user can write to it; the file itself might be
-    replaced between the check and the loading. Nothing of it is deserialised.
+    The copy is checked, and no other user can write to it; the file itself could be replaced
+    between check and loading. The check does not deserialise any object.
 
     Args:
         file: The file.
@@ -100,7 +101,7 @@ def checked_copy(file: Path) -> Iterator[Path]:
         ForeignModelError: It holds a class, a function or a member that no named net has.
     """
     with tempfile.TemporaryDirectory() as private:
-        # Keras tells formats by the name.
+        # Keras derives the format from the name.
         copy = Path(private) / "model.keras"
         _copy(file, copy)
         try:
@@ -134,7 +135,7 @@ def _copy(file: Path, copy: Path) -> None:
 
 def _check_config(file: Path, text: bytes) -> None:
     config = parse_json(text, {"type": "object"}, f"{_CONFIG} in {file}")
-    # What Keras ignores too where a model is loaded without being compiled.
+    # Keras also ignores it when it loads a model without compiling it.
     config.pop("compile_config", None)
     for node in _nodes(config):
         if "class_name" in node and not _is_allowed(node):
@@ -163,7 +164,7 @@ def _check_members(file: Path, archive: zipfile.ZipFile, size: int) -> None:
 
 
 def _nodes(content: Any) -> Iterator[dict[str, Any]]:
-    """Go through all objects of parsed JSON, without recursion."""
+    """Yield all objects of parsed JSON, without recursion."""
     left = [content]
     while left:
         node = left.pop()
@@ -175,11 +176,11 @@ def _nodes(content: Any) -> Iterator[dict[str, Any]]:
 
 
 def _is_allowed(node: dict[str, Any]) -> bool:
-    """Say whether what Keras would make of a serialised object is harmless.
+    """Return whether a serialised object is of an allowed class.
 
-    Keras looks for special class names first, then for the registered name, then for the class in
-    the module; an object without a module takes the path of older formats, which finds any layer
-    by its class alone.
+    Keras looks up special class names first, then the registered name, then the class in the
+    module. An object without a module is read as of older formats, which find any layer by its
+    class name alone.
     """
     name, module = node["class_name"], node.get("module")
     registered = node.get("registered_name")

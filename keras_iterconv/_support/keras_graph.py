@@ -1,4 +1,4 @@
-"""The graph of a functional model, call by call."""
+"""The calls of layers in the graph of a functional model."""
 
 import functools
 from collections.abc import Iterator
@@ -13,10 +13,10 @@ class Call(NamedTuple):
     """One call of a layer in a functional graph.
 
     Attributes:
-        layer: The layer, or Keras operation.
-        inputs: Its symbolic inputs.
-        outputs: Its symbolic outputs.
-        options: Its keyword arguments that are not tensors and not None.
+        layer: Layer or Keras operation.
+        inputs: Symbolic inputs.
+        outputs: Symbolic outputs.
+        options: Keyword arguments that are neither tensors nor None.
     """
 
     layer: object
@@ -26,7 +26,7 @@ class Call(NamedTuple):
 
 
 def calls(model: keras.Model) -> Iterator[Call]:
-    """Yield the calls of a functional model, each after those that it needs."""
+    """Yield the calls of a functional model, each after the calls whose outputs it reads."""
     for node in nodes(model):
         options = {
             name: value
@@ -37,7 +37,7 @@ def calls(model: keras.Model) -> Iterator[Call]:
 
 
 def check_functional(model) -> None:
-    """Raise `ValueError` where `model` is no functional Keras model."""
+    """Raise `ValueError` where `model` is not a functional Keras model."""
     if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
         raise ValueError(
             "`model` must be a functional Keras model, as `create_model` returns. "
@@ -46,11 +46,11 @@ def check_functional(model) -> None:
 
 
 def run(model: keras.Model, inputs, apply):
-    """Compute a functional model's outputs, each layer called as `apply(layer, *args, **kwargs)`.
+    """Return a functional model's outputs, with `apply(layer, *args, **kwargs)` for each layer.
 
     Args:
-        model: The model.
-        inputs: Its inputs, tensors of their structure.
-        apply: A function that calls a layer, or does something else in its place.
+        model: Functional model.
+        inputs: Inputs of the model, in their structure.
+        apply: Function that calls a layer, or replaces the call.
     """
     return run_through_graph(model, inputs, lambda layer: functools.partial(apply, layer))

@@ -1,4 +1,4 @@
-"""A lock that one process holds at a time, and that ends with the process that holds it."""
+"""A lock that one process holds at a time, and that is released when the process ends."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,20 +13,19 @@ class LockedError(Exception):
 
 @contextlib.contextmanager
 def locked(file: Path, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a file, which is made where there is none and stays.
+    """Hold the lock of a file, which is created if missing and is not removed.
 
-    A killed process leaves no lock behind: the system releases it. Who holds the lock may remove
-    the file.
+    The system releases the lock of a killed process. The holder of the lock may remove the file.
 
     Args:
-        file: The file. Nothing is written to it, and a link is not followed.
-        wait: Whether to wait for a process that holds the lock.
+        file: Lock file. Nothing is written to it, and a link is not followed.
+        wait: Whether to wait while another process holds the lock.
 
     Raises:
         LockedError: Another process holds the lock, and `wait` is False.
-        OSError: The file cannot be made or opened.
+        OSError: The file cannot be created or opened.
     """
-    # The package's other kind of lock, a file that exists, would outlive a killed process.
+    # No soft lock, which is the existence of a file and would remain after a kill.
     lock = FileLock(file, blocking=wait, fallback_to_soft=False, preserve_lock_file=True)
     try:
         lock.acquire()

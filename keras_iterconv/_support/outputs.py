@@ -1,4 +1,4 @@
-"""What the output of a classifier is: logits, or probabilities."""
+"""Detection of a classifier's kind of outputs: logits or probabilities."""
 
 import keras
 import tensorflow as tf
@@ -7,15 +7,15 @@ from keras_iterconv._support.keras_graph import Call, calls
 
 LINEAR, SOFTMAX, SIGMOID = "linear", "softmax", "sigmoid"
 
-# Layers and Keras's operations on tensors share these names.
+# Class names, common to layers and to Keras operations on tensors.
 _PASSES = frozenset({"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze"})
 _AVERAGES = frozenset({"Average", "Mean", "GlobalAveragePooling1D", "GlobalAveragePooling2D"})
-# What is made of logits alone by these is logits.
+# The results of these for logits are logits.
 _KEEPS_LOGITS = _AVERAGES | {
     *("Add", "Concatenate", "Divide", "GetItem", "GlobalMaxPooling1D", "GlobalMaxPooling2D"),
     *("Maximum", "Multiply", "Negative", "Rescaling", "Subtract", "Sum", "TrueDivide"),
 }
-# The softmax of log-probabilities is the probabilities: they are logits.
+# Log-probabilities are logits: their softmax returns the probabilities.
 _BY_NAME = {"LogSoftmax": LINEAR, "Sigmoid": SIGMOID, "Softmax": SOFTMAX}
 _BY_FUNCTION = {
     keras.activations.linear: LINEAR,
@@ -33,23 +33,23 @@ _BY_LOSS = {
 
 
 def output_activation(model: keras.Model) -> str | None:
-    """Return which activation made a functional model's one output.
+    """Return the activation of a functional model's one output.
 
-    It is read off the last layers. Where they do not tell, being Lambdas or layers of the user's
-    own, the loss that the model was compiled with does.
+    It is determined from the last layers or, where these are Lambdas or custom layers, from the
+    loss that the model was compiled with.
 
     Args:
-        model: A functional model of one output.
+        model: Functional model of one output.
 
     Returns:
         `"linear"` for logits, `"softmax"` or `"sigmoid"` for probabilities, None where neither the
-        layers nor the loss tell.
+        layers nor the loss determine it.
     """
     return _of_model(model) or _of_loss(getattr(model, "loss", None))
 
 
 def output_key(model: keras.Model) -> str:
-    """Return the name of a functional model's one output: `"logits"`, or else `"outputs"`."""
+    """Return the key of a functional model's one output: `"logits"` or `"outputs"`."""
     return "logits" if output_activation(model) == LINEAR else "outputs"
 
 
@@ -70,7 +70,7 @@ def _of_call(call: Call, of_tensor) -> str | None:
         return of_tensor(call.inputs[0])
     if _has_kind(call.layer):
         return _of_layer(call.layer)
-    # A merge, a pooling, an operation on tensors.
+    # A merge, a pooling or an operation on tensors.
     kinds = {of_tensor(tensor) for tensor in call.inputs}
     kind = kinds.pop() if len(kinds) == 1 else None
     keeps = _KEEPS_LOGITS if kind == LINEAR else _AVERAGES
@@ -78,7 +78,7 @@ def _of_call(call: Call, of_tensor) -> str | None:
 
 
 def _of_layer(layer) -> str | None:
-    """Return the kind of a layer's outputs, whatever its inputs are."""
+    """Return the kind of a layer's outputs where it does not depend on the inputs."""
     if isinstance(layer, keras.Sequential):
         last = next((inner for inner in reversed(layer.layers) if not _passes(inner)), None)
         return _of_layer(last)
@@ -94,19 +94,19 @@ def _of_layer(layer) -> str | None:
         return None
     if hasattr(layer, "activation"):
         return _BY_FUNCTION.get(layer.activation)
-    # A normalisation, say, is linear.
+    # Other layers with weights, such as a normalisation, are linear.
     return _BY_NAME.get(type(layer).__name__, LINEAR)
 
 
 def _passes(layer) -> bool:
-    """Say whether a layer changes neither a value nor the order of the classes."""
+    """Return whether a layer changes neither the values nor the order of the classes."""
     if type(layer) is keras.layers.Activation and layer.activation is keras.activations.linear:
         return True
     return _package(layer) == "keras" and type(layer).__name__ in _PASSES
 
 
 def _has_kind(layer) -> bool:
-    """Say whether the kind of a layer's outputs is its own and not that of its inputs."""
+    """Return whether the kind of a layer's outputs is independent of its inputs."""
     return (
         _package(layer) != "keras"
         or isinstance(layer, keras.layers.Lambda | keras.layers.Wrapper | keras.Model)
@@ -121,12 +121,12 @@ def _package(layer) -> str:
 
 
 def _of_loss(loss) -> str | None:
-    """Return what a loss takes its inputs for."""
+    """Return the kind of outputs that a loss expects."""
     if isinstance(loss, str):
         loss = keras.losses.get(loss)
     name = getattr(loss, "__name__", type(loss).__name__).replace("_", "").lower()
     if name not in _BY_LOSS:
         return None
-    # A function takes probabilities unless it is told otherwise.
+    # A loss function expects probabilities by default.
     from_logits = isinstance(loss, keras.Loss) and loss.get_config()["from_logits"]
     return LINEAR if from_logits else _BY_LOSS[name]

@@ -1,8 +1,8 @@
-"""Everything of Keras that is not public and that the package uses.
+"""All symbols of Keras that the package uses and that are not public.
 
-Keras promises none of it. `tests/keras_iterconv/_support/test_private_keras.py` has a test for each
-symbol, which says what breaks where a version of Keras changes it; `pyproject.toml` excludes the
-versions that these tests have not passed.
+They can change in any version of Keras. `tests/keras_iterconv/_support/test_private_keras.py` has a
+test for each symbol that shows what a change breaks. `pyproject.toml` excludes versions of Keras
+that have not passed these tests.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,30 +10,31 @@ from collections.abc import Callable, Iterator
 import keras
 
 # Methods of `keras.Model` and `keras.layers.BatchNormalization` that classes of this package
-# override, and what the override is for.
+# override, and the purpose of the override.
 OVERRIDDEN = {
     (keras.Model, "_maybe_symbolic_build"): "the first batch of several replicas",
     (keras.Model, "_run_through_graph"): "convolutions of empty batches",
     (keras.layers.BatchNormalization, "_moments"): "statistics of an empty batch",
 }
-# Where the module of the configured backend lies, before Keras itself could be imported.
+# The module with the configured backend, which can be read before Keras itself is imported.
 BACKEND_CONFIG = "keras.src.backend.config"
-# The modules of the operations that `x + y` of symbolic tensors makes.
+# Prefix of the modules of Keras operations, such as `x + y` of symbolic tensors.
 _OPERATIONS = "keras.src.ops"
 
 
 def nodes(model: keras.Model) -> Iterator:
-    """Yield the nodes of a functional model, each after those that it needs.
+    """Yield the nodes of a functional model, each after the nodes whose outputs it reads.
 
-    A layer's own nodes would not do: other models over the same layers leave theirs there too.
+    The nodes stored in the layers are not used: they include those of other models over the same
+    layers.
     """
-    # Keras numbers depths from the outputs.
+    # Keras counts depths from the outputs.
     for depth in sorted(model._nodes_by_depth, reverse=True):
         yield from model._nodes_by_depth[depth]
 
 
 def run_through_graph(model: keras.Model, inputs, operation_fn: Callable):
-    """Return a functional model's outputs, each layer called as `operation_fn(layer)` is."""
+    """Return a functional model's outputs, with `operation_fn(layer)` called for each layer."""
     return model._run_through_graph(inputs, operation_fn)
 
 
@@ -43,5 +44,5 @@ def layers_within(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
 
 
 def is_operation(layer) -> bool:
-    """Return whether a node's layer is an operation on tensors, and no layer."""
+    """Return whether a node's layer is a Keras operation on tensors, not a layer."""
     return type(layer).__module__.startswith(_OPERATIONS)

@@ -1,28 +1,28 @@
-"""Gradients of a step that runs on several replicas."""
+"""Gradients of a training step on several replicas."""
 
 import tensorflow as tf
 
 
 def clips(optimizer) -> bool:
-    """Whether a Keras optimizer, or one inside it, clips gradients."""
+    """Return whether a Keras optimizer, or an optimizer inside it, clips gradients."""
     inside = [getattr(optimizer, "inner_optimizer", None), *getattr(optimizer, "optimizers", ())]
     return any(
         getattr(optimizer, name, None) for name in ("clipnorm", "global_clipnorm", "clipvalue")
-    ) or any(clips(part) for part in inside if part is not None)
+    ) or any(clips(inner) for inner in inside if inner is not None)
 
 
 def total_on_first_replica(gradients: list) -> list:
-    """Return the gradients summed over the replicas on the first one, and zeros on the others.
+    """Return the sum of gradients over all replicas on the first, and zeros elsewhere.
 
-    Keras's optimizers clip the gradients of each replica and sum them afterwards: two replicas
-    then take a step of up to twice the clipping norm. Given these, they clip the sum, and add
-    zeros to it.
+    Keras optimizers clip the gradients of each replica before they sum them, so the step of two
+    replicas can be twice the clipping norm. With these gradients they clip the sum.
 
     Args:
-        gradients: Tensors, `tf.IndexedSlices` or None, of this replica. None must be so on all.
+        gradients: Gradients of this replica: tensors, `tf.IndexedSlices` or None. A gradient that
+            is None must be None on all replicas.
 
     Returns:
-        The list, each gradient in the form that it had.
+        A list of gradients of the same types.
     """
     context = tf.distribute.get_replica_context()
     totals = iter(
@@ -31,8 +31,8 @@ def total_on_first_replica(gradients: list) -> list:
     is_first = tf.equal(context.replica_id_in_sync_group, 0)
 
     def keep(gradient):
-        # A product, so that NaN and infinities make the zeros NaN: where a loss is scaled, all
-        # replicas must skip such a step.
+        # A product, so that the zeros become NaN where the sum is not finite: with loss scaling,
+        # all replicas must skip such a step.
         return gradient * tf.cast(is_first, gradient.dtype)
 
     def kept(total):

@@ -1,4 +1,4 @@
-"""Tables as text, for reports that are printed anywhere."""
+"""Rich tables as plain text, for printed reports."""
 
 import io
 
@@ -9,7 +9,7 @@ WIDTH = 110
 
 
 def as_text(table: Table) -> str:
-    """Render a table as plain text, the same on a screen, in a notebook and in a file."""
+    """Return a table as plain text, the same in a terminal, in a notebook and in a file."""
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None, highlight=False)
     console.print(table)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())

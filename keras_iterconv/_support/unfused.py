@@ -1,15 +1,16 @@
-"""NaN before ReLUs, which TensorFlow's fused operations turn into zeros."""
+"""Preventing the fusion of ReLUs, which replaces NaN by zero."""
 
 import tensorflow as tf
 
 
 def unfused(value: tf.Tensor) -> tf.Tensor:
-    """Return a tensor that is not fused with the operation that takes it.
+    """Return the same tensor, which TensorFlow does not fuse with the operation that reads it.
 
-    In a graph on a CPU, TensorFlow joins a ReLU with the normalisation, or the convolution and
-    bias, before it, and oneDNN's joint operation turns NaN into zero: a net whose weights are NaN
-    would report the loss of a guess, ln(classes). A ReLU by itself keeps NaN, and is as fast.
+    In a graph on a CPU, TensorFlow fuses a ReLU with the normalisation, or the convolution and
+    bias, before it. The fused operation of oneDNN replaces NaN by zero, so a net whose weights are
+    NaN would report the loss of guessing, ln(classes). A separate ReLU propagates NaN, and is as
+    fast.
     """
-    # It changes nothing, and unlike an identity the graph's optimisation neither removes it nor
-    # looks through it.
+    # It does not change the tensor, and the graph optimiser neither removes it nor fuses across it,
+    # as it does with an identity.
     return tf.ensure_shape(value, value.shape)

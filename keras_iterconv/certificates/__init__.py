@@ -1,4 +1,4 @@
-"""Certificates: which guarantee of the papers a trained net's weights meet, block by block."""
+"""Certificates: for each block, whether the trained weights satisfy the papers' guarantee."""
 
 from keras_iterconv.certificates.certification import certify
 from keras_iterconv.certificates.stability_report import StabilityReport

@@ -1,4 +1,4 @@
-"""The largest stretch that gradient ascent finds: a lower bound of a Lipschitz constant."""
+"""A lower bound of a Lipschitz constant: the largest ratio that gradient ascent finds."""
 
 import math
 from collections.abc import Callable
@@ -9,35 +9,37 @@ from keras_iterconv._support.checks import check_choice, check_positive_int
 from keras_iterconv.certificates.norms import NORMS
 
 STEPS = 40
-# Outputs that are tried, one by one, for the first direction in the infinity norm.
+# Number of outputs whose gradients are tried as the first direction in the infinity norm.
 FIRST_OUTPUTS = 16
-# Random directions that say which outputs those are.
+# Number of random directions by which those outputs are chosen.
 DRAWS = 4
-# The distance of a pair shrinks from the one to the other, in units of x's norm: far pairs feel
-# more of the function, near ones lie in one linear piece of it.
+# First and last distance of a pair, relative to the norm of x. Distant pairs span several linear
+# pieces of the function; close pairs lie in one.
 FAR, NEAR = 0.3, 0.01
-# How far x itself moves in a step, in the same units.
+# Distance by which x moves in one step, relative to the norm of x.
 STRIDE = 0.05
-# Below any ratio.
+# Marks a ratio that is not finite; smaller than any ratio.
 _UNDEFINED = -1.0
 
 
 def largest_ratio(function: Callable, x, norm: str = "2", steps: int = STEPS) -> float:
-    """Look for the pair of inputs that a function stretches most, by gradient ascent.
+    """Return the largest ratio of output distance to input distance that gradient ascent finds.
 
-    Each x of the batch starts a pair (x, x + d), d drawn with a fixed seed. d follows the power
-    method for the function's Jacobian, x the gradient of the ratio. A step that does not raise a
-    pair's ratio is taken back and the next one halved.
+    Each x of the batch starts a pair (x, x + d); d is drawn with a fixed seed. The steps change d
+    by the power method for the function's Jacobian, and x along the gradient of the output
+    distance. A step that does not increase a pair's ratio is undone, and the next step is half as
+    long.
 
     Args:
-        function: Maps `[N, ...]` to `[N, ...]`, sample by sample, differentiable by TensorFlow.
-        x: Where to start, `[N, ...]`, float.
-        norm: `"2"` or `"infinity"`, of a sample's input and output.
-        steps: The number of steps.
+        function: Function from `[N, ...]` to `[N, ...]` that TensorFlow can differentiate. Each
+            output sample depends only on the input sample of the same index.
+        x: Inputs to start from, float `[N, ...]`.
+        norm: Norm of each input and output sample, `"2"` or `"infinity"`.
+        steps: Number of steps.
 
     Returns:
-        The largest ||f(x) - f(y)|| / ||x - y|| of all pairs seen: never over the Lipschitz
-        constant, but for the function's own rounding. NaN where no ratio is finite.
+        The largest ||f(x) - f(y)|| / ||x - y|| of all pairs tried. It does not exceed the Lipschitz
+        constant, except by the rounding error of the function. NaN if no ratio is finite.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -58,7 +60,7 @@ def largest_ratio(function: Callable, x, norm: str = "2", steps: int = STEPS) ->
     start = tf.reshape(x, (len(x), -1))
     pairs = _Pairs(function, x, norm)
     d = tf.random.stateless_normal(start.shape, (0, 1), dtype=start.dtype)
-    # Inputs of zeros have no scale of their own.
+    # An input of zeros has norm 0; its scale is 1.
     scale = _norms(start, norm)
     scale = tf.where(scale > 0, scale, tf.ones_like(scale))
     radius = FAR * scale
@@ -75,15 +77,15 @@ def largest_ratio(function: Callable, x, norm: str = "2", steps: int = STEPS) ->
 
 
 class _Pairs:
-    """A function on flat samples, and one step of the ascent."""
+    """Pairs of flattened samples, and one step of the ascent on them."""
 
     def __init__(self, function, x, norm):
         self.function = function
         self.shape = x.shape[1:]
         self.norm = norm
         flat = tf.TensorSpec((x.shape[0], math.prod(self.shape)), x.dtype)
-        # Traced once for all steps; as a concrete function, since TensorFlow would take the
-        # traces of many ascents for an accident and warn.
+        # Traced once for all steps. A concrete function, because TensorFlow warns about repeated
+        # retracing when many ascents run.
         self.measure = tf.function(self._measure).get_concrete_function(flat, flat)
 
     def _call(self, x):
@@ -91,23 +93,23 @@ class _Pairs:
         return tf.reshape(values, (x.shape[0], math.prod(values.shape[1:])))
 
     def _measure(self, x, d):
-        """Return x, d, the ratio of each pair, and the stretch's gradients in d and in x."""
+        """Return x, d, each pair's ratio, and the gradients of its output distance in d and x."""
         with tf.GradientTape() as tape:
             tape.watch([x, d])
             y = x + d
             value_x, value_y = tf.split(self._call(tf.concat([x, y], axis=0)), 2)
             stretch = _norms(value_y - value_x, self.norm)
         in_d, in_x = tape.gradient(stretch, [d, x], unconnected_gradients="zero")
-        # Not of d: the sum is rounded.
+        # The norm of y - x, not of d: x + d is rounded.
         ratio = tf.cast(stretch, x.dtype) / _norms(y - x, self.norm)
         return x, d, tf.where(tf.math.is_finite(ratio), ratio, _UNDEFINED), in_d, in_x
 
     def step(self, best, size, radius, scale):
-        """Try one step from the best pairs, and return the best again and the next step's size."""
+        """Return the best pairs after one more step, and the size of the next step."""
         x, d, ratio, in_d, in_x = best
         share = size[:, None]
         turned = (1 - share) * _of_norm(d, 1, self.norm) + share * _dual(in_d, self.norm)
-        # Where the gradient vanishes there is nowhere to turn.
+        # Where the sum of directions vanishes, d keeps its direction.
         turned = tf.where(_norms(turned, self.norm)[:, None] > 0, turned, d)
         moved = _of_norm(in_x, STRIDE * size * scale, self.norm)
         following = self.measure(x + moved, _of_norm(turned, radius, self.norm))
@@ -119,7 +121,7 @@ class _Pairs:
         return best, tf.where(better, tf.minimum(2 * size, 1), tf.maximum(size / 2, 1e-3))
 
     def best_direction(self, x, d, radius):
-        """Return for each x the direction that moves one of some outputs most, in the maximum."""
+        """Return, for each x, the sign of the gradient of the most sensitive output tried."""
 
         def gradient(x, output):
             with tf.GradientTape() as tape:
@@ -133,7 +135,7 @@ class _Pairs:
         near = x + tf.sign(draws) * radius[:, None]
         values = self._call(tf.concat([x, *tf.unstack(near)], axis=0))
         values = tf.reshape(values, (DRAWS + 1, len(x), -1))
-        # Along random signs an output moves by about the 2-norm of its gradient.
+        # Along random signs an output changes by about the 2-norm of its gradient.
         response = tf.reduce_sum(tf.square(values[1:] - values[0]), axis=(0, 1))
         best = tf.zeros(len(x), x.dtype)
         for output in tf.math.top_k(response, min(len(response), FIRST_OUTPUTS)).indices:
@@ -159,6 +161,6 @@ def _dual(gradient, norm):
 
 
 def _of_norm(x, size, norm):
-    """Scale each sample to a norm, a zero staying zero."""
+    """Return each sample scaled to the norm `size`; samples of zeros stay zero."""
     norms = _norms(x, norm)
     return x * (size / tf.where(norms > 0, norms, tf.ones_like(norms)))[:, None]

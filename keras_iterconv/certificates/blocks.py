@@ -1,4 +1,4 @@
-"""What a block's weights say, in float64, and which theorem they satisfy."""
+"""The report row of each block: norms of its weights in float64, and the theorem they satisfy."""
 
 import numpy as np
 
@@ -17,24 +17,24 @@ from keras_iterconv.layers.residual_function import folded_kernel
 from keras_iterconv.projections import write_center
 
 BLOCKS = (IteratedBlock, ResidualFunction, ResidualUpdate)
-# Those that are known: a subclass of one may compute anything.
+# Exactly these classes have rules: a subclass may compute anything.
 KINDS = (NAISDense, NAISConv2D, ResidualBlock, ResidualStage, ResidualUpdate)
-# How far L / c may pass mu; the estimates of both norms are right to a tenth of it.
+# Relative excess of L / c over mu that is tolerated; the error of the norms is a tenth of it.
 CAP_SLACK = 1e-3
-# Projections leave float32 rounding behind.
+# Tolerance for the float32 rounding of the projections.
 ROUNDING = 1e-5
 
 NOT_FINITE = "the weights are not finite"
-NON_EXPANSIVE = "no update expands a distance, the state never decreases and settles where x(0) led"
-ONE_POINT = "one fixed point for each input, which every start reaches"
+NON_EXPANSIVE = "non-expansive and monotone: the state converges, to a limit that depends on x(0)"
+ONE_POINT = "the state converges to one fixed point for each input, from any x(0)"
 
 
 def block_rows(layer, image: tuple | None) -> list[BlockRow]:
-    """Return the row of a block, or one for each block of a stage.
+    """Return the row of a block, or one row for each block of a stage.
 
     Args:
         layer: One of `BLOCKS`.
-        image: `(height, width)` of its input, where it has one.
+        image: `(height, width)` of the block's input; None for an input without them.
 
     Raises:
         ValueError: The height or width of a residual block's input is unknown.
@@ -45,7 +45,7 @@ def block_rows(layer, image: tuple | None) -> list[BlockRow]:
                 name=layer.name,
                 kind=type(layer).__name__,
                 holds=False,
-                reason="a block of your own, of which no theorem speaks",
+                reason="a block class of your own: no theorem covers it",
             )
         ]
     if isinstance(layer, ResidualFunction):
@@ -59,27 +59,27 @@ def block_rows(layer, image: tuple | None) -> list[BlockRow]:
             name=layer.name,
             kind=type(layer).__name__,
             holds=False,
-            reason="free: nothing keeps its transfer stable",
+            reason="the transfer is not constrained: no theorem covers it",
             step_size=layer.step_size,
         )
     ]
 
 
 def residual_rows(layer: ResidualFunction, image: tuple) -> list[ResidualRow]:
-    """Return the rows of f alone, or of each f of a stage, for the moving statistics.
+    """Return the row of a residual function f, or of each f of a stage, for the moving statistics.
 
     Raises:
         ValueError: The image's height or width is unknown.
     """
     if None in image:
         raise ValueError(
-            f"The norm of a convolution depends on the image's size: to certify {layer.name!r} its "
-            f"inputs must have a known height and width. Received: inputs of {image} pixels"
+            f"To certify {layer.name!r} its inputs must have a known height and width: the norm of "
+            f"a convolution depends on them. Received: inputs of {image} pixels"
         )
     stage = layer if isinstance(layer, ResidualStage) else None
     rows = []
     for t, block in enumerate(layer.block_values()):
-        # From fresh starts, and not from the layer's own vectors: they are what is checked.
+        # The power iteration starts from new vectors: the layer's stored ones are under test.
         norm1, norm2 = (
             conv_norm(kernel, image, "2") for kernel in (folded_kernel(block), block.kernel2)
         )
@@ -109,22 +109,24 @@ def residual_rows(layer: ResidualFunction, image: tuple) -> list[ResidualRow]:
 
 def _residual_guarantee(stage, capped, cap, cap_holds) -> dict:
     if stage is not None and stage.skip_from == "previous":
-        why = "z + f(z) is no contraction: convergence is not guaranteed"
+        why = "z + f(z) is not a contraction: convergence is not guaranteed"
         if not np.isfinite(capped):
             why = NOT_FINITE
         elif cap_holds is False:
-            why += "; and f passes its cap"
+            why += "; f exceeds its Lipschitz cap"
         return {"holds": False, "reason": why}
-    what = "repeated on its own it converges to one fixed point for each x"
+    what = "contraction: repeating this block converges to one fixed point for each input"
     if stage is None:
-        what = f"where the skip leads from x, x + f(z): {what}; of z + f(z) nothing is said"
+        what = f"for a skip from the input, x + f(z): {what}; for z + f(z): no guarantee"
     reason = None
     if not np.isfinite(capped):
         reason = NOT_FINITE
     elif cap_holds is False:
-        reason = "f passes its cap: call `converge_caps` of the model"
+        reason = "f exceeds its Lipschitz cap: call `model.converge_caps()`"
     elif not capped < 1:
-        reason = "the bound of f is not below one" if cap is None else "the cap is not below one"
+        reason = "the Lipschitz bound of f is not below 1"
+        if cap is not None:
+            reason = "the Lipschitz cap is not below 1"
     return {
         "guarantee": what,
         "reference": "Lippl et al., Banach fixed point theorem",
@@ -136,7 +138,8 @@ def _residual_guarantee(stage, capped, cap, cap_holds) -> dict:
 def dense_matrices(layer: NAISDense) -> tuple[np.ndarray, np.ndarray | None]:
     """Return P = -A, `[updates, units, units]`, and B, `[updates, channels, units]` or None.
 
-    Tied weights count as one update. From the variables, whatever the precision policy.
+    Tied weights count as one update. The values are those of the variables, whatever the
+    precision policy.
     """
     R = _stack(layer, layer.R)
     P = np.swapaxes(R, -1, -2) @ R + layer.shift * np.eye(layer.units)
@@ -144,9 +147,9 @@ def dense_matrices(layer: NAISDense) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def conv_kernels(layer: NAISConv2D) -> tuple[np.ndarray, np.ndarray]:
-    """Return C as `call` uses it, `[updates, k, k, filters, filters]`, and delta.
+    """Return C as used, `[updates, k, k, filters, filters]`, and delta, `[updates, filters]`.
 
-    The centre comes from delta, `[updates, filters]`, and not from the stored kernel.
+    The centre taps are computed from delta, not read from the stored kernel.
     """
     C = _stack(layer, layer.C)
     delta = np.zeros((len(C), layer.filters)) if layer.delta is None else _stack(layer, layer.delta)
@@ -154,9 +157,9 @@ def conv_kernels(layer: NAISConv2D) -> tuple[np.ndarray, np.ndarray]:
 
 
 def conv_row_factors(layer: NAISConv2D) -> np.ndarray:
-    """Return for each update and channel the row sum of |I + h C|, `[updates, filters]`.
+    """Return the row sums of |I + h C| for each update and channel, `[updates, filters]`.
 
-    Beyond the image's border a row has fewer taps, so that the sum is a bound there.
+    At the image's border a row has fewer taps, so the sum is an upper bound there.
     """
     C, delta = conv_kernels(layer)
     h = layer.step_size
@@ -178,15 +181,15 @@ def _dense_row(layer: NAISDense) -> DenseRow:
     delta = 1 - 2 * layer.shift if layer.bound is None else layer.bound
     frobenius = np.linalg.norm(np.swapaxes(R, -1, -2) @ R, axis=(-2, -1)).max()
     # In the P-norm, P = -A: with y = P x and slopes S, x+ = x - h S y has
-    # |x+|^2 = |x|^2 - y'(2 h S - h^2 S P S) y, and S P S <= |P| S. So no update expands while
-    # h |P| <= 2, and each contracts strictly where h |P| < 2 and all slopes are positive.
+    # |x+|^2 = |x|^2 - y'(2 h S - h^2 S P S) y, and S P S <= |P| S. So an update is non-expansive
+    # where h |P| <= 2, and strictly contracting where h |P| < 2 and all slopes are positive.
     holds = bool(worst < 2)
     reason = None
     if not holds:
         reason = f"h ||A|| is {worst:.3g}, not below 2" if finite else NOT_FINITE
     if not layer.tied:
-        what = "no update expands a distance, each in a norm of its own: convergence of the "
-        what += "whole is not implied"
+        what = "each update is non-expansive, in a norm of its own: convergence of the whole block "
+        what += "is not implied"
     else:
         what = ONE_POINT if layer.activation == "tanh" else NON_EXPANSIVE
     return DenseRow(
@@ -214,19 +217,20 @@ def _conv_row(layer: NAISConv2D) -> ConvRow:
     ).max()
     factor = float(conv_row_factors(layer).max())
     within = bool(excess <= ROUNDING)
-    # A slope s between 0 and 1 gives a row |1 - h s (1 + delta)| + h s others, convex in s: it is
-    # largest at s = 0, where it is one, or at s = 1. Thus factor <= 1 suffices for every slope.
+    # For a slope s between 0 and 1 the row sum is |1 - h s (1 + delta)| + h s others. It is convex
+    # in s, so it is largest at s = 0, where it is 1, or at s = 1: factor <= 1 suffices.
     holds = within and factor < 1
     reason = None
     if not holds:
-        reason = "the weights lie outside Algorithm 2's bound; its projection brings them back"
+        reason = "the weights violate Algorithm 2's bound: apply its projection"
         if not np.isfinite(factor):
             reason = NOT_FINITE
         elif within:
-            reason = "the margin drowns in rounding: a row's sum is not below one"
+            reason = "the margin is smaller than the rounding error: a row sum is not below 1"
     if not layer.tied:
         what = (
-            "no update expands a distance, all in one norm: convergence of the whole is not implied"
+            "each update is non-expansive, all in one norm: convergence of the whole block is not "
+            "implied"
         )
     else:
         what = ONE_POINT if layer.activation == "tanh" else NON_EXPANSIVE

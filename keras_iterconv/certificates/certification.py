@@ -16,22 +16,23 @@ PROBES = 8
 
 
 def certify(model: keras.Model, probe=None) -> StabilityReport:
-    """Say of each block of a net whether the papers' guarantee holds, and bound the net's gain.
+    """Return whether the papers' guarantee holds for each block, and a Lipschitz bound of the net.
 
-    All of it is about the weights and moving statistics as they are, in evaluation and in exact
-    arithmetic; under mixed precision, about the float32 weights. Nothing is changed.
+    The report holds for the current weights and moving statistics, in evaluation and in exact
+    arithmetic; under mixed precision, for the float32 weights. The model is not changed.
 
     Args:
-        model: A functional model with at least one of our blocks, trained, loaded or fresh.
-        probe: Inputs, float `[N, ...]`, from which pairs are looked for that the net stretches
-            most; a few normal draws where None, always the same.
+        model: Functional model with at least one block of this package, trained or not.
+        probe: Inputs, float `[N, ...]`, from which the search for the largest ratio of output
+            distance to input distance starts. None for 8 normal draws with a fixed seed.
 
     Returns:
         A `StabilityReport`.
 
     Raises:
-        ValueError: The model is not functional, has no block, or has one in a model or layer
-            within it; the size of a residual block's images is unknown; or `probe` does not fit.
+        ValueError: The model is not functional, has no block, or has a block within a nested model
+            or layer; the input of a residual block has an unknown height or width; or `probe` does
+            not fit the model's input.
 
     Example:
         >>> print(certify(create_model("pcr_w8", (32, 32, 3), 10)))
@@ -59,11 +60,11 @@ def certify(model: keras.Model, probe=None) -> StabilityReport:
 
 
 def block_rows_of(model: keras.Model) -> dict[tuple, list[BlockRow]]:
-    """Return the rows of each block of a functional model by `row_key`, from input to output."""
+    """Return the rows of each block of a functional model, by `row_key`, from input to output."""
     rows = {}
     for call in calls(model):
         key = row_key(call)
-        # A block that is used twice at one size is one block.
+        # A block that is called twice with inputs of one size has one row.
         if isinstance(call.layer, BLOCKS) and key not in rows:
             rows[key] = block_rows(call.layer, key[1])
     return rows
@@ -75,8 +76,8 @@ def _check_model(model) -> None:
         inside = layers_within(layer)
         if not isinstance(layer, BLOCKS) and any(isinstance(part, BLOCKS) for part in inside):
             raise ValueError(
-                f"A block lies in {layer.name!r}, a model or layer within {model.name!r}; build "
-                "the blocks into one functional model, so that they can be certified"
+                f"A block lies in {layer.name!r}, a model or layer nested in {model.name!r}; build "
+                "all blocks into one functional model to certify them"
             )
     if not any(isinstance(layer, BLOCKS) for layer in model.layers):
         raise ValueError(
@@ -86,7 +87,7 @@ def _check_model(model) -> None:
 
 
 def _check_probe(model, probe):
-    """Return the inputs to start from, or None where the net has no one input and output."""
+    """Return the inputs to start from, or None if there are none for this model."""
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         if probe is not None:
             raise ValueError(

@@ -1,8 +1,8 @@
-"""How much one layer stretches a distance: bounds in the 2-norm and in the infinity norm.
+"""Lipschitz bounds of single layers, in the 2-norm and in the infinity norm.
 
-Each activation has slopes from 0 to 1, so two runs of an update differ by
-dx+ = dx + h S (A dx + B du) with a diagonal S, 0 <= S <= 1, that depends on both runs. All that
-follows holds for every such S.
+The activations of the NAIS blocks have slopes from 0 to 1. So the states of two inputs differ by
+dx+ = dx + h S (A dx + B du) after an update, with a diagonal S, 0 <= S <= 1, that depends on both
+states. The bounds hold for every such S.
 """
 
 import keras
@@ -31,7 +31,7 @@ ACTIVATION_SLOPES = {
 
 
 def dense_block_gain(layer: NAISDense, norm: str) -> float:
-    """Return a Lipschitz constant of a NAISDense from its input u to its last state."""
+    """Return a Lipschitz bound of a NAISDense from its input u to its last state."""
     P, B = dense_matrices(layer)
     if not np.isfinite(P).all() or (B is not None and not np.isfinite(B).all()):
         return float("nan")
@@ -47,7 +47,7 @@ def dense_block_gain(layer: NAISDense, norm: str) -> float:
     stretch = [_dense_stretch(layer.step_size, found) for found in values]
     if layer.tied:
         return _tied_dense_gain(layer, start, P[0], None if B is None else B[0], stretch[0])
-    # A different P for each update: plain products of 2-norms are left.
+    # P differs from update to update, so only the product of 2-norms is a bound.
     gain = start
     for q, b in zip(stretch, drive, strict=True):
         gain = q * gain + layer.step_size * b
@@ -55,25 +55,26 @@ def dense_block_gain(layer: NAISDense, norm: str) -> float:
 
 
 def _dense_stretch(h: float, values: np.ndarray) -> float:
-    """Bound ||I - h S P||_2 over all S.
+    """Return a bound of ||I - h S P||_2 over all S.
 
-    With c halfway between P's eigenvalues, I - h S P = (I - h c S) - h S (P - c I).
+    With c halfway between the extreme eigenvalues of P, I - h S P = (I - h c S) - h S (P - c I).
     """
     center, spread = (values[-1] + values[0]) / 2, (values[-1] - values[0]) / 2
     return float(max(1.0, abs(1 - h * center)) + h * spread)
 
 
 def _tied_dense_gain(layer, start: float, P, B, stretch: float) -> float:
-    """Return the better of two bounds of dx(K) in the 2-norm.
+    """Return the smaller of two bounds of ||dx(K)|| / ||du|| in the 2-norm.
 
-    j updates without their drive stretch a difference by at most s_j = min(q^j, sqrt(kappa)): q
-    is the bound of one update in the 2-norm; and in the P-norm no update expands where
-    h ||P|| <= 2, while the two norms differ by sqrt(kappa), kappa = P's condition, at most.
+    Without drives, j updates increase the norm of a difference by a factor of at most
+    s_j = min(q^j, sqrt(kappa)). q is the bound of one update in the 2-norm. Where h ||P|| <= 2 an
+    update is non-expansive in the P-norm, and the two norms differ by a factor of at most
+    sqrt(kappa), kappa being the condition number of P.
 
-    First, the drives added one by one: ||dx(K)|| <= s_K ||dx(0)|| + h ||B|| sum_{j<K} s_j ||du||
-    (S stands left of B, so that only ||S B|| <= ||B|| can be used of it).
-    Second, about the point w = P^-1 B du, where the increment vanishes: dx+ - w =
-    (I - h S P)(dx - w), so that ||dx(K)|| <= ||w|| + s_K ||dx(0) - w||: no growth with K.
+    The first bound adds the drives of all updates: ||dx(K)|| <= s_K ||dx(0)|| +
+    h ||B|| sum_{j<K} s_j ||du||. S stands left of B, so only ||S B|| <= ||B|| can be used.
+    The second bound is centred on w = P^-1 B du, where the update vanishes: dx+ - w =
+    (I - h S P)(dx - w), so ||dx(K)|| <= ||w|| + s_K ||dx(0) - w||. It does not grow with K.
     """
     h, values = layer.step_size, np.linalg.eigvalsh(P)
     limit = float("inf")
@@ -95,7 +96,7 @@ def _tied_dense_gain(layer, start: float, P, B, stretch: float) -> float:
 
 
 def conv_block_gain(layer: NAISConv2D) -> float:
-    """Return a Lipschitz constant of a NAISConv2D from U to its last state, infinity norm."""
+    """Return a Lipschitz bound of a NAISConv2D from U to its last state, infinity norm."""
     D = np.asarray(layer.D, np.float64)
     drive = np.abs(D if not layer.tied else D[None]).sum(axis=(1, 2, 3))
     return _infinity_gain(
@@ -104,22 +105,24 @@ def conv_block_gain(layer: NAISConv2D) -> float:
 
 
 def _infinity_gain(layer, gain: float, factors, drive) -> float:
-    """Follow ||dx(k)|| / ||du|| over the updates.
+    """Return a bound of ||dx(K)|| / ||du|| after all K updates, infinity norm.
 
-    Row c of the new difference is at most (|1 - h s a| + h s o) ||dx|| + h s b ||du||, a its
-    diagonal, o and b the sums of its other entries and of its row of B. That is convex in the
-    slope s: its largest value is at s = 0, ||dx||, or at s = 1, f_c ||dx|| + h b_c ||du||. Where
-    all f_c < 1 this stays bounded for any number of updates, by h b_c / (1 - f_c).
+    Row c of the new difference is at most (|1 - h s a| + h s o) ||dx|| + h s b ||du||, with a the
+    diagonal entry of P, o the sum of |other entries| of that row, and b the sum of |entries| of
+    the row of B. It is convex in the slope s, so it is largest at s = 0, where it is ||dx||, or at
+    s = 1, where it is f_c ||dx|| + h b_c ||du||. Where all f_c < 1 it is bounded for any number of
+    updates, by the largest h b_c / (1 - f_c), or by the initial gain where that is larger.
 
     Args:
         layer: The block.
-        gain: Of the initial state, 0 or 1.
-        factors: f, `[updates or 1, rows]`.
-        drive: b, of the same shape.
+        gain: ||dx(0)|| / ||du||, 0 or 1.
+        factors: Row sums f, `[updates, rows]`; one update for tied weights.
+        drive: Row sums b, of the same shape.
     """
     for k in range(layer.max_unroll):
-        at = 0 if layer.tied else k
-        moved = np.maximum(gain, factors[at] * gain + layer.step_size * drive[at]).max()
+        weights_index = 0 if layer.tied else k
+        rows = factors[weights_index] * gain + layer.step_size * drive[weights_index]
+        moved = np.maximum(gain, rows).max()
         if moved == gain and layer.tied:
             break
         gain = float(moved)
@@ -127,7 +130,7 @@ def _infinity_gain(layer, gain: float, factors, drive) -> float:
 
 
 def function_bounds(layer: ResidualFunction) -> list[float]:
-    """Return the infinity norm bound of each capped f of a residual layer."""
+    """Return the Lipschitz bound of each capped f of a residual layer, in the infinity norm."""
     found = []
     for block in layer.block_values():
         divisor = 1.0 if layer.lipschitz_cap is None else float(block.divisor)

@@ -1,4 +1,4 @@
-"""A Lipschitz bound of a whole net, carried through its functional graph."""
+"""A Lipschitz bound of a whole net, computed along its functional graph."""
 
 import keras
 import numpy as np
@@ -24,7 +24,7 @@ from keras_iterconv.layers import (
 
 _ACTIVATIONS = (keras.layers.Activation, keras.layers.ReLU)
 # Exactly these classes: a subclass may compute anything.
-# In evaluation these hand each number on unchanged, at most to another place.
+# In evaluation these layers change no value, only the shape.
 _IDENTITIES = (
     keras.layers.InputLayer,
     keras.layers.Identity,
@@ -37,7 +37,7 @@ _IDENTITIES = (
 
 
 class NoBoundError(Exception):
-    """Why no bound of the net follows."""
+    """The net has no Lipschitz bound by these rules; the message is the reason."""
 
 
 def network_norm(model: keras.Model) -> str:
@@ -49,18 +49,18 @@ def network_norm(model: keras.Model) -> str:
 def network_bound(
     model: keras.Model, norm: str, rows: dict[tuple, list[ResidualRow]]
 ) -> tuple[float | None, str | None]:
-    """Bound ||F(x) - F(y)|| / ||x - y|| over all inputs, in evaluation.
+    """Return a bound of ||F(x) - F(y)|| / ||x - y|| over all inputs, in evaluation.
 
-    Each tensor of the graph carries the bound of what it changes by when the net's input changes
-    by one.
+    For each tensor of the graph it computes the Lipschitz bound from the net's input to that
+    tensor, which is called a gain.
 
     Args:
-        model: Functional.
-        norm: `"2"` or `"infinity"`, throughout.
-        rows: The rows of the residual layers by `row_key`.
+        model: Functional model.
+        norm: Norm of all tensors, `"2"` or `"infinity"`.
+        rows: Rows of the residual layers, by `row_key`.
 
     Returns:
-        The bound and None, or None and the reason why none follows.
+        The bound and None, or None and the reason why there is no bound.
     """
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         return None, "the net has more than one input or output"
@@ -77,12 +77,12 @@ def network_bound(
         return None, str(error)
     bound = carried[id(model.outputs[0])]
     if not np.isfinite(bound):
-        return None, "the bound is not a finite number"
+        return None, "the bound is not finite"
     return float(bound), None
 
 
 def row_key(call: Call) -> tuple:
-    """Return what tells the rows of one call apart: the layer, and its images' size."""
+    """Return the key of a call's rows: the layer's id and `(height, width)` of its input."""
     shape = call.inputs[0].shape if call.inputs else ()
     image = tuple(shape[1:3]) if len(shape) == 4 else None
     return id(call.layer), image
@@ -114,13 +114,13 @@ def _carry(call: Call, gains: list[float], norm: str, rows, carried, makers) -> 
 def _carry_merge(call: Call, gains: list[float], norm: str) -> float:
     layer = call.layer
     kind = type(layer).__name__
-    # `x + y` of symbolic tensors is an operation of Keras's, and no layer.
+    # `x + y` of symbolic tensors is a Keras operation, not a layer.
     operation = is_operation(layer)
     if operation and kind == "ZerosLike":
         return 0.0
     sums = isinstance(layer, keras.layers.Add | keras.layers.Subtract)
     if sums or (operation and kind in ("Add", "Subtract")):
-        # Broadcasting would repeat, and so stretch, what is added.
+        # Broadcasting repeats entries, which increases the norm.
         if any(tensor.shape != call.outputs[0].shape for tensor in call.inputs):
             raise NoBoundError(f"{layer.name!r} adds tensors of different shapes")
         return sum(gains)
@@ -135,8 +135,8 @@ def _carry_block(call: Call, gains: list[float], norm: str, rows) -> float:
         raise NoBoundError(f"no rule for the block {layer.name!r}, a {type(layer).__name__}")
     if getattr(layer, "threshold", None) is not None:
         raise NoBoundError(
-            f"{layer.name!r} stops each sample by a threshold: where its depth changes, the "
-            "answer jumps"
+            f"{layer.name!r} stops each sample by a threshold: the output is discontinuous where "
+            "the number of updates changes"
         )
     if isinstance(layer, ResidualUpdate):
         return gains[0] + layer.step_size * gains[1]
@@ -168,13 +168,13 @@ def _check_options(call: Call) -> None:
 def _slope(layer) -> float:
     if isinstance(layer, keras.layers.ReLU):
         if layer.threshold:
-            raise NoBoundError(f"{layer.name!r} jumps at its threshold")
+            raise NoBoundError(f"{layer.name!r} is discontinuous at its threshold")
         return max(1.0, abs(float(layer.negative_slope or 0)))
     try:
         return ACTIVATION_SLOPES[layer.activation]
     except KeyError:
         raise NoBoundError(
-            f"no slope is known of the activation of {layer.name!r}: {layer.activation}"
+            f"no rule for the activation of {layer.name!r}: {layer.activation}"
         ) from None
 
 
@@ -184,18 +184,18 @@ def _channels_last(layer) -> bool:
 
 def _known(sizes, layer) -> tuple:
     if None in sizes:
-        raise NoBoundError(f"the height or width of what reaches {layer.name!r} is unknown")
+        raise NoBoundError(f"the height or width of the input of {layer.name!r} is unknown")
     return tuple(sizes)
 
 
 def _convolution(call: Call, norm: str, scale=None) -> float:
-    """Return the norm of a Conv2D, or of it and the scales of its outputs."""
+    """Return the operator norm of a Conv2D, its filters multiplied by `scale` where given."""
     layer = call.layer
     plain = layer.dilation_rate == (1, 1) and layer.groups == 1 and _channels_last(layer)
     if type(layer) is not keras.layers.Conv2D or not plain:
         raise NoBoundError(
             f"no rule for {layer.name!r}: only a plain Conv2D, channels last, without groups or "
-            "dilation, is measured"
+            "dilation, has one"
         )
     kernel = np.asarray(layer.kernel, np.float64)
     if scale is not None:
@@ -209,12 +209,13 @@ def _convolution(call: Call, norm: str, scale=None) -> float:
 def _normalization(call: Call, gain: float, norm: str, carried, makers) -> float:
     layer = call.layer
     if layer.axis not in (-1, len(call.inputs[0].shape) - 1):
-        raise NoBoundError(f"{layer.name!r} normalises along another axis than the last")
+        raise NoBoundError(f"{layer.name!r} does not normalise along the last axis")
     scale = 1 / np.sqrt(np.asarray(layer.moving_variance, np.float64) + layer.epsilon)
     if layer.scale:
         scale = scale * np.asarray(layer.gamma, np.float64)
     before = makers.get(id(call.inputs[0]))
-    # Behind a convolution the two are one linear map, whose norm is often much below the product.
+    # A convolution and the normalisation after it are one linear map, whose norm is often much
+    # smaller than the product of the two norms.
     if (
         before is not None
         and type(before.layer) is keras.layers.Conv2D

@@ -1,4 +1,4 @@
-"""Operator norms of the linear layers, from above: in the 2-norm and in the infinity norm."""
+"""Upper bounds of the operator norms of linear layers, in the 2-norm and the infinity norm."""
 
 import numpy as np
 
@@ -8,22 +8,22 @@ NORMS = ("2", "infinity")
 
 
 def matrix_norm(matrix: np.ndarray, norm: str) -> float:
-    """Return the operator norm of x -> x W, `[inputs, outputs]`."""
+    """Return the operator norm of x -> x W, with W `[inputs, outputs]`."""
     if not np.isfinite(matrix).all():
         return float("nan")
     return float(np.linalg.norm(matrix.T, 2 if norm == "2" else np.inf))
 
 
 def conv_norm(kernel, image, norm: str, strides=1, padding: str = "same") -> float:
-    """Return the operator norm of a convolution `[kh, kw, channels, filters]`, from above.
+    """Return an upper bound of the operator norm of a convolution `[kh, kw, channels, filters]`.
 
-    The infinity norm is the largest sum of |taps| into a filter; that of an image too small for
-    all taps is smaller.
+    The infinity norm is the largest sum of |taps| into a filter. On an image that is too small for
+    all taps the norm is smaller.
     """
     if norm == "infinity":
         return float(np.abs(np.asarray(kernel, np.float64)).sum(axis=(0, 1, 2)).max())
     if not np.isfinite(kernel).all():
         return float("nan")
-    # Power iteration comes from below, so its tolerance is added.
+    # Power iteration converges from below, so its tolerance is added.
     found = conv_operator_norm(np.asarray(kernel, np.float32), image, strides, padding)
     return float(found) * (1 + TOLERANCE)

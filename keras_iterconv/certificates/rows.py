@@ -1,4 +1,4 @@
-"""A row for each block: what was measured, and which guarantee follows."""
+"""The rows of a report, one for each block: the measured norms, and the guarantee."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,19 +8,18 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class BlockRow:
-    """One block of a net.
+    """The row of one block.
 
     Attributes:
-        name: The layer's name; of a stage's block with its number from 0, `"stage1[0]"`.
+        name: The layer's name; for a block of a stage with its number from 0, as in `"stage1[0]"`.
         kind: The layer's class.
-        norm: In which norm the factor is meant: `"2"`, `"P = -A"` or `"infinity"`; None where
-            nothing is claimed.
-        factor: The bound of how much one update, repeated, changes a distance. Of the NAIS blocks
-            it is for slopes of one: smaller slopes bring it nearer to one.
-        guarantee: What the theorem says of such a block; None where there is no theorem.
-        reference: The theorem.
+        norm: The norm of the factor: `"2"`, `"P = -A"` or `"infinity"`; None without a factor.
+        factor: Lipschitz bound of one update, as a function of the state. For the NAIS blocks it is
+            the bound for activation slopes of 1; smaller slopes bring it nearer to 1.
+        guarantee: The statement of the theorem for such a block; None without a theorem.
+        reference: The theorem's source.
         holds: Whether there is a guarantee and the weights meet its condition.
-        reason: Why it does not hold.
+        reason: Why there is no guarantee, or why the condition is not met; None where it holds.
     """
 
     name: str
@@ -33,27 +32,27 @@ class BlockRow:
     reason: str | None = None
 
     def measured(self) -> str:
-        """Return what was measured, in a few words."""
+        """Return the measured norms as a short text."""
         raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as numbers and strings; what is not finite is None."""
+        """Return the fields as numbers and strings; values that are not finite become None."""
         return {name: plain(value) for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResidualRow(BlockRow):
-    """A residual function f, alone or in a stage.
+    """The row of a residual function f, alone or in a stage.
 
     Attributes:
-        norm1: The 2-norm of BN2 . Conv1 . BN1, folded with the moving statistics.
+        norm1: The 2-norm of BN2 . Conv1 . BN1, by the moving statistics.
         norm2: The 2-norm of Conv2.
-        bound: L, their product.
-        divisor: c, as the layer applies it; 1 without a cap.
+        bound: L, the product of `norm1` and `norm2`.
+        divisor: c, by which the layer divides f; 1 without a cap.
         capped_bound: L / c.
-        cap: mu, or None.
+        cap: mu, or None without a cap.
         cap_holds: Whether L / c is at most mu, to one part in a thousand; None without a cap.
-        skip_from: Of a stage; None for f alone.
+        skip_from: The stage's `skip_from`; None for f alone.
     """
 
     norm1: float
@@ -68,7 +67,7 @@ class ResidualRow(BlockRow):
     def measured(self) -> str:
         if self.cap is None:
             return f"L {self.bound:.3g}, no cap"
-        # The sign of the comparison as it was made, to one part in a thousand.
+        # The sign of the comparison with its tolerance of one part in a thousand.
         sign = "<=" if self.cap_holds else ">"
         return (
             f"L {self.bound:.3g}, c {self.divisor:.3g}: {self.capped_bound:.3g} {sign} {self.cap:g}"
@@ -77,13 +76,13 @@ class ResidualRow(BlockRow):
 
 @dataclass(frozen=True, kw_only=True)
 class DenseRow(BlockRow):
-    """A `NAISDense`; of untied updates the worst.
+    """The row of a `NAISDense`; for untied weights the largest values over all updates.
 
     Attributes:
         eigenvalue_min, eigenvalue_max: The extreme eigenvalues of A.
-        spectral_radius: Of the update's Jacobian I + h A for slopes of one.
-        step_times_norm: h ||P||, P = -A: up to 2 no update expands the P-norm.
-        within_bound: Whether R is where Algorithm 1 keeps it.
+        spectral_radius: The spectral radius of the update's Jacobian I + h A, for slopes of 1.
+        step_times_norm: h ||P||, with P = -A; an update is non-expansive in the P-norm up to 2.
+        within_bound: Whether R satisfies the bound of Algorithm 1.
     """
 
     eigenvalue_min: float
@@ -101,13 +100,13 @@ class DenseRow(BlockRow):
 
 @dataclass(frozen=True, kw_only=True)
 class ConvRow(BlockRow):
-    """A `NAISConv2D`; of untied updates the worst.
+    """The row of a `NAISConv2D`; for untied weights the largest values over all updates.
 
     Attributes:
-        taps: The largest sum of |taps| into a channel, its own centre left out.
-        delta: The largest |delta|, the centre taps being -1 - delta.
-        excess: By how much Algorithm 2's condition is passed; not positive where it holds.
-        within_bound: Whether it holds, float32 rounding aside.
+        taps: The largest sum of |taps| into a channel, without the channel's own centre tap.
+        delta: The largest |delta|; the centre taps are -1 - delta.
+        excess: The excess over Algorithm 2's bound; not positive where the weights satisfy it.
+        within_bound: Whether the weights satisfy the bound, up to float32 rounding.
     """
 
     taps: float
@@ -122,10 +121,10 @@ class ConvRow(BlockRow):
 
 @dataclass(frozen=True, kw_only=True)
 class FreeRow(BlockRow):
-    """A block of which nothing is known: a `ResidualUpdate`, whose transfer is any layer's.
+    """The row of a block without a theorem: a `ResidualUpdate`, or a class of the user's own.
 
     Attributes:
-        step_size: h, where there is one.
+        step_size: h, or None for a class of the user's own.
     """
 
     step_size: float | None = None
@@ -135,7 +134,7 @@ class FreeRow(BlockRow):
 
 
 def plain(value):
-    """Return a number, or None for one that is not finite; all else as it is."""
+    """Return `value`, a NumPy float as a float, and None for a number that is not finite."""
     if isinstance(value, float | np.floating):
         return float(value) if np.isfinite(value) else None
     return value

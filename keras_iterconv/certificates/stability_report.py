@@ -1,4 +1,4 @@
-"""What a certificate says of a net, and how it is shown."""
+"""The stability report of a net, and its table."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,16 +13,17 @@ _NORM_NAMES = {"2": "2-norm", "infinity": "infinity norm"}
 
 @dataclass(frozen=True, eq=False)
 class StabilityReport:
-    """The guarantees of a net's blocks, and a bound of the net's gain.
+    """The guarantees of a net's blocks, and a Lipschitz bound of the whole net.
 
     Attributes:
         name: The net's name.
-        blocks: A row for each block, from input to output.
-        norm: The norm of the net's inputs and outputs in what follows: `"2"` or `"infinity"`.
-        bound: No pair of inputs has a larger ||F(x) - F(y)|| / ||x - y||, F being the net in
-            evaluation; None where none follows.
-        bound_reason: Why no bound follows.
-        largest_ratio: The largest that gradient ascent found; None where it could not start.
+        blocks: Rows of the blocks, from input to output.
+        norm: The norm of the net's inputs and outputs for the next three: `"2"` or `"infinity"`.
+        bound: Upper bound of ||F(x) - F(y)|| / ||x - y|| over all pairs of inputs, F being the net
+            in evaluation; None without a bound.
+        bound_reason: Why there is no bound; None with a bound.
+        largest_ratio: The largest such ratio that gradient ascent found; None where there was no
+            input to start from.
     """
 
     name: str
@@ -34,11 +35,11 @@ class StabilityReport:
 
     @property
     def holds(self) -> bool:
-        """Whether every block has a guarantee and its weights meet the condition."""
+        """Whether every block has a guarantee whose condition its weights meet."""
         return all(row.holds for row in self.blocks)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as numbers, lists and strings; what is undefined is None."""
+        """Return the report as numbers, lists and strings; undefined values become None."""
         return {
             "name": self.name,
             "holds": self.holds,
@@ -50,14 +51,14 @@ class StabilityReport:
         }
 
     def table(self) -> Table:
-        """Return the rows as a Rich table; neighbours that say the same share one."""
+        """Return the report as a Rich table; neighbouring blocks with equal cells share a line."""
         count = sum(row.holds for row in self.blocks)
         table = Table(
             title=f"Stability of {self.name}: the guarantee of {count} of {len(self.blocks)} "
             f"blocks holds\n{self._gain()}",
             title_justify="left",
             caption_justify="left",
-            # Title and notes are wrapped at the table's width.
+            # Title and notes wrap at the table's width.
             min_width=90,
         )
         table.add_column("block", overflow="fold")
@@ -94,7 +95,7 @@ class StabilityReport:
     def _gain(self) -> str:
         ratio = "none" if self.largest_ratio is None else f"{self.largest_ratio:.4g}"
         if self.bound is None:
-            bound = f"No Lipschitz bound follows: {self.bound_reason}"
+            bound = f"No Lipschitz bound: {self.bound_reason}"
         else:
             bound = f"Lipschitz bound {self.bound:.4g}"
         return f"{bound}; largest ratio found {ratio} ({_NORM_NAMES[self.norm]})"

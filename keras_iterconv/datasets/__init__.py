@@ -1,4 +1,4 @@
-"""Data sets, their cuts, and the batches made of them."""
+"""Image data sets, split into training, validation and test parts, and batches of them."""
 
 from keras_iterconv.datasets.augmentation import AUGMENTATIONS, get_augmentation
 from keras_iterconv.datasets.catalogue import CATALOGUE, DatasetEntry, list_datasets, load

@@ -1,11 +1,11 @@
-"""Random changes to training images, each a pure function of the random numbers it is given.
+"""Augmentations of training images, each a pure function of images and random numbers.
 
-An augmentation draws nothing itself. It receives a row of uniform numbers for each image, and the
-pipeline makes that row from (seed, epoch, sample number). So a picture is changed in the same way
-whatever else is in its batch, and a resumed run sees what an uninterrupted one would have seen.
+An augmentation draws no random numbers. Its argument holds a row of uniform numbers for each image,
+which the pipeline computes from (seed, epoch, image number). So the result for an image does not
+depend on the rest of its batch, and a resumed run gets the same images as an uninterrupted one.
 
-Shifts are in proportion to the picture, an eighth of its side: 4 pixels of 32, 3 of 28, 1 of 8.
-Colour pictures are mirrored; grey ones are digits, and a mirrored digit is another sign.
+The largest shift is an eighth of the side: 4 of 32 pixels, 3 of 28, 1 of 8. Colour images are
+mirrored. Grey images are not: they show digits, and a mirrored digit is not a digit.
 """
 
 import math
@@ -18,7 +18,7 @@ from keras_iterconv._support.extras import require_addons
 
 AUGMENTATIONS = ("none", "standard", "addons")
 
-# Uniform numbers an image, the most that any augmentation here uses.
+# Number of uniform numbers an image, the largest that an augmentation uses.
 DRAWS = 6
 MAX_ROTATION = 15.0  # Degrees.
 
@@ -26,24 +26,25 @@ Augmentation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def get_augmentation(name: str) -> Augmentation:
-    """Look up an augmentation.
+    """Return an augmentation by its name.
 
-    - `none`: the images as they are.
+    - `none`: unchanged images.
     - `standard`: pad by an eighth of the side, crop at random, mirror colour images at random.
-    - `addons`: shift by whole pixels up to an eighth of the side, mirror colour images, rotate by
-      whole degrees up to 15, and blank a square of a quarter of the side; by TensorFlow Addons.
+    - `addons`: shift by whole pixels up to an eighth of the side, mirror colour images at random,
+      rotate by whole degrees up to 15, and blank a square of a quarter of the side, all by
+      TensorFlow Addons.
 
     Args:
         name: One of `AUGMENTATIONS`.
 
     Returns:
-        A function of `(images, draws)`: float32 [B, H, W, C], shifted so that 0 is what is shown
-        where the picture ends, and float32 [B, `DRAWS`], uniform on [0, 1), a row an image. It
-        returns float32 [B, H, W, C].
+        A function of `(images, draws)`. `images` are float32 [B, H, W, C], with 0 the value of
+        padding; `draws` are float32 [B, `DRAWS`], uniform on [0, 1), a row an image. It returns
+        float32 [B, H, W, C].
 
     Raises:
-        ValueError: If the name is unknown.
-        MissingExtraError: If `addons` is asked for and TensorFlow Addons is not installed.
+        ValueError: The name is unknown.
+        MissingExtraError: The name is `addons`, and TensorFlow Addons is not installed.
     """
     if name not in AUGMENTATIONS:
         raise ValueError(unknown_name("augment", name, AUGMENTATIONS))
@@ -77,16 +78,16 @@ def _addons(tfa) -> Augmentation:
         images = tfa.image.translate(images, tf.cast(shifts, tf.float32), fill_mode="constant")
         columns = _columns(draws, width, channels)
         images = tf.gather(images, columns, axis=2, batch_dims=1)
-        # tfa.image.rotate in two steps: the sine of a number can differ in its last bit with the
-        # number's place in a batch, but not with its place in one table of whole degrees.
+        # tfa.image.rotate in two steps: the last bit of a sine can depend on the position of its
+        # argument in the batch. In one table of whole degrees positions are fixed.
         degrees = tf.range(-MAX_ROTATION, MAX_ROTATION + 1.0)
         table = tfa.image.angles_to_projective_transforms(
             degrees * (math.pi / 180.0), float(height), float(width)
         )
         rotations = tf.gather(table, _whole(draws[:, 3], len(degrees)))
         images = tfa.image.transform(images, rotations, "bilinear", fill_mode="constant")
-        # Not tfa.image.random_cutout: its own random numbers come from a state that a resumed run
-        # does not have.
+        # Not tfa.image.random_cutout: it draws random numbers from a state that a resumed run does
+        # not restore.
         centres = tf.stack([_whole(draws[:, 4], height), _whole(draws[:, 5], width)], axis=1)
         return tfa.image.cutout(images, mask_size=(2 * down, 2 * right), offset=centres)
 
@@ -94,7 +95,7 @@ def _addons(tfa) -> Augmentation:
 
 
 def _columns(draws: tf.Tensor, width: int, channels: int) -> tf.Tensor:
-    """The columns to take, int32 [B, W]: backwards in every other colour image."""
+    """Return column indices, int32 [B, W], reversed for a random half of colour images."""
     forwards = tf.broadcast_to(tf.range(width), [tf.shape(draws)[0], width])
     if channels == 1:
         return forwards
@@ -102,5 +103,5 @@ def _columns(draws: tf.Tensor, width: int, channels: int) -> tf.Tensor:
 
 
 def _whole(draws: tf.Tensor, count: int) -> tf.Tensor:
-    """Turn numbers on [0, 1) into whole numbers on 0..count-1."""
+    """Return integers from 0 to count - 1, from uniform numbers on [0, 1)."""
     return tf.cast(tf.floor(draws * count), tf.int32)

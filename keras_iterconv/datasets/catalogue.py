@@ -1,4 +1,4 @@
-"""The one catalogue of data sets, and how each is cut into three parts."""
+"""The catalogue of data sets, and their split into training, validation and test parts."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,22 +17,24 @@ DIGITS_TEST_SHARE = 0.2
 
 @dataclass(frozen=True)
 class DatasetEntry:
-    """What is known of a data set before it is read.
+    """A data set of the catalogue: its properties and its reader.
 
     Args:
-        name: What a user writes.
-        input_shape: (H, W, C) of every image.
-        num_classes: How many classes there are.
-        scale: The largest raw value a pixel can have.
-        read: Returns `(splits, classes)`: a dictionary with `(images uint8 [N, H, W, C],
-            labels int32 [N] or [N, C])` under `"train"` and `"test"`, and the class names by label.
-        available: None where the parts are to be cut. Otherwise how many training images there
-            are: `read` then takes `limit_train` and returns the parts as they are to be used, one
-            for `"validation"` with them.
-        epochs: How long nets train on it by default, by the kind of architecture; with a number
-            for `"adaptive"` ones, where each image stops by itself and an epoch costs less.
-        augmented: Whether shifted (and, in colour, mirrored) images help convolutional nets.
-        multi_label: Whether a picture shows several classes.
+        name: Name for `load` and for the commands.
+        input_shape: Shape (H, W, C) of every image.
+        num_classes: Number of classes.
+        scale: Largest possible raw value of a pixel.
+        read: Function that returns `(splits, classes)`: a dictionary with `(images uint8
+            [N, H, W, C], labels int32 [N] or [N, C])` under `"train"` and `"test"`, and the class
+            names by label.
+        available: Number of training images of a data set with its own validation part: `read`
+            then takes `limit_train` and also returns a part `"validation"`. None where the
+            validation part is split off the training part.
+        epochs: Default number of training epochs, by the kind of architecture. A number under
+            `"adaptive"` is that of nets of adaptive depth, whose epochs cost less.
+        augmented: Whether augmentation (shifts; in colour also mirroring) improves convolutional
+            nets.
+        multi_label: Whether an image shows several classes.
     """
 
     name: str
@@ -47,19 +49,19 @@ class DatasetEntry:
 
 
 def _read_digits():
-    # Not at the top: `import keras_iterconv` does not wait for it.
+    # Imported here to keep `import keras_iterconv` fast.
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     images = digits.images.astype(np.uint8)[..., np.newaxis]
     labels = digits.target.astype(np.int32)
-    parts = zip(("train", "test"), cut(labels, DIGITS_TEST_SHARE), strict=True)
-    splits = {part: (images[indices], labels[indices]) for part, indices in parts}
+    indices_of_parts = zip(("train", "test"), cut(labels, DIGITS_TEST_SHARE), strict=True)
+    splits = {part: (images[indices], labels[indices]) for part, indices in indices_of_parts}
     return splits, tuple(str(name) for name in digits.target_names)
 
 
 def _read_digitclutter(digits: int, limit_train: int | None):
-    # TFDS is wanted for a base class there, and takes its time to load.
+    # Imported here because this module imports TFDS, which takes long to load.
     from keras_iterconv.datasets.digitclutter_builder import read_digitclutter
 
     return read_digitclutter(digits, limit_train)
@@ -117,7 +119,7 @@ CATALOGUE = {
 
 
 def list_datasets() -> list[str]:
-    """The names that `load` knows, the default first."""
+    """Return the names of the data sets that `load` reads, the default first."""
     return list(CATALOGUE)
 
 
@@ -128,39 +130,40 @@ def load(
     validation_share: float = VALIDATION_SHARE,
     pixels: str = "standardized",
 ) -> ImageData:
-    """Read a data set, cut it into training, validation and test parts, and measure it.
+    """Return a data set, split into training, validation and test parts.
 
-    Validation is a share of the official training part, stratified, a tenth by default; the test
-    part is the official one, whole. `digits` has no official test part: a fifth of it, stratified,
-    is held out. All cuts use one fixed seed of their own, so they do not change with the training
-    seed. They follow the order of the records in the folder: two folders that hold the same images
-    in another order are cut elsewhere.
+    The validation part is a stratified share of the official training part, a tenth by default. The
+    test part is the complete official one. `digits` has no official test part: a stratified fifth
+    of it is the test part. All splits use one fixed seed, so they do not depend on the training
+    seed. They depend on the order of the records in the TFDS folder: two folders with the same
+    images in different orders are split differently.
 
-    `digitclutter2` to `digitclutter5` have a validation part of their own. They are drawn into the
-    TFDS folder at the first use, which takes a minute or two; with a limit no more than the limited
-    set is drawn.
+    `digitclutter2` to `digitclutter5` have their own validation part. Their images are generated in
+    the TFDS folder at the first use, which takes a minute or two. With `limit_train`, only the
+    limited data set is generated.
 
     Args:
-        name: One of `list_datasets()`.
-        limit_train: Keep this many training images, in proportion by class as far as whole images
-            permit, and as many for validation as keep its share (a ninth of them by default).
-            `None` keeps all. Of Digitclutter: the first so many, and a tenth as many for
-            validation.
-        validation_share: The share of the official training part that is cut off for validation,
-            in [0, 1); 0 trains on all of it and leaves the validation part empty.
-        pixels: `"standardized"` by mean and standard deviation of the training part, after the cut
-            and the limit; or `"unit"`, values from 0 to 1.
+        name: Name in `list_datasets()`.
+        limit_train: Number of training images to keep, stratified as far as whole images permit.
+            The validation part is limited so that its share stays the same (by default a ninth of
+            `limit_train`). None keeps all images. For Digitclutter these are the first images of
+            the training part, and a tenth as many of the validation part.
+        validation_share: Share of the official training part for validation, in [0, 1). With 0,
+            all images are training images and the validation part is empty.
+        pixels: Scaling of the pixels: `"standardized"` by mean and standard deviation of the
+            training part, after the split and the limit; or `"unit"`, values from 0 to 1.
 
     Returns:
         An `ImageData`.
 
     Raises:
-        ValueError: If the name or `pixels` is unknown, the limit is less than one image a class or
-            more than the training part holds, the share leaves a part with less than one image a
-            class, or a data set with a validation part of its own is to be cut.
-        DatasetNotFoundError: If it is not in the TFDS folder and cannot be downloaded.
-        DatasetError: If it is to be drawn and cannot be written to the TFDS folder.
-        DatasetCorruptedError: If it is in the TFDS folder but cannot be read.
+        ValueError: The name or `pixels` is unknown; the limit is less than one image a class, or
+            more than the training part holds; the share leaves a part with less than one image a
+            class; or the data set has its own validation part and `validation_share` is not the
+            default.
+        DatasetNotFoundError: The data set is not in the TFDS folder and cannot be downloaded.
+        DatasetError: The generated data set cannot be written to the TFDS folder.
+        DatasetCorruptedError: The data set is in the TFDS folder but cannot be read.
 
     Example:
         >>> data = keras_iterconv.datasets.load("digits", limit_train=900)
@@ -175,8 +178,8 @@ def load(
             _check_limit(limit_train, entry, entry.available)
         if validation_share != VALIDATION_SHARE:
             raise ValueError(
-                f"`validation_share` must be {VALIDATION_SHARE}, the default: {name} has a "
-                f"validation part of its own. Received: validation_share={validation_share}"
+                f"`validation_share` must be {VALIDATION_SHARE}, the default: {name} has "
+                f"its own validation part. Received: validation_share={validation_share}"
             )
         splits, classes = entry.read(limit_train)
         train, validation, test = (Split(*splits[part]) for part in PARTS)
@@ -200,7 +203,7 @@ def load(
 def _cut(
     official: Split, entry: DatasetEntry, limit_train: int | None, share: float
 ) -> tuple[Split, Split]:
-    """Cut an official training part into one for training and one for validation."""
+    """Return the training and the validation part of an official training part."""
     _check_share(share, entry, len(official))
     train, validation = cut(official.labels, share)
     if limit_train is not None:
@@ -217,19 +220,19 @@ def _limit(indices: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def _check_share(share: float, entry: DatasetEntry, images: int) -> None:
-    """Refuse a share that leaves the training or the validation part without some class."""
+    """Raise `ValueError` where a part would have fewer images than classes."""
     smallest = entry.num_classes / images
     if share != 0 and not smallest <= share <= 1 - smallest:
         raise ValueError(
             f"`validation_share` must be 0, or from {smallest:.4f} to {1 - smallest:.4f}, so that "
-            f"both parts of the {images} images of {entry.name} have one for each class. "
+            f"both parts of the {images} images of {entry.name} have one image for each class. "
             f"Received: validation_share={share}"
         )
 
 
 def _check_limit(limit: int, entry: DatasetEntry, available: int) -> None:
     if isinstance(limit, bool) or not isinstance(limit, int | np.integer):
-        raise ValueError(f"`limit_train` must be a whole number. Received: limit_train={limit!r}")
+        raise ValueError(f"`limit_train` must be an integer. Received: limit_train={limit!r}")
     if limit < entry.num_classes:
         raise ValueError(
             f"`limit_train` must be at least {entry.num_classes}, one image for each class of "
@@ -237,6 +240,6 @@ def _check_limit(limit: int, entry: DatasetEntry, available: int) -> None:
         )
     if limit > available:
         raise ValueError(
-            f"`limit_train` must be at most {available}, the images in the training part of "
+            f"`limit_train` must be at most {available}, the number of training images of "
             f"{entry.name}. Received: limit_train={limit}"
         )

@@ -1,14 +1,14 @@
-"""Digitclutter: pictures of overlapping digits, drawn here, each from its own random numbers.
+"""Digitclutter: generated images of overlapping digits, each with its own random numbers.
 
-A picture is a pure function of (seed, number of digits, part, index). So it does not matter how
-many processes draw, and the first pictures of a large set are those of a small one. The bytes are
-the same wherever Pillow draws the same letters; another version of FreeType may round otherwise.
+An image is a pure function of (seed, number of digits, part, index). So the images do not depend on
+the number of processes, and the first images of a large data set are those of a small one. The
+bytes depend on the glyphs that Pillow renders, which may differ between versions of FreeType.
 
-This file imports nothing of its package: worker processes run it by its path, and need neither
-TensorFlow nor the caller's main module for that.
+This file imports no other module of its package. Worker processes run it by its path, so they load
+neither TensorFlow nor the caller's main module.
 
 Reference:
-    Spoerer, McClure and Kriegeskorte 2017 (the stimuli; written anew from their description).
+    Spoerer, McClure and Kriegeskorte 2017 (the stimuli; reimplemented from their description).
 """
 
 import os
@@ -24,45 +24,45 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-PARTS = ("train", "validation", "test")  # A part's place seeds its pictures.
-SIZES = (100_000, 10_000, 10_000)  # Pictures of the whole parts.
+PARTS = ("train", "validation", "test")  # The index of a part seeds its images.
+SIZES = (100_000, 10_000, 10_000)  # Number of images of the complete parts.
 CLASSES = 10
-SIDE = 32  # Pixels of a finished picture.
+SIDE = 32  # Pixels of a finished image.
 
-CANVAS = 512  # Pixels; a whole multiple of SIDE, so that averaging has no remainders.
+CANVAS = 512  # Pixels; a multiple of SIDE, so that each pixel is the average of a whole block.
 GREY = 119
-FONT_PIXELS = 384  # 384 pt at 72 dots an inch.
-# Pixels of white beyond the edge of the black face. The description strokes the glyph's edge 20
-# pixels wide, of which the face then covers the inner half. Pillow counts a stroke from the edge.
+FONT_PIXELS = 384  # 384 pt at 72 dots per inch.
+# Pixels of white beyond the edge of the black face. In the description the stroke of the glyph's
+# edge is 20 pixels wide, and the face covers its inner half. Pillow counts a stroke from the edge.
 OUTLINE = 10
-# How far a digit's middle may lie from the canvas's middle, as a fraction of the canvas. The
-# description adds 0.076 downwards: it hangs up the text by the middle of its line, which has room
-# for descenders, so that the digits, which have none, stand too high by about that much in its
-# font. Here the middle of the digit itself is placed, and nothing is left to add.
+# Largest distance of a digit's centre from the canvas's centre, as a fraction of the canvas. The
+# description adds 0.076 downwards: it places the centre of the text line, which includes space for
+# descenders. Digits have none, so they would be too high by about that much. Here the centre of the
+# digit itself is placed, so no offset is needed.
 SPREAD_X, SPREAD_Y = 0.29, 0.19
 
-# Below this it takes longer to start a process than to draw.
+# With fewer images, starting processes takes longer than generating the images.
 _FEW = 2000
-# More would draw faster than TFDS writes.
+# More workers would generate images faster than TFDS writes them.
 _MOST_WORKERS = 4
 
 
 def lay_out(seed: int, digits: int, part: str, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the random numbers of one picture.
+    """Return the random digits of one image and their positions.
 
     Args:
-        seed: Of the data set, a whole number from 0.
-        digits: How many digits, from 1 to 10.
+        seed: Seed of the data set, an integer of at least 0.
+        digits: Number of digits, from 1 to 10.
         part: One of `PARTS`.
-        index: The picture's number in its part.
+        index: Index of the image in its part.
 
     Returns:
-        `(classes, places)`: which digits, int64 [n], without replacement and the covered ones
-        first, and where their middles are, int64 [n, 2], x and y in pixels of the canvas.
+        `(classes, places)`: the digits, int64 [n], without replacement, from the lowermost to the
+        uppermost; and x and y of their centres, int64 [n, 2], in pixels of the canvas.
     """
-    # The key keeps seeds, parts and numbers apart, whatever the size of the seed.
+    # The spawn key gives each (digits, part, index) its own stream, whatever the size of the seed.
     sequence = np.random.SeedSequence(seed, spawn_key=(digits, PARTS.index(part), index))
-    # Uniform numbers of a named generator alone: NumPy may change how `choice` makes use of them.
+    # Only uniform numbers of a named generator: NumPy may change the algorithm of `choice`.
     draws = np.random.Generator(np.random.PCG64(sequence)).random(CLASSES + 2 * digits)
     classes = np.argsort(draws[:CLASSES])[:digits]
     offsets = (2 * draws[CLASSES:].reshape(digits, 2) - 1) * (SPREAD_X, SPREAD_Y)
@@ -70,11 +70,11 @@ def lay_out(seed: int, digits: int, part: str, index: int) -> tuple[np.ndarray, 
 
 
 def draw_picture(classes: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Draw one picture as `lay_out` says.
+    """Return one image of the digits and positions that `lay_out` returned.
 
     Args:
-        classes: int [n], the digits from the first, which all others cover, to the last.
-        places: int [n, 2], the x and y of their middles, in pixels of the canvas.
+        classes: Digits, int [n], from the lowermost to the uppermost.
+        places: x and y of their centres, int [n, 2], in pixels of the canvas.
 
     Returns:
         uint8 [32, 32, 1].
@@ -90,21 +90,21 @@ def draw_picture(classes: np.ndarray, places: np.ndarray) -> np.ndarray:
 def draw_pictures(
     seed: int, digits: int, part: str, count: int, *, workers: int | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Draw the first pictures of a part, in their order.
+    """Yield the first images of a part, in their order.
 
     Args:
-        seed: Of the data set.
-        digits: How many digits a picture has.
+        seed: Seed of the data set.
+        digits: Number of digits in an image.
         part: One of `PARTS`.
-        count: How many pictures.
-        workers: How many processes draw; 0 draws in this one, None chooses. The pictures do not
-            depend on it.
+        count: Number of images.
+        workers: Number of worker processes; 0 for this process, None for a default by `count`.
+            The images do not depend on it.
 
     Yields:
-        `(picture uint8 [32, 32, 1], classes int64 [n])`.
+        `(image uint8 [32, 32, 1], classes int64 [n])`.
 
     Raises:
-        RuntimeError: If a worker ends early.
+        RuntimeError: A worker process ends early.
     """
     if workers is None:
         workers = 0 if count < _FEW else min(os.cpu_count() or 1, _MOST_WORKERS)
@@ -116,10 +116,10 @@ def draw_pictures(
 
     size = SIDE * SIDE + digits
     with ExitStack() as stack:
-        # A pipe holds some sixty pictures, so no worker runs far ahead.
+        # A pipe holds about sixty images, so no worker gets far ahead.
         processes = [
             subprocess.Popen(
-                # -P: the files beside this one must not pass for packages of the same names.
+                # -P keeps this folder off the import path: its files could hide packages.
                 [sys.executable, "-P", __file__]
                 + [str(value) for value in (seed, digits, part, first, count, workers)],
                 stdout=subprocess.PIPE,
@@ -132,7 +132,7 @@ def draw_pictures(
             record = processes[index % workers].stdout.read(size)
             if len(record) < size:
                 code = processes[index % workers].wait()
-                raise RuntimeError(f"a process that draws {part} pictures ended with code {code}")
+                raise RuntimeError(f"a process that generates {part} images ended with code {code}")
             values = np.frombuffer(record, np.uint8)
             yield values[digits:].reshape(SIDE, SIDE, 1), values[:digits].astype(np.int64)
 
@@ -144,13 +144,13 @@ def plot_samples(
     digits: tuple[int, ...] = (2, 3, 4, 5),
     count: int = 8,
 ) -> None:
-    """Draw a sheet with the first training pictures, their digits above each.
+    """Write a figure of the first training images, each with its digits above.
 
     Args:
-        path: The picture to write.
-        seed: Of the data set.
-        digits: The numbers of digits, a row each.
-        count: Pictures a row.
+        path: Image file to write.
+        seed: Seed of the data sets.
+        digits: Numbers of digits in an image, a row each.
+        count: Number of images in a row.
 
     Example:
         >>> from keras_iterconv.datasets.digitclutter import plot_samples
@@ -174,16 +174,16 @@ def plot_samples(
 
 
 def font() -> ImageFont.FreeTypeFont:
-    """The bold sans font that comes with matplotlib, at its size on the canvas."""
-    # Not matplotlib's font manager: it may find another version of the font in the system.
+    """Return the bold sans font that comes with Matplotlib, in the size for the canvas."""
+    # Not by Matplotlib's font manager: it may find another version of the font in the system.
     path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans-Bold.ttf")
-    # The other layout engine is not in every Pillow.
+    # The other layout engine is missing from some builds of Pillow.
     return ImageFont.truetype(path, FONT_PIXELS, layout_engine=ImageFont.Layout.BASIC)
 
 
 @cache
 def _masks():
-    """For each digit, outline and face: the ink, and `(mask, left, top)` seen from its middle."""
+    """Return ink and `(mask, left, top)`, from the centre, for outline and face of each digit."""
     letters = font()
     _, top, _, bottom = letters.getbbox("0", anchor="ls")
     baseline = CANVAS - (top + bottom) // 2
@@ -208,18 +208,18 @@ def _end(process: subprocess.Popen) -> None:
 
 
 def _work(seed: str, digits: str, part: str, first: str, count: str, step: str) -> None:
-    """Write every so many-th picture to the standard output: the digits, then the pixels."""
-    # Ctrl-C goes to all processes of a terminal; this one's parent ends it.
+    """Write every `step`-th image to the standard output: the digits, then the pixels."""
+    # Ctrl-C reaches all processes of a terminal; the parent process ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     plan = partial(lay_out, int(seed), int(digits), part)
-    # The reader may be gone; there is nobody to tell, and nothing to leave behind.
+    # Where the reader has ended, this process ends without a message.
     with suppress(BrokenPipeError):
         for index in range(int(first), int(count), int(step)):
             classes, places = plan(index)
             picture = draw_picture(classes, places)
             sys.stdout.buffer.write(classes.astype(np.uint8).tobytes() + picture.tobytes())
         sys.stdout.buffer.flush()
-    # A broken pipe would make Python complain once more when it flushes at its end.
+    # At its normal end Python flushes the output again, and a broken pipe would raise again.
     os._exit(0)
 
 

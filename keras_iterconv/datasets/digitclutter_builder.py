@@ -1,4 +1,4 @@
-"""Digitclutter as a TFDS builder, and its way into the user's folder at the first use."""
+"""Digitclutter as a TFDS builder, and a reader that generates it at the first use."""
 
 import contextlib
 import dataclasses
@@ -23,12 +23,12 @@ from keras_iterconv.datasets.tfds_reader import (
 
 @dataclasses.dataclass
 class DigitclutterConfig(tfds.core.BuilderConfig):
-    """Which pictures a data set holds; `make_config` also finds its name.
+    """The parameters of a data set; `make_config` also gives it a name.
 
     Args:
-        digits: How many digits a picture has, from 1 to 10.
-        sizes: How many pictures the parts train, validation and test hold.
-        seed: Of the pictures, a whole number from 0.
+        digits: Number of digits in an image, from 1 to 10.
+        sizes: Numbers of images of the parts train, validation and test.
+        seed: Seed of the images, an integer of at least 0.
     """
 
     digits: int = 2
@@ -39,15 +39,15 @@ class DigitclutterConfig(tfds.core.BuilderConfig):
 def make_config(
     digits: int, sizes: tuple[int, int, int] = SIZES, seed: int = 0
 ) -> DigitclutterConfig:
-    """Describe a data set, under a name that no other one has.
+    """Return the config of a data set, under a unique name.
 
     Args:
-        digits: How many digits a picture has, from 1 to 10.
-        sizes: How many pictures the parts train, validation and test hold, each at least one.
-        seed: Of the pictures, a whole number from 0.
+        digits: Number of digits in an image, from 1 to 10.
+        sizes: Numbers of images of the parts train, validation and test, each at least 1.
+        seed: Seed of the images, an integer of at least 0.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: An argument is out of range.
 
     Example:
         >>> config = make_config(3, sizes=(500, 50, 50), seed=1)
@@ -56,9 +56,9 @@ def make_config(
     if not 1 <= digits <= CLASSES:
         raise ValueError(f"`digits` must be from 1 to {CLASSES}. Received: digits={digits}")
     if len(sizes) != len(PARTS) or min(sizes) < 1:
-        raise ValueError(f"`sizes` must be three numbers from 1. Received: sizes={sizes}")
+        raise ValueError(f"`sizes` must be three integers of at least 1. Received: sizes={sizes}")
     if seed < 0:
-        raise ValueError(f"`seed` must be 0 or more. Received: seed={seed}")
+        raise ValueError(f"`seed` must be an integer of at least 0. Received: seed={seed}")
     for config in Digitclutter.BUILDER_CONFIGS:
         if (config.digits, config.sizes, config.seed) == (digits, tuple(sizes), seed):
             return config
@@ -67,11 +67,11 @@ def make_config(
 
 
 class Digitclutter(tfds.core.GeneratorBasedBuilder):
-    """Overlapping digits, drawn here: nothing is downloaded.
+    """TFDS builder of Digitclutter, which generates the images and downloads nothing.
 
-    The configs `n2` to `n5` are the whole data sets; `make_config` makes others. Features: `image`,
-    uint8 [32, 32, 1]; `digits`, int64 [n], the covered ones first; `label`, uint8 [10], 1 for each
-    class in the picture. The records lie in the order of their index.
+    The configs `n2` to `n5` are the complete data sets; `make_config` makes others. Features:
+    `image`, uint8 [32, 32, 1]; `digits`, int64 [n], from the lowermost to the uppermost; `label`,
+    uint8 [10], 1 for each class in the image. The records are in the order of their index.
     """
 
     VERSION = tfds.core.Version("2.0.0")
@@ -95,7 +95,7 @@ class Digitclutter(tfds.core.GeneratorBasedBuilder):
                 }
             ),
             supervised_keys=("image", "label"),
-            # A part's first pictures are those of a smaller data set.
+            # The first images of a part must be those of a smaller data set.
             disable_shuffling=True,
         )
 
@@ -105,7 +105,7 @@ class Digitclutter(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, part: str, size: int):
         config = self.builder_config
-        # Closed here: where writing fails, the workers must not wait for the garbage collector.
+        # Closed here to end the workers at once where writing fails.
         with contextlib.closing(draw_pictures(config.seed, config.digits, part, size)) as pictures:
             for index, (picture, classes) in enumerate(pictures):
                 label = np.zeros(CLASSES, np.uint8)
@@ -114,21 +114,21 @@ class Digitclutter(tfds.core.GeneratorBasedBuilder):
 
 
 def read_digitclutter(digits: int, limit_train: int | None = None):
-    """Read a Digitclutter data set from the TFDS folder, drawing it there where it is missing.
+    """Return a Digitclutter data set from the TFDS folder, generated there where it is missing.
 
     Args:
-        digits: How many digits a picture has, 2 to 5.
-        limit_train: Read only this many training pictures, the first, and a tenth as many for
-            validation; the test part is whole. Where the whole data set is not in the folder, no
-            more than that is drawn.
+        digits: Number of digits in an image, 2 to 5.
+        limit_train: Number of training images to read, from the first on, with a tenth as many
+            validation images; the test part is complete. Where the complete data set is not in the
+            folder, only these images are generated. None for all images.
 
     Returns:
         `(splits, classes)`: for each part `(images uint8 [N, 32, 32, 1], labels int32 [N, 10])`,
         and the class names.
 
     Raises:
-        DatasetError: If it cannot be written to the folder.
-        DatasetCorruptedError: If the folder holds it, damaged.
+        DatasetError: The data set cannot be written to the folder.
+        DatasetCorruptedError: The data set in the folder is damaged.
     """
     folder = tfds_folder()
     sizes = SIZES
@@ -141,39 +141,39 @@ def read_digitclutter(digits: int, limit_train: int | None = None):
             _build(builder, f"digitclutter{digits}")
             builder = _make(builder.builder_config, folder)
     cuts = {part: f"{part}[:{size}]" for part, size in zip(PARTS, sizes, strict=True)}
-    splits = read_parts(builder, cuts, "delete that folder and run again to have it drawn anew")
+    splits = read_parts(builder, cuts, "delete that folder and run again to generate it again")
     return splits, tuple(str(digit) for digit in range(CLASSES))
 
 
 def _make(config: DigitclutterConfig, folder: str) -> Digitclutter:
     before = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # TFDS warns of every config that is not in the class.
+    logging.set_verbosity(logging.ERROR)  # TFDS warns about each config that is not in the class.
     try:
         return Digitclutter(config=config, data_dir=folder)
     except Exception as error:
         raise DatasetCorruptedError(
             f"Data set 'digitclutter' in {folder}/digitclutter/{config.name} is damaged "
-            f"({first_line(error)}): delete that folder and run again to have it drawn anew."
+            f"({first_line(error)}): delete that folder and run again to generate it again."
         ) from error
     finally:
         logging.set_verbosity(before)
 
 
 def _build(builder: Digitclutter, name: str) -> None:
-    """Draw a data set into the folder, whole or not at all."""
+    """Generate a data set in the folder, completely or not at all."""
     try:
         with (
             remove_new_empty_folders(Path(builder.data_path).parent),
-            # TFDS prints that it downloads a data set of an unknown size; its bars are kept.
+            # TFDS prints that it downloads a data set of unknown size; its progress bars stay.
             contextlib.redirect_stdout(io.StringIO()),
-            # Nothing is downloaded, but TFDS makes the folder for it.
+            # Nothing is downloaded, but TFDS creates the download folder.
             tempfile.TemporaryDirectory(prefix="keras_iterconv_") as downloads,
         ):
             builder.download_and_prepare(download_dir=downloads)
     except Exception as error:
-        if builder.data_path.exists():  # Another process was quicker.
+        if builder.data_path.exists():  # Another process has generated it meanwhile.
             return
         raise DatasetError(
-            f"Data set {name!r} could not be drawn into {tfds_folder()} ({first_line(error)}): "
-            "make room there, or set TFDS_DATA_DIR to a folder that can be written."
+            f"Data set {name!r} could not be written to {tfds_folder()} ({first_line(error)}): "
+            "free disk space there, or set TFDS_DATA_DIR to a writable folder."
         ) from error

@@ -1,4 +1,4 @@
-"""The two containers that every reader fills and every pipeline reads."""
+"""Containers of images and labels: one part of a data set, and a data set of three parts."""
 
 from dataclasses import dataclass
 
@@ -11,16 +11,16 @@ PIXELS = ("standardized", "unit")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One part of a data set, held in memory as it was read.
+    """One part of a data set in memory, with raw pixel values.
 
     Args:
-        images: uint8 [N, H, W, C], raw values from 0 to the data set's `scale`.
-        labels: int32 [N], class numbers from 0; or, where a picture shows several classes, int32
-            [N, C], 1 for each class that it shows and 0 for the others.
+        images: Images, uint8 [N, H, W, C], raw values from 0 to the data set's `scale`.
+        labels: Class numbers from 0, int32 [N]; or, where an image shows several classes, int32
+            [N, C], 1 for each class in the image and 0 for the others.
 
     Raises:
-        ValueError: If the two are not of one length, the images are not [N, H, W, C], or the
-            labels neither [N] nor [N, C] of zeros and ones.
+        ValueError: The two differ in length, the images are not [N, H, W, C], or the labels are
+            neither [N] nor [N, C] of zeros and ones.
     """
 
     images: np.ndarray
@@ -34,8 +34,8 @@ class Split:
             )
         if self.labels.ndim not in (1, 2) or len(self.labels) != len(self.images):
             raise ValueError(
-                f"`labels` must have the shape [{len(self.images)}], a label an image, or "
-                f"[{len(self.images)}, C], a set of classes an image. "
+                f"`labels` must have the shape [{len(self.images)}], one label an image, or "
+                f"[{len(self.images)}, C], one set of classes an image. "
                 f"Received: labels.shape={self.labels.shape}"
             )
         if self.multi_label and not np.isin(self.labels, (0, 1)).all():
@@ -53,26 +53,26 @@ class Split:
         return self.labels.ndim == 2
 
     def take(self, indices: np.ndarray) -> "Split":
-        """Copy out the samples at `indices`, in that order."""
+        """Return a copy of the images and labels at `indices`, in that order."""
         return Split(self.images[indices], self.labels[indices])
 
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """A data set, cut and measured.
+    """A data set, split into three parts, with the scaling of its pixels.
 
     Args:
-        name: The catalogue's name.
-        train: What the weights are fitted to.
-        validation: What choices are made on; cut from the official training part, unless the data
-            set has one of its own. Empty where training takes all images.
-        test: What is reported; never cut, never limited.
-        mean: float32 [C], subtracted from the raw values of each channel: by `"standardized"`
-            pixels the mean of `train`, by `"unit"` pixels 0.
-        std: float32 [C], divides what is left: the standard deviation of `train`, or `scale`.
-        classes: The class names, by label.
-        scale: The largest raw value a pixel can have: 16 for `digits`, 255 otherwise. Exported
-            models need it to turn a picture of 0 to 255 into what the net was trained on.
+        name: Name in the catalogue.
+        train: Part for fitting the weights.
+        validation: Part for choosing settings; split off the official training part, unless the
+            data set has its own. Empty where training uses all images.
+        test: Part for the reported results; always complete.
+        mean: Value to subtract from the raw values of each channel, float32 [C]: the mean of
+            `train` for `"standardized"` pixels, 0 for `"unit"` pixels.
+        std: Divisor of the difference, float32 [C]: the standard deviation of `train`, or `scale`.
+        classes: Class names, by label.
+        scale: Largest possible raw value of a pixel: 16 for `digits`, 255 otherwise. Exported
+            models need it to scale image files, whose values are 0 to 255.
     """
 
     name: str
@@ -86,7 +86,7 @@ class ImageData:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of every image."""
+        """The shape (H, W, C) of every image."""
         return self.train.images.shape[1:]
 
     @property
@@ -96,18 +96,18 @@ class ImageData:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are, whether or not each occurs in every part."""
+        """The number of classes, whether or not each occurs in every part."""
         return len(self.classes)
 
 
 def pixel_scaling(pixels: str, images: np.ndarray, scale: int) -> tuple[np.ndarray, np.ndarray]:
-    """What is subtracted from raw pixels, and what divides the difference.
+    """Return the value to subtract from raw pixels, and the divisor of the difference.
 
     Args:
-        pixels: `"standardized"`: each channel has mean 0 and standard deviation 1 over `images`;
-            `"unit"`: values from 0 to 1.
-        images: uint8 [N, H, W, C], the training part.
-        scale: The largest raw value that a pixel can have.
+        pixels: `"standardized"` for mean 0 and standard deviation 1 of each channel over `images`,
+            `"unit"` for values from 0 to 1.
+        images: Images of the training part, uint8 [N, H, W, C].
+        scale: Largest possible raw value of a pixel.
 
     Returns:
         `(mean, std)`, float32 [C] each, in raw values.
@@ -124,17 +124,17 @@ def pixel_scaling(pixels: str, images: np.ndarray, scale: int) -> tuple[np.ndarr
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel, exact up to the last rounding.
+    """Return mean and standard deviation of each channel, computed from exact integer sums.
 
     Args:
-        images: uint8 [N, H, W, C].
+        images: Images, uint8 [N, H, W, C].
 
     Returns:
         `(mean, std)`, float32 [C] each, in raw values; `std` divides by the number of pixels.
     """
     pixels = images[..., 0].size
     total = images.sum(axis=(0, 1, 2), dtype=np.int64)
-    # 255 squared still fits 16 bits; a float64 copy of CIFAR would take over a gigabyte.
+    # 255 squared fits into 16 bits; a float64 copy of CIFAR would take more than a gigabyte.
     squares = np.square(images, dtype=np.uint16).sum(axis=(0, 1, 2), dtype=np.int64)
     mean = total / pixels
     std = np.sqrt(squares / pixels - mean**2)

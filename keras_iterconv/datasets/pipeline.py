@@ -1,4 +1,4 @@
-"""Batches for training and for evaluation, from images held in memory."""
+"""Batches for training and for evaluation, of images in memory."""
 
 import numpy as np
 import tensorflow as tf
@@ -6,23 +6,23 @@ import tensorflow as tf
 from keras_iterconv.datasets.augmentation import DRAWS, Augmentation, get_augmentation
 from keras_iterconv.datasets.image_data import Split
 
-# Two batches in the making use two cores; more would take them from the training step.
+# Two batches in parallel occupy two cores; more would slow down the training step.
 PARALLEL_BATCHES = 2
 BATCHES_AHEAD = 4
-# Which random numbers an epoch's order and its augmentation are made from.
+# Numbers of the random streams for the order of an epoch and for its augmentation.
 _ORDER, _DRAWS = 0, 1
 _GENERATOR = "philox"  # The automatic choice may differ between devices.
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
-    """How many full batches an epoch has; the rest of its order is dropped.
+    """Return the number of full batches in an epoch; remaining images are left out.
 
     Args:
-        split: The training part.
-        batch_size: Images a batch.
+        split: Training part.
+        batch_size: Number of images in a batch.
 
     Raises:
-        ValueError: If the batch size is not a positive whole number, or no batch can be filled.
+        ValueError: The batch size is not a positive integer, or larger than the training part.
     """
     _check_batch_size(batch_size)
     if batch_size > len(split):
@@ -44,35 +44,35 @@ def training_batches(
     initial_epoch: int = 0,
     initial_step: int = 0,
 ) -> tf.data.Dataset:
-    """Shuffled, augmented and standardised batches without end, one epoch after the other.
+    """Return an infinite data set of shuffled, augmented and standardised batches.
 
-    Give Keras `steps_per_epoch=steps_per_epoch(split, batch_size)`: it then keeps one iterator for
-    the whole run, where a new one each epoch would stall.
+    Call `fit` with `steps_per_epoch=steps_per_epoch(split, batch_size)`: Keras then keeps one
+    iterator for the whole run. A new iterator for each epoch would cause a pause.
 
-    The order of an epoch is a function of (seed, epoch), and the augmentation of a sample one of
-    (seed, epoch, sample number). A run resumed at a step therefore sees, bit for bit, the
-    batches of an uninterrupted run. The samples at the end of an epoch's order that fill no batch
-    are left out; each epoch leaves out others.
+    The order of an epoch is a function of (seed, epoch), and the augmentation of an image one of
+    (seed, epoch, image number). So a run that is resumed at any step gets exactly the batches of an
+    uninterrupted run. Images at the end of an epoch's order that do not fill a batch are left out;
+    they differ from epoch to epoch.
 
-    Grey images are padded with 0, the black around a digit, and colour images with the mean.
+    Grey images are padded with 0, the background of the digits, and colour images with the mean.
 
     Args:
-        split: The training part; its images, uint8 [N, H, W, C], are copied once.
-        mean: float32 [C], subtracted from each channel, in raw values.
-        std: float32 [C], each channel is divided by it.
-        batch_size: Images a batch.
-        seed: The training seed, a whole number of at most 63 bits.
-        augment: A name in `AUGMENTATIONS`.
-        initial_epoch: The epoch to start at, from 0.
-        initial_step: The step of this epoch to start at, from 0; the images before it are not read.
+        split: Training part; its images, uint8 [N, H, W, C], are copied once.
+        mean: Value to subtract from each channel, float32 [C], in raw values.
+        std: Divisor of each channel, float32 [C].
+        batch_size: Number of images in a batch.
+        seed: Training seed, an integer from 0 to 2**63 - 1.
+        augment: Name in `AUGMENTATIONS`.
+        initial_epoch: Epoch to start at, from 0.
+        initial_step: Step of this epoch to start at, from 0; images before it are not read.
 
     Returns:
         A dataset of `(images float32 [batch_size, H, W, C], labels int32 [batch_size])`; the labels
         are int32 [batch_size, classes] where a label is a set of classes.
 
     Raises:
-        ValueError: If an argument is out of range or the augmentation unknown.
-        MissingExtraError: If the augmentation needs a package that is not installed.
+        ValueError: An argument is out of range, or the augmentation is unknown.
+        MissingExtraError: The augmentation needs a package that is not installed.
     """
     steps = steps_per_epoch(split, batch_size)
     _check_whole("seed", seed)
@@ -99,17 +99,17 @@ def training_batches(
 
 
 def batch_numbers(split: Split, *, batch_size: int, seed: int, epoch: int, step: int) -> np.ndarray:
-    """Return which images are in a batch of `training_batches`.
+    """Return the image numbers of a batch of `training_batches`.
 
     Args:
-        split: The training part.
-        batch_size: Images a batch.
-        seed: The training seed.
-        epoch: The epoch, from 0.
-        step: The step of the epoch, from 0.
+        split: Training part.
+        batch_size: Number of images in a batch.
+        seed: Training seed.
+        epoch: Epoch, from 0.
+        step: Step of the epoch, from 0.
 
     Returns:
-        int32 [batch_size], the images' numbers in the training part, from 0.
+        Indices of images in the training part, int32 [batch_size].
     """
     key = tf.constant([seed, epoch], tf.int64)
     return _order(key, len(split)).numpy()[step * batch_size : (step + 1) * batch_size]
@@ -118,52 +118,54 @@ def batch_numbers(split: Split, *, batch_size: int, seed: int, epoch: int, step:
 def evaluation_batches(
     split: Split, *, mean: np.ndarray, std: np.ndarray, batch_size: int
 ) -> tf.data.Dataset:
-    """Standardised batches in the split's own order, once; the last may be smaller.
+    """Return a data set of standardised batches in the order of a part; the last may be smaller.
 
     Args:
         split: Any part.
-        mean: float32 [C], that of the training part.
-        std: float32 [C], that of the training part.
-        batch_size: Images a batch; may be larger than the split.
+        mean: Mean of the training part, float32 [C].
+        std: Standard deviation of the training part, float32 [C].
+        batch_size: Number of images in a batch; may be larger than the part.
 
     Returns:
         A dataset of `(images float32 [B, H, W, C], labels int32 [B])`, B at most `batch_size`; the
         labels are int32 [B, classes] where a label is a set of classes.
 
     Raises:
-        ValueError: If the batch size is not a positive whole number.
+        ValueError: The batch size is not a positive integer.
     """
     _check_batch_size(batch_size)
     assemble = _assembler(split, mean, std, get_augmentation("none"))
     draws = tf.zeros([0, DRAWS])
     dataset = tf.data.Dataset.range(len(split), output_type=tf.int32).batch(batch_size)
-    dataset = dataset.map(lambda rows: assemble(rows, draws), num_parallel_calls=PARALLEL_BATCHES)
+    dataset = dataset.map(
+        lambda indices: assemble(indices, draws), num_parallel_calls=PARALLEL_BATCHES
+    )
     return _finish(dataset)
 
 
 def _assembler(split: Split, mean: np.ndarray, std: np.ndarray, augmentation: Augmentation):
-    """Return a function that makes a batch from sample numbers and random numbers."""
-    # Where there is a GPU, an eager constant would go there, and every batch back again.
+    """Return a function from image indices and random numbers to a batch."""
+    # On a machine with a GPU an eager constant would be placed there, and each batch copied back.
     with tf.device("CPU:0"):
         images, labels = tf.constant(split.images), tf.constant(split.labels, tf.int32)
         mean, std = tf.constant(mean, tf.float32), tf.constant(std, tf.float32)
-    # Augmentations pad with 0, so the images are moved to where 0 is the colour to pad with.
+    # Augmentations pad with 0, so the padding colour is subtracted before them.
     padding = mean if split.images.shape[-1] > 1 else tf.zeros_like(mean)
 
-    def assemble(rows: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        batch = tf.cast(tf.gather(images, rows), tf.float32)
+    def assemble(indices: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        batch = tf.cast(tf.gather(images, indices), tf.float32)
         batch = augmentation(batch - padding, draws)
-        return (batch - (mean - padding)) / std, tf.gather(labels, rows)
+        return (batch - (mean - padding)) / std, tf.gather(labels, indices)
 
     return assemble
 
 
 def _finish(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
-    # Autotuning stalls for seconds whenever an iterator is made.
+    # Autotuning delays each new iterator by seconds.
     options.autotune.enabled = False
     options.deterministic = True
-    # The automatic policy looks for files to shard by, of which there are none, and warns.
+    # The automatic policy shards by files; there are none, so it would warn.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return dataset.prefetch(BATCHES_AHEAD).with_options(options)
 
@@ -191,6 +193,5 @@ def _check_whole(argument: str, value: int) -> None:
     is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not is_whole or not 0 <= value < 2**63:
         raise ValueError(
-            f"`{argument}` must be a whole number from 0 to 2**63 - 1. "
-            f"Received: {argument}={value!r}"
+            f"`{argument}` must be an integer from 0 to 2**63 - 1. Received: {argument}={value!r}"
         )

@@ -1,23 +1,25 @@
-"""Stratified cuts, the same for every training seed."""
+"""Stratified splits that do not depend on the training seed."""
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-# Not the training seed: runs that differ in their seed must share one validation part, or their
-# accuracies could not be compared.
+# Not the training seed: the validation accuracies of runs with different seeds can be compared only
+# on one validation part.
 CUT_SEED = 20180504
 VALIDATION_SHARE = 0.1
 
 
 def cut(labels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Cut off a share of the samples, with every class in proportion.
+    """Return a stratified split of images into two parts.
 
     Args:
-        labels: int [N], or int [N, C] for sets of classes, each distinct set counting as a class.
-        share: How much to cut off, in [0, 1); of more than 0 at least a sample of each class.
+        labels: Class numbers, int [N], or sets of classes, int [N, C]; each distinct set counts as
+            a class.
+        share: Share of the second part, in [0, 1); 0, or large enough for one image of each
+            class.
 
     Returns:
-        `(kept, cut_off)`: sorted sample numbers, int [N - M] and int [M], disjoint.
+        `(kept, cut_off)`: sorted image indices, int [N - M] and int [M], disjoint.
     """
     if share == 0:
         return np.arange(len(labels)), np.arange(0)
@@ -28,37 +30,38 @@ def cut(labels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def stratified_subset(labels: np.ndarray, count: int) -> np.ndarray:
-    """Choose `count` samples with every class in proportion, as far as whole samples permit.
+    """Return `count` image indices, stratified as far as whole images permit.
 
-    scikit-learn refuses a part smaller than the number of classes; a validation part of a short
-    trial run is just that, so the places are dealt out by largest remainder instead.
+    scikit-learn rejects a part smaller than the number of classes, which the validation part of a
+    short trial run can be. So the images are divided among the classes by largest remainder.
 
     Args:
-        labels: int [N], or int [N, C] for sets of classes, each distinct set counting as a class.
-        count: How many to choose, at most N.
+        labels: Class numbers, int [N], or sets of classes, int [N, C]; each distinct set counts as
+            a class.
+        count: Number of images, at most N.
 
     Returns:
-        Sorted sample numbers, int [count].
+        Sorted image indices, int [count].
     """
     if count == 0:
         return np.arange(0)
     labels = _strata(labels)
     classes, sizes = np.unique(labels, return_counts=True)
     exact = sizes * count / len(labels)
-    places = np.floor(exact).astype(int)
-    largest_first = np.argsort(places - exact, kind="stable")
-    places[largest_first[: count - places.sum()]] += 1
+    counts = np.floor(exact).astype(int)
+    largest_first = np.argsort(counts - exact, kind="stable")
+    counts[largest_first[: count - counts.sum()]] += 1
 
     generator = np.random.default_rng(CUT_SEED)
     chosen = [
-        generator.permutation(np.flatnonzero(labels == label))[:place]
-        for label, place in zip(classes, places, strict=True)
+        generator.permutation(np.flatnonzero(labels == label))[:class_count]
+        for label, class_count in zip(classes, counts, strict=True)
     ]
     return np.sort(np.concatenate(chosen))
 
 
 def _strata(labels: np.ndarray) -> np.ndarray:
-    """Number the distinct labels: int [N]."""
+    """Return the number of each image's distinct label, int [N]."""
     if labels.ndim == 1:
         return labels
     return np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)

@@ -1,7 +1,7 @@
-"""Reading from a TFDS folder: quick and quiet when it fails, one sentence each time.
+"""Reading data sets from a TFDS folder, with short error messages and without long retries.
 
-`tfds.load` alone, without a connection, retries for more than three minutes, prints some forty
-warnings, leaves temporary files in the folder, and ends in a traceback of urllib3.
+Without a connection, `tfds.load` retries for more than three minutes, prints about forty warnings,
+leaves temporary files in the folder, and ends with a traceback of urllib3.
 """
 
 import os
@@ -18,7 +18,7 @@ PROBE_SECONDS = 8.0
 
 
 class DatasetError(RuntimeError):
-    """A data set cannot be had; the message is one sentence for the user."""
+    """A data set is not available; the message is one sentence for the user."""
 
 
 class DatasetNotFoundError(DatasetError):
@@ -30,50 +30,51 @@ class DatasetCorruptedError(DatasetError):
 
 
 def tfds_folder() -> str:
-    """The folder that TFDS looks in: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+    """Return the folder of TFDS data sets: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
-    TFDS reads the variable once, at import; here it counts whenever a data set is loaded.
+    TFDS reads the variable once, at import; this function reads it at each call.
     """
     return os.path.expanduser(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def is_reachable(url: str, timeout: float = PROBE_SECONDS) -> bool:
-    """Whether anything answers at `url`, through the user's proxies if there are any.
+    """Return whether a server responds at `url`, through the user's proxies if there are any.
 
     Args:
-        url: An http or https address; any status counts as an answer.
-        timeout: How long to wait, in seconds, name lookup included.
+        url: An http or https address; a response of any status counts.
+        timeout: Longest time to wait, in seconds, including the name lookup.
     """
     import requests
 
-    answers = []
+    responses = []
 
     def ask():
         with suppress(requests.RequestException):
-            answers.append(requests.head(url, timeout=timeout, allow_redirects=False))
+            responses.append(requests.head(url, timeout=timeout, allow_redirects=False))
 
-    # requests cannot bound the name lookup, which may hang for minutes behind some firewalls.
+    # The timeout of requests does not cover the name lookup, which takes minutes behind some
+    # firewalls.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(timeout)
-    return bool(answers)
+    return bool(responses)
 
 
 def read_tfds(name: str, source: str) -> tuple[dict[str, tuple], tuple[str, ...]]:
-    """Read the splits `train` and `test` of an image data set, downloading it where possible.
+    """Return the parts `train` and `test` of an image data set, downloaded where it is missing.
 
     Args:
-        name: The data set's name in TFDS.
-        source: The address that TFDS would download it from; asked first, since TFDS itself
-            takes minutes to notice that there is no connection.
+        name: Name of the data set in TFDS.
+        source: Address that TFDS downloads it from. It is tested first, because TFDS takes minutes
+            to detect that there is no connection.
 
     Returns:
         `(splits, classes)`: for each split `(images uint8 [N, H, W, C], labels int32 [N])`, and
         the class names.
 
     Raises:
-        DatasetNotFoundError: If the folder does not hold it and it cannot be downloaded.
-        DatasetCorruptedError: If the folder holds it, damaged.
+        DatasetNotFoundError: The data set is not in the folder and cannot be downloaded.
+        DatasetCorruptedError: The data set in the folder is damaged.
     """
     import tensorflow_datasets as tfds
 
@@ -94,30 +95,30 @@ def read_tfds(name: str, source: str) -> tuple[dict[str, tuple], tuple[str, ...]
 def read_parts(
     builder, parts: dict[str, str], remedy: str
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Read parts of a prepared data set into memory.
+    """Return parts of a prepared data set, in memory.
 
     Args:
-        builder: A TFDS builder of images with labels.
-        parts: What to read, in TFDS's words, for example `"train[:100]"`, by split.
-        remedy: What the user can do where the data set is damaged.
+        builder: TFDS builder of images with labels.
+        parts: For each TFDS split, the slice to read, for example `"train[:100]"`.
+        remedy: Advice for the error message where the data set is damaged.
 
     Returns:
         For each part `(images uint8 [N, H, W, C], labels int32 [N] or [N, C])`.
 
     Raises:
-        DatasetCorruptedError: If a part is missing or cannot be read.
+        DatasetCorruptedError: A part is missing or cannot be read.
     """
     import tensorflow_datasets as tfds
 
     damaged = f"Data set {builder.name!r} in {builder.data_path.parent} is damaged"
-    # TFDS would keep a copy of a small data set for a second reading that never comes.
+    # TFDS caches a small data set by default; here it is read only once.
     once = tfds.ReadConfig(try_autocache=False)
     splits = {}
     for part, wanted in parts.items():
         if part not in builder.info.splits:
             raise DatasetCorruptedError(f"{damaged} (no split {part!r} is described): {remedy}.")
         try:
-            # The whole split as one batch: TF also checks its length against dataset_info.json.
+            # One batch of the complete split: TFDS then checks its length by dataset_info.json.
             read = builder.as_dataset(
                 split=wanted, batch_size=-1, as_supervised=True, read_config=once
             )
@@ -131,18 +132,18 @@ def read_parts(
 
 
 def _download(builder, folder: str, source: str) -> None:
-    """Download and prepare a data set, and leave nothing behind where that fails."""
+    """Download and prepare a data set; remove all new files where that fails."""
 
     def not_found(reason: str) -> DatasetNotFoundError:
         return DatasetNotFoundError(
             f"Data set {builder.name!r} is not in {folder} and could not be downloaded "
-            f"({reason}): set TFDS_DATA_DIR to a folder that holds it, "
+            f"({reason}): set TFDS_DATA_DIR to a folder that contains it, "
             "or run once with a connection."
         )
 
     if not is_reachable(source):
         raise not_found(f"no answer from {urlsplit(source).hostname}")
-    # A private download folder: whatever an attempt leaves there is this attempt's own.
+    # A private download folder, so that everything in it can be removed.
     with (
         remove_new_empty_folders(Path(folder, builder.name)),
         tempfile.TemporaryDirectory(prefix="keras_iterconv_") as downloads,
@@ -150,7 +151,7 @@ def _download(builder, folder: str, source: str) -> None:
         try:
             builder.download_and_prepare(download_dir=downloads)
         except ModuleNotFoundError as error:
-            # TFDS 4.9.10 needs importlib_resources to download, but does not require it.
+            # TFDS 4.9.10 needs importlib_resources for a download but does not declare it.
             raise not_found(f"`pip install {error.name}` is needed for that") from error
         except Exception as error:
             raise not_found(first_line(error)) from error
@@ -158,23 +159,25 @@ def _download(builder, folder: str, source: str) -> None:
 
 @contextmanager
 def remove_new_empty_folders(innermost: Path):
-    """Remove, after a failure, the folders TFDS makes before it has anything to put in them.
+    """Remove, after a failure, the new empty folders of a data set.
+
+    TFDS creates them before it writes a file.
 
     Args:
-        innermost: The folder that holds a data set's versions.
+        innermost: Folder of the data set's versions.
     """
     new = [path for path in (innermost, *innermost.parents) if not path.exists()]
     try:
         yield
     except BaseException:
         for path in new:
-            with suppress(OSError):  # Not empty, so not this attempt's alone.
+            with suppress(OSError):  # Not empty: another process uses it.
                 path.rmdir()
         raise
 
 
 def first_line(error: Exception) -> str:
-    """What went wrong, without the names of TF's nodes and devices."""
+    """Return the first line of an error, without the names of TensorFlow's nodes and devices."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
     text = re.sub(r"^\{\{.*?\}\} *|Error in user-defined .*?iterator: \S+: | *\[Op:.*$", "", text)

@@ -1,4 +1,4 @@
-"""How deep a net is, how deep it goes for each sample, and what accuracy it has at which depth."""
+"""The depth of a net in updates, for each sample, and its accuracy at several depths."""
 
 from keras_iterconv.depth.accuracy import accuracy_by_depth
 from keras_iterconv.depth.depth_model import iterated_blocks, processing_depth, with_depth

@@ -1,4 +1,4 @@
-"""Running a trained net at several depths."""
+"""Accuracy of a trained net at several depths."""
 
 import math
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ from keras_iterconv.depth.tally import DepthTally
 from keras_iterconv.depth.traced_depth import TracedDepth
 from keras_iterconv.metrics import is_wrong
 
-# Per decade, about evenly spaced on a logarithmic axis.
+# Default values in each decade, about evenly spaced on a logarithmic axis.
 _UNROLLS = (1, 2, 3, 5)
 _FACTORS = (1000, 100, 10, 1, 0.1)
 
@@ -32,33 +32,32 @@ def accuracy_by_depth(
     thresholds: Iterable[float | None] | None = None,
     samples: int | None = None,
 ) -> DepthReport:
-    """Measure accuracy and cost of a trained net at several depths.
+    """Return accuracy and mean number of updates of a trained net at several depths.
 
-    All settings see each batch before the next one is read, so the data set is read once. In the
-    meantime the model itself has these settings; at the end, and after an error or Ctrl-C, it has
-    its own again.
+    The data set is read once: each batch runs at all settings. During the call the settings of the
+    model itself change. They are restored at the end, and after an error or Ctrl-C.
 
     Args:
-        model: A functional model of one output, logits or probabilities, with at least one
+        model: Functional model of one output, logits or probabilities, with at least one
             `NAISConv2D` or `NAISDense`.
         dataset: Batches `(images, labels)`, e.g. a `tf.data.Dataset`; or one pair of arrays.
-            Labels are class numbers, `[N]`, or one-hot or multi-hot, `[N, classes]`: an answer is
-            then right where the largest outputs are just the targets.
-        max_unrolls: Each is set in all blocks, which keep their thresholds. None for 1, 2, 3, 5,
-            10, 20, ... up to the model's own.
-        thresholds: Each is set in all blocks, which keep their `max_unroll`; None among them is
-            the fixed depth. None in their place for 1000 times to a tenth of the model's own, and
-            for none at all where it has none or several.
-        samples: The number of images; the first ones are taken. None for all, of a data set that
-            ends.
+            Labels are class numbers, `[N]`, or one-hot or multi-hot, `[N, classes]`: a prediction
+            is then correct where the n largest outputs are those of the n labelled classes.
+        max_unrolls: Values of `max_unroll`, each set in all blocks; their thresholds do not change.
+            None for 1, 2, 3, 5, 10, 20, ... up to the smallest `max_unroll` of the blocks.
+        thresholds: Values of `threshold`, each set in all blocks; their `max_unroll` does not
+            change. A value of None is the fixed depth. None in place of the list for 1000, 100,
+            10, 1 and 0.1 times the model's threshold, or no values if its blocks have no
+            threshold or different ones.
+        samples: Number of images, from the first on. None for all images of a finite data set.
 
     Returns:
         A `DepthReport`.
 
     Raises:
-        ValueError: The model has no such block, or one that is used twice or lies in a model
-            within the model; a setting is out of its range; or the data set is empty, or
-            has no end while `samples` is None.
+        ValueError: The model has no such block, or one that is used twice or lies in a nested
+            model; a setting is out of its range; or the data set is empty, or is infinite while
+            `samples` is None.
 
     Example:
         >>> print(accuracy_by_depth(model, (images, labels), max_unrolls=[1, 3, 10]))
@@ -73,7 +72,7 @@ def accuracy_by_depth(
         thresholds = _default_thresholds(own)
     run = TracedDepth(model)
     try:
-        # All are set once first: what a block refuses is known before anything is measured.
+        # All settings are applied once first, so an invalid one raises before anything is measured.
         by_max_unroll, by_threshold = (
             [
                 apply_settings(blocks, [block._replace(**{name: value}) for block in own])
@@ -92,7 +91,7 @@ def accuracy_by_depth(
     finally:
         apply_settings(blocks, own)
     if not tallies[own].samples:
-        raise ValueError("`dataset` must hold at least one image. Received: an empty one")
+        raise ValueError("`dataset` must hold at least one image. Received: an empty data set")
     points = {settings: _point(tally, settings, fixed_depth) for settings, tally in tallies.items()}
     return DepthReport(
         name=model.name,
@@ -123,7 +122,7 @@ def _point(tally: DepthTally, settings: tuple[DepthSettings, ...], fixed_depth: 
 
 
 def _common(values):
-    """Return what all values are, `"mixed"` where they differ."""
+    """Return the common value of all values, or `"mixed"` if they differ."""
     return values[0] if len(set(values)) == 1 else MIXED
 
 
@@ -140,7 +139,7 @@ def _default_thresholds(own: tuple[DepthSettings, ...]) -> list[float]:
 
 def _listed(name: str, values) -> list:
     if not isinstance(values, Iterable) or isinstance(values, str):
-        raise ValueError(f"`{name}` must be a list of settings. Received: {name}={values!r}")
+        raise ValueError(f"`{name}` must be a list of values. Received: {name}={values!r}")
     return list(values)
 
 
@@ -149,6 +148,6 @@ def _max_unroll(settings: tuple[DepthSettings, ...]) -> int:
 
 
 def _looseness(settings: tuple[DepthSettings, ...]) -> float:
-    """Order thresholds from the largest on, the fixed depth last."""
+    """Return a sort key: thresholds from the largest on, then the fixed depth."""
     threshold = settings[0].threshold
     return math.inf if threshold is None else -threshold

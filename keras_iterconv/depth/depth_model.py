@@ -1,22 +1,19 @@
-"""How deep a net is, and how deep it went for each sample."""
+"""The depth of a net, and a model that also returns the depth of each sample."""
 
 import keras
 
 from keras_iterconv._support.keras_graph import check_functional
 from keras_iterconv._support.outputs import output_key
-from keras_iterconv.layers import IteratedBlock, ResidualStage, ResidualUpdate
+from keras_iterconv.layers.protocol import is_block
 from keras_iterconv.trainer import IterativeModel
-
-# A stage counts as one block of as many updates as it has blocks.
-_BLOCKS = (IteratedBlock, ResidualStage, ResidualUpdate)
 
 
 @keras.saving.register_keras_serializable("keras_iterconv")
 class ReturnDepth(keras.layers.Wrapper):
-    """A block that always returns its depth and status.
+    """A wrapper that calls a block with `return_depth=True`.
 
-    Keras refuses a functional model in which one layer was called before with fewer outputs, so
-    that the block itself cannot be called anew.
+    The block itself cannot be called again: Keras rejects a functional model with a layer that was
+    called before with fewer outputs.
     """
 
     def call(self, inputs, **options):
@@ -27,49 +24,51 @@ class ReturnDepth(keras.layers.Wrapper):
 
 
 def iterated_blocks(model: keras.Model) -> list[keras.layers.Layer]:
-    """Return the blocks of a functional model that count updates, from input to output.
+    """Return the iterated blocks of a functional model, from input to output.
 
     Raises:
-        ValueError: A block lies in a model within the model, where its updates could not be read.
+        ValueError: A block lies in a nested model, whose number of updates cannot be read.
     """
     for layer in model.layers:
         if isinstance(layer, keras.Model) and iterated_blocks(layer):
             raise ValueError(
-                f"The blocks of {layer.name!r} lie in a model within {model.name!r}; build the "
-                "blocks into one functional model, so that their depth can be read"
+                f"The blocks of {layer.name!r} lie in a model nested in {model.name!r}; build "
+                "all blocks into one functional model, so that their depth can be read"
             )
-    return [layer for layer in model.layers if isinstance(layer, _BLOCKS)]
+    return [layer for layer in model.layers if is_block(layer)]
 
 
 def processing_depth(model: keras.Model) -> int:
-    """Return the number of updates that a sample makes at most: the sum of `max_unroll`.
+    """Return the largest number of updates of a sample: the sum of `max_unroll` over the blocks.
 
-    NAIS-Net counts a block of one update as two, for its two convolutions; here it is one.
+    The NAIS-Net paper counts a block of one update as two layers, for its two convolutions; here
+    it counts as one.
     """
     return sum(block.max_unroll for block in iterated_blocks(model))
 
 
 def with_depth(model: keras.Model) -> keras.Model:
-    """Return a model over the same weights that also says how deep it went.
+    """Return a model with the same weights that also returns the depth of each sample.
 
     Args:
-        model: A functional model of one output with at least one iterated block.
+        model: Functional model of one output with at least one iterated block.
 
     Returns:
-        A functional model of the same inputs, with a dict of outputs: `"logits"`
-        `[N, num_classes]`, or `"outputs"` where the model ends in a softmax or a sigmoid, or
-        nothing tells that its outputs are logits; `"depth"`, int32 `[N, blocks]`, the updates
-        made; `"status"`, int32 `[N, blocks]`, a `keras_iterconv.unrolling.Status` each.
+        A functional model of the same inputs, with a dict of outputs. `"logits"` is `[N,
+        num_classes]`; its key is `"outputs"` where the model ends in a softmax or a sigmoid, or
+        where neither its last layers nor its loss show that its outputs are logits. `"depth"`,
+        int32 `[N, blocks]`, is the number of updates; `"status"`, int32 `[N, blocks]`, a
+        `keras_iterconv.unrolling.Status`.
 
     Raises:
-        ValueError: The model is not functional, has no iterated block, one that is used twice or
-            lies in a model within the model, or more than one output.
+        ValueError: The model is not functional, has no iterated block, has one that is used twice
+            or lies in a nested model, or has more than one output.
     """
     check_functional(model)
     if not iterated_blocks(model):
         raise ValueError(
-            "`model` must hold at least one iterated block (NAISConv2D, NAISDense, ResidualStage "
-            f"or ResidualUpdate); {model.name!r} has none."
+            "`model` must contain at least one block that counts updates, a NAIS block or a "
+            f"residual stage for example. Received: model={model.name!r} without one"
         )
     if len(model.outputs) != 1:
         raise ValueError(
@@ -79,12 +78,12 @@ def with_depth(model: keras.Model) -> keras.Model:
     depths, statuses, seen = [], [], []
 
     def call(layer, *args, **kwargs):
-        # An operation, as `x * 2` is, has several arguments.
-        if not isinstance(layer, _BLOCKS):
+        # A Keras operation such as `x * 2` has several arguments.
+        if not is_block(layer):
             return layer(*args, **kwargs)
         if layer in seen:
             raise ValueError(
-                f"The block {layer.name!r} is used more than once; its depth has no place"
+                f"The block {layer.name!r} is used more than once; its depth would be ambiguous"
             )
         seen.append(layer)
         returning = ReturnDepth(layer, name=f"{layer.name}_with_depth")
@@ -93,8 +92,8 @@ def with_depth(model: keras.Model) -> keras.Model:
         statuses.append(status)
         return state
 
-    # A view of the model that is not compiled: a clone would compile itself like its original.
-    # A list of one tensor would warn at each call, and no array is one.
+    # The view is not compiled: a clone compiles itself like its original. Its one input is not in
+    # a list: Keras would warn at each call with an array.
     inputs = model.inputs[0] if len(model.inputs) == 1 else model.input
     view = keras.Model(inputs, model.outputs[0])
     twin = keras.models.clone_model(view, clone_function=lambda layer: layer, call_function=call)

@@ -11,21 +11,21 @@ from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, StrMe
 
 from keras_iterconv.depth.depth_report import DepthPoint, DepthReport, format_threshold
 
-# Of Paul Tol's "muted" colours, told apart by all readers.
+# From Paul Tol's "muted" colours, which colour-blind readers can distinguish.
 _UNROLL_COLOR, _THRESHOLD_COLOR = "#332288", "#CC6677"
-# Neighbours that make less than this much more updates share a label.
+# Neighbouring points share a label where the ratio of their updates is below this.
 _NEAR = 1.06
 
 
 def plot_accuracy_by_depth(report: DepthReport, path: str | os.PathLike | None = None):
-    """Draw accuracy, with its standard error, against the updates an image.
+    """Return a figure of accuracy, with its standard error, against the mean updates of an image.
 
-    One curve varies `max_unroll`, the other one the threshold; each point has its setting beside
-    it, and the ring is the net at its own settings. The axis of updates is logarithmic.
+    One curve varies `max_unroll`, the other one the threshold. Each point is labelled with its
+    setting; a ring marks the settings of the model. The axis of updates is logarithmic.
 
     Args:
-        report: What `accuracy_by_depth` returned.
-        path: A file to save the figure to as well, in any format that Matplotlib knows.
+        report: Result of `accuracy_by_depth`.
+        path: File to save the figure to, in any format of Matplotlib. None for no file.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -58,7 +58,7 @@ def plot_accuracy_by_depth(report: DepthReport, path: str | os.PathLike | None =
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-        # Room for the labels beside the outermost points.
+        # Space for the labels beside the outermost points.
         axes.margins(x=0.1, y=0.12)
         axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 1])
         axes.grid(alpha=0.3)
@@ -95,11 +95,11 @@ def _curve(axes, points: Sequence[DepthPoint], names, label: str, color: str, ab
 
 
 def _neighbours(points: Sequence[DepthPoint]) -> list[tuple[int, int]]:
-    """Return the first and the last of each run of points that lie on top of each other."""
-    runs = []
-    for number, point in enumerate(points):
-        if runs and point.updates < _NEAR * points[runs[-1][0]].updates:
-            runs[-1][1] = number
+    """Return the first and last index of each group of points too close for separate labels."""
+    groups = []
+    for index, point in enumerate(points):
+        if groups and point.updates < _NEAR * points[groups[-1][0]].updates:
+            groups[-1][1] = index
         else:
-            runs.append([number, number])
-    return [tuple(run) for run in runs]
+            groups.append([index, index])
+    return [tuple(group) for group in groups]

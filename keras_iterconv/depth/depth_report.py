@@ -1,4 +1,4 @@
-"""Accuracy against depth, setting by setting, and how it is shown."""
+"""Accuracy and number of updates at each depth setting, and their table."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,18 +15,18 @@ _COLUMNS = ("max_unroll", "threshold", "accuracy", "updates", "share", "at limit
 
 @dataclass(frozen=True)
 class DepthPoint:
-    """What a net does at one setting of its depth.
+    """Accuracy and number of updates of a net at one depth setting.
 
     Attributes:
-        max_unroll: The largest number of updates of each block, or `"mixed"` where blocks differ.
-        threshold: The norm at which a sample stops, None for a fixed depth, or `"mixed"`.
-        accuracy: The share of right answers.
-        standard_error: Of the accuracy, sqrt(p (1 - p) / N).
-        updates: The mean over images of the updates made in all blocks together.
+        max_unroll: Largest number of updates of each block, or `"mixed"` where blocks differ.
+        threshold: Stopping threshold, None for a fixed depth, or `"mixed"` where blocks differ.
+        accuracy: The share of correct predictions.
+        standard_error: The standard error of the accuracy p, sqrt(p (1 - p) / N).
+        updates: The number of updates in all blocks together, mean over images.
         share_of_fixed_depth: `updates` as a share of the report's `fixed_depth`.
-        share_at_limit: The share of image-blocks that did not converge within `max_unroll`; 1 for
-            blocks of fixed depth.
-        share_not_finite: The share of image-blocks whose state was not finite.
+        share_at_limit: The share of (image, block) pairs that did not converge within
+            `max_unroll`; 1 for blocks of fixed depth, unless a state is not finite.
+        share_not_finite: The share of (image, block) pairs whose state was not finite.
     """
 
     max_unroll: int | str
@@ -41,15 +41,16 @@ class DepthPoint:
 
 @dataclass(frozen=True)
 class DepthReport:
-    """The accuracy of a net against its cost.
+    """The accuracy and number of updates of a net at several depth settings.
 
     Attributes:
         name: The net's name.
-        samples: N, the number of images.
-        fixed_depth: The updates of an image that never stops early, at the net's own settings.
-        own: The net at its own settings.
-        by_max_unroll: At its own threshold, from the smallest `max_unroll` on.
-        by_threshold: At its own `max_unroll`, from the largest threshold on.
+        samples: Number of images N.
+        fixed_depth: The number of updates of an image that stops nowhere early, at the net's own
+            settings.
+        own: The point at the net's own settings.
+        by_max_unroll: Points at its own threshold, from the smallest `max_unroll` on.
+        by_threshold: Points at its own `max_unroll`, from the largest threshold on.
     """
 
     name: str
@@ -60,7 +61,7 @@ class DepthReport:
     by_threshold: tuple[DepthPoint, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as numbers, lists and strings."""
+        """Return the report as numbers, lists and strings."""
         content = asdict(self)
         for name in ("by_max_unroll", "by_threshold"):
             content[name] = list(content[name])
@@ -68,7 +69,7 @@ class DepthReport:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "DepthReport":
-        """Build a report from what `to_dict` returned."""
+        """Return the report from the result of `to_dict`."""
         curves = {
             name: tuple(DepthPoint(**point) for point in content[name])
             for name in ("by_max_unroll", "by_threshold")
@@ -100,7 +101,7 @@ class DepthReport:
         return as_text(self.table())
 
     def plot(self):
-        """Draw accuracy against updates.
+        """Return a figure of accuracy against updates.
 
         Returns:
             A `matplotlib.figure.Figure`.
@@ -111,7 +112,7 @@ class DepthReport:
 
 
 def format_threshold(threshold: float | str | None) -> str:
-    """Write a threshold, `fixed` for none."""
+    """Return a threshold as text, `fixed` for None."""
     if threshold is None or isinstance(threshold, str):
         return threshold or "fixed"
     if threshold >= 0.01:

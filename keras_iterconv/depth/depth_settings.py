@@ -1,4 +1,4 @@
-"""The depth of a net that is built and perhaps trained, set to another one."""
+"""Changing the depth settings of a net that is built, trained or not."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,11 +11,11 @@ from keras_iterconv.layers import IteratedBlock
 
 
 class DepthSettings(NamedTuple):
-    """How deep one block goes.
+    """Depth settings of one block.
 
     Attributes:
-        max_unroll: The number of updates, or the largest number where there is a threshold.
-        threshold: The norm below which an update counts as none, or None for a fixed depth.
+        max_unroll: Number of updates, or the largest number where there is a threshold.
+        threshold: 2-norm of an update below which a sample stops, or None for a fixed depth.
     """
 
     max_unroll: int
@@ -35,22 +35,23 @@ def is_adaptive(model: keras.Model) -> bool:
 def set_depth(model: keras.Model, max_unroll: int = ..., threshold: float | None = ...) -> None:
     """Set the depth of all NAIS blocks of a net, trained or not.
 
-    It takes effect at once, in compiled functions too. Where a threshold appears or disappears,
-    the model's own compiled functions are made anew, so that its next `fit`, `evaluate` or
-    `predict` traces them anew; what else was traced over its blocks before, a view of
-    `with_depth` say, must be made anew by hand. Blocks of residual nets have no such settings and
-    stay as they are.
+    It takes effect at once, in compiled functions too, except where a block changes between fixed
+    and adaptive depth: these need different graphs. Then the model's own functions are traced again
+    at its next `fit`, `evaluate` or `predict`. Other functions traced over its blocks before, of a
+    model made by `with_depth` for example, must be traced again by the caller. Blocks of residual
+    nets have no such settings and do not change.
 
     Args:
-        model: A functional model with at least one `NAISConv2D` or `NAISDense`.
-        max_unroll: The number of updates of each block, or the largest number; for untied blocks
-            at most as many as they were made with. Left out, each block keeps its own.
-        threshold: The 2-norm below which a sample's update counts as none, or None for a fixed
-            depth. Left out, each block keeps its own.
+        model: Functional model with at least one `NAISConv2D` or `NAISDense`.
+        max_unroll: Number of updates of each block, or the largest number with a threshold. For
+            untied blocks at most the number that they were built with. If left out, no
+            `max_unroll` changes.
+        threshold: 2-norm of an update below which a sample stops, or None for a fixed depth. If
+            left out, no threshold changes.
 
     Raises:
-        ValueError: The model is not functional, or has no such block, or a block refuses a
-            setting; nothing is changed then.
+        ValueError: The model is not functional, has no such block, or a setting is invalid for a
+            block; no setting is changed then.
 
     Example:
         >>> model = create_model("nais_adaptive", (8, 8, 1), 10)
@@ -72,24 +73,24 @@ def set_depth(model: keras.Model, max_unroll: int = ..., threshold: float | None
         raise
     if kinds(before) != kinds(wanted):
         for name in ("train", "test", "predict"):
-            # A `fit` that is running goes on with the new one.
+            # A `fit` that is running continues with the new function.
             if getattr(model, f"{name}_function", None) is not None:
                 getattr(model, f"make_{name}_function")(force=True)
 
 
 def adjustable_blocks(model: keras.Model) -> list[IteratedBlock]:
-    """Return the NAIS blocks of a functional model, whose depth and gradient can be set.
+    """Return the NAIS blocks of a functional model; their depth and gradient can be set.
 
     Raises:
-        ValueError: There is none, or the model is not functional.
+        ValueError: The model is not functional, or has no such block.
     """
     check_functional(model)
-    blocks = [block for block in iterated_blocks(model) if isinstance(block, IteratedBlock)]
+    blocks = [block for block in iterated_blocks(model) if block.adjustable]
     if not blocks:
         raise ValueError(
-            "`model` must hold at least one block whose depth and gradient can be set "
-            f"(NAISConv2D or NAISDense); {model.name!r} has none. A ResidualStage is read out "
-            "early by its `schedule`."
+            "`model` must contain at least one block whose depth and gradient can be set, a NAIS "
+            f"block for example. Received: model={model.name!r} without one; the depth "
+            "of a residual stage is changed by its `schedule`"
         )
     return blocks
 
@@ -102,17 +103,17 @@ def read_settings(blocks: Sequence[IteratedBlock]) -> tuple[DepthSettings, ...]:
 def apply_settings(
     blocks: Sequence[IteratedBlock], settings: Sequence[DepthSettings]
 ) -> tuple[DepthSettings, ...]:
-    """Set each block's settings, and return them as the blocks took them.
+    """Set each block's settings, and return the values that the blocks then have.
 
     Raises:
-        ValueError: A block refuses its own; those before it are set by then.
+        ValueError: A setting is invalid for a block; the blocks before it have been changed.
     """
-    for block, own in zip(blocks, settings, strict=True):
-        block.max_unroll = own.max_unroll
-        block.threshold = own.threshold
+    for block, block_settings in zip(blocks, settings, strict=True):
+        block.max_unroll = block_settings.max_unroll
+        block.threshold = block_settings.threshold
     return read_settings(blocks)
 
 
 def kinds(settings: Sequence[DepthSettings]) -> tuple[bool, ...]:
-    """Say for each block whether its depth is fixed: another kind is another graph."""
-    return tuple(not own.is_adaptive for own in settings)
+    """Return whether each block's depth is fixed: the graphs of fixed and adaptive depth differ."""
+    return tuple(not block_settings.is_adaptive for block_settings in settings)

@@ -1,4 +1,4 @@
-"""How deep a net went for each test picture, as NAIS-Net's Fig. 5, and what it answered."""
+"""The depth of each test image by class, as in Fig. 5 of NAIS-Net, with accuracy and confidence."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -12,10 +12,9 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from keras_iterconv._support.outputs import LINEAR, output_activation, output_key
 from keras_iterconv.datasets import ImageData
 from keras_iterconv.depth.depth_model import iterated_blocks, processing_depth, with_depth
-from keras_iterconv.layers import IteratedBlock
 from keras_iterconv.metrics import is_wrong
 
-# As many rows of pictures, one a class, fit on a page.
+# Number of classes shown; as many rows of images fit on a page.
 CLASSES = 10
 DEPTH_GROUPS = 8
 PICTURE_GROUPS = 5
@@ -25,17 +24,18 @@ _BLUE, _PINK = "#332288", "#CC6677"
 
 
 class Depths(NamedTuple):
-    """What a net made of N pictures.
+    """Depth and predictions of a net for N images.
 
     Attributes:
-        name: The net's.
-        classes: Their names.
-        pictures: float `[N, H, W, C]`, from 0 to 1.
-        labels: int `[N]`.
-        depth: The updates of a picture in all blocks together, int `[N]`.
-        limit: The most that it could have taken.
-        right: Whether the answer was, bool `[N]`.
-        confidence: The answer's probability, `[N]`; NaN where a logit is not finite.
+        name: The net's name.
+        classes: The class names.
+        pictures: The images, float `[N, H, W, C]`, from 0 to 1.
+        labels: Class numbers, int `[N]`.
+        depth: The number of updates of each image in all blocks together, int `[N]`.
+        limit: The largest possible number of updates.
+        right: Whether each prediction is correct, bool `[N]`.
+        confidence: The probability of each predicted class, `[N]`; NaN where a logit is not
+            finite.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Depths(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Pictures of about one depth.
+    """Images of similar depth.
 
     Attributes:
-        least: The fewest updates.
-        most: The most.
-        members: Which pictures, bool `[N]`.
+        least: The smallest number of updates.
+        most: The largest number of updates.
+        members: Mask of the images in the group, bool `[N]`.
     """
 
     least: int
@@ -63,33 +63,36 @@ class Group(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The range of updates."""
+        """The range of the number of updates."""
         return f"{self.least}" if self.least == self.most else f"{self.least}-{self.most}"
 
 
 def measure_depths(model: keras.Model, name: str, data: ImageData, images: int) -> Depths:
-    """Run a net over the first test pictures.
+    """Return the depth and the predictions of a net for the first test images.
 
     Args:
-        model: From standardised images to logits or probabilities.
-        name: What to call it.
-        data: Its data set, with the mean and the standard deviation that the net was trained with.
-        images: How many pictures at most.
+        model: Model from standardised images to logits or probabilities.
+        name: Name of the net in the figure and in messages.
+        data: Data set of the model, with the mean and the standard deviation that the model was
+            trained with.
+        images: Largest number of images.
 
     Raises:
-        ValueError: All pictures take the same depth, or show several classes each.
+        ValueError: All images have the same depth, or the data set is multi-label.
     """
     raw, labels = data.test.images[:images], data.test.labels[:images]
     if labels.ndim > 1:
-        raise ValueError(f"a picture of {data.name} shows several classes: it has no place here")
+        raise ValueError(
+            f"an image of {data.name} shows several classes; the figure needs one class an image"
+        )
     scaled = (raw.astype(np.float32) - data.mean) / data.std
     found = with_depth(model).predict(scaled, batch_size=BATCH, verbose=0)
     outputs, depth = found[output_key(model)], found["depth"].sum(axis=1)
     if depth.min() == depth.max():
-        nais = any(isinstance(block, IteratedBlock) for block in iterated_blocks(model))
-        hint = "give --threshold for a depth that depends on the picture"
+        nais = any(block.adjustable for block in iterated_blocks(model))
+        hint = "give --threshold for a depth that depends on the image"
         raise ValueError(
-            f"each picture takes {depth[0]} updates in {name}: "
+            f"each image takes {depth[0]} updates in {name}: "
             f"{hint if nais else 'a residual net has one depth'}"
         )
     probabilities = outputs
@@ -108,11 +111,11 @@ def measure_depths(model: keras.Model, name: str, data: ImageData, images: int) 
 
 
 def group_by_depth(depth: np.ndarray, groups: int) -> list[Group]:
-    """Cut pictures into groups of about one size, those of equal depth together.
+    """Return groups of about equal size, from shallow to deep; equal depths share a group.
 
     Args:
-        depth: int `[N]`.
-        groups: How many at most.
+        depth: Number of updates of each image, int `[N]`.
+        groups: Largest number of groups.
     """
     edges = np.unique(np.quantile(depth, np.arange(1, groups) / groups, method="higher"))
     number = np.searchsorted(edges, depth, side="right")
@@ -121,11 +124,11 @@ def group_by_depth(depth: np.ndarray, groups: int) -> list[Group]:
 
 
 def draw_depths(path: Path, depths: Depths) -> Figure:
-    """Draw histograms of depth, accuracy and confidence by depth, and pictures by class and depth.
+    """Draw histograms of depth, accuracy and confidence by depth, and images by class and depth.
 
     Args:
-        path: The picture to write.
-        depths: What was measured.
+        path: Image file to write.
+        depths: Result of `measure_depths`.
 
     Returns:
         The figure that was written.
@@ -133,14 +136,14 @@ def draw_depths(path: Path, depths: Depths) -> Figure:
     shown = np.unique(depths.labels)[:CLASSES]
     figure = Figure(figsize=(12, 3.4 + 0.62 * len(shown)), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(f"{depths.name}: depth of {len(depths.depth):,} test pictures")
+    figure.suptitle(f"{depths.name}: depth of {len(depths.depth):,} test images")
     top, bottom = figure.subfigures(2, 1, height_ratios=[3.0, 0.4 + 0.62 * len(shown)])
     everything, by_class, accuracy, confidence = top.subplots(
         1, 4, gridspec_kw={"width_ratios": [1.1, 1.2, 1, 1]}
     )
     _draw_histogram(everything, depths)
     _draw_classes(by_class, depths, shown)
-    _draw_answers(accuracy, confidence, depths)
+    _draw_predictions(accuracy, confidence, depths)
     for axes in (everything, by_class, accuracy, confidence):
         axes.spines[["top", "right"]].set_visible(False)
     _draw_pictures(bottom, depths, shown)
@@ -154,15 +157,15 @@ def _draw_histogram(axes, depths):
     axes.hist(depths.depth, np.arange(least, most + width + 1, width) - 0.5, color=_BLUE)
     axes.axvline(depths.depth.mean(), color="k", lw=1, ls="--")
     axes.set_title(f"mean {depths.depth.mean():.1f}, at most {depths.limit}", fontsize=9)
-    axes.set_xlabel("updates of a picture")
-    axes.set_ylabel("pictures")
+    axes.set_xlabel("updates of an image")
+    axes.set_ylabel("images")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
 
 
 def _draw_classes(axes, depths, shown):
-    parts = [depths.depth[depths.labels == label] for label in shown]
+    depths_by_class = [depths.depth[depths.labels == label] for label in shown]
     axes.boxplot(
-        parts,
+        depths_by_class,
         orientation="horizontal",
         tick_labels=[depths.classes[label] for label in shown],
         widths=0.6,
@@ -171,11 +174,11 @@ def _draw_classes(axes, depths, shown):
     )
     axes.invert_yaxis()
     axes.set_title("by class: quartiles", fontsize=9)
-    axes.set_xlabel("updates of a picture")
+    axes.set_xlabel("updates of an image")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
 
 
-def _draw_answers(accuracy, confidence, depths):
+def _draw_predictions(accuracy, confidence, depths):
     groups = group_by_depth(depths.depth, DEPTH_GROUPS)
     x = [depths.depth[group.members].mean() for group in groups]
     share = np.array([depths.right[group.members].mean() for group in groups])
@@ -198,17 +201,17 @@ def _draw_answers(accuracy, confidence, depths):
 def _draw_pictures(figure, depths, shown):
     """Draw a row for each class, and in it a cell for each group of depth, shallow to deep."""
     grid = figure.subplots(len(shown), PICTURE_GROUPS, squeeze=False)
-    figure.suptitle("pictures by class, from shallow to deep: updates", fontsize=9)
+    figure.suptitle("images by class, from shallow to deep: updates", fontsize=9)
     for label, row in zip(shown, grid, strict=True):
-        own = np.flatnonzero(depths.labels == label)
-        groups = group_by_depth(depths.depth[own], PICTURE_GROUPS)
+        class_indices = np.flatnonzero(depths.labels == label)
+        groups = group_by_depth(depths.depth[class_indices], PICTURE_GROUPS)
         for axes in row:
             axes.set_axis_off()
         for axes, group in zip(row, groups, strict=False):
-            chosen = depths.pictures[own[group.members][:PICTURES_A_CELL]]
+            chosen = depths.pictures[class_indices[group.members][:PICTURES_A_CELL]]
             strip = np.full((PICTURES_A_CELL, *chosen.shape[1:]), np.nan)
             strip[: len(chosen)] = chosen
-            # A margin of a pixel or more between pictures.
+            # A margin of at least one pixel between images.
             margin = max(1, chosen.shape[2] // 16)
             strip = np.pad(strip, ((0, 0), (0, 0), (0, margin), (0, 0)), constant_values=np.nan)
             image = np.concatenate(list(strip), axis=1)

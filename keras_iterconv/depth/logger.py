@@ -1,4 +1,4 @@
-"""What a training says of its depth."""
+"""A callback that logs the depth of a net during training."""
 
 import os
 from collections.abc import Callable
@@ -15,30 +15,32 @@ from keras_iterconv.depth.traced_depth import TracedDepth
 
 
 class DepthLogger(keras.callbacks.Callback):
-    """Logs for TensorBoard how deep a net goes, at the end of each epoch.
+    """Callback that logs the depth of a net for TensorBoard at the end of each epoch.
 
-    It runs the net, in evaluation, on images that stay the same, and changes nothing in it. The
-    scalars, by epoch from 0 as `keras.callbacks.TensorBoard` counts them, are
+    It runs the net in evaluation, always on the same images, and does not change it. The scalars
+    are logged by epoch from 0, as by `keras.callbacks.TensorBoard`:
 
-    - `depth/updates`: the mean over images of the updates made in all blocks together,
-    - `depth/share_at_limit`: the share of image-blocks that did not converge within `max_unroll`,
-    - `depth/share_not_finite`: the share of image-blocks whose state was not finite,
+    - `depth/updates`: the number of updates in all blocks together, mean over images,
+    - `depth/share_at_limit`: the share of (image, block) pairs that did not converge
+      within `max_unroll`,
+    - `depth/share_not_finite`: the share of (image, block) pairs whose state was not finite,
     - `updates_by_block/<name>` and `share_at_limit_by_block/<name>`: the same, block by block.
 
     Args:
-        dataset: The images: an array `[N, ...]`, or whatever `accuracy_by_depth` takes, also
-            without an end; labels are ignored. Reading a shuffled data set may move its order on:
-            give it images of their own, those of the validation say.
-        log_dir: The folder of the logs. Files that are there already stay, and are gone on with.
-        samples: The number of images; the first ones are taken, once, and kept in memory.
-        frequency: The number of epochs from one log to the next.
-        run: Maps a batch of images to a dict with the arrays `"depth"` and `"status"` of
-            `with_depth`, for a training that has traced this already; None for a function of the
-            logger's own.
+        dataset: The images: an array `[N, ...]`, or any data set for `accuracy_by_depth`, which may
+            be infinite; labels are ignored. Reading a shuffled data set can change the order of
+            its next epoch, so pass other images than the training data, for example the
+            validation images.
+        log_dir: Folder of the logs. Existing event files stay, and TensorBoard shows them with the
+            new one as one run.
+        samples: Number of images, from the first on; they are read once and kept in memory.
+        frequency: Number of epochs from one log to the next.
+        run: Function from a batch of images to a dict with the arrays `"depth"` and `"status"` of
+            `with_depth`, where such a function is already traced. None for a new one.
 
     Raises:
-        ValueError: An argument is out of its range, or there is no image; and, when training
-            starts, the model is none that `with_depth` takes.
+        ValueError: An argument is out of its range, or there is no image; or, when training
+            starts, `with_depth` does not accept the model.
 
     Example:
         >>> logger = DepthLogger(validation_images, "logs/depth")
@@ -66,7 +68,7 @@ class DepthLogger(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         if self.run is None and self._traced_model is not self.model:
             self._traced, self._traced_model = TracedDepth(self.model), self.model
-        # An event file of its own each time: TensorBoard shows those of one folder as one run.
+        # A new event file for each training: TensorBoard shows all files of a folder as one run.
         self._writer = tf.summary.create_file_writer(self.log_dir)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -86,11 +88,11 @@ class DepthLogger(keras.callbacks.Callback):
         for block, numbers in zip(iterated_blocks(self.model), by_block, strict=True):
             for name, number in zip(("updates", "share_at_limit"), numbers, strict=True):
                 scalars[f"{name}_by_block/{block.name}"] = number
-        # Another callback may have told TensorFlow to leave out most steps.
+        # Another callback may have set a default that records only some steps.
         with self._writer.as_default(step=epoch), tf.summary.record_if(True):
             for tag, value in scalars.items():
                 tf.summary.scalar(tag, value)
-        # A run that is killed keeps what was logged.
+        # What was logged survives if the process is killed.
         self._writer.flush()
 
     def on_train_end(self, logs=None):
@@ -101,7 +103,7 @@ def _first_images(dataset, samples: int) -> np.ndarray:
     if hasattr(dataset, "shape"):
         dataset = [dataset]
     batches = labelled_batches(dataset, samples)
-    parts = [np.asarray(b[0] if isinstance(b, tuple | list) else b) for b in batches]
-    if not sum(map(len, parts)):
-        raise ValueError("`dataset` must hold at least one image. Received: an empty one")
-    return np.concatenate(parts)
+    images = [np.asarray(b[0] if isinstance(b, tuple | list) else b) for b in batches]
+    if not sum(map(len, images)):
+        raise ValueError("`dataset` must hold at least one image. Received: an empty data set")
+    return np.concatenate(images)

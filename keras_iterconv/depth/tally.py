@@ -1,4 +1,4 @@
-"""What a net did on a data set, summed batch by batch."""
+"""Counts of updates, statuses and correct predictions of a net, summed over batches."""
 
 import numpy as np
 
@@ -6,13 +6,13 @@ from keras_iterconv.unrolling import Status
 
 
 class DepthTally:
-    """Updates, statuses and correct predictions of a net, summed as whole numbers.
+    """Sums of updates, statuses and correct predictions of a net.
 
-    Whole numbers, so that the sums do not depend on how the samples are cut into batches.
+    The sums are integers, so they do not depend on the division into batches.
 
     Attributes:
-        samples: The number of samples.
-        right: How many of them were predicted correctly.
+        samples: Number of samples.
+        right: Number of correct predictions.
     """
 
     def __init__(self):
@@ -23,9 +23,9 @@ class DepthTally:
         """Add a batch.
 
         Args:
-            depth: The updates made, int `[N, blocks]`.
-            status: A `keras_iterconv.unrolling.Status` each, int `[N, blocks]`.
-            right: Which predictions are correct, bool `[N]`; None where none were made.
+            depth: Number of updates, int `[N, blocks]`.
+            status: Values of `keras_iterconv.unrolling.Status`, int `[N, blocks]`.
+            right: Whether each prediction is correct, bool `[N]`; None without labels.
         """
         if not self.samples:
             self._updates = self._at_limit = self._not_finite = np.zeros(depth.shape[1], np.int64)
@@ -43,25 +43,25 @@ class DepthTally:
 
     @property
     def updates(self) -> float:
-        """The mean over samples of the updates made in all blocks together."""
+        """The number of updates in all blocks together, mean over samples."""
         return int(self._updates.sum()) / self.samples
 
     @property
     def share_at_limit(self) -> float:
-        """The share of pairs of sample and block that made `max_unroll` updates."""
+        """The share of (sample, block) pairs that did not converge within `max_unroll`."""
         return int(self._at_limit.sum()) / (self.samples * len(self._at_limit))
 
     @property
     def share_not_finite(self) -> float:
-        """The share of pairs of sample and block whose state was not finite."""
+        """The share of (sample, block) pairs whose state was not finite."""
         return int(self._not_finite.sum()) / (self.samples * len(self._not_finite))
 
     @property
     def updates_by_block(self) -> np.ndarray:
-        """The mean updates of each block, `[blocks]`."""
+        """The mean number of updates of each block, `[blocks]`."""
         return self._updates / self.samples
 
     @property
     def share_at_limit_by_block(self) -> np.ndarray:
-        """The share of samples that made `max_unroll` updates, for each block, `[blocks]`."""
+        """The share of samples that did not converge in each block, `[blocks]`."""
         return self._at_limit / self.samples

@@ -1,4 +1,4 @@
-"""A net's view with depth as compiled functions that outlive a change of its settings."""
+"""Compiled functions of a net and its depth that stay valid when its depth settings change."""
 
 import keras
 import numpy as np
@@ -9,13 +9,13 @@ from keras_iterconv.depth.depth_model import iterated_blocks, with_depth
 
 
 class TracedDepth:
-    """Runs a model in evaluation and returns its outputs, depth and status.
+    """Function that runs a model in evaluation and returns its outputs, depth and status.
 
-    It is traced once for batches of all sizes and for all settings of its blocks, and once more
-    where a threshold appears or disappears: that is another graph.
+    It is traced once for all batch sizes and depth settings, and again where a block changes
+    between fixed and adaptive depth: these need different graphs.
 
     Args:
-        model: As for `with_depth`.
+        model: A model that `with_depth` accepts.
 
     Attributes:
         output: The key of the model's outputs, `"logits"` or `"outputs"`.
@@ -28,7 +28,7 @@ class TracedDepth:
         self._functions = {}
 
     def __call__(self, images) -> dict[str, np.ndarray]:
-        """Return what `with_depth` does, as arrays."""
+        """Return the outputs of the model of `with_depth`, as arrays."""
         kinds = tuple(block.threshold is None for block in self._blocks)
         if kinds not in self._functions:
             self._functions[kinds] = self._compile()

@@ -1,1 +1,1 @@
-"""A model as a SavedModel or an ONNX file, with its adaptive depth."""
+"""Export of a model, with its adaptive depth, to a SavedModel or an ONNX file."""

@@ -1,4 +1,4 @@
-"""What an exported file computes: from pictures as they are to classes, depth and status."""
+"""The function of an exported file: from raw images to logits, probabilities, depth and status."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,27 +11,27 @@ from keras_iterconv._support import keras_graph
 from keras_iterconv._support.outputs import LINEAR, SIGMOID, SOFTMAX, output_activation
 from keras_iterconv.depth.depth_model import iterated_blocks
 from keras_iterconv.depth.depth_settings import DepthSettings
-from keras_iterconv.layers import IteratedBlock, ResidualStage, ResidualUpdate
+from keras_iterconv.layers.protocol import Block, is_block
 from keras_iterconv.unrolling import Unrolled
 
 OUTPUTS = ("logits", "probabilities", "depth", "status")
-# Logits of probabilities that are 0 or 1 would be infinite.
+# Bounds of p and 1 - p: the logits of probabilities 0 and 1 are infinite.
 _SMALLEST = float(np.finfo(np.float32).tiny)
 _SMALLEST_REST = 2.0**-24
 
 
 class Normalization(NamedTuple):
-    """What standardises pictures: `[C]` each, of raw pixel values."""
+    """Mean and standard deviation of the raw pixel values, `[C]` each, to standardise images."""
 
     mean: np.ndarray
     std: np.ndarray
 
 
 def shared_depth(model: keras.Model) -> DepthSettings | None:
-    """Return the depth that all blocks with a threshold have; None where there is no such block.
+    """Return the common depth settings of the blocks of adaptive depth; None without such blocks.
 
     Raises:
-        ValueError: They differ.
+        ValueError: The settings of these blocks differ.
     """
     depths = {
         DepthSettings(block.max_unroll, block.threshold)
@@ -41,16 +41,15 @@ def shared_depth(model: keras.Model) -> DepthSettings | None:
     if len(depths) > 1:
         raise ValueError(
             "An exported file has one `threshold` and one `max_unroll` for all blocks of adaptive "
-            f"depth; those of {model.name!r} differ: {sorted(depths)}. Set one for all by "
+            f"depth; those of {model.name!r} differ: {sorted(depths)}. Set the same for all by "
             "`keras_iterconv.set_depth`"
         )
     return depths.pop() if depths else None
 
 
-def run_block(block: IteratedBlock, inputs: tf.Tensor, depth: DepthSettings) -> Unrolled:
-    """Run a NAIS block to any depth."""
-    update, state = block.build_update(inputs), block.make_initial_state(inputs)
-    return block.iterate(update, state, depth.max_unroll, depth.threshold)
+def run_block(block: Block, inputs: tf.Tensor, depth: DepthSettings) -> Unrolled:
+    """Return the result of an adjustable block at the given depth settings."""
+    return block.run_to(inputs, depth.max_unroll, depth.threshold)
 
 
 def infer(
@@ -64,33 +63,33 @@ def infer(
     """Return the four outputs of an exported file.
 
     Args:
-        model: A functional model in float32 from standardised images to logits, or to
-            probabilities by a softmax or, where `multi_label`, a sigmoid. Probabilities are
-            returned as they are, and the logits are computed from them.
-        images: float32 `[N, H, W, C]`, raw pixel values.
-        normalization: What standardises them.
-        depth: For the blocks of adaptive depth; None for their own.
-        multi_label: Whether each class has a probability of its own.
-        run_block: Runs a NAIS block to a depth.
+        model: Functional model in float32 from standardised images to logits, or to probabilities
+            by a softmax (a sigmoid where `multi_label`). Probabilities are returned unchanged, and
+            the logits are computed from them.
+        images: Raw pixel values, float32 `[N, H, W, C]`.
+        normalization: Mean and standard deviation of raw pixel values.
+        depth: Depth settings of the blocks of adaptive depth; None for the blocks' own settings.
+        multi_label: Whether the probabilities of the classes are independent (sigmoid).
+        run_block: Function `(block, inputs, depth)` that runs an adjustable block.
 
     Returns:
         `logits` and `probabilities`, float32 `[N, classes]`; `depth` and `status`, int32
         `[N, blocks]`.
 
     Raises:
-        ValueError: The model's outputs are neither.
+        ValueError: The model's outputs are neither logits nor such probabilities.
     """
     activation = _check_activation(model, multi_label)
     depths, statuses = [], []
 
     def apply(layer, *args, **kwargs):
-        if isinstance(layer, IteratedBlock):
+        if not is_block(layer):
+            return layer(*args, **kwargs)
+        if layer.adjustable:
             own = DepthSettings(layer.max_unroll, layer.threshold or 0.0)
             unrolled = run_block(layer, *args, own if layer.threshold is None else depth or own)
-        elif isinstance(layer, (ResidualStage, ResidualUpdate)):
-            unrolled = layer(*args, **kwargs, return_depth=True)
         else:
-            return layer(*args, **kwargs)
+            unrolled = layer(*args, **kwargs, return_depth=True)
         depths.append(unrolled.depth)
         statuses.append(unrolled.status)
         return unrolled.state
@@ -104,12 +103,12 @@ def infer(
 
 
 def as_logits(outputs: tf.Tensor, activation: str) -> tf.Tensor:
-    """Return the logits of a model's outputs, finite where these are.
+    """Return the logits of a model's outputs, finite where the outputs are finite.
 
     Args:
-        outputs: `[N, classes]`.
-        activation: What made them: `"linear"`, and they are logits; `"softmax"`, and their
-            logarithms are; or `"sigmoid"`.
+        outputs: Outputs of the model, `[N, classes]`.
+        activation: Activation of the outputs: `"linear"` for logits, `"softmax"` for
+            probabilities whose logarithms are logits, or `"sigmoid"`.
     """
     if activation == LINEAR:
         return outputs
@@ -118,16 +117,16 @@ def as_logits(outputs: tf.Tensor, activation: str) -> tf.Tensor:
 
 
 def _log(values: tf.Tensor, smallest: float) -> tf.Tensor:
-    # Not `maximum`, which may lose a NaN.
+    # Not `maximum`, which may not propagate NaN.
     return tf.math.log(tf.where(values < smallest, smallest, values))
 
 
 def _check_activation(model: keras.Model, multi_label: bool) -> str:
     activation, expected = output_activation(model), SIGMOID if multi_label else SOFTMAX
     if activation not in (LINEAR, expected):
-        ends = "in a layer that does not tell" if activation is None else f"in a {activation}"
+        ends = "in a layer of unknown outputs" if activation is None else f"in a {activation}"
         raise ValueError(
-            f"`model` must end in logits or in a {expected}, as a Keras layer or activation: "
-            f"an exported file has both. Received: model={model.name!r}, which ends {ends}"
+            f"`model` must end in logits or in a {expected}, as a Keras layer or activation, "
+            f"because an exported file has both. Received: model={model.name!r}, which ends {ends}"
         )
     return activation

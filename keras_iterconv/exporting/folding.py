@@ -1,24 +1,24 @@
-"""A net for inference alone: what training needed is computed into the weights."""
+"""Folding of Lipschitz caps and normalisations into kernels, for inference."""
 
 import keras
 import numpy as np
 
-from keras_iterconv.layers import IteratedBlock
+from keras_iterconv.layers.protocol import is_block
 from keras_iterconv.layers.residual_function import BATCH_NORM_EPSILON, ResidualFunction
 
 
 def fold(model: keras.Model) -> keras.Model:
-    """Return a copy in float32 whose caps and second normalisations are part of its kernels.
+    """Return a copy in float32 with caps and second normalisations folded into the kernels.
 
-    In f = Conv2 . ReLU . BN2 . Conv1 . ReLU . BN1 the scale of BN2 goes into Conv1 and the capped
-    f's divisor into Conv2; BN1 stays, since a ReLU lies between it and Conv1. What is left of BN2
-    is a shift. The copy has no cap any more, and needs none: certify it.
+    In f = Conv2 . ReLU . BN2 . Conv1 . ReLU . BN1 the scale of BN2 is folded into Conv1, and the
+    divisor of a capped f into Conv2. BN1 stays, because a ReLU lies between it and Conv1. BN2
+    becomes a shift. The copy has no cap; its Lipschitz bound is the same, as `certify` shows.
 
     Args:
-        model: A functional model, in any precision.
+        model: Functional model, in any precision.
 
     Returns:
-        A functional model of the same outputs in evaluation, up to rounding.
+        A functional model with the same outputs in evaluation, up to rounding.
 
     Reference:
         Lippl et al. 2024, Eq. 3.
@@ -30,7 +30,7 @@ def fold(model: keras.Model) -> keras.Model:
             config["lipschitz_cap"] = None
         return type(layer).from_config(config)
 
-    # A view of the model that is not compiled: a clone would compile itself like its original.
+    # The view is not compiled: a clone compiles itself like its original.
     view = keras.Model(model.input, model.output, name=model.name)
     folded = keras.models.clone_model(view, clone_function=copy)
     for layer, twin in zip(view.layers, folded.layers, strict=True):
@@ -38,15 +38,15 @@ def fold(model: keras.Model) -> keras.Model:
             _fold_function(layer, twin)
         else:
             twin.set_weights(layer.get_weights())
-        if isinstance(layer, IteratedBlock):
-            # Untied, its configuration is that of as many updates as it has weights for.
+        if is_block(layer) and layer.adjustable:
+            # The configuration of an untied block holds the number of updates with weights.
             twin.max_unroll = layer.max_unroll
     return folded
 
 
 def _fold_function(layer: ResidualFunction, folded: ResidualFunction) -> None:
-    """Write the folded weights of residual functions, stacked or not."""
-    # In double precision, rounded once.
+    """Assign the folded weights of a residual function or a stage of them to the copy."""
+    # Computed in double precision and rounded once.
     values = {
         name: np.asarray(keras.ops.convert_to_numpy(getattr(layer, name)), np.float64)
         for name in layer.value_names()

@@ -1,4 +1,4 @@
-"""One block as an ONNX graph: blocks alike are converted once."""
+"""Conversion of NAIS blocks to ONNX graphs; blocks with equal graphs are converted once."""
 
 import numpy as np
 import onnx
@@ -8,32 +8,24 @@ from onnx import helper, numpy_helper
 
 from keras_iterconv.exporting.onnx_graph import place_constants, simplify
 from keras_iterconv.exporting.onnx_loops import make_loop
-from keras_iterconv.layers import IteratedBlock, NAISConv2D
+from keras_iterconv.layers import IteratedBlock
 from keras_iterconv.unrolling import Update
 
 OPSET = 18
 
 
-def has_channels_first(block: IteratedBlock) -> bool:
-    """Say whether a block's graph takes and gives `[N, channels, height, width]`.
-
-    ONNX has its convolutions so; in the usual layout each update would hold two transposes.
-    """
-    return isinstance(block, NAISConv2D)
-
-
 def to_channels_first(images: tf.Tensor) -> tf.Tensor:
-    """Transpose `[N, height, width, channels]`."""
+    """Return images `[N, height, width, channels]` as `[N, channels, height, width]`."""
     return tf.transpose(images, [0, 3, 1, 2])
 
 
 def to_channels_last(images: tf.Tensor) -> tf.Tensor:
-    """Transpose `[N, channels, height, width]`."""
+    """Return images `[N, channels, height, width]` as `[N, height, width, channels]`."""
     return tf.transpose(images, [0, 2, 3, 1])
 
 
 class BlockConverter:
-    """Converts blocks, those of one kind once."""
+    """Converter of blocks that converts blocks with equal graphs once."""
 
     def __init__(self):
         self._graphs = {}
@@ -42,26 +34,26 @@ class BlockConverter:
         """Return the graph of a block.
 
         Args:
-            block: In float32.
-            input_shape: Of u, in the usual layout, without the batch.
+            block: NAIS block in float32.
+            input_shape: Shape of its input u, channels last, without the batch.
 
         Returns:
-            A graph from u, max_unroll and, where the block has one, the threshold to state, depth
-            and status; its weights are initializers.
+            A graph from u, max_unroll and, for adaptive depth, the threshold to state, depth and
+            status; its weights are initializers.
 
         Raises:
-            ValueError: It looks for its settled state by Anderson acceleration.
+            ValueError: The block's solver is Anderson acceleration.
         """
         if block.solver != "picard":
             raise ValueError(
-                f"The solver {block.solver!r} of {block.name!r} is not written to ONNX. Publish "
-                'the format saved_model alone, or give the block `solver="picard"`: where both '
-                "settle, they settle in one state"
+                f"The solver {block.solver!r} of {block.name!r} cannot be exported to ONNX. "
+                'Publish the format saved_model alone, or build the block with `solver="picard"`; '
+                "where both converge, they converge to the same state"
             )
         u = tf.zeros([1, *input_shape])
         update = block.build_update(u)
         weights = [operand for operand in update.tensors if operand is not u]
-        weights = [_to_onnx(weight, has_channels_first(block)) for weight in weights]
+        weights = [_to_onnx(weight, block.channels_first) for weight in weights]
         bare = update._replace(weights=(), drives=(), drive_inputs=())
         shapes = tuple(tuple(weight.shape) for weight in weights)
         kind = (
@@ -83,12 +75,12 @@ class BlockConverter:
 
 
 def _name(number: int) -> str:
-    """Name one of a block's weights."""
+    """Return the name of a block's weight in the graph."""
     return f"weight{number}"
 
 
 def _to_onnx(weight: tf.Tensor, channels_first: bool) -> tf.Tensor:
-    """Transpose a kernel `[..., height, width, in, out]` to the order of ONNX, out first."""
+    """Return a kernel `[..., height, width, in, out]` in the order of ONNX, out first."""
     rank = weight.shape.rank
     if not channels_first or rank < 4:
         return weight
@@ -96,12 +88,12 @@ def _to_onnx(weight: tf.Tensor, channels_first: bool) -> tf.Tensor:
 
 
 def _from_onnx(weight: tf.Tensor) -> tf.Tensor:
-    """Undo it, where it was done; a transpose of the converter's own undoes this."""
+    """Return a kernel in the order of Keras; a transpose of the converter cancels this one."""
     return tf.transpose(weight, [2, 3, 1, 0]) if weight.shape.rank == 4 else weight
 
 
 class _Stack:
-    """Stacked weights whose kernels are transposed as they are taken."""
+    """Stacked weights that transposes the kernel of each update when it is indexed."""
 
     def __init__(self, weights):
         self.weights = weights
@@ -111,7 +103,7 @@ class _Stack:
 
 
 def _with_kernels_of_onnx(update: Update) -> Update:
-    """Return a convolutional update whose kernels come as ONNX has them."""
+    """Return a convolutional update that takes its kernels in the order of ONNX."""
     transfer, drive = update.transfer, update.make_drives
 
     def transpose_then_transfer(state, k, weights, drives):
@@ -128,8 +120,8 @@ def _with_kernels_of_onnx(update: Update) -> Update:
 
 
 def _convert(block: IteratedBlock, input_shape: tuple, shapes: tuple) -> onnx.GraphProto:
-    """Convert a block, its weights the last inputs."""
-    layout = "NCHW" if has_channels_first(block) else "NHWC"
+    """Return the graph of a block whose last inputs are its weights."""
+    layout = "NCHW" if block.channels_first else "NHWC"
     if layout == "NCHW":
         input_shape = (input_shape[-1], *input_shape[:-1])
     u = tf.TensorSpec((None, *input_shape), tf.float32, "u")
@@ -153,11 +145,11 @@ def _convert(block: IteratedBlock, input_shape: tuple, shapes: tuple) -> onnx.Gr
 
 
 def _convert_parts(block, start, u, weights) -> dict[str, onnx.GraphProto]:
-    """Convert what a loop's template wants: x(0) and the drive, and one update."""
+    """Return the graphs of the loop template's operators: x(0) with the drive, and one update."""
 
     def start_loop(u, *weights):
         update, state = start(u, weights)
-        # A drive also where the state has none, for there to be one kind of loop.
+        # A block without a drive also returns one (u), so that all blocks use one loop template.
         return (state, *(update.with_drives().drives or (u,)))
 
     def change(x, k, drive, *weights):
@@ -177,10 +169,10 @@ def _convert_parts(block, start, u, weights) -> dict[str, onnx.GraphProto]:
 
 
 def _convert_graph(function, signature) -> onnx.GraphProto:
-    """Convert a function of tensors that reads no variables; both keep the function's order."""
+    """Return the graph of a function that reads no variables; its inputs keep their order."""
     function = tf.function(function, input_signature=signature, autograph=False)
     model, _ = tf2onnx.convert.from_function(function, signature, opset=OPSET)
-    # The converter leaves out what the function does not read.
+    # The converter omits inputs that the function does not read.
     del model.graph.input[:]
     for spec in signature:
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype.as_numpy_dtype))

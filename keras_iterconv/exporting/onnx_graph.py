@@ -1,6 +1,6 @@
-"""Graphs of ONNX, put together: graphs in the place of nodes, constants where they are read.
+"""Editing of ONNX graphs: inlining, sorting, placing constants, and simplifying.
 
-A name stands for one value in a graph and all graphs inside it.
+A name denotes one value in a graph and all of its inner graphs.
 """
 
 import itertools
@@ -13,12 +13,12 @@ from onnx import helper
 
 
 def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    """Return the graphs inside a node: a loop's body, or two branches."""
+    """Return the inner graphs of a node: the body of a loop, or two branches."""
     return [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
 
 
 def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Yield a graph and all graphs inside it, the outer ones first."""
+    """Yield a graph and all of its inner graphs, the outer ones first."""
     yield graph
     for node in graph.node:
         for inner in subgraphs(node):
@@ -26,7 +26,7 @@ def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Go through the constants of a model, those of inner graphs included."""
+    """Yield the constants of a model, including those of inner graphs."""
     for graph in all_graphs(model.graph):
         yield from graph.initializer
         for node in graph.node:
@@ -34,14 +34,15 @@ def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def inline(graph: onnx.GraphProto, operator: str, inner: onnx.GraphProto) -> None:
-    """Write a graph in the place of the nodes of an operator, here or in the graphs inside.
+    """Replace all nodes of an operator by a graph, in a graph and its inner graphs.
 
     Args:
-        graph: Where they are. Inputs of `inner` that they do not give become its inputs.
-        operator: Their type, which also sets the names of values apart.
-        inner: What goes there.
+        graph: Graph with these nodes. Inputs of `inner` beyond those of the nodes become inputs of
+            it.
+        operator: Operator of the nodes; also the prefix of the inlined names.
+        inner: Graph to inline.
     """
-    # The inner ones first: to write the nodes of a graph is to copy the graphs inside them.
+    # Inner graphs first: writing the nodes of a graph copies their inner graphs.
     for part in reversed(list(all_graphs(graph))):
         for place, node in reversed(list(enumerate(part.node))):
             if node.op_type != operator:
@@ -62,7 +63,7 @@ def inline(graph: onnx.GraphProto, operator: str, inner: onnx.GraphProto) -> Non
 
 
 def sort_nodes(graph: onnx.GraphProto) -> None:
-    """Put each node after those that it reads from."""
+    """Sort the nodes of a graph so that each follows those whose outputs it reads."""
     made_by = {name: place for place, node in enumerate(graph.node) for name in node.output}
     reads = {
         place: {made_by[name] for name in _read_by(node) if name in made_by}
@@ -74,12 +75,12 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
 
 
 def _read_by(node: onnx.NodeProto) -> set[str]:
-    """Return the names that a node, or a graph inside it, reads."""
+    """Return the names that a node or its inner graphs read."""
     return {*node.input, *(name for inner in subgraphs(node) for name in used_names(inner))}
 
 
 def place_constants(graph: onnx.GraphProto) -> None:
-    """Keep each constant in the innermost graph that holds all its readers."""
+    """Move each constant to the innermost graph that contains all of its readers."""
     for constant in list(graph.initializer):
         readers = [node for node in graph.node if constant.name in _read_by(node)]
         if any(constant.name in node.input for node in readers):
@@ -99,7 +100,7 @@ def place_constants(graph: onnx.GraphProto) -> None:
 
 
 def simplify(graph: onnx.GraphProto) -> None:
-    """Drop what only hands on, what undoes itself, what nothing reads, and long names."""
+    """Remove identities, pairs of inverse transposes, unused nodes and long names."""
     for part in all_graphs(graph):
         del part.value_info[:]
     remove_identities(graph)
@@ -110,7 +111,10 @@ def simplify(graph: onnx.GraphProto) -> None:
 
 
 def _shorten_names(graph: onnx.GraphProto) -> None:
-    """Number the values inside: a converter's names take more room than small weights."""
+    """Replace the names of inner values by numbers.
+
+    The names of the converter can take more bytes than small weights.
+    """
     outside = {value.name for value in (*graph.input, *graph.output)}
     numbers = (str(number) for number in itertools.count())
     names = {name: name for name in outside}
@@ -124,9 +128,9 @@ def _shorten_names(graph: onnx.GraphProto) -> None:
 
 
 def _rename_all(graph: onnx.GraphProto, rename) -> None:
-    """Rename all values, and take the names of all else away."""
+    """Rename all values, and remove the names of nodes."""
     for part in all_graphs(graph):
-        # It must have one.
+        # A graph must have a name.
         part.name, part.doc_string = "g", ""
         for node in part.node:
             node.name = node.doc_string = ""
@@ -137,14 +141,14 @@ def _rename_all(graph: onnx.GraphProto, rename) -> None:
 
 
 def rename_outputs(graph: onnx.GraphProto, names) -> None:
-    """Give the outputs other names, in their order."""
+    """Rename the outputs of a graph, in their order."""
     for output, name in zip(graph.output, names, strict=True):
         graph.node.append(helper.make_node("Identity", [output.name], [name]))
         output.name = name
 
 
 def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
-    """Rename what a graph, and the graphs inside it, read."""
+    """Rename a value where a graph or its inner graphs read it."""
     for part in all_graphs(graph):
         for node in part.node:
             for place, name in enumerate(node.input):
@@ -152,12 +156,12 @@ def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
                     node.input[place] = new
         for output in part.output:
             if output.name == old:
-                # An output must be of the graph itself.
+                # A graph's output must be computed in the graph itself.
                 part.node.append(helper.make_node("Identity", [new], [old]))
 
 
 def remove_identities(graph: onnx.GraphProto) -> None:
-    """Remove the nodes that hand on a value under another name."""
+    """Remove the nodes that only copy a value to another name."""
     for part in all_graphs(graph):
         outputs = {output.name for output in part.output}
         for node in list(part.node):
@@ -167,7 +171,7 @@ def remove_identities(graph: onnx.GraphProto) -> None:
 
 
 def cancel_transposes(graph: onnx.GraphProto) -> None:
-    """Hand on the original where a transpose undoes another one, in whichever graph that is."""
+    """Replace a transpose that inverts another one by an identity, also across inner graphs."""
     made_by = {node.output[0]: node for part in all_graphs(graph) for node in part.node}
     for part in all_graphs(graph):
         for node in part.node:
@@ -181,7 +185,7 @@ def cancel_transposes(graph: onnx.GraphProto) -> None:
 
 
 def used_names(graph: onnx.GraphProto) -> Counter:
-    """Count how often each name is read, in a graph and in those inside it."""
+    """Return the number of reads of each name, in a graph and its inner graphs."""
     return Counter(
         name
         for part in all_graphs(graph)
@@ -191,7 +195,7 @@ def used_names(graph: onnx.GraphProto) -> Counter:
 
 
 def remove_unused(graph: onnx.GraphProto) -> None:
-    """Remove the nodes that nothing reads."""
+    """Remove the nodes whose outputs are not read."""
     while True:
         used = used_names(graph)
         unused = [
@@ -207,6 +211,6 @@ def remove_unused(graph: onnx.GraphProto) -> None:
 
 
 def count_operators(model: onnx.ModelProto) -> dict[str, int]:
-    """Count the operators of a graph and those inside it, the most frequent first."""
+    """Return the counts of operators in a model, including inner graphs, largest first."""
     counted = Counter(node.op_type for part in all_graphs(model.graph) for node in part.node)
     return dict(counted.most_common())

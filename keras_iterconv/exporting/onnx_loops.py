@@ -1,8 +1,7 @@
-"""The loops of blocks in ONNX, written by hand around what a converter makes of their updates.
+"""The loops of NAIS blocks in ONNX: templates, in which converted graphs replace two operators.
 
-In the texts two operators stand for graphs that are written in their place: `Start` maps u to x(0)
-and the drive, `Update` maps x(k), k and the drive to x(k+1) - x(k). `axes` are the state's, all but
-the first.
+`Start` maps u to x(0) and the drive; `Update` maps x(k), k and the drive to x(k+1) - x(k). `axes`
+are the axes of the state without the first.
 """
 
 from collections.abc import Mapping
@@ -35,12 +34,12 @@ fixed (float[] u, int32 max_unroll) => (float[] state, int32[N] depth, int32[N] 
 }
 """
 
-# A round updates all samples that are left until one of them stops, and those that have stopped
-# leave the batch. Also one sample alone makes a round, so that the update stands in the file once:
-# ONNX Runtime takes its fast convolutions only where the kernel is a constant of the very graph.
-# The root of how far a norm exceeds the threshold is a NaN where it has fallen below it, or is one
-# itself: a finite root says that a sample goes on, a finite sum that all do. `made` counts one more
-# where a sample is still moving at the limit, and is negative where its norm was infinite.
+# A round updates all active samples until at least one of them stops; then the stopped samples are
+# removed from the batch. A single sample also runs in rounds, so the file contains the update once:
+# ONNX Runtime uses its fast convolutions only where the kernel is a constant of the same graph. The
+# square root of (norm - threshold) is NaN where the norm is below the threshold or NaN. So a finite
+# root means that a sample continues, and a finite sum that all do. `made` is one larger for samples
+# that have not converged at the limit, and negative where the norm was infinite.
 _ADAPTIVE = """
 adaptive (float[] u, int32 max_unroll, float threshold)
     => (float[] state, int32[N] depth, int32[N] status)
@@ -119,14 +118,14 @@ def make_loop(parts: Mapping[str, onnx.GraphProto], rank: int, adaptive: bool) -
     """Return the graph of a block.
 
     Args:
-        parts: The graphs of `Start` and `Update`; inputs that they have beyond those of the
-            operators become inputs of the block's graph, the same name once.
-        rank: Of u and the state.
-        adaptive: Whether each sample stops by itself, or all make `max_unroll` updates.
+        parts: Graphs of `Start` and `Update`. Their inputs beyond those of the operators become
+            inputs of the block's graph, each name once.
+        rank: Rank of u and of the state.
+        adaptive: Whether each sample stops by the threshold, or all make `max_unroll` updates.
 
     Returns:
-        A graph from u, max_unroll and, where adaptive, the threshold, and what the parts take
-        besides, to state, depth and status.
+        A graph from u, max_unroll, the threshold if adaptive, and the further inputs of the parts
+        to state, depth and status.
     """
     graph = parser.parse_graph(_ADAPTIVE if adaptive else _FIXED)
     graph.initializer.append(numpy_helper.from_array(np.arange(1, rank), "axes"))

@@ -1,4 +1,4 @@
-"""Models as ONNX files, whose loops run as deep as each picture needs."""
+"""Conversion of models to ONNX, with loops of adaptive depth."""
 
 import logging
 from collections.abc import Mapping
@@ -15,7 +15,6 @@ from keras_iterconv.exporting.exported_function import OUTPUTS, Normalization, i
 from keras_iterconv.exporting.onnx_blocks import (
     OPSET,
     BlockConverter,
-    has_channels_first,
     to_channels_first,
     to_channels_last,
 )
@@ -26,10 +25,9 @@ from keras_iterconv.exporting.onnx_graph import (
     simplify,
     sort_nodes,
 )
-from keras_iterconv.layers import IteratedBlock
 from keras_iterconv.unrolling import Unrolled
 
-# The oldest version of the format that opset 18 fits, for older runtimes.
+# The oldest version of the format that supports opset 18, for older runtimes.
 IR_VERSION = 8
 
 
@@ -39,26 +37,26 @@ def to_onnx(
     metadata: Mapping[str, str],
     multi_label: bool = False,
 ) -> onnx.ModelProto:
-    """Convert a model.
+    """Return a model as an ONNX model.
 
     Args:
-        model: A functional model in float32, from standardised images to logits or probabilities.
+        model: Functional model in float32, from standardised images to logits or probabilities.
         normalization: Mean and standard deviation of raw pixel values.
-        metadata: The file's metadata.
-        multi_label: Whether each class has a probability of its own.
+        metadata: Metadata of the file.
+        multi_label: Whether the probabilities of the classes are independent (sigmoid).
 
     Returns:
-        A model of opset 18 with the input `image`, float32 `[N, H, W, C]` in raw values, and for
-        a net of adaptive depth the optional inputs `threshold`, float32, and `max_unroll`, int32,
-        scalars whose defaults it holds; outputs `logits` and `probabilities`, float32
-        `[N, classes]`, `depth` and `status`, int32 `[N, blocks]`.
+        A model of opset 18. Its input is `image`, float32 `[N, H, W, C]` in raw values; a net of
+        adaptive depth has two more inputs with defaults, the scalars `threshold`, float32, and
+        `max_unroll`, int32. The outputs are `logits` and `probabilities`, float32 `[N, classes]`,
+        and `depth` and `status`, int32 `[N, blocks]`.
 
     Raises:
-        ValueError: Blocks of adaptive depth differ in threshold or `max_unroll`, one has
-            Anderson acceleration, or the outputs are neither logits nor probabilities.
+        ValueError: Blocks of adaptive depth differ in threshold or `max_unroll`, a block's solver
+            is Anderson acceleration, or the outputs are neither logits nor probabilities.
     """
     depth = shared_depth(model)
-    blocks = [b for b in iterated_blocks(model) if isinstance(b, IteratedBlock)]
+    blocks = [block for block in iterated_blocks(model) if block.adjustable]
     converted = _convert_around(model, blocks, normalization, multi_label)
     graph = converted.graph
     simplify(graph)
@@ -83,7 +81,7 @@ def to_onnx(
     remove_identities(graph)
     rename_outputs(graph, OUTPUTS)
     if depth is not None:
-        # An initializer of an input's name is its default.
+        # An initializer with the name of an input is its default.
         _add_value(graph, "threshold", np.float32(depth.threshold))
         _add_value(graph, "max_unroll", np.int32(depth.max_unroll))
     converted.ir_version = IR_VERSION
@@ -91,7 +89,7 @@ def to_onnx(
     texts = dict(metadata)
     untied = [block for block in blocks if not block.tied]
     if untied:
-        # They have weights for so many updates, and no more.
+        # Untied blocks have weights for a fixed number of updates.
         texts["most_updates"] = str(min(b.trainable_weights[0].shape[0] for b in untied))
     helper.set_model_props(converted, texts)
     onnx.checker.check_model(converted, full_check=True)
@@ -99,11 +97,14 @@ def to_onnx(
 
 
 def _convert_around(model, blocks, normalization, multi_label) -> onnx.ModelProto:
-    """Convert all but the blocks: what goes into one is an output, what comes out an input."""
+    """Return the converted model without its NAIS blocks.
+
+    The input of each block is an output of the graph, and the block's outputs are inputs.
+    """
     specs = [tf.TensorSpec((None, *model.input.shape[1:]), tf.float32, "image")]
     for number, block in enumerate(blocks):
         shape = block.compute_output_shape(block.input.shape)[1:]
-        if has_channels_first(block):
+        if block.channels_first:
             shape = (shape[-1], *shape[:-1])
         specs.append(tf.TensorSpec((None, *shape), tf.float32, f"state{number}"))
         specs.append(tf.TensorSpec((None,), tf.int32, f"depth{number}"))
@@ -114,7 +115,7 @@ def _convert_around(model, blocks, normalization, multi_label) -> onnx.ModelProt
 
         def cut(block, u, depth):
             state, made, status = rest[block]
-            if not has_channels_first(block):
+            if not block.channels_first:
                 starts[block] = u
                 return Unrolled(state, made, status)
             starts[block] = to_channels_first(u)
@@ -130,6 +131,6 @@ def _convert_around(model, blocks, normalization, multi_label) -> onnx.ModelProt
 
 
 def _add_value(graph: onnx.GraphProto, name: str, value) -> str:
-    """Add a constant, and return its name."""
+    """Add a constant to a graph, and return its name."""
     graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
     return name

@@ -1,4 +1,4 @@
-"""Models as SavedModels, for TensorFlow without Keras."""
+"""Export of models to SavedModels, for TensorFlow without Keras."""
 
 import os
 
@@ -8,10 +8,9 @@ import tensorflow as tf
 from keras_iterconv.depth.depth_model import iterated_blocks
 from keras_iterconv.depth.depth_settings import DepthSettings
 from keras_iterconv.exporting.exported_function import Normalization, infer, shared_depth
-from keras_iterconv.layers import IteratedBlock
 
 SIGNATURE = "serving_default"
-# With the depth as further inputs: those of a SavedModel are never optional.
+# The depth settings are inputs of a second signature: inputs of a SavedModel cannot be optional.
 DEPTH_SIGNATURE = "with_depth"
 
 
@@ -23,16 +22,16 @@ def write_saved_model(
 ) -> None:
     """Write a model as a SavedModel.
 
-    Its signature `serving_default` takes `image`, float32 `[N, H, W, C]` in raw values, and returns
-    `logits` and `probabilities`, float32 `[N, classes]`, `depth` and `status`, int32
-    `[N, blocks]`. A net of adaptive depth has a second one, `with_depth`, that also takes
-    `threshold`, float32, and `max_unroll`, int32, scalars.
+    Its signature `serving_default` has the input `image`, float32 `[N, H, W, C]` in raw values, and
+    the outputs `logits` and `probabilities`, float32 `[N, classes]`, and `depth` and `status`,
+    int32 `[N, blocks]`. A net of adaptive depth has a second signature, `with_depth`, whose further
+    inputs are the scalars `threshold`, float32, and `max_unroll`, int32.
 
     Args:
-        model: A functional model in float32, from standardised images to logits or probabilities.
-        path: The folder to make.
+        model: Functional model in float32, from standardised images to logits or probabilities.
+        path: Folder to write.
         normalization: Mean and standard deviation of raw pixel values.
-        multi_label: Whether each class has a probability of its own.
+        multi_label: Whether the probabilities of the classes are independent (sigmoid).
 
     Raises:
         ValueError: Blocks of adaptive depth differ in threshold or `max_unroll`, or the outputs are
@@ -59,13 +58,13 @@ def write_saved_model(
     signatures = {SIGNATURE: serve}
     if shared_depth(model) is not None:
         signatures[DEPTH_SIGNATURE] = serve_with_depth
-    # Not by Keras's own export, which writes each weight twice.
+    # Not by `keras.Model.export`, which writes each weight twice.
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]
     module.settings = [
         variable
         for block in iterated_blocks(model)
-        if isinstance(block, IteratedBlock)
+        if block.adjustable
         for variable in block.depth_variables
     ]
     tf.saved_model.save(module, os.fspath(path), signatures)

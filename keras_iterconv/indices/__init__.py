@@ -1,4 +1,4 @@
-"""How iterative and how convergent a trained net is."""
+"""Convergence, recurrence and divergence indices of trained nets (Lippl et al.)."""
 
 from keras_iterconv.indices.index_plot import plot_indices
 from keras_iterconv.indices.index_report import IndexReport

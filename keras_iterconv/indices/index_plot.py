@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-# Paul Tol's "muted" colours, told apart by all readers.
+# Paul Tol's "muted" colours, which colour-blind readers can distinguish.
 COLORS = (
     "#332288",
     "#CC6677",
@@ -28,18 +28,19 @@ _CURVES = (
 
 
 def plot_indices(reports: Sequence, labels: Sequence[str] | None = None):
-    """Draw error curves (a), indices (b), and error against indices (c) of one or several nets.
+    """Return a figure of error curves (a), indices (b), and error against indices (c) of nets.
 
     Args:
-        reports: `IndexReport`s, of nets with as many stages each.
-        labels: What each net is called; those of one label share a colour and are instances of
-            one condition. None for one condition.
+        reports: Values of `IndexReport`, of nets with equal numbers of stages.
+        labels: Label of each net. Nets with one label share a colour and are instances of one
+            condition. None for one condition.
 
     Returns:
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: There is no report, or not a label for each, or the stages differ.
+        ValueError: There is no report, the numbers of reports and labels differ, or the nets differ
+            in the number of stages, or within a label in the number of blocks.
 
     Reference:
         Lippl et al. 2024, Fig. 2 and 3c.
@@ -53,7 +54,10 @@ def plot_indices(reports: Sequence, labels: Sequence[str] | None = None):
         )
     stages = len(reports[0].stages)
     if any(len(report.stages) != stages for report in reports):
-        raise ValueError("`reports` must be of nets with as many stages each")
+        raise ValueError(
+            "`reports` must be of nets with equal numbers of stages. "
+            f"Received: {[len(report.stages) for report in reports]} stages"
+        )
     conditions = list(dict.fromkeys(labels))
     lengths = {
         (label, *(len(errors.early_readout) for errors in report.errors))
@@ -61,7 +65,7 @@ def plot_indices(reports: Sequence, labels: Sequence[str] | None = None):
     }
     if len(lengths) > len(conditions):
         raise ValueError(
-            "`reports` of one label must be of nets with as many blocks each; give the others "
+            "`reports` of one label must be of nets with equal numbers of blocks; give the others "
             f"another label. Received: {sorted(lengths)}"
         )
     few = len(conditions) <= len(COLORS)
@@ -94,8 +98,8 @@ def _curves(figure, reports, labels, colors, stages):
             for label, color in colors.items():
                 curves = [
                     getattr(report.errors[s], field)
-                    for report, own in zip(reports, labels, strict=True)
-                    if own == label
+                    for report, report_label in zip(reports, labels, strict=True)
+                    if report_label == label
                 ]
                 steps = range(1, len(curves[0]) + 1)
                 if len(curves) > 1:
@@ -117,11 +121,11 @@ def _values(figure, reports, labels, colors, conditions, stages):
     large = 8 if len(conditions) < 5 else 5.5
     for axes, (_, _, name) in zip(figure.subplots(1, 3), _CURVES, strict=True):
         for report, label in zip(reports, labels, strict=True):
-            at = (conditions.index(label) - (len(conditions) - 1) / 2) * shift
+            offset = (conditions.index(label) - (len(conditions) - 1) / 2) * shift
             values = getattr(report, name)
             style = {"color": colors[label], "ls": "none", "marker": "o", "mew": 0}
-            axes.plot(np.arange(stages) + at, values, ms=3.5, alpha=0.5, **style)
-            axes.plot(stages + 0.3 + at, np.mean(values), ms=large, alpha=0.9, **style)
+            axes.plot(np.arange(stages) + offset, values, ms=3.5, alpha=0.5, **style)
+            axes.plot(stages + 0.3 + offset, np.mean(values), ms=large, alpha=0.9, **style)
         axes.axvline(stages - 0.35, color="0.85", lw=1)
         axes.set_xticks([*range(stages), stages + 0.3], [*reports[0].stages, "mean"])
         axes.set_ylabel(f"{name} index")
@@ -133,7 +137,7 @@ def _against_error(figure, reports, labels, colors, conditions):
     panels = figure.subplots(1, 3)
     for axes, name in zip(panels, ("convergence", "divergence"), strict=False):
         for label in conditions:
-            chosen = [r for r, own in zip(reports, labels, strict=True) if own == label]
+            chosen = [r for r, name_of_r in zip(reports, labels, strict=True) if name_of_r == label]
             axes.plot(
                 [np.mean(getattr(report, name)) for report in chosen],
                 [report.error for report in chosen],

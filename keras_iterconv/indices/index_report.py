@@ -1,4 +1,4 @@
-"""From wrong answers to indices, their intervals, and what is shown of them."""
+"""Indices and their confidence intervals, computed from wrong predictions, and their table."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,16 +11,16 @@ from keras_iterconv._support.text_table import as_text
 
 CONFIDENCE = 0.95
 INDICES = ("convergence", "recurrence", "divergence")
-_CHUNK = 100  # Resamples at a time.
+_CHUNK = 100  # Number of bootstrap samples computed at a time.
 
 
 class StageErrors(NamedTuple):
-    """Which samples a perturbed stage gets wrong, bool; averaged over samples, error curves.
+    """Wrong predictions of a net with a perturbed stage, bool; or error curves, their means over N.
 
     Attributes:
-        early_readout: `[T, N]`, the stage read out after block 1, ..., T.
-        left_out: `[T, N]`, block 1, ..., T left out.
-        repeated: `[16, N]`, the last block applied 1, ..., 16 more times.
+        early_readout: With the stage read out after block 1, ..., T, `[T, N]`.
+        left_out: Without block 1, ..., T, `[T, N]`.
+        repeated: With the last block applied 1, ..., 16 more times, `[16, N]`.
     """
 
     early_readout: np.ndarray
@@ -30,21 +30,23 @@ class StageErrors(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class IndexReport:
-    """The indices of each stage, with the curves that they summarise.
+    """The indices of each stage of a net, and the error curves that they summarise.
 
     Attributes:
-        stages: The stages' names.
-        samples: N, the number of test samples.
-        error: The intact net's error.
-        chance: The error of a guess.
-        convergence: `[stages]`, CI: 1 for a final answer after the first block, 0 for chance at
-            every block but the last.
-        recurrence: `[stages]`, RI: 1 where each block is missed as much as the last one is.
-        divergence: `[stages]`, DI: 0 where more of the last block changes no error.
-        intervals: For each index's name, `[stages, 2]`: 95% percentile intervals of the bootstrap
-            over test samples.
+        stages: Names of the stages.
+        samples: Number of test samples N.
+        error: Error of the unperturbed net.
+        chance: Error of guessing (chance level).
+        convergence: Convergence index CI, `[stages]`: 1 where the error is final after the first
+            block, 0 where it is at chance until the last block.
+        recurrence: Recurrence index RI, `[stages]`: 1 where leaving out any block increases the
+            error as much as leaving out the last one.
+        divergence: Divergence index DI, `[stages]`: 0 where further runs of the last block do not
+            change the error.
+        intervals: For each index's name, 95% percentile intervals of the bootstrap over test
+            samples, `[stages, 2]`.
         errors: For each stage, the error curves, float `[T]`, `[T]` and `[16]`.
-        reasons: For each stage, why an index is not a number, by the index's name.
+        reasons: For each stage, why an index is undefined, by the index's name.
     """
 
     stages: list[str]
@@ -59,7 +61,7 @@ class IndexReport:
     reasons: list[dict[str, str]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as numbers, lists and strings; what is undefined is None."""
+        """Return the report as numbers, lists and strings; undefined values become None."""
         return {
             "stages": self.stages,
             "samples": self.samples,
@@ -77,7 +79,7 @@ class IndexReport:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "IndexReport":
-        """Build a report from what `to_dict` returned."""
+        """Return the report from the result of `to_dict`."""
         return cls(
             stages=list(content["stages"]),
             samples=content["samples"],
@@ -124,7 +126,7 @@ class IndexReport:
         return as_text(self.table())
 
     def plot(self):
-        """Draw the error curves and the indices, as Lippl et al., Fig. 2.
+        """Return a figure of the error curves and the indices, as in Fig. 2 of Lippl et al.
 
         Returns:
             A `matplotlib.figure.Figure`.
@@ -137,7 +139,7 @@ class IndexReport:
 def make_report(
     stages: list[str], wrong: list[StageErrors], chance: float, resamples: int, seed: int
 ) -> IndexReport:
-    """Compute the indices and their intervals from the wrong answers of each stage."""
+    """Return the indices and their intervals, from the wrong predictions of each stage."""
     samples = wrong[0].early_readout.shape[1]
     full = float(wrong[0].early_readout[-1].mean())
     errors = [StageErrors(*(curve.mean(axis=1) for curve in stage)) for stage in wrong]
@@ -175,11 +177,13 @@ def make_report(
 
 
 def compute_indices(errors: StageErrors, chance: float):
-    """Return CI, RI and DI of error curves, `[...]` each from curves `[..., steps]`.
+    """Return CI, RI and DI, each `[...]`, of error curves `[..., steps]`.
 
     CI = 1 - mean_{t<T} (e_t - e_T) / (chance - e_T), RI = 1 - mean_{t<T} (d_t - d_T) /
-    (chance - d_T) and DI = mean_k (e_{+k} - e_T) / (chance - e_T), with e_T the intact net's
-    error. Not finite, or without a meaning, where a denominator vanishes.
+    (chance - d_T) and DI = mean_k (e_{+k} - e_T) / (chance - e_T). e_t is the error of reading out
+    after block t, so e_T is that of the unperturbed net; d_t is the error without block t, and
+    e_{+k} that with k more runs of the last block. Where a denominator vanishes the index is not
+    finite or has no meaning.
     """
     early, left_out, repeated = errors
     if early.shape[-1] == 1:
@@ -194,12 +198,12 @@ def compute_indices(errors: StageErrors, chance: float):
 
 
 def _reasons(errors: StageErrors, chance: float, doubt: float) -> dict[str, str]:
-    """Say which indices are undefined, and why.
+    """Return the reasons why indices are undefined, by the index's name.
 
     Args:
-        errors: The stage's error curves.
-        chance: The error of a guess.
-        doubt: Two standard errors of it.
+        errors: Error curves of the stage.
+        chance: Error of guessing.
+        doubt: Two standard errors of `chance`.
     """
     if len(errors.early_readout) == 1:
         return dict.fromkeys(INDICES, "a stage of one block has no index")
@@ -207,14 +211,14 @@ def _reasons(errors: StageErrors, chance: float, doubt: float) -> dict[str, str]
         return dict.fromkeys(
             INDICES, "the net's error is not two standard errors better than chance"
         )
-    # The denominator of RI is then zero but for the luck of the sample.
+    # The denominator of RI is then zero up to the sampling error.
     if abs(errors.left_out[-1] - chance) <= doubt:
         return {"recurrence": "without its last block the net is at chance"}
     return {}
 
 
 def _resample(wrong: StageErrors, chance: float, resamples: int, seed: int) -> np.ndarray:
-    """Return the indices of bootstrap samples, `[3, resamples]`."""
+    """Return the three indices of each bootstrap sample, `[3, resamples]`."""
     rng = np.random.default_rng(seed)
     curves = np.concatenate(wrong).astype(np.float32)
     steps = np.cumsum([len(wrong.early_readout), len(wrong.left_out)])
@@ -222,7 +226,7 @@ def _resample(wrong: StageErrors, chance: float, resamples: int, seed: int) -> n
     draws = []
     for begin in range(0, resamples, _CHUNK):
         count = min(_CHUNK, resamples - begin)
-        # How often each sample was drawn says all about a bootstrap sample.
+        # A bootstrap sample is given by the number of draws of each sample.
         picks = rng.integers(samples, size=(count, samples))
         times = np.stack([np.bincount(row, minlength=samples) for row in picks])
         means = times.astype(np.float32) @ curves.T / samples
@@ -231,7 +235,7 @@ def _resample(wrong: StageErrors, chance: float, resamples: int, seed: int) -> n
 
 
 def _plain(values):
-    """Turn an array into lists of floats, with None for what is not finite."""
+    """Return an array as lists of floats, with None for values that are not finite."""
     values = np.asarray(values, np.float64)
     if values.ndim == 0:
         return float(values) if np.isfinite(values) else None

@@ -1,4 +1,4 @@
-"""Running a net with its stages perturbed."""
+"""Measuring the indices of a net, by running it with perturbed stages."""
 
 import keras
 import numpy as np
@@ -22,30 +22,29 @@ def measure_indices(
     seed: int = 0,
     samples: int | None = None,
 ) -> IndexReport:
-    """Measure the convergence, recurrence and divergence index of each stage of a trained net.
+    """Return the convergence, recurrence and divergence index of each stage of a trained net.
 
-    Each stage is perturbed in turn, in evaluation: read out after each block, run without each
-    block, and run with its last block applied up to 16 more times; the layers behind it do as
-    always. The states along a stage are computed once for all of this.
+    One stage at a time is perturbed, in evaluation. It is read out after each block, run without
+    each block, and run with its last block applied up to 16 more times; the layers after it are
+    not perturbed. The states along a stage are computed once for all perturbations.
 
     Args:
-        model: A functional model of one output, logits or probabilities, with at least one
-            `ResidualStage`, through which all paths from input to output lead.
+        model: Functional model of one output, logits or probabilities, with at least one
+            `ResidualStage`. Each stage must lie on all paths from input to output.
         dataset: Batches `(images, labels)`, e.g. a `tf.data.Dataset`; or one pair of arrays.
-            Labels are class numbers, `[N]`, or multi-hot, `[N, classes]`: an answer is then right
-            where the largest outputs are just the targets.
-        resamples: Bootstrap samples of the test set for the intervals.
-        seed: Of the bootstrap, an integer of at least 0.
-        samples: The number of images; the first ones are taken. None for all, of a data set that
-            ends.
+            Labels are class numbers, `[N]`, or multi-hot, `[N, classes]`: a prediction is then
+            correct where the n largest outputs are those of the n labelled classes.
+        resamples: Number of bootstrap samples for the intervals.
+        seed: Seed of the bootstrap, an integer of at least 0.
+        samples: Number of images, from the first on. None for all images of a finite data set.
 
     Returns:
         An `IndexReport`.
 
     Raises:
         ValueError: An argument is out of its range; the model has no stage, or one that is used
-            twice, lies in a model within the model or has a path around it; or the data set is
-            empty, or has no end while `samples` is None.
+            twice, lies in a nested model or is not on all paths; or the data set is empty, or
+            infinite while `samples` is None.
 
     Reference:
         Lippl et al. 2024, "Iterative convergence indices", Fig. 2.
@@ -56,27 +55,27 @@ def measure_indices(
         check_positive_int("samples", samples)
     stages = residual_stages(model)
     net = _PerturbedNet(model, stages)
-    parts, all_labels = [], []
+    wrong_of_batches, all_labels = [], []
     for images, labels in labelled_batches(dataset, samples):
         labels = np.asarray(labels)
-        parts.append(net.wrong(images, labels))
+        wrong_of_batches.append(net.wrong(images, labels))
         all_labels.append(labels)
-    if not parts:
-        raise ValueError("`dataset` must hold at least one batch. Received: an empty one")
+    if not wrong_of_batches:
+        raise ValueError("`dataset` must hold at least one batch. Received: an empty data set")
     labels = np.concatenate(all_labels)
     errors = [
         StageErrors(*(np.concatenate(curve, axis=1) for curve in zip(*stage, strict=True)))
-        for stage in zip(*parts, strict=True)
+        for stage in zip(*wrong_of_batches, strict=True)
     ]
     chance = chance_error(labels, model.output_shape[-1])
     return make_report([call.layer.name for call in stages], errors, chance, resamples, seed)
 
 
 def residual_stages(model: keras.Model) -> list[Call]:
-    """Return the calls of the stages of a functional model, from input to output.
+    """Return the calls of the residual stages of a functional model, from input to output.
 
     Raises:
-        ValueError: There is none, or one is used twice or lies in a model within the model.
+        ValueError: The model has no stage, or one that is used twice or lies in a nested model.
     """
     check_functional(model)
     for layer in model.layers:
@@ -84,8 +83,8 @@ def residual_stages(model: keras.Model) -> list[Call]:
             isinstance(inner, ResidualStage) for inner in layers_within(layer)
         ):
             raise ValueError(
-                f"A stage lies in {layer.name!r}, a model within {model.name!r}; build the stages "
-                "into one functional model, so that they can be run apart"
+                f"A stage lies in {layer.name!r}, a model nested in {model.name!r}; build "
+                "all stages into one functional model, so that they can be run separately"
             )
     if len(model.outputs) != 1:
         raise ValueError(
@@ -96,8 +95,7 @@ def residual_stages(model: keras.Model) -> list[Call]:
     if not stages:
         raise ValueError(
             f"{model.name!r} has no ResidualStage, so there is no index to measure. Indices are "
-            "those of nets built of stages: resnet_w*, icr_w*, pcr_w*, or your own of "
-            "`ResidualStage`."
+            "defined for models with a `ResidualStage`: resnet_w*, icr_w*, pcr_w*, or your own."
         )
     layers = [call.layer for call in stages]
     for stage in layers:
@@ -106,14 +104,14 @@ def residual_stages(model: keras.Model) -> list[Call]:
     for call in stages:
         if call.options.get("schedule") is not None:
             raise ValueError(
-                f"The stage {call.layer.name!r} is called with a schedule of its own; indices are "
-                f"those of a stage that runs its blocks in turn. Received: {call.options}"
+                f"The stage {call.layer.name!r} is called with a schedule; indices are defined for "
+                f"a stage that runs its blocks in order. Received: {call.options}"
             )
     return stages
 
 
 class _PerturbedNet:
-    """The parts of a net that are run apart, each traced once."""
+    """The parts of a net that are run separately, each traced once."""
 
     def __init__(self, model: keras.Model, stages: list[Call]):
         self.stages = [call.layer for call in stages]
@@ -129,12 +127,12 @@ class _PerturbedNet:
         except ValueError as error:
             raise ValueError(
                 f"A path from input to output leads around the stage {call.layer.name!r}, so "
-                "that it cannot be read out by itself"
+                "the stage cannot be read out early"
             ) from error
         return tf.function(lambda state: rest(state, training=False), reduce_retracing=True)
 
     def wrong(self, images, labels) -> list[StageErrors]:
-        """Return for each stage which samples each perturbation gets wrong."""
+        """Return, for each stage and perturbation, whether each prediction is wrong."""
         *inputs, outputs = self.trunk(images)
         full = is_wrong(outputs, labels)
         return [self._wrong_of_stage(s, x, full, labels) for s, x in enumerate(inputs)]
@@ -154,7 +152,7 @@ class _PerturbedNet:
         for t in range(blocks):
             states.append(run(states[-1], [t]))
         early = [*(wrong(state) for state in states[1:-1]), full]
-        # Without the last block the stage ends where it is read out one block early.
+        # Leaving out the last block is the same as reading out after the last but one.
         left_out = [wrong(run(states[t], range(t + 1, blocks))) for t in range(blocks - 1)]
         left_out.append(early[-2] if blocks > 1 else wrong(x))
         repeated, state = [], states[-1]

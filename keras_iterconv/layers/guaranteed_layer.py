@@ -1,4 +1,4 @@
-"""What every layer has whose guarantee rests on where its weights lie."""
+"""The base class of layers that guarantee a property of their weights."""
 
 import hashlib
 from collections.abc import Sequence
@@ -8,34 +8,35 @@ import numpy as np
 
 
 class GuaranteedLayer(keras.layers.Layer):
-    """Base of the layers that project their weights or cap a Lipschitz constant.
+    """Base class of the layers that project their weights or cap a Lipschitz constant.
 
-    Training steps keep the guarantee. Anything else that changes weights, such as averages that
-    take their place or an assignment by hand, may break it; `restore_guarantee` brings it back,
-    and costs little where nothing has changed.
+    Training steps keep the guarantee. Any other change of the weights may break it, for example
+    an assignment, or replacing them by their averages. `restore_guarantee` restores it, and costs
+    only a checksum where no weight has changed.
     """
 
-    # Of the weights for which the guarantee is known to hold.
+    # Checksum of the weights for which the guarantee was last established.
     _guaranteed: bytes | None = None
 
     def guaranteed_variables(self) -> Sequence[keras.Variable]:
-        """Return the variables on which the guarantee rests; none where there is none."""
+        """Return the variables that the guarantee depends on; an empty list for no guarantee."""
         raise NotImplementedError
 
     def restore_guarantee(self) -> None:
-        """Make the guarantee hold for the weights as they are, where they have changed."""
+        """Restore the guarantee for the present weights, if they have changed."""
         if self._fingerprint() != self._guaranteed:
             self._restore_guarantee()
             self.note_guarantee()
 
     def note_guarantee(self) -> None:
-        """Remember that the guarantee holds for the weights as they are."""
+        """Record that the guarantee holds for the present weights."""
         self._guaranteed = self._fingerprint()
 
     def _restore_guarantee(self) -> None:
-        """Do what `restore_guarantee` says, for weights that may have changed.
+        """Restore the guarantee for weights that may have changed.
 
-        What holds up to rounding stays as it is, so that training does not depend on who looks.
+        Weights for which it holds up to rounding are left as they are, so that evaluating or
+        saving a model does not change its training.
         """
         raise NotImplementedError
 

@@ -1,4 +1,4 @@
-"""What every block has that repeats an update on a state."""
+"""The base class of blocks that repeat an update on a state."""
 
 import keras
 import numpy as np
@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from keras_iterconv._support.checks import check_between, check_choice, check_positive_int
 from keras_iterconv.layers.guaranteed_layer import GuaranteedLayer
+from keras_iterconv.layers.protocol import Block
 from keras_iterconv.layers.stacked_variables import draw_stack, mark_stack
 from keras_iterconv.unrolling import (
     ACTIVATIONS,
@@ -23,48 +24,49 @@ from keras_iterconv.unrolling.samples import per_sample, samples_finite
 INITIAL_STATES = ("zeros", "input")
 
 
-# By how much a projected weight may change, relatively, when it is projected again: a float32 sum
-# of some thousand numbers, rounded. Certificates allow five times as much.
+# The relative change of a projected weight that a second projection may cause: the rounding error
+# of a float32 sum of some thousand numbers. Certificates allow five times as much.
 ROUNDING = 2e-6
 
 
-class IteratedBlock(GuaranteedLayer):
-    """Base of the blocks x(k+1) = x(k) + h sigma(A x(k) + B u + b).
+class IteratedBlock(Block, GuaranteedLayer):
+    """Base class of the blocks x(k+1) = x(k) + h sigma(A x(k) + B u + b).
 
-    A subclass builds the weights and says, in `_make_increment`, what an update adds. The state
-    is held in float32 or better, also under a mixed precision policy: an update near the
-    threshold would be lost in the rounding of a half precision state.
+    A subclass creates the weights in `build` and returns its update from `build_update`. The state
+    is float32 or float64, also under a mixed precision policy: in half precision, updates with
+    norms near the threshold would be rounded away.
 
     Args:
-        max_unroll: The number of updates where `threshold` is None, else the largest number.
-        threshold: None, or the 2-norm under which a sample's update counts as none: that sample
-            then stops, by itself.
+        max_unroll: The number of updates if `threshold` is None, else the largest number.
+        threshold: The stopping threshold: a sample stops after the first update whose 2-norm is
+            below it. None for exactly `max_unroll` updates.
         step_size: h, in (0, 1].
         activation: `"relu"` or `"tanh"`.
         initial_state: x(0): `"zeros"`, or `"input"` where u has as many channels as the state.
-        gradient: How the backward pass runs, in training: `"unroll"`, exact, keeps a state for
-            each update; `"recompute"`, exact, keeps none and makes the updates twice;
-            `"implicit"` (tied tanh blocks) takes the last state for a fixed point, and is exact
-            at one; `"frozen"`, the fastest and biased, takes one slope of a unit's activation for
-            all its updates. Outside training an exact gradient is always recomputed.
+        gradient: The gradient mode in training: `"unroll"` is exact and keeps a tensor for each
+            update; `"recompute"` is exact, keeps none and computes the updates twice;
+            `"implicit"` (tied tanh blocks) is exact where the last state is a fixed point;
+            `"frozen"` is biased and the fastest, and uses one slope of each unit's activation for
+            all updates. Outside training the mode is always `"recompute"`.
         tied: Whether all updates share one set of weights.
-        solver: How a block with a threshold looks for the settled state outside training:
-            `"picard"`, update by update, or `"anderson"` (tied tanh blocks), which skips ahead and
-            falls back to the former. Training always goes update by update.
+        solver: The method that finds the fixed point outside training, for a block with a
+            threshold: `"picard"` repeats the update; `"anderson"` (tied tanh blocks) is Anderson
+            acceleration with `"picard"` as fallback. Training always repeats the update.
         **kwargs: Passed to `keras.layers.Layer`.
 
     Call arguments:
         inputs: u, `[N, ..., channels]`.
         training: Whether a backward pass will follow.
-        return_depth: Also return, int32 `[N]` each, the number of updates that each sample took
-            and its `keras_iterconv.unrolling.Status`.
+        return_depth: Whether to return also each sample's number of updates and its
+            `keras_iterconv.unrolling.Status`, int32 `[N]` each.
 
     Raises:
         ValueError: An argument is out of its range, or the inputs do not fit the block.
     """
 
-    # Whether the pre-activation is linear in the state, as A x + B u + b is.
+    # Whether the pre-activation is affine in the state, as A x + B u + b is.
     linear = True
+    adjustable = True
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class IteratedBlock(GuaranteedLayer):
         super().__init__(**kwargs)
         self.tied = bool(tied)
         self.solver = check_choice("solver", solver, SOLVERS)
-        # In variables, so that compiled functions see a change.
+        # Variables, so that a change takes effect in functions that are already traced.
         with tf.init_scope():
             self._max_unroll_variable = tf.Variable(1, trainable=False, dtype=tf.int32)
             self._threshold_variable = tf.Variable(0, trainable=False, dtype=tf.float64)
@@ -95,25 +97,25 @@ class IteratedBlock(GuaranteedLayer):
         MODES[gradient].check(self)
         if solver == "anderson" and not (self.tied and activation == "tanh"):
             raise ValueError(
-                '`solver="anderson"` needs `activation="tanh"` and `tied=True`: only there each '
-                "input has one settled state, whichever way leads to it. "
+                '`solver="anderson"` needs `activation="tanh"` and `tied=True`: only then the '
+                'block has exactly one fixed point for each input. Use `solver="picard"`. '
                 f"Received: activation={activation!r}, tied={tied!r}"
             )
-        # Keras compiles with XLA wherever every layer allows it: that is 40 times slower for
-        # these loops on a CPU, and XLA cannot differentiate a loop whose end depends on the data.
+        # Keras compiles with XLA if all layers support it. XLA runs these loops 40 times slower on
+        # a CPU, and cannot differentiate a loop whose length depends on the data.
         self.supports_jit = False
 
     @property
     def two_sided(self) -> bool:
-        """Whether the activation has a slope at every state, as tanh has."""
+        """Whether the slope of the activation is positive everywhere, as that of tanh is."""
         return not ACTIVATIONS[self.activation].one_sided
 
     @property
     def max_unroll(self) -> int:
-        """The number of updates, or the largest number where there is a threshold.
+        """The number of updates, or the largest number for a block with a threshold.
 
-        It can be set at any time, also where the block is part of a compiled model. An untied
-        block has weights for as many updates as it was made with, and saves that number.
+        It can be set at any time, also in a compiled model. An untied block has weights for as
+        many updates as it was created with; its configuration keeps that number.
         """
         return self._max_unroll_value
 
@@ -122,18 +124,19 @@ class IteratedBlock(GuaranteedLayer):
         value = check_positive_int("max_unroll", value)
         if not self.tied and value > self._weights_for:
             raise ValueError(
-                f"`max_unroll` of {self.name!r} must be at most {self._weights_for}: it is "
-                f"untied, and has weights for no more updates. Received: max_unroll={value}"
+                f"`max_unroll` of {self.name!r} must be at most {self._weights_for}: the block is "
+                f"untied and has weights for no more updates. Received: max_unroll={value}"
             )
         self._max_unroll_value = value
         self._max_unroll_variable.assign(value)
 
     @property
     def threshold(self) -> float | None:
-        """The norm below which an update counts as none, None for a fixed depth.
+        """The stopping threshold; None for a fixed depth.
 
-        One number can be set for another at any time. A change between None and a number makes
-        another graph: compiled functions must be made anew, as `keras_iterconv.set_depth` does.
+        A number can be replaced by another number at any time. Fixed and adaptive depth need
+        different graphs: after a change between None and a number, compiled functions must be
+        traced again, as `keras_iterconv.set_depth` does.
         """
         return self._threshold_value
 
@@ -144,14 +147,14 @@ class IteratedBlock(GuaranteedLayer):
             self._threshold_variable.assign(value)
         elif self.solver == "anderson":
             raise ValueError(
-                '`threshold` must be a number with `solver="anderson"`: a fixed depth promises '
-                "each update. Received: threshold=None"
+                '`threshold` must be a number with `solver="anderson"`: Anderson acceleration does '
+                "not make a fixed number of updates. Received: threshold=None"
             )
         self._threshold_value = value
 
     @property
     def depth_variables(self) -> tuple[tf.Variable, tf.Variable]:
-        """What traced graphs read `max_unroll` and `threshold` from; no weights."""
+        """The variables of `max_unroll` and `threshold` in traced graphs; they are no weights."""
         return self._max_unroll_variable, self._threshold_variable
 
     @property
@@ -165,7 +168,7 @@ class IteratedBlock(GuaranteedLayer):
         return "float64" if self.compute_dtype == "float64" else "float32"
 
     def _check_inputs(self, input_shape):
-        """Check the inputs' rank, and fix their channels once they are known."""
+        """Check the rank and channels of the inputs, and set `input_spec` to these channels."""
         rank, channels = self.input_spec.ndim, input_shape[-1]
         if len(input_shape) != rank or channels is None:
             raise ValueError(
@@ -175,19 +178,19 @@ class IteratedBlock(GuaranteedLayer):
         if self.initial_state == "input" and channels != self.state_channels:
             raise ValueError(
                 f'`initial_state="input"` needs inputs with as many channels as the state, '
-                f"{self.state_channels}; change the inputs' channels or take "
+                f"{self.state_channels}; change the inputs' channels or use "
                 f'`initial_state="zeros"`. Received: input_shape={tuple(input_shape)}'
             )
         self.input_spec = keras.layers.InputSpec(ndim=rank, axes={-1: channels})
 
     def _add_stack(self, name, shape, initializer, constraint=None):
-        """Add a weight of `shape` where tied, else of `[max_unroll, *shape]`, as it was made with.
+        """Add a weight of `shape` to a tied block, of `[max_unroll, *shape]` to an untied one.
 
         Args:
-            name: The weight's name.
-            shape: The shape for one update.
-            initializer: A function of no arguments that makes a Keras initializer.
-            constraint: The weight's projection, applied to the initial value too.
+            name: The name of the weight.
+            shape: The shape of the weight of one update.
+            initializer: A function without arguments that returns a new Keras initializer.
+            constraint: The projection of the weight, also applied to its initial value.
         """
 
         def initial_value(shape, dtype=None):
@@ -215,18 +218,18 @@ class IteratedBlock(GuaranteedLayer):
         return [weight for weight in self.weights if weight.constraint is not None]
 
     def _restore_guarantee(self):
-        # In the order in which the layer added them: the kernel's projection reads delta.
+        # In the order of creation: the projection of the kernel C reads the projected delta.
         for weight in self.guaranteed_variables():
             projected = weight.constraint(weight)
             if not np.allclose(weight.numpy(), projected, rtol=ROUNDING, atol=0, equal_nan=True):
                 weight.assign(projected)
 
     def build_update(self, inputs) -> Update:
-        """Return the update for u, `inputs` in the compute dtype."""
+        """Return the block's update for the inputs u, which are in the compute dtype."""
         raise NotImplementedError
 
     def _new_update(self, transfer, weights: tuple, drives: tuple = (), **options) -> Update:
-        """Return the update with this transfer and the block's activation, step and dtype."""
+        """Return an update with the block's activation, step size and compute dtype."""
         return Update(
             transfer,
             ACTIVATIONS[self.activation],
@@ -240,30 +243,32 @@ class IteratedBlock(GuaranteedLayer):
         )
 
     def make_initial_state(self, inputs):
-        """Return x(0) in the state's dtype."""
+        """Return x(0) for the inputs u, in the state's dtype."""
         if self.initial_state == "input":
             return tf.cast(inputs, self.state_dtype)
-        # A NaN or an infinity in u must not be lost: a ReLU that is fused with its convolution may
-        # turn NaN into 0, and tanh makes an infinity finite. A NaN in the state stays.
-        bad = per_sample(~samples_finite(inputs), inputs)
+        # NaNs and infinities in u must reach the state: a ReLU that is fused with a convolution
+        # may turn NaN into 0, and tanh maps infinity to 1. So x(0) is NaN for such samples, and
+        # all later states are NaN.
+        not_finite = per_sample(~samples_finite(inputs), inputs)
         zero = tf.zeros([], self.state_dtype)
         shape = tf.concat([tf.shape(inputs)[:-1], [self.state_channels]], axis=0)
-        state = tf.broadcast_to(tf.where(bad, zero + float("nan"), zero), shape)
+        state = tf.broadcast_to(tf.where(not_finite, zero + float("nan"), zero), shape)
         return tf.ensure_shape(state, [*inputs.shape[:-1], self.state_channels])
 
     def update(self, state, inputs, k: int = 0):
-        """Make one update by itself.
+        """Return the state after one update.
 
         Args:
             state: x(k), `[N, ..., state_channels]`.
             inputs: u, `[N, ..., channels]`.
-            k: The update's number from 0; it matters only for untied weights.
+            k: The number of the update, from 0; only untied blocks depend on it.
 
         Returns:
             x(k+1), of the state's shape, in `state_dtype`.
 
         Raises:
-            ValueError: `inputs` or `state` do not fit the block, or k is no update of it.
+            ValueError: The shape of `inputs` or `state` does not fit the block, or k is not the
+                number of one of its updates.
         """
         inputs = tf.cast(inputs, self.compute_dtype)
         state = tf.cast(state, self.state_dtype)
@@ -287,26 +292,36 @@ class IteratedBlock(GuaranteedLayer):
         return state + update.change(update.value(state, tf.constant(k)), state.dtype)
 
     def iterate(self, update: Update, state, max_unroll, threshold, training=None) -> Unrolled:
-        """Repeat an update, the block's own or that of another layout, to any depth.
+        """Repeat an update with the block's solver and gradient mode.
 
         Args:
-            update: What to repeat.
+            update: The update: the block's, or the same in another data format.
             state: x(0), in `state_dtype`.
             max_unroll: The number of updates, or the largest number; an int32 scalar.
-            threshold: A scalar; of no effect where the block's own is None.
+            threshold: The stopping threshold, a scalar; not read if that of the block is None.
             training: Whether a backward pass will follow.
+
+        Returns:
+            An `Unrolled`.
         """
-        # Nothing is kept for a backward pass that nearly never comes outside training.
+        # Outside training a backward pass is rare, so that no tensors are kept for it.
         gradient = self.gradient if training else "recompute"
-        limit, bound = (tf.convert_to_tensor(value) for value in (max_unroll, threshold))
+        max_unroll, threshold = map(tf.convert_to_tensor, (max_unroll, threshold))
         if self.threshold is None:
-            return call_traced_once(unroll_fixed, update, state, limit, gradient=gradient)
+            return call_traced_once(unroll_fixed, update, state, max_unroll, gradient=gradient)
         if self.solver == "anderson" and not training:
-            return call_traced_once(unroll_anderson, update, state, limit, bound)
-        return call_traced_once(unroll_adaptive, update, state, limit, bound, gradient=gradient)
+            return call_traced_once(unroll_anderson, update, state, max_unroll, threshold)
+        return call_traced_once(
+            unroll_adaptive, update, state, max_unroll, threshold, gradient=gradient
+        )
+
+    def run_to(self, inputs, max_unroll, threshold=None, **options):
+        inputs = tf.cast(inputs, self.compute_dtype)
+        update, state = self.build_update(inputs), self.make_initial_state(inputs)
+        return self.iterate(update, state, max_unroll, 0.0 if threshold is None else threshold)
 
     def call(self, inputs, training=None, return_depth=False):
-        # Keras casts floats only; pictures may come as integers.
+        # Images may be integers, which Keras does not cast.
         inputs = tf.cast(inputs, self.compute_dtype)
         update = self.build_update(inputs)
         state = self.make_initial_state(inputs)
@@ -320,7 +335,7 @@ class IteratedBlock(GuaranteedLayer):
         return (*input_shape[:-1], self.state_channels)
 
     def compute_output_spec(self, inputs, training=None, return_depth=False):
-        # Said outright: Keras would trace the whole loop to find it.
+        # Given explicitly, since Keras would trace the whole loop to infer it.
         state = keras.KerasTensor(
             (*inputs.shape[:-1], self.state_channels), dtype=self.compute_dtype
         )

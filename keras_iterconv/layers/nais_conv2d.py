@@ -20,9 +20,9 @@ from keras_iterconv.unrolling import Update
 
 CENTERS = ("trainable", "fixed")
 
-# The variance of D is this over its fan-in, 1 / 54: each block of the paper's chain of 54 then
-# adds a 54th of its input's variance at the start, and the chain as a whole a factor of about e.
-# With the usual 1 the states grow without bound along the chain, and it hardly trains.
+# The initial variance of D is this number over the fan-in. In NAIS-Net's chain of 54 blocks, each
+# block then adds 1 / 54 of the variance of its input, and the whole chain multiplies the variance
+# by about e. With the usual 1 the states grow exponentially along the chain, and it hardly trains.
 INPUT_KERNEL_SCALE = 1 / 54
 
 
@@ -34,31 +34,31 @@ def _input_kernel_initializer():
 class NAISConv2D(IteratedBlock):
     """A stable convolutional block, X(k+1) = X(k) + h sigma(C * X(k) + D * U + E).
 
-    Algorithm 2 holds C, from the start and after each optimizer step, where the infinity norm of
-    the update's Jacobian is below one for positive slopes of the activation, and at most one for
-    ReLU. That is one norm for all updates, so that a chain of untied updates is non-expansive too.
-    That its state settles does not follow: untied updates need not share a fixed point. Both
-    convolutions are zero-padded and of stride 1.
+    Algorithm 2 projects C at initialization and after each optimizer step. The infinity norm of
+    the update's Jacobian is then below one if all slopes of the activation are positive, and at
+    most one for ReLU. The norm is the same for all updates, so that a chain of untied updates is
+    non-expansive too. This does not imply that the states of an untied block converge, since
+    untied updates need not share a fixed point. Both convolutions are zero-padded and of stride 1.
 
     Args:
         filters: The number of channels of the state.
         kernel_size: The side of both kernels, odd.
-        max_unroll: The number of updates, or the largest number where a threshold is given.
-        threshold: None for exactly `max_unroll` updates; else each sample stops by itself once
-            the 2-norm of its update, over all pixels and channels, is below this number.
+        max_unroll: The number of updates, or the largest number if a threshold is given.
+        threshold: None for exactly `max_unroll` updates; else the stopping threshold: each sample
+            stops after the first update whose 2-norm, over all pixels and channels, is below it.
         step_size: h, in (0, 1].
         activation: sigma, `"relu"` or `"tanh"`.
         margin: epsilon of Algorithm 2, 0 < margin < center_margin < 1: where all slopes are one,
             the Jacobian's norm is at most 1 - h * margin.
-        center_margin: eta of Algorithm 2: |delta| is held at or under 1 - center_margin.
-        center: `"trainable"`: each channel's own centre tap is -1 - delta, with delta trained;
-            `"fixed"`: delta = 0.
+        center_margin: eta of Algorithm 2: |delta| is at most 1 - center_margin.
+        center: `"trainable"`: the centre tap from each channel to itself is -1 - delta, and delta
+            is a trained weight; `"fixed"`: delta = 0.
         initial_state: X(0): `"input"`, where U has `filters` channels, or `"zeros"` (Eq. 2).
-        gradient: How the backward pass runs: `"unroll"` or `"recompute"` (exact), `"implicit"` or
-            `"frozen"`, as `IteratedBlock` says.
+        gradient: The gradient mode, `"unroll"` or `"recompute"` (exact), `"implicit"` or
+            `"frozen"`; see `IteratedBlock`.
         tied: Whether all updates share C, D, E and delta.
         solver: `"picard"` or, for tied tanh blocks with a threshold, `"anderson"`, which finds the
-            settled state in fewer evaluations, outside training.
+            fixed point in fewer evaluations, outside training.
         **kwargs: Passed to `keras.layers.Layer`.
 
     Call arguments:
@@ -81,6 +81,8 @@ class NAISConv2D(IteratedBlock):
     Reference:
         Ciccone et al. 2018, Eq. 4, Algorithm 2, Theorems 1 and 3.
     """
+
+    channels_first = True
 
     def __init__(
         self,
@@ -150,10 +152,10 @@ class NAISConv2D(IteratedBlock):
         self.built = True
 
     def state_kernel(self):
-        """Return C with -1 - delta at its centres, `[k, k, filters, filters]` (stacked untied).
+        """Return C with -1 - delta at its centres, `[k, k, filters, filters]`.
 
-        Reading the centre from delta, and not from the stored kernel, is what gives delta its
-        gradient; the two are equal after each projection.
+        An untied block returns `[max_unroll, k, k, filters, filters]`. Writing the centres from
+        delta gives delta its gradient; after each projection they equal those of the variable C.
         """
         C = tf.convert_to_tensor(self.C)
         if self.delta is None:
@@ -190,14 +192,20 @@ class NAISConv2D(IteratedBlock):
 
 
 class _Convolution(NamedTuple):
-    """The functions of an `Update`: its transfers, and what makes the drive of the tied one."""
+    """Functions for an `Update` in one data format.
+
+    Attributes:
+        tied: The `transfer` of tied updates.
+        untied: The `transfer` of untied updates.
+        make_drives: The `make_drives` of tied updates.
+    """
 
     tied: Callable
     untied: Callable
     make_drives: Callable
 
 
-# The same functions for each block, so that blocks alike are known to be so.
+# Cached, so that all blocks have the same functions: `call_traced_once` then traces one graph.
 @functools.cache
 def _convolution(data_format: str) -> _Convolution:
     def convolve(images, kernel):
@@ -216,8 +224,8 @@ def _convolution(data_format: str) -> _Convolution:
         return (on_any_batch(add, inputs, shape, inputs.dtype),)
 
     def tied(state, k, weights, drives):
-        # Not `+`: where the batch's size is unknown its gradient reckons with broadcasting, at the
-        # cost of two passes over the state.
+        # Not `+`: for an unknown batch size its gradient includes reductions for broadcasting,
+        # which cost two passes over the state.
         return tf.add_n([convolve(state, *weights), *drives])
 
     def untied(state, k, weights, drives):

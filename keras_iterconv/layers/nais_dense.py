@@ -13,32 +13,32 @@ from keras_iterconv.unrolling import Update
 class NAISDense(IteratedBlock):
     """A stable fully connected block, x(k+1) = x(k) + h sigma(A x(k) + B u + b).
 
-    A = -R'R - shift I is symmetric and negative definite. Algorithm 1 keeps ||R'R||_F at or under
-    `bound` from the start and after each optimizer step, so every update is stable: its
-    Jacobian's eigenvalues lie inside the unit circle wherever the activation's slopes are
-    positive. Untied weights keep this for each update; that the whole of a untied block converges
-    does not follow from it.
+    A = -R'R - shift I is symmetric and negative definite. Algorithm 1 keeps ||R'R||_F at most
+    `bound`, at initialization and after each optimizer step. So every update is stable: the
+    eigenvalues of its Jacobian lie inside the unit circle where all slopes of the activation are
+    positive. This holds for each update of an untied block too, but does not imply that the states
+    of an untied block converge.
 
     Args:
         units: n, the size of the state.
-        max_unroll: K, the number of updates, or the largest number where a threshold is given.
-        threshold: None for exactly `max_unroll` updates; else each sample stops by itself once
-            the 2-norm of its update is below this number.
+        max_unroll: K, the number of updates, or the largest number if a threshold is given.
+        threshold: None for exactly `max_unroll` updates; else the stopping threshold: each sample
+            stops after the first update whose 2-norm is below it.
         step_size: h, in (0, 1].
         activation: sigma, `"relu"` or `"tanh"`.
         shift: epsilon of Eq. 13, in (0, 0.5).
         rank: The number of rows of R; `units` where None.
-        bound: delta of Algorithm 1, in (0, 2 (1 - shift)]; `1 - 2 * shift` where None. Up to that
-            default the state does not oscillate; up to the largest value it is still stable
+        bound: delta of Algorithm 1, in (0, 2 (1 - shift)]; `1 - 2 * shift` where None. Up to this
+            default the state does not oscillate; up to the largest value the updates are stable
             (Theorem 2).
         initial_state: x(0): `"zeros"` (Eq. 2) or `"input"`, where u has `units` channels.
-        gradient: How the backward pass runs: `"unroll"` or `"recompute"` (exact), `"implicit"` or
-            `"frozen"`, as `IteratedBlock` says.
+        gradient: The gradient mode, `"unroll"` or `"recompute"` (exact), `"implicit"` or
+            `"frozen"`; see `IteratedBlock`.
         tied: Whether all updates share R, B and b.
-        non_autonomous: Whether u drives each update. False leaves B out, so that the input only
-            sets x(0) (the paper's RESNET-SH-STABLE); it needs `initial_state="input"`.
+        non_autonomous: Whether u enters each update. False omits B, so that the input only sets
+            x(0) (RESNET-SH-STABLE of Ciccone et al.); it requires `initial_state="input"`.
         solver: `"picard"` or, for tied tanh blocks with a threshold, `"anderson"`, which finds the
-            settled state in fewer evaluations, outside training.
+            fixed point in fewer evaluations, outside training.
         **kwargs: Passed to `keras.layers.Layer`.
 
     Call arguments:
@@ -101,8 +101,8 @@ class NAISDense(IteratedBlock):
         self.non_autonomous = bool(non_autonomous)
         if not self.non_autonomous and self.initial_state != "input":
             raise ValueError(
-                '`non_autonomous=False` needs `initial_state="input"`: the input would reach the '
-                f"state nowhere. Received: initial_state={initial_state!r}"
+                '`non_autonomous=False` needs `initial_state="input"`: otherwise the state would '
+                f"not depend on the input. Received: initial_state={initial_state!r}"
             )
         self.input_spec = keras.layers.InputSpec(ndim=2)
 
@@ -155,7 +155,7 @@ class NAISDense(IteratedBlock):
 
 
 def _transfer(state, k, weights, drives):
-    # Not `+`: where the batch's size is unknown its gradient reckons with broadcasting.
+    # Not `+`: for an unknown batch size its gradient includes reductions for broadcasting.
     return tf.add_n([_multiply(state, *weights), *drives])
 
 
@@ -177,6 +177,6 @@ def _drive(inputs, B, b):
     return (tf.nn.bias_add(_multiply(inputs, B), tf.cast(b, inputs.dtype)),)
 
 
-def _multiply(rows, matrix):
-    # A is symmetric, so that x A is A x for each row.
-    return tf.matmul(rows, tf.cast(matrix, rows.dtype))
+def _multiply(vectors, matrix):
+    # Each row of `vectors` is one sample's x. A is symmetric, so that x'A = (A x)'.
+    return tf.matmul(vectors, tf.cast(matrix, vectors.dtype))

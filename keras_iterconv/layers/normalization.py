@@ -1,4 +1,4 @@
-"""Batch normalisation as one operation, where TensorFlow has one."""
+"""Batch normalisation with TensorFlow's fused operation where there is one."""
 
 import keras
 import tensorflow as tf
@@ -11,29 +11,30 @@ _FIXED = {"axis": -1, "center": True, "scale": True, "synchronized": False, "ren
 
 @keras.saving.register_keras_serializable("keras_iterconv")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """`keras.layers.BatchNormalization`, of images as one fused operation in training.
+    """`keras.layers.BatchNormalization` that trains on images with one fused operation.
 
-    Keras takes mean, variance and scaling apart: each reads all of the activations again, and
-    the order in which TensorFlow sums their three gradients depends on the threads' timing.
+    Keras computes mean, variance and scaling in separate operations. Each of them reads all
+    activations again, and TensorFlow sums their three gradients in an order that depends on the
+    timing of threads.
 
-    A batch without a sample, as a replica of a strategy may get it, does not move the statistics;
-    those of Keras become NaN. The moving statistics of replicas are averaged in each step; those of
-    Keras drift apart, and a file then holds the first replica's.
+    An empty batch, which a replica of a strategy may get, leaves the moving statistics unchanged;
+    in Keras it makes them NaN. Each step averages the moving statistics over the replicas; in
+    Keras they diverge, and a saved model holds those of the first replica.
 
     Args:
-        **kwargs: As for `keras.layers.BatchNormalization`, but `axis` is the last one, `center`
-            and `scale` are on, `synchronized` and `renorm` off.
+        **kwargs: As for `keras.layers.BatchNormalization`, except that `axis` must be -1, `center`
+            and `scale` must be True, `synchronized` and `renorm` must be False.
 
     Call arguments:
         inputs: `[N, height, width, channels]` or `[N, channels]`.
-        training: Whether to normalise by the batch and to move the statistics.
+        training: Whether to normalise by the batch's statistics and to update the moving ones.
 
     Returns:
         A tensor of the inputs' shape, in the layer's compute dtype.
 
     Raises:
-        ValueError: The inputs have another rank, or an argument asks for what the fused operation
-            cannot do.
+        ValueError: The inputs have another rank, or the fused operation does not support the value
+            of an argument.
     """
 
     def __init__(self, **kwargs):
@@ -42,8 +43,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         for name, expected in _FIXED.items():
             if getattr(self, name) != expected:
                 raise ValueError(
-                    f"`{name}` must be {expected}; take `keras.layers.BatchNormalization` for "
-                    f"another. Received: {name}={getattr(self, name)!r}"
+                    f"`{name}` must be {expected}; use `keras.layers.BatchNormalization` for "
+                    f"another value. Received: {name}={getattr(self, name)!r}"
                 )
 
     def build(self, input_shape):
@@ -72,40 +73,40 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return y
 
     def _moments(self, inputs, mask):
-        # What Keras asks for the batch's statistics.
+        # Keras calls this method for the batch's statistics.
         moving = self.moving_mean, self.moving_variance
         return or_moving(super()._moments(inputs, mask), moving, inputs)
 
 
 def normalize_batch(x, gamma, beta, moving, epsilon: float):
-    """Normalise by the batch.
+    """Normalise images by the statistics of their batch.
 
     Args:
         x: `[N, height, width, channels]`.
         gamma: The scale, `[channels]`, float32 or, for a float64 x, float64.
         beta: The shift, of gamma's shape and dtype.
-        moving: Mean and variance that stand for those of a batch without a sample, of gamma's
-            shape and dtype.
-        epsilon: What is added to the variance.
+        moving: The moving mean and variance, which replace the statistics of an empty batch, of
+            gamma's shape and dtype.
+        epsilon: The number that is added to the variance.
 
     Returns:
         `(y, mean, variance)`: y of x's shape and dtype; the batch's mean and biased variance,
         `[channels]` each, without a gradient.
     """
     gamma, beta = tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta)
-    if x.dtype == tf.float64:  # The fused operation knows no float64.
+    if x.dtype == tf.float64:  # The fused operation does not support float64.
         mean, variance = or_moving(tf.nn.moments(x, axes=[0, 1, 2]), moving, x)
         y = tf.nn.batch_normalization(x, mean, variance, beta, gamma, epsilon)
         return y, tf.stop_gradient(mean), tf.stop_gradient(variance)
     y, mean, variance = tf.compat.v1.nn.fused_batch_norm(
         x, gamma, beta, epsilon=epsilon, is_training=True
     )
-    # It normalises by the biased variance and returns the unbiased one.
+    # The operation normalises by the biased variance, but returns the unbiased one.
     count = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), variance.dtype)
     mean, variance = or_moving((mean, variance * (count - 1) / count), moving, x)
     return unfused(y), tf.stop_gradient(mean), tf.stop_gradient(variance)
 
 
 def or_moving(statistics, moving, x) -> list:
-    """Return a batch's statistics, or the moving ones where it holds no sample."""
+    """Return a batch's statistics, or the moving statistics where the batch is empty."""
     return [tf.where(tf.shape(x)[0] > 0, *pair) for pair in zip(statistics, moving, strict=True)]

@@ -6,18 +6,18 @@ from keras_iterconv._support.dense_gradients import dense
 
 
 def copies_with_ordered_gradient(value: tf.Tensor, count: int) -> list[tf.Tensor]:
-    """Return `count` copies of a tensor that has many consumers.
+    """Return copies of a tensor, one for each of its consumers.
 
-    TensorFlow sums the gradients of three or more consumers into whichever of them has been freed
-    first, so the last bits of the sum depend on the threads' timing. Between copies the sum goes
-    by their order, and a seed repeats a training to the bit.
+    TensorFlow sums the gradients of three or more consumers in an order that depends on the timing
+    of threads, and so do the last bits of the sum. The gradients of the copies are summed in the
+    order of the copies, so that a training run with a fixed seed is reproducible bit by bit.
 
     Args:
         value: A float tensor.
-        count: How many.
+        count: The number of copies.
 
     Returns:
-        `count` tensors equal to `value`.
+        A list of `count` tensors equal to `value`.
     """
 
     @tf.custom_gradient

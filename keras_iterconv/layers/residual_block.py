@@ -1,4 +1,4 @@
-"""The residual function of a pre-activation ResNet, and its cap."""
+"""The residual function of a pre-activation ResNet, with an optional Lipschitz cap."""
 
 import keras
 import tensorflow as tf
@@ -10,15 +10,16 @@ from keras_iterconv.layers.residual_function import ResidualFunction
 class ResidualBlock(ResidualFunction):
     """The residual function f = Conv2 . ReLU . BN2 . Conv1 . ReLU . BN1 of one block.
 
-    The skip connection is the caller's: z + f(z), or x + f(z). Both convolutions are 3x3,
-    zero-padded, of stride 1 and without bias; no normalisation follows the second one.
+    The layer does not include the skip connection: add it as z + f(z), or as x + f(z). Both
+    convolutions are 3x3, zero-padded, of stride 1 and without bias; no normalisation follows the
+    second one.
 
-    With a cap mu it computes f / c, c = max(L / mu, 1), where L is the product of the operator
-    norms of Conv2 and of BN2 . Conv1 . BN1 folded into one convolution: an upper bound of f's
-    Lipschitz constant. In training the norms belong to the batch's statistics and are followed by
-    one step of power iteration for each call; they are differentiated. In evaluation they belong
-    to the moving statistics, as `converge_cap` last found them; until then c is that of the last
-    batch or, of fresh weights, larger than need be.
+    With a cap mu the layer computes f / c, c = max(L / mu, 1). L is an upper bound of f's
+    Lipschitz constant: the product of the operator norms of Conv2 and of BN2 . Conv1 . BN1, which
+    is folded into one convolution. In training the norms are those for the batch's statistics;
+    each call updates them by one step of power iteration, and gradients flow through them. In
+    evaluation the norms are those for the moving statistics, computed by `converge_cap`. Before
+    its first call, c is that of the last batch or, for initial weights, an upper bound of c.
 
     Args:
         filters: The channels of inputs and outputs.
@@ -27,8 +28,8 @@ class ResidualBlock(ResidualFunction):
         **kwargs: Passed to `keras.layers.Layer`.
 
     Call arguments:
-        inputs: z, `[N, height, width, filters]`; with a cap of a known height and width.
-        training: Whether to normalise by the batch and to move the statistics.
+        inputs: z, `[N, height, width, filters]`; with a cap, height and width must be known.
+        training: Whether to normalise by the batch's statistics and to update the moving ones.
 
     Returns:
         f(z), of the inputs' shape, in the layer's compute dtype.
@@ -55,7 +56,7 @@ class ResidualBlock(ResidualFunction):
         super().__init__(filters, None, False, lipschitz_cap, initial_gamma, **kwargs)
 
     def call(self, inputs, training=None):
-        # Pictures may come as integers, which Keras does not cast.
+        # Images may be integers, which Keras does not cast.
         inputs = tf.cast(inputs, self.compute_dtype)
         (block,) = self.block_values()
         if not (training and self.trainable):

@@ -1,4 +1,4 @@
-"""What a residual block and a stage of them share: the weights and the value of f."""
+"""The base class of a residual block and of a stage of them: weights and evaluation of f."""
 
 from typing import NamedTuple
 
@@ -24,8 +24,8 @@ from keras_iterconv.spectral import (
 )
 
 KERNEL_SIZE = 3
-# The moving statistics follow the training's with a time constant of ten steps, so that they are
-# right after one epoch of a small data set too.
+# The moving statistics average over about ten steps, so that they are accurate after one epoch of
+# a small data set too.
 BATCH_NORM_MOMENTUM = 0.9
 BATCH_NORM_EPSILON = 1e-3
 
@@ -35,12 +35,13 @@ class BlockValues(NamedTuple):
 
     Attributes:
         kernel1, kernel2: `[3, 3, filters, filters]`.
-        gamma1, beta1, mean1, variance1: `[filters]`, the normalisation before the first kernel.
-        gamma2, beta2, mean2, variance2: `[filters]`, the one before the second.
-        vector1, vector2: `[height, width, filters]`, estimates of the first singular vectors of
-            BN2 . Conv1 . BN1 and of Conv2.
-        divisor: A scalar, c of Eq. 3 in evaluation: of the moving statistics where `converge_cap`
-            found it, of the last batch where training went on, and at first a bound of it.
+        gamma1, beta1, mean1, variance1: `[filters]`, of the normalisation before the first kernel.
+        gamma2, beta2, mean2, variance2: `[filters]`, of the normalisation before the second one.
+        vector1, vector2: `[height, width, filters]`, estimates of the first right singular vectors
+            of BN2 . Conv1 . BN1 and of Conv2.
+        divisor: c of Eq. 3 in evaluation, a scalar: for the moving statistics after
+            `converge_cap`, for the last batch after a training step, and an upper bound of c
+            for initial weights.
     """
 
     kernel1: tf.Tensor
@@ -58,24 +59,25 @@ class BlockValues(NamedTuple):
     divisor: tf.Tensor | None = None
 
 
-# What a training step changes without a gradient.
+# The variables that a training step changes without a gradient; with a cap, those of `CAPPING` too.
 MOVING = ("mean1", "variance1", "mean2", "variance2")
 VECTORS = ("vector1", "vector2")
 CAPPING = (*VECTORS, "divisor")
-# What L / c is made of.
+# The variables on which L / c depends.
 CAPPED = ("kernel1", "kernel2", "gamma1", "gamma2", "variance1", "variance2", "divisor")
 
 
 class ResidualFunction(GuaranteedLayer):
-    """Base of the layers made of f = Conv2 . ReLU . BN2 . Conv1 . ReLU . BN1, capped or not.
+    """Base class of layers that compute f = Conv2 . ReLU . BN2 . Conv1 . ReLU . BN1.
 
-    The variables of several blocks are stacked, `[blocks, ...]`: the optimizer then makes one
-    update for all, and coupling their gradients is one reduction. Norms, statistics and the
-    variables themselves are float32 or better under every precision policy.
+    The Lipschitz constant of f can be capped. The variables of several blocks are stacked,
+    `[blocks, ...]`, so that the optimizer updates them together and the coupling of their gradients
+    is one reduction. Norms, statistics and variables are float32 or float64 under every precision
+    policy.
 
     Args:
         filters: The channels of inputs and outputs.
-        blocks: How many functions; None for one whose variables are not stacked.
+        blocks: The number of functions; None for one function with variables that are not stacked.
         shared_initialization: Whether all functions start from the same kernels.
         lipschitz_cap: mu, or None for no cap.
         initial_gamma: The initial value of both gammas, a number.
@@ -132,8 +134,8 @@ class ResidualFunction(GuaranteedLayer):
         image = tuple(input_shape[1:])
         if None in image:
             raise ValueError(
-                f"The norm of a convolution depends on the image's size: with `lipschitz_cap` the "
-                f"inputs of {self.name!r} must have a known height and width. "
+                f"The inputs of {self.name!r} must have a known height and width with "
+                "`lipschitz_cap`, since the norm of a convolution depends on the image size. "
                 f"Received: input_shape={tuple(input_shape)}"
             )
         for name in VECTORS:
@@ -143,8 +145,8 @@ class ResidualFunction(GuaranteedLayer):
         self._add("divisor", (), self._first_divisor, trainable=False)
 
     def _first_divisor(self, shape, dtype):
-        """Return a divisor that is large enough for the initial weights, without an iteration."""
-        # No operator norm is over KERNEL_SIZE times the Frobenius norm of its kernel.
+        """Return an upper bound of the divisor c for the initial weights, without iteration."""
+        # An operator norm is at most KERNEL_SIZE times the Frobenius norm of its kernel.
         bound = (KERNEL_SIZE * self.initial_gamma) ** 2 / (1 + BATCH_NORM_EPSILON)
         for kernel in (self.kernel1, self.kernel2):
             value = tf.cast(tf.convert_to_tensor(kernel), dtype)
@@ -156,7 +158,7 @@ class ResidualFunction(GuaranteedLayer):
         return tf.reshape(vectors, shape)
 
     def _add(self, name, shape, initializer=None, trainable=True):
-        """Add a variable of each block; kernels, without an initializer, start as He's normal."""
+        """Add a variable, stacked for several blocks; without an initializer it is He normal."""
 
         def kernels(shape, dtype):
             make = keras.initializers.HeNormal
@@ -171,8 +173,8 @@ class ResidualFunction(GuaranteedLayer):
             initializer=initializer or kernels,
             trainable=trainable,
             autocast=False,
-            # Statistics and vectors of replicas would drift apart. The mean of vectors of norm one
-            # is shorter than one: the first replica's are taken.
+            # Without aggregation the replicas' statistics and vectors would diverge. The mean of
+            # unit vectors is shorter than one, so that the first replica's vectors are used.
             aggregation="none"
             if trainable
             else ("only_first_replica" if name in CAPPING else "mean"),
@@ -183,7 +185,7 @@ class ResidualFunction(GuaranteedLayer):
         setattr(self, name, variable)
 
     def value_names(self) -> tuple[str, ...]:
-        """Return the names of the variables that a function has."""
+        """Return the names of the layer's variables, as in `BlockValues`."""
         return BlockValues._fields if self.lipschitz_cap is not None else BlockValues._fields[:-3]
 
     def block_values(self, t=None) -> list[BlockValues] | BlockValues:
@@ -194,16 +196,17 @@ class ResidualFunction(GuaranteedLayer):
             return block if t is not None else [block]
         if t is not None:
             return BlockValues(**{name: value[t] for name, value in values.items()})
-        rows = {name: tf.unstack(value) for name, value in values.items()}
+        unstacked = {name: tf.unstack(value) for name, value in values.items()}
         return [
-            BlockValues(**{name: row[i] for name, row in rows.items()}) for i in range(self._blocks)
+            BlockValues(**{name: by_block[i] for name, by_block in unstacked.items()})
+            for i in range(self._blocks)
         ]
 
     def _evaluate(self, state, block: BlockValues):
         """Return f(state), capped, in evaluation."""
         scale1, scale2 = scales(block)
-        # The second normalisation folds into the kernel before it; between the first one and its
-        # kernel stands a ReLU.
+        # The second normalisation is folded into the kernel before it. The first one cannot be
+        # folded into the kernel after it, since a ReLU lies between them.
         y = tf.nn.relu(state * self._cast(scale1) + self._cast(block.beta1 - block.mean1 * scale1))
         y = tf.nn.conv2d(y, self._cast(block.kernel1 * scale2), 1, "SAME")
         y = tf.nn.bias_add(y, self._cast(block.beta2 - block.mean2 * scale2))
@@ -214,7 +217,7 @@ class ResidualFunction(GuaranteedLayer):
         return tf.nn.conv2d(y, self._cast(kernel2), 1, "SAME")
 
     def _train(self, state, block: BlockValues):
-        """Return f(state), capped, in training, and the block with what the step moves."""
+        """Return f(state), capped, in training, and the block with its moving values updated."""
         y, mean1, variance1 = normalize_batch(
             state, block.gamma1, block.beta1, (block.mean1, block.variance1), BATCH_NORM_EPSILON
         )
@@ -231,17 +234,17 @@ class ResidualFunction(GuaranteedLayer):
             "variance2": m * block.variance2 + (1 - m) * variance2,
         }
         if self.lipschitz_cap is not None:
-            # The statistics of this very pass, so that the capped f is what it computes.
+            # The bound is for the batch's statistics, by which this f normalises.
             batch = block._replace(variance1=variance1, variance2=variance2)
             bound, moved["vector1"], moved["vector2"] = self._lipschitz_bound(batch)
-            # Kept for evaluation, until `converge_cap` finds the one of the moving statistics.
+            # Used in evaluation until `converge_cap` computes c for the moving statistics.
             moved["divisor"] = cap_divisor(bound, self.lipschitz_cap)
             kernel2 = kernel2 / moved["divisor"]
         y = tf.nn.conv2d(tf.nn.relu(y), self._cast(kernel2), 1, "SAME")
         return y, block._replace(**moved)
 
     def _train_recomputed(self, state, block: BlockValues):
-        """Do what `_train` does, and keep nothing: the backward pass does it again."""
+        """Return the result of `_train`, whose activations the backward pass recomputes."""
         count = len(self.value_names())
 
         @tf.recompute_grad
@@ -256,7 +259,7 @@ class ResidualFunction(GuaranteedLayer):
         return tf.cast(value, self.compute_dtype)
 
     def _lipschitz_bound(self, block: BlockValues):
-        """Return L of the paper after one power step, and both next vectors."""
+        """Return L of Eq. 3 after one step of power iteration, and the next two vectors."""
         image = block.vector1.shape
         folded = ConvOperator(folded_kernel(block), image)
         norm1, vector1 = power_step(folded, block.vector1[tf.newaxis])
@@ -264,22 +267,23 @@ class ResidualFunction(GuaranteedLayer):
         return norm1 * norm2, vector1[0], vector2[0]
 
     def _store_moving(self, blocks: list[BlockValues]):
-        """Write what a training step changed back into the variables."""
+        """Assign the values that a training step changed without a gradient to the variables."""
         for name in MOVING + (CAPPING if self.lipschitz_cap is not None else ()):
             values = [getattr(block, name) for block in blocks]
             value = values[0] if self._blocks is None else tf.stack(values)
             getattr(self, name).assign(tf.stop_gradient(value))
 
     def converge_cap(self, iterations: int = ITERATIONS, tolerance: float = TOLERANCE):
-        """Find the norms for the moving statistics anew, so that the cap holds in evaluation.
+        """Compute the norms for the moving statistics, so that the cap holds in evaluation.
 
-        Power iteration approaches a norm from below, a step for each training step. `fit` of an
-        `IterativeModel` calls this before it validates or saves; after a training loop of your
-        own, call it, or `IterativeModel.converge_caps`.
+        Training makes one step of power iteration in each training step, and approaches a norm
+        from below. `fit` of an `IterativeModel` calls this method before it validates or saves.
+        After a custom training loop, call it or `IterativeModel.converge_caps`.
 
         Args:
             iterations: The largest number of steps for each norm.
-            tolerance: The residual to stop at; c is raised by as much.
+            tolerance: The residual at which to stop, relative to the norm's square. c is larger by
+                this fraction.
         """
         if self.lipschitz_cap is None:
             return
@@ -287,8 +291,8 @@ class ResidualFunction(GuaranteedLayer):
             getattr(self, name).assign(value)
 
     def _converged(self, iterations: int = ITERATIONS, tolerance: float = TOLERANCE) -> dict:
-        """Return what `converge_cap` assigns, by the variables' names."""
-        found = []
+        """Return the values that `converge_cap` assigns, by the names of the variables."""
+        by_block = []
         for block in self.block_values():
             bound, vectors = 1.0, []
             for kernel in (folded_kernel(block), block.kernel2):
@@ -296,10 +300,11 @@ class ResidualFunction(GuaranteedLayer):
                 norm, vector = converged_norm(operator, iterations, tolerance)
                 bound *= norm
                 vectors.append(vector[0])
-            found.append((*vectors, cap_divisor(bound * (1 + tolerance), self.lipschitz_cap)))
+            divisor = cap_divisor(bound * (1 + tolerance), self.lipschitz_cap)
+            by_block.append((*vectors, divisor))
         return {
             name: values[0] if self._blocks is None else tf.stack(values)
-            for name, values in zip(CAPPING, zip(*found, strict=True), strict=True)
+            for name, values in zip(CAPPING, zip(*by_block, strict=True), strict=True)
         }
 
     def guaranteed_variables(self):
@@ -308,7 +313,7 @@ class ResidualFunction(GuaranteedLayer):
     def _restore_guarantee(self):
         divisor = self._converged()["divisor"]
         if self._guaranteed is None:
-            # That of a fresh layer comes from a coarser bound, and is as good.
+            # The divisor of a new layer is an upper bound, so that the cap holds already.
             divisor = tf.maximum(divisor, self.divisor)
         if not np.allclose(self.divisor.numpy(), divisor, rtol=TOLERANCE / 10, atol=0):
             self.divisor.assign(divisor)
@@ -326,9 +331,9 @@ class ResidualFunction(GuaranteedLayer):
 
 
 def scales(block: BlockValues):
-    """Return the factors gamma / sqrt(variance + epsilon) of both normalisations, `[filters]`.
+    """Return the factors gamma / sqrt(variance + epsilon) of both normalisations, `[filters]` each.
 
-    The statistics count as constants.
+    Gradients flow to gamma only.
     """
     return tuple(
         gamma * tf.stop_gradient(tf.math.rsqrt(variance + BATCH_NORM_EPSILON))

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_iterconv._support.checks import check_choice
 from keras_iterconv.layers.ordered_gradients import copies_with_ordered_gradient
+from keras_iterconv.layers.protocol import Block
 from keras_iterconv.layers.residual_function import ResidualFunction
 from keras_iterconv.unrolling import Unrolled
 
@@ -15,33 +16,35 @@ GRADIENTS = ("unroll", "recompute")
 
 
 @keras.saving.register_keras_serializable("keras_iterconv")
-class ResidualStage(ResidualFunction):
+class ResidualStage(Block, ResidualFunction):
     """A chain of T residual blocks, z_t = z_{t-1} + f_t(z_{t-1}) or x + f_t(z_{t-1}), z_0 = x.
 
-    f_t is `ResidualBlock`'s, with weights and statistics of its own; the weights of all blocks
-    lie in stacked variables, `[blocks, ...]`, which `GradientCoupling` finds.
+    f_t is the function of a `ResidualBlock`; each block has its own weights and statistics. The
+    weights of all blocks are stored in stacked variables, `[blocks, ...]`, which
+    `GradientCoupling` finds.
 
-    A *schedule* of block numbers says which blocks run, in which order: 0, 1, ..., T-1 unless
-    given. A prefix of it reads out early, one number left out drops a block, and the last number
-    repeated goes on beyond the stage's end.
+    A *schedule* is the sequence of the numbers of the blocks that run, by default 0, 1, ..., T-1.
+    A prefix of the default stops early, a missing number drops a block, and repeating the last
+    number continues beyond the end of the stage.
 
     Args:
         filters: The channels of inputs and outputs.
         blocks: T, at least 1.
-        skip_from: `"previous"`: z + f(z), an ordinary ResNet or, capped, ICR; `"stage_input"`:
-            x + f(z), PCR: capped below one, each block is a contraction.
-        shared_initialization: Whether all blocks start from the same kernels, as coupled ones
-            should.
+        skip_from: `"previous"`: z + f(z), an ordinary ResNet or, with a cap, the ICR of Lippl et
+            al.; `"stage_input"`: x + f(z), their PCR, where each block with a cap below one is a
+            contraction.
+        shared_initialization: Whether all blocks start from the same kernels, as blocks with
+            coupled gradients should.
         lipschitz_cap: mu for each f_t, or None for no cap.
         initial_gamma: The initial value of all gammas, positive.
-        gradient: `"unroll"`, which keeps what each block computes for the backward pass, or
-            `"recompute"`, which keeps each block's input only and runs the block again. The
-            gradient is the same.
+        gradient: `"unroll"`, which keeps all activations of each block for the backward pass, or
+            `"recompute"`, which keeps each block's input only and recomputes the block. The
+            gradients are equal.
         **kwargs: Passed to `keras.layers.Layer`.
 
     Call arguments:
-        inputs: x, `[N, height, width, filters]`; with a cap of a known height and width.
-        training: Whether to normalise by the batch and to move the statistics.
+        inputs: x, `[N, height, width, filters]`; with a cap, height and width must be known.
+        training: Whether to normalise by the batch's statistics and to update the moving ones.
         schedule: None, or a sequence of block numbers from 0.
         return_depth: Return an `Unrolled` of state, depth and status; the depth is the number of
             blocks that ran.
@@ -61,7 +64,7 @@ class ResidualStage(ResidualFunction):
         Lippl et al. 2024, "Manipulating convergence and iteration in residual networks".
     """
 
-    threshold = None
+    scheduled = True
 
     def __init__(
         self,
@@ -89,11 +92,11 @@ class ResidualStage(ResidualFunction):
 
     @property
     def max_unroll(self) -> int:
-        """T again: a block is one update of the state."""
+        """T, the number of updates: each block is one update of the state."""
         return self._blocks
 
     def update(self, state, inputs, k):
-        """Run one block by itself, in evaluation.
+        """Run one block, in evaluation.
 
         Args:
             state: z, `[N, height, width, filters]`.
@@ -104,7 +107,7 @@ class ResidualStage(ResidualFunction):
             z + f_k(z), or x + f_k(z) where `skip_from="stage_input"`.
 
         Raises:
-            ValueError: k is no block of the stage.
+            ValueError: k is not the number of a block of the stage.
         """
         if isinstance(k, int) and not 0 <= k < self.blocks:
             raise ValueError(f"`k` must be from 0 to {self.blocks - 1}. Received: k={k}")
@@ -126,10 +129,14 @@ class ResidualStage(ResidualFunction):
             )
         return list(schedule)
 
+    def run_to(self, inputs, max_unroll, threshold=None, schedule=None, **options):
+        schedule = list(range(self.blocks)) if schedule is None else list(schedule)
+        return self(inputs, schedule=schedule[:max_unroll], **options, return_depth=True)
+
     def call(self, inputs, training=None, schedule=None, return_depth=False):
         schedule = self._check_schedule(schedule)
         training = training and self.trainable
-        # Pictures may come as integers, which Keras does not cast.
+        # Images may be integers, which Keras does not cast.
         inputs = state = tf.cast(inputs, self.compute_dtype)
         if self.skip_from == "previous":
             skips = None
@@ -142,7 +149,7 @@ class ResidualStage(ResidualFunction):
                 change, blocks[t] = train(state, blocks[t])
             else:
                 change = self._evaluate(state, blocks[t])
-            # Not `+`: where the batch's size is unknown its gradient reckons with broadcasting.
+            # Not `+`: for an unknown batch size its gradient includes reductions for broadcasting.
             state = tf.add_n([state if skips is None else skips[k], change])
         if training:
             self._store_moving(blocks)
@@ -152,7 +159,7 @@ class ResidualStage(ResidualFunction):
 
     def compute_output_spec(self, inputs, training=None, schedule=None, return_depth=False):
         self._check_schedule(schedule)
-        # Said outright: Keras would trace the whole stage to find it.
+        # Given explicitly, since Keras would trace the whole stage to infer it.
         state = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
         if not return_depth:
             return state

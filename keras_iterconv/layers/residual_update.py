@@ -1,18 +1,19 @@
-"""One update of a residual network whose transfer is computed by other layers."""
+"""The update of a residual block whose pre-activation other layers compute."""
 
 import keras
 import tensorflow as tf
 
 from keras_iterconv._support.checks import check_between, check_choice
+from keras_iterconv.layers.protocol import Block
 from keras_iterconv.unrolling import ACTIVATIONS, Unrolled
 
 
 @keras.saving.register_keras_serializable("keras_iterconv")
-class ResidualUpdate(keras.layers.Layer):
-    """The last line of a residual block: x(k+1) = x(k) + h sigma(transfer).
+class ResidualUpdate(Block, keras.layers.Layer):
+    """The last step of a residual block: x(k+1) = x(k) + h sigma(transfer).
 
-    The free blocks of the ResNet baselines are chains of ordinary layers that end in this one;
-    it counts as a block of one update.
+    The unconstrained blocks of the ResNet baselines are chains of Keras layers that end in this
+    layer. It counts as a block of one update.
 
     Args:
         step_size: h, in (0, 1]; 1 in the original ResNet.
@@ -20,21 +21,18 @@ class ResidualUpdate(keras.layers.Layer):
         **kwargs: Passed to `keras.layers.Layer`.
 
     Call arguments:
-        inputs: The state x(k) and the transfer, e.g. A x(k) + b, of one shape `[N, ...]`.
+        inputs: The state x(k) and the pre-activation, e.g. A x(k) + b, of one shape `[N, ...]`.
         return_depth: Return an `Unrolled` of state, depth and status.
 
     Returns:
         x(k+1), of the state's shape; with `return_depth` also depth and status, int32 `[N]` each.
 
     Raises:
-        ValueError: An argument is out of its range, or the inputs do not fit each other.
+        ValueError: An argument is out of its range, or the inputs are not two tensors of one shape.
 
     Reference:
         Ciccone et al. 2018, Eq. 1, and Eq. 3 with B = 0.
     """
-
-    max_unroll = 1
-    threshold = None
 
     def __init__(self, step_size: float = 1.0, activation: str = "relu", **kwargs):
         super().__init__(**kwargs)
@@ -46,10 +44,10 @@ class ResidualUpdate(keras.layers.Layer):
             state, transfer = (tuple(shape) for shape in input_shape)
         except (TypeError, ValueError):
             state, transfer = None, None
-        # Broadcasting would hide a transfer of the wrong shape.
+        # Broadcasting would hide a pre-activation of the wrong shape.
         if state is None or state != transfer:
             raise ValueError(
-                "`inputs` must be the state and the transfer, two tensors of one shape. "
+                "`inputs` must be the state and the pre-activation, two tensors of one shape. "
                 f"Received: input_shape={input_shape}"
             )
         self.built = True
@@ -57,7 +55,7 @@ class ResidualUpdate(keras.layers.Layer):
     def call(self, inputs, return_depth=False):
         state, transfer = inputs
         change = self.step_size * ACTIVATIONS[self.activation].value(transfer)
-        # Not `+`: where the batch's size is unknown its gradient reckons with broadcasting.
+        # Not `+`: for an unknown batch size its gradient includes reductions for broadcasting.
         state = tf.add_n([state, change])
         if not return_depth:
             return state
@@ -67,7 +65,7 @@ class ResidualUpdate(keras.layers.Layer):
         state = keras.KerasTensor(inputs[0].shape, dtype=self.compute_dtype)
         if return_depth:
             samples = inputs[0].shape[:1]
-            # Two tensors: Keras tells them apart by their identity.
+            # Two tensors, since Keras identifies tensors by `id`.
             return Unrolled(
                 state,
                 keras.KerasTensor(samples, dtype="int32"),

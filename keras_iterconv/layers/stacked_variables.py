@@ -1,4 +1,4 @@
-"""Variables that hold one weight of several blocks, `[blocks, ...]`."""
+"""Stacked variables, each of which holds one weight of several blocks, `[blocks, ...]`."""
 
 from collections.abc import Callable
 
@@ -9,16 +9,16 @@ _MARK = "_keras_iterconv_stack"
 
 
 def draw_stack(make_initializer: Callable[[], Callable], shape, dtype=None, shared: bool = False):
-    """Draw the initial value of a stack, block by block.
+    """Return an initial value for a stacked variable, drawn block by block.
 
-    An initializer that is given the stacked shape would read the wrong fan-in from it.
+    From the stacked shape, an initializer would compute a wrong fan-in.
 
     Args:
-        make_initializer: Makes a Keras initializer. It is asked anew for each block: one
-            initializer gives the same draw each time.
-        shape: `[blocks, ...]`.
-        dtype: Of the value.
-        shared: Whether all blocks get one draw.
+        make_initializer: A function that returns a new Keras initializer. It is called for each
+            block, since one initializer draws the same value at each call.
+        shape: The shape of the stacked variable, `[blocks, ...]`.
+        dtype: The dtype of the value.
+        shared: Whether all blocks get the same value.
     """
     count, *rest = shape
     if shared:
@@ -27,10 +27,10 @@ def draw_stack(make_initializer: Callable[[], Callable], shape, dtype=None, shar
 
 
 def mark_stack(variable: keras.Variable) -> None:
-    """Say that the first axis of a variable numbers the blocks of one chain."""
+    """Mark a variable as stacked: its first axis is the number of a block in one chain."""
     setattr(variable, _MARK, True)
 
 
 def is_stack(variable) -> bool:
-    """Whether a variable is marked as a stack of blocks."""
+    """Return whether a variable is marked as stacked."""
     return getattr(variable, _MARK, False)

@@ -1,4 +1,4 @@
-"""Architectures by name."""
+"""Network architectures, created by name."""
 
 from keras_iterconv.models.registry import create_model, list_models
 

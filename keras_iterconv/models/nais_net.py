@@ -19,14 +19,14 @@ def nais_net(
     name: str = "nais_net",
     **block_options,
 ) -> IterativeModel:
-    """Build a NAIS-Net for images: stages of `NAISConv2D` blocks.
+    """Return a convolutional NAIS-Net: stages of `NAISConv2D` blocks.
 
     Args:
-        input_shape: `(height, width, channels)`.
-        num_classes: The number of logits.
-        filters: The channels of each stage.
-        blocks: The number of blocks of each stage.
-        name: The model's name.
+        input_shape: Shape of an image, `(height, width, channels)`.
+        num_classes: Number of logits.
+        filters: Number of channels of each stage.
+        blocks: Number of blocks of each stage.
+        name: Name of the model.
         **block_options: Arguments of `NAISConv2D`, the same for all blocks: `max_unroll`,
             `threshold`, `step_size`, `activation` and so on.
 
@@ -55,15 +55,15 @@ def nais_dense_net(
     name: str = "nais_dense_net",
     **block_options,
 ) -> IterativeModel:
-    """Build a NAIS-Net of one fully connected block on the flattened picture.
+    """Return a NAIS-Net of one fully connected block on the flattened image.
 
     Args:
-        input_shape: The picture's shape, `(height, width, channels)`.
-        num_classes: The number of logits.
-        units: The size of the state.
-        embedding: Whether a dense layer maps the picture to the block's input first. With an
-            autonomous block that starts at its input this is NAIS-Net's RESNET-SH-STABLE.
-        name: The model's name.
+        input_shape: Shape of an image, `(height, width, channels)`.
+        num_classes: Number of logits.
+        units: Size of the state.
+        embedding: Whether a dense layer maps the image to the block's input. With an autonomous
+            block whose initial state is its input, this is RESNET-SH-STABLE of NAIS-Net.
+        name: Name of the model.
         **block_options: Arguments of `NAISDense`: `max_unroll`, `threshold`, `step_size`,
             `activation` and so on.
 

@@ -1,4 +1,4 @@
-"""Which architectures there are, by name."""
+"""The registry of architectures by name."""
 
 import inspect
 import itertools
@@ -19,10 +19,10 @@ class Architecture(NamedTuple):
 
     Attributes:
         kind: `CONVOLUTIONAL` or `FULLY_CONNECTED`.
-        build: The function that builds it.
-        settings: What the name stands for; a user may override it.
-        block: The layer whose arguments `build` passes on, if any.
-        fixed: What the name stands for and nobody may override.
+        build: Function that returns the model.
+        settings: Arguments of `build` for this name, which a user can override.
+        block: Layer class whose arguments `build` accepts and passes on; None without one.
+        fixed: Arguments of `build` for this name, which a user cannot override.
     """
 
     kind: str
@@ -33,7 +33,7 @@ class Architecture(NamedTuple):
 
 
 def _mnist_resnets() -> dict[str, Architecture]:
-    """Return the ResNets of NAIS-Net's section 5.1: each combination of SH, NA and BN."""
+    """Return the ResNets of section 5.1 of NAIS-Net: each combination of SH, NA and BN."""
     entries = {}
     for shared, non_autonomous, batch_norm in itertools.product((False, True), repeat=3):
         suffixes = zip(("_sh", "_na", "_bn"), (shared, non_autonomous, batch_norm), strict=True)
@@ -47,7 +47,7 @@ def _mnist_resnets() -> dict[str, Architecture]:
     return entries
 
 
-# The widths of the first stage in Lippl et al. and, by family, what its blocks are; mu = 0.95.
+# Widths of the first stage in Lippl et al., and block options by family; mu = 0.95.
 _WIDTHS = (8, 16, 32, 64)
 _FAMILIES = {
     "resnet": {},
@@ -81,8 +81,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     **_residual_nets(),
     "resnet54": Architecture(CONVOLUTIONAL, resnet54, {}, fixed={"batch_norm": True}),
     "resnet54_plain": Architecture(CONVOLUTIONAL, resnet54, {}, fixed={"batch_norm": False}),
-    # As many parameters as nais1, which has two kernels a block: the widths are those of resnet54
-    # times the root of two, rounded down.
+    # About as many parameters as nais1, which has two kernels a block: the widths are those of
+    # resnet54 times the square root of 2, rounded down.
     "resnet54_wide": Architecture(
         CONVOLUTIONAL, resnet54, {"filters": (22, 45, 90)}, fixed={"batch_norm": True}
     ),
@@ -98,26 +98,26 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
-# An architecture is for any images: a name that promises a data set is kept for old code alone.
+# Architectures accept any images, so their names contain no data set; this one is for old code.
 FORMER_NAMES = {"nais_mnist": "nais_dense"}
 ARCHITECTURES.update({old: ARCHITECTURES[name] for old, name in FORMER_NAMES.items()})
 
 
 def list_models() -> list[str]:
-    """Return the names that `create_model` knows, sorted; former names too."""
+    """Return the sorted names of the architectures of `create_model`, including former names."""
     return sorted(ARCHITECTURES)
 
 
 def create_model(
     name: str, input_shape: Sequence[int], num_classes: int, **overrides
 ) -> IterativeModel:
-    """Build an architecture by its name, with fresh weights.
+    """Return a model of a named architecture, with newly initialised weights.
 
     Args:
-        name: One of `list_models()`.
-        input_shape: `(height, width, channels)` of a picture.
-        num_classes: The number of logits, at least 2.
-        **overrides: Settings to change: of the architecture (`filters`, `blocks`, `units`) or of
+        name: Name in `list_models()`.
+        input_shape: Shape of an image, `(height, width, channels)`.
+        num_classes: Number of logits, at least 2.
+        **overrides: Settings to change, of the architecture (`filters`, `blocks`, `units`) or of
             its block (`max_unroll`, `threshold`, `step_size`, `activation`, ...).
 
     Returns:
@@ -160,11 +160,11 @@ def create_model(
 
 
 def list_settings(name: str) -> list[str]:
-    """Return the settings of an architecture that `create_model` lets a user override."""
+    """Return the names of the settings that `create_model` can override in an architecture."""
     architecture = ARCHITECTURES[name]
     names = set(inspect.signature(architecture.build).parameters)
     if architecture.block is not None:
-        # The builder says how many channels its blocks have.
+        # The builder sets the number of channels of its blocks.
         block = set(inspect.signature(architecture.block.__init__).parameters)
         names |= block - {"filters", "units"}
     reserved = {"self", "kwargs", "block_options", "stage_options", "input_shape", "num_classes"}

@@ -1,4 +1,4 @@
-"""The ResNets: those of Lippl et al., and NAIS-Net's baselines for images and for MNIST."""
+"""The ResNets of Lippl et al., and the convolutional and fully connected baselines of NAIS-Net."""
 
 from collections.abc import Sequence
 
@@ -20,18 +20,18 @@ def residual_net(
     name: str = "residual_net",
     **stage_options,
 ) -> IterativeModel:
-    """Build a pre-activation ResNet of Lippl et al.: three stages of `ResidualStage`.
+    """Return a pre-activation ResNet of Lippl et al.: three stages of `ResidualStage`.
 
-    The paper does not publish the transitions: ours are a 3x3 convolution and batch normalisation,
-    as in `staged_network`, of stride 2 before the second and the third stage.
+    The paper does not describe the transitions between stages. Here each is a 3x3 convolution and
+    batch normalisation, as in `staged_network`, of stride 2 before the second and third stage.
 
     Args:
-        input_shape: `(height, width, channels)`.
-        num_classes: The number of logits.
-        width: The channels of the first stage; the second has twice and the third four times as
-            many.
-        blocks: T, the number of blocks of each stage.
-        name: The model's name.
+        input_shape: Shape of an image, `(height, width, channels)`.
+        num_classes: Number of logits.
+        width: Number of channels of the first stage; the second stage has twice and the third four
+            times as many.
+        blocks: Number of blocks of each stage, T in the paper.
+        name: Name of the model.
         **stage_options: Arguments of `ResidualStage`, the same for all stages: `skip_from`,
             `lipschitz_cap`, `shared_initialization`, `initial_gamma`.
 
@@ -68,27 +68,27 @@ def resnet54(
     activation: str = "relu",
     name: str = "resnet54",
 ) -> IterativeModel:
-    """Build NAIS-Net's ResNet baseline: blocks x + h sigma(BN(C * x)), one convolution each.
+    """Return the ResNet baseline of NAIS-Net, with blocks x + h sigma(BN(C * x)).
 
-    The paper takes He et al.'s block of "two convolutions (plus BatchNorm and ReLU)" and uses "a
-    single convolution" instead. That the normalisation and the ReLU stay is the likelier reading,
-    and the one built here. The paper does not give the order within the block. Ours is that of He
-    et al. 2015, convolution, normalisation, ReLU, of which the second half is left out. It makes
-    the block NAIS-Net's Eq. 4 with D = 0 and h = 1, which the paper calls the original ResNet,
-    with the normalisation before sigma, as in `resnet_dense`.
+    The paper replaces the block of He et al. of "two convolutions (plus BatchNorm and ReLU)" by "a
+    single convolution". Here the normalisation and the ReLU stay, which is the likelier reading.
+    The paper does not give the order within the block. Here it is that of the first half of the
+    block of He et al. 2015: convolution, normalisation, ReLU. So the block is Eq. 4 of NAIS-Net
+    with D = 0 and h = 1, which the paper calls the original ResNet, with normalisation before
+    sigma, as in `resnet_dense`.
 
-    Without `batch_norm` the blocks are x + h sigma(C * x + E). As in the NAIS-Net beside it, only
-    the transitions and the head are then normalised.
+    Without `batch_norm` the blocks are x + h sigma(C * x + E), and only the transitions and the
+    head have normalisation, as in `nais_net`.
 
     Args:
-        input_shape: `(height, width, channels)`.
-        num_classes: The number of logits.
-        filters: The channels of each stage.
-        blocks: The number of blocks of each stage.
+        input_shape: Shape of an image, `(height, width, channels)`.
+        num_classes: Number of logits.
+        filters: Number of channels of each stage.
+        blocks: Number of blocks of each stage.
         batch_norm: Whether batch normalisation follows the convolution of each block.
-        step_size: h, in (0, 1].
+        step_size: Step size h, in (0, 1].
         activation: `"relu"` or `"tanh"`.
-        name: The model's name.
+        name: Name of the model.
 
     Returns:
         An `IterativeModel` from images to logits.
@@ -110,8 +110,8 @@ def resnet54(
                 name=f"{name}_conv",
             )(state)
             return BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_norm")(state)
-        # Without normalisation, He's variance of 2 / fan-in would double the state's variance at
-        # each block; a share of it for each block keeps the chain in bounds.
+        # Without normalisation, He's variance of 2 / fan-in would double the variance of the state
+        # in each block. Divided by the number of blocks, it bounds the growth over the net.
         small = keras.initializers.VarianceScaling(
             2 / (len(filters) * blocks), distribution="untruncated_normal"
         )
@@ -142,29 +142,29 @@ def resnet_dense(
     activation: str = "relu",
     name: str = "resnet_dense",
 ) -> IterativeModel:
-    """Build one of NAIS-Net's fully connected ResNets, x(k+1) = x(k) + h sigma(norm(A x(k) + b)).
+    """Return a fully connected ResNet of NAIS-Net: x(k+1) = x(k) + h sigma(norm(A x(k) + b)).
 
-    B u is added inside sigma where the net is non-autonomous. A is free: nothing keeps these nets
-    stable. An autonomous net depends on the image through x(0) = W u + c alone; a non-autonomous
-    one starts at zero, as the NAIS block does.
+    In a non-autonomous net, B u is added to A x(k) + b before the normalisation. A is not
+    constrained, so these nets need not be stable. An autonomous net depends on the image only
+    through x(0) = W u + c; a non-autonomous one starts at zero, as the NAIS block does.
 
-    h is one: the paper calls Eq. 3 "with B = 0, and the step h = 1" the original ResNet, and
-    gives its nine ResNets no other step. The initial weights are not published. Ours are small
-    enough for a chain of `max_unroll` updates at h = 1: A and B have a standard deviation of
-    1 / (max_unroll sqrt(fan-in)), gamma is 1 / max_unroll.
+    By default h is 1: the paper calls Eq. 3 "with B = 0, and the step h = 1" the original ResNet,
+    and gives no other step for its nine ResNets. The paper does not give the initial weights. Here
+    they are small enough for `max_unroll` updates at h = 1: A and B have a standard deviation of
+    1 / (max_unroll sqrt(fan-in)), and gamma is 1 / max_unroll.
 
     Args:
-        input_shape: The picture's shape, `(height, width, channels)`.
-        num_classes: The number of logits.
-        shared: SH: all updates share A, b and B. Statistics and scales of the normalisation are
-            never shared.
-        non_autonomous: NA: the picture drives each update.
-        batch_norm: BN: batch normalisation before each activation.
-        units: The size of the state.
-        max_unroll: The number of updates.
-        step_size: h, in (0, 1].
+        input_shape: Shape of an image, `(height, width, channels)`.
+        num_classes: Number of logits.
+        shared: Whether all updates share A, b and B (SH in the paper). Statistics and scales of the
+            normalisation are never shared.
+        non_autonomous: Whether the image is an input of each update (NA in the paper).
+        batch_norm: Whether batch normalisation precedes each activation (BN in the paper).
+        units: Size of the state.
+        max_unroll: Number of updates.
+        step_size: Step size h, in (0, 1].
         activation: `"relu"` or `"tanh"`.
-        name: The model's name.
+        name: Name of the model.
 
     Returns:
         An `IterativeModel` from images to logits.
@@ -178,13 +178,13 @@ def resnet_dense(
     inputs = keras.Input(tuple(input_shape), name="image")
     flat = keras.layers.Flatten(name="flatten")(inputs)
 
-    # A square Gaussian matrix has a norm of about twice its standard deviation times the root of
-    # its side. With this one, at most 2 / max_unroll, the chain multiplies the state's norm by
-    # exp(2 h) at most; and the drives of all updates sum up to about one embedding.
+    # The 2-norm of a square Gaussian matrix is about twice its standard deviation times the square
+    # root of its side, here about 2 / max_unroll. So all updates together multiply the norm of the
+    # state by about exp(2 h) at most, and the drives of all updates add up to about one embedding.
     def small():
         return keras.initializers.VarianceScaling(1 / max_unroll**2)
 
-    def state_part(suffix):
+    def state_layer(suffix):
         return keras.layers.Dense(units, kernel_initializer=small(), name=f"A{suffix}")
 
     def drive(suffix):
@@ -193,18 +193,18 @@ def resnet_dense(
         )(flat)
 
     suffixes = [""] * max_unroll if shared else range(1, max_unroll + 1)
-    parts = {suffix: state_part(suffix) for suffix in suffixes}
+    state_layers = {suffix: state_layer(suffix) for suffix in suffixes}
     if non_autonomous:
-        drives = {suffix: drive(suffix) for suffix in parts}
+        drives = {suffix: drive(suffix) for suffix in state_layers}
         state = keras.ops.zeros_like(drives[suffixes[0]])
     else:
         state = keras.layers.Dense(units, name="embedding")(flat)
     for k, suffix in enumerate(suffixes, start=1):
-        transfer = parts[suffix](state)
+        transfer = state_layers[suffix](state)
         if non_autonomous:
             transfer = keras.layers.Add(name=f"drive{k}")([transfer, drives[suffix]])
         if batch_norm:
-            # A normalised transfer is of order gamma, whatever A is.
+            # The size of a normalised transfer is of order gamma, whatever A is.
             transfer = BatchNormalization(
                 momentum=BATCH_NORM_MOMENTUM,
                 gamma_initializer=keras.initializers.Constant(1 / max_unroll),

@@ -1,4 +1,4 @@
-"""The convolutional skeleton that all nets for images share."""
+"""The common structure of the convolutional nets: stages of blocks between a stem and a head."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,21 +19,21 @@ def staged_network(
     name: str,
     head_activation: str | None = None,
 ) -> IterativeModel:
-    """Build stages of blocks on images, each stage of half the resolution of the one before.
+    """Return a convolutional net of stages of blocks, each stage of half the previous resolution.
 
-    A transition (a 3x3 convolution, of stride 2 but for the first, and batch normalisation) opens
-    each stage; batch normalisation, global average pooling and one dense layer close the net.
-    NAIS-Net normalises where the dimensions change, and normalising before the head is our choice;
-    a pre-activation ResNet has that normalisation, and a ReLU behind it.
+    Each stage starts with a transition: a 3x3 convolution, of stride 2 except in the first stage,
+    and batch normalisation. The net ends with batch normalisation, global average pooling and a
+    dense layer. NAIS-Net has normalisation where the dimensions change; the normalisation before
+    the head is a choice made here. A pre-activation ResNet has it too, with a ReLU after it.
 
     Args:
-        input_shape: `(height, width, channels)`.
-        num_classes: The number of logits.
-        add_stage: A function `(state, filters, name) -> state` that appends the blocks of one
+        input_shape: Shape of an image, `(height, width, channels)`.
+        num_classes: Number of logits.
+        add_stage: Function `(state, filters, name) -> state` that appends the blocks of one
             stage.
-        filters: The channels of each stage.
-        name: The model's name.
-        head_activation: What follows the head's normalisation, None for nothing.
+        filters: Number of channels of each stage.
+        name: Name of the model.
+        head_activation: Activation after the normalisation of the head, or None.
 
     Returns:
         An `IterativeModel` from images, float `[N, height, width, channels]`, to logits, float32
@@ -74,5 +74,5 @@ def staged_network(
 
 
 def classifier(features, num_classes: int):
-    """Append the dense layer of logits, in float32 whatever the policy."""
+    """Return the logits of a dense layer on `features`, in float32 for every precision policy."""
     return keras.layers.Dense(num_classes, dtype="float32", name="logits")(features)

@@ -1,26 +1,26 @@
-"""The loop that each sample ends by itself."""
+"""The loop of adaptive depth, in which each sample stops on its own."""
 
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_iterconv.unrolling.samples import any_size, comparable_threshold, put, sample_norms
-from keras_iterconv.unrolling.trajectory import Trajectory, kept_values
+from keras_iterconv.unrolling.samples import any_size, comparable_threshold, sample_norms
+from keras_iterconv.unrolling.trajectory import Ends, Trajectory, kept_values
 from keras_iterconv.unrolling.update import Update
 
-# Assumed cost of one compaction, in updates of the active samples: states and drives are gathered.
-# `python -m benchmarks.inference` measures what comes of it.
+# Assumed cost of one compaction, which gathers states and drives, in updates of the active samples.
+# `python -m benchmarks.inference` measures the loop with this value.
 COMPACTION_COST = 0.5
 
 
 class _Stretch(NamedTuple):
-    """The batch after a stretch of updates, which ends where a sample stops.
+    """The batch after a stretch of updates.
 
     Attributes:
-        k: The updates made since the loop began.
+        k: The number of updates since the loop began.
         x: The states, `[n, ...]`.
         norms: The 2-norm of each sample's last update, `[n]`.
-        values: As in `Trajectory`; an empty tuple where they are not kept.
+        values: As in `Trajectory`; an empty tuple where the values are not kept.
     """
 
     k: tf.Tensor
@@ -30,13 +30,13 @@ class _Stretch(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """The samples that are still in the batch, n of N.
+    """The batch after the last compaction: n of the N samples, active and stopped.
 
     Attributes:
-        sample_indices: Their numbers in the whole batch, `[n]`.
-        active: Which of them have not stopped, bool `[n]`.
-        x: Their states, `[n, ...]`.
-        drives: Their drives.
+        sample_indices: The samples' indices in the whole batch, `[n]`.
+        active: Which samples have not stopped, bool `[n]`.
+        x: The samples' states, `[n, ...]`.
+        drives: The samples' drives, `[n, ...]` each.
     """
 
     sample_indices: tf.Tensor
@@ -45,35 +45,22 @@ class _Batch(NamedTuple):
     drives: tuple
 
 
-class _Ends(NamedTuple):
-    """Where the samples of the whole batch stopped; of active ones yet without meaning.
-
-    Attributes:
-        x: The last states, `[N, ...]`.
-        depth: int32 `[N]`.
-        norms: The 2-norms of the last updates, `[N]`.
-    """
-
-    x: tf.Tensor
-    depth: tf.Tensor
-    norms: tf.Tensor
-
-
 class _Rounds(NamedTuple):
-    """The state of the loop over rounds, between which stopped samples may leave the batch.
+    """The variables of the loop over rounds. A round may begin with a compaction.
 
     Attributes:
-        k: The updates made.
-        batch: A `_Batch`.
-        ends: An `_Ends`.
-        waste: The updates that stopped samples were carried along for, since one left.
+        k: The number of updates since the loop began.
+        batch: The samples in the batch.
+        ends: The results of the stopped samples.
+        waste: The number of updates computed for stopped samples since the last compaction, summed
+            over these samples, int32.
         values: As in `_Stretch`.
         starts: As in `Trajectory`.
     """
 
     k: tf.Tensor
     batch: _Batch
-    ends: _Ends
+    ends: Ends
     waste: tf.Tensor
     values: tf.TensorArray | tuple
     starts: tf.Tensor
@@ -89,17 +76,18 @@ def run_adaptive(
 ) -> Trajectory:
     """Update each sample until the 2-norm of its update falls below a threshold, or is not finite.
 
-    Samples that have stopped keep their state, and leave the batch once carrying them along has
-    cost as much as leaving them out does: whatever the others' depths are, that is never far
-    worse than the better of never and at once.
+    A stopped sample keeps its state. Compaction removes the stopped samples from the batch once
+    the updates wasted on them have cost as much as the compaction. This rule needs no knowledge of
+    the depths to come, and is never far worse than the better of two others: to compact never, and
+    to compact whenever a sample stops.
 
     Args:
-        update: What to repeat.
+        update: The update to repeat.
         state: x(0), `[N, ...]`.
         max_unroll: The largest number of updates, an int or an int32 scalar.
-        threshold: A number or a scalar.
+        threshold: The stopping threshold, a number or a scalar tensor.
         keep: Whether to keep the values for a backward pass.
-        compaction_cost: The cost of leaving samples out, in updates of the active ones.
+        compaction_cost: The cost of one compaction, in updates of the active samples.
 
     Returns:
         A `Trajectory`.
@@ -108,7 +96,7 @@ def run_adaptive(
     first = _Stretch(tf.constant(0), state, None, kept_values(update, state, keep))
     first = loop.until_one_stops(first, max_unroll, update.drives)
     active = loop.goes_on(first)
-    # One sample alone, or all together, need no more than this.
+    # Where all samples stop at the same update, as a single sample does, there are no rounds.
     k, ends, values, starts = tf.cond(
         tf.reduce_any(active),
         lambda: loop.run_rounds(first, active),
@@ -119,7 +107,7 @@ def run_adaptive(
 
 
 class _Loop:
-    """The parts of `run_adaptive`, whose arguments it takes."""
+    """The steps of `run_adaptive`, with its arguments as attributes."""
 
     def __init__(self, update, state, max_unroll, threshold, keep, compaction_cost):
         self.update, self.max_unroll, self.keep = update, max_unroll, keep
@@ -133,21 +121,21 @@ class _Loop:
         return (norms >= self.threshold) & (norms <= self.dtype.max)
 
     def goes_on(self, stretch: _Stretch):
-        """Return which samples are to make another update, bool `[n]`."""
+        """Return which samples stay active, bool `[n]`."""
         return self.moves(stretch.norms) & (stretch.k < self.max_unroll)
 
-    def ends(self, stretch: _Stretch) -> _Ends:
-        """Return the ends of samples that all stop here."""
-        return _Ends(stretch.x, tf.fill(tf.shape(stretch.norms), stretch.k), stretch.norms)
+    def ends(self, stretch: _Stretch) -> Ends:
+        """Return the results of a batch whose samples all stop after this stretch."""
+        return Ends(stretch.x, tf.fill(tf.shape(stretch.norms), stretch.k), stretch.norms)
 
     def until_one_stops(self, start: _Stretch, limit, drives, active=None) -> _Stretch:
-        """Update all samples until an active one stops, at most until update `limit`.
+        """Update all samples until an active sample stops, or until `limit` updates were made.
 
         Args:
-            start: The batch before; its norms do not matter.
-            limit: An int or an int32 scalar.
-            drives: Its drives.
-            active: Which samples had not stopped, bool `[n]`; None for all.
+            start: The batch before the stretch; its norms are not read.
+            limit: The largest k, an int or an int32 scalar.
+            drives: The drives of the batch.
+            active: Which samples are active before the stretch, bool `[n]`; None for all.
         """
         update = self.update._replace(drives=drives)
 
@@ -157,9 +145,10 @@ class _Loop:
             if self.keep:
                 values = values.write(k, value)
             change = update.change(value, x.dtype)
-            # Second derivatives would pass through them, and the square root has none at zero.
+            # Else second derivatives would pass through the norm, whose square root has no
+            # derivative at zero.
             norms = sample_norms(tf.stop_gradient(change))
-            # The sum may then take the place of `change` in memory.
+            # TensorFlow can then write the sum into the memory of `change`.
             with tf.control_dependencies([norms]):
                 x = x + change
             return (_Stretch(k + 1, x, norms, values),)
@@ -174,15 +163,19 @@ class _Loop:
         return tf.while_loop(all_move, step, (start,))[0]
 
     def run_rounds(self, first: _Stretch, active):
-        """Go on with the active samples until all have stopped.
+        """Update the active samples until all have stopped.
+
+        Args:
+            first: The batch after the stretch in which the first samples stopped.
+            active: Which samples are still active, bool `[N]`.
 
         Returns:
-            `(k, ends, values, starts)`.
+            `(k, ends, values, starts)`, as in `_Rounds`.
         """
         rounds = _Rounds(
             first.k,
             _Batch(tf.range(tf.shape(first.x)[0]), active, first.x, self.update.drives),
-            # Active samples overwrite theirs.
+            # The entries of active samples are overwritten when they stop.
             self.ends(first),
             tf.constant(0),
             first.values,
@@ -197,17 +190,18 @@ class _Loop:
         return rounds.k, rounds.ends, rounds.values, rounds.starts
 
     def _run_round(self, rounds: _Rounds) -> _Rounds:
-        """Leave samples out where that pays, and update the others until one stops."""
-        batch, waste, starts = self._leave_out(rounds)
+        """Compact the batch where that saves time, and update it until an active sample stops."""
+        batch, waste, starts = self._compacted(rounds)
         count = tf.reduce_sum(tf.cast(batch.active, tf.int32))
         idle = tf.size(batch.active) - count
-        # As many updates as the rest of the cost allows; one of them is counted already.
-        rest = self.compaction_cost * tf.cast(count, self.dtype) - tf.cast(waste, self.dtype)
-        steps = tf.math.ceil(rest / tf.cast(tf.maximum(idle, 1), self.dtype))
-        room = self.max_unroll - rounds.k
-        # Clipped as a float: a large one has no integer.
-        steps = tf.clip_by_value(1 + steps, 1, tf.cast(room, self.dtype))
-        limit = rounds.k + tf.where(idle > 0, tf.cast(steps, tf.int32), room)
+        # The round ends where the waste reaches the cost of a compaction. The waste of its first
+        # update is counted already.
+        allowed = self.compaction_cost * tf.cast(count, self.dtype) - tf.cast(waste, self.dtype)
+        steps = tf.math.ceil(allowed / tf.cast(tf.maximum(idle, 1), self.dtype))
+        remaining = self.max_unroll - rounds.k
+        # Clipped before the cast, since a large float overflows an int32.
+        steps = tf.clip_by_value(1 + steps, 1, tf.cast(remaining, self.dtype))
+        limit = rounds.k + tf.where(idle > 0, tf.cast(steps, tf.int32), remaining)
         start = _Stretch(rounds.k, batch.x, None, rounds.values)
         after = self.until_one_stops(start, limit, batch.drives, batch.active)
         active = batch.active & self.goes_on(after)
@@ -216,32 +210,29 @@ class _Loop:
         return _Rounds(
             after.k,
             batch._replace(active=active, x=after.x),
-            _Ends(
-                put(rounds.ends.x, sample_indices, tf.gather(after.x, stopped)),
-                put(
-                    rounds.ends.depth,
-                    sample_indices,
-                    tf.fill(tf.shape(sample_indices), after.k),
-                ),
-                put(rounds.ends.norms, sample_indices, tf.gather(after.norms, stopped)),
+            rounds.ends.with_stopped(
+                sample_indices,
+                tf.gather(after.x, stopped),
+                after.k,
+                tf.gather(after.norms, stopped),
             ),
             waste + (after.k - rounds.k - 1) * idle,
             after.values,
             starts,
         )
 
-    def _leave_out(self, rounds: _Rounds):
-        """Return the batch without its stopped samples where that pays, the waste, the starts."""
+    def _compacted(self, rounds: _Rounds):
+        """Return `(batch, waste, starts)` of a round, compacted where the waste has paid for it."""
         batch = rounds.batch
-        left = tf.where(batch.active)[:, 0]
-        size, count = tf.size(batch.active), tf.size(left)
+        active_indices = tf.where(batch.active)[:, 0]
+        size, count = tf.size(batch.active), tf.size(active_indices)
         waste = rounds.waste + size - count
         cost = self.compaction_cost * tf.cast(count, self.dtype)
         pays = tf.cast(waste, self.dtype) >= cost
         return tf.cond(
             pays & (count < size) & (count > 0),
             lambda: (
-                tf.nest.map_structure(lambda z: tf.gather(z, left), batch),
+                tf.nest.map_structure(lambda z: tf.gather(z, active_indices), batch),
                 tf.constant(0),
                 tf.concat([rounds.starts, [rounds.k]], axis=0),
             ),

@@ -1,11 +1,11 @@
-"""The loops as differentiable functions: which gradient goes with them."""
+"""The loops of fixed and adaptive depth as differentiable functions."""
 
 import tensorflow as tf
 
 from keras_iterconv.unrolling.adaptive import COMPACTION_COST, run_adaptive
 from keras_iterconv.unrolling.fixed import run_fixed
 from keras_iterconv.unrolling.gradients import MODES
-from keras_iterconv.unrolling.gradients.backward import pull_back_through
+from keras_iterconv.unrolling.gradients.backward import masked_backward
 from keras_iterconv.unrolling.result import Unrolled
 from keras_iterconv.unrolling.update import Update
 
@@ -16,11 +16,11 @@ def unroll_fixed(
     """Make exactly `max_unroll` updates.
 
     Args:
-        update: What to repeat. Gradients reach its weights and drives, and nothing else that its
-            transfer reads.
+        update: The update to repeat. Gradients reach its weights, drives and drive inputs, but no
+            other tensor that its transfer reads.
         state: The initial state x(0), `[N, ...]`, float32 or float64.
         max_unroll: The number of updates, at least 1; an int or an int32 scalar.
-        gradient: How the backward pass runs, a name in `gradients.MODES`.
+        gradient: The gradient mode, one of `GRADIENTS`.
 
     Returns:
         An `Unrolled` with a depth of `max_unroll` for each sample.
@@ -44,25 +44,26 @@ def unroll_adaptive(
     gradient: str = "unroll",
     compaction_cost: float = COMPACTION_COST,
 ) -> Unrolled:
-    """Update each sample until its own update is small, at most `max_unroll` times.
+    """Update each sample until the norm of its update is below a threshold.
 
     A sample stops after the first update whose 2-norm, over the sample's whole state, is below
-    `threshold`; that update is made and counted. A sample that has stopped keeps its state while
-    the others go on, so its result does not depend on them. A sample whose update has no finite
-    norm stops too: it would never converge.
+    `threshold`; that update is made and counted. A stopped sample keeps its state while the
+    active samples are updated, so its result does not depend on them. A sample also stops where
+    the norm of its update is not finite, since it cannot converge, and after `max_unroll`
+    updates.
 
     Args:
-        update: What to repeat, as for `unroll_fixed`.
+        update: The update to repeat, as for `unroll_fixed`.
         state: The initial state x(0), `[N, ...]`, float32 or float64.
         max_unroll: The largest number of updates, at least 1; an int or an int32 scalar.
-        threshold: The norm under which a sample counts as settled, in units of the state.
+        threshold: The stopping threshold, a norm in units of the state.
         gradient: As for `unroll_fixed`.
         compaction_cost: The assumed cost of removing stopped samples from the batch, in updates of
             the active samples.
 
     Returns:
-        An `Unrolled`. Gradients flow through the updates that were made; the depth is constant
-        to them.
+        An `Unrolled`. Gradients flow through the updates that were made; the depth counts as a
+        constant.
 
     Reference:
         Ciccone et al. 2018, section 5.3.
@@ -76,16 +77,16 @@ def unroll_adaptive(
 
 
 def _differentiable(run, update: Update, state: tf.Tensor, gradient: str):
-    """Run a loop, and give it the gradient of a mode.
+    """Run a loop whose backward pass is that of a gradient mode.
 
     Args:
-        run: Maps `(update, state, keep)` to a `Trajectory`.
-        update: What to repeat.
-        state: x(0).
-        gradient: The mode's name.
+        run: The loop, a function from `(update, state, keep)` to a `Trajectory`.
+        update: The update to repeat.
+        state: x(0), `[N, ...]`.
+        gradient: The name of the mode.
 
     Returns:
-        `(state, depth, norm)`, the norm None where the loop has none.
+        `(state, depth, norm)`; the norm is None for a loop of fixed depth.
     """
     mode = MODES[gradient]
     mode.check(update)
@@ -94,12 +95,12 @@ def _differentiable(run, update: Update, state: tf.Tensor, gradient: str):
     def forward(state, *tensors):
         trajectory = run(update.with_tensors(tensors).with_drives(), state, mode.keeps_values)
 
-        def pull(update, states, g, live):
+        def loop_backward(update, states, g, live):
             start, end = states
             return mode.backward(update, run, trajectory._replace(start=start, state=end), g, live)
 
         def backward(g, *_):
-            return pull_back_through(pull, update, tensors, [state, trajectory.state], g)
+            return masked_backward(loop_backward, update, tensors, [state, trajectory.state], g)
 
         ends = [trajectory.state, trajectory.depth]
         return ends if trajectory.norm is None else [*ends, trajectory.norm], backward

@@ -7,7 +7,17 @@ from keras_iterconv.unrolling.update import Update
 
 
 def run_fixed(update: Update, state: tf.Tensor, max_unroll, keep: bool = False) -> Trajectory:
-    """Make exactly `max_unroll` updates of all samples, an int or an int32 scalar."""
+    """Make exactly `max_unroll` updates of all samples.
+
+    Args:
+        update: The update to repeat.
+        state: x(0), `[N, ...]`.
+        max_unroll: The number of updates, an int or an int32 scalar.
+        keep: Whether to keep the values for a backward pass.
+
+    Returns:
+        A `Trajectory`.
+    """
 
     def step(k, x, values):
         value = update.value(x, k)

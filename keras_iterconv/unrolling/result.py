@@ -1,4 +1,4 @@
-"""What a loop returns: the state, and per sample how many updates it took and why it stopped."""
+"""The result of a loop: the state, and each sample's number of updates and reason to stop."""
 
 import enum
 from typing import NamedTuple
@@ -9,23 +9,23 @@ from keras_iterconv.unrolling.samples import comparable_threshold, samples_finit
 
 
 class Status(enum.IntEnum):
-    """Why a sample's unroll ended."""
+    """The reason why a sample's updates ended."""
 
     CONVERGED = 0
-    """The 2-norm of its last update fell below the threshold."""
+    """The 2-norm of the last update fell below the stopping threshold."""
     MAX_UNROLL = 1
-    """It made `max_unroll` updates; always so for a fixed depth."""
+    """The sample made `max_unroll` updates, as every finite sample does at a fixed depth."""
     NOT_FINITE = 2
-    """Its state holds a NaN or an infinity, or its update is too large to have a norm."""
+    """The state holds a NaN or an infinity, or the norm of the update is not finite."""
 
 
 class Unrolled(NamedTuple):
-    """The end of an unroll of N samples.
+    """The result of a loop over a batch of N samples.
 
     Attributes:
         state: The last state, `[N, ...]`.
-        depth: The number of updates made, int32 `[N]`. The update that fell below the threshold
-            is made and counted.
+        depth: The number of updates made, int32 `[N]`. It includes the update whose norm fell
+            below the threshold.
         status: A `Status`, int32 `[N]`.
     """
 
@@ -35,7 +35,7 @@ class Unrolled(NamedTuple):
 
     @classmethod
     def adaptive(cls, state: tf.Tensor, depth, norm, threshold) -> "Unrolled":
-        """Return the end of an unroll of adaptive depth.
+        """Return the result of a loop of adaptive depth.
 
         Args:
             state: The last state, `[N, ...]`.
@@ -43,14 +43,14 @@ class Unrolled(NamedTuple):
             norm: The 2-norm of each sample's last update, `[N]`.
             threshold: The stopping threshold, a scalar tensor.
         """
-        settled = norm < comparable_threshold(threshold, norm.dtype)
-        status = tf.where(settled, int(Status.CONVERGED), int(Status.MAX_UNROLL))
+        converged = norm < comparable_threshold(threshold, norm.dtype)
+        status = tf.where(converged, int(Status.CONVERGED), int(Status.MAX_UNROLL))
         finite = samples_finite(state) & tf.math.is_finite(norm)
         return cls(state, depth, tf.where(finite, status, int(Status.NOT_FINITE)))
 
     @classmethod
     def fixed(cls, state: tf.Tensor, depth) -> "Unrolled":
-        """Return the end of an unroll of a fixed depth, an int or an int32 scalar."""
+        """Return the result of a loop of a fixed depth, an int or an int32 scalar."""
         finite = samples_finite(state)
         status = tf.where(finite, int(Status.MAX_UNROLL), int(Status.NOT_FINITE))
         return cls(state, tf.fill(tf.shape(finite), depth), status)

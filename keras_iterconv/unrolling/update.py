@@ -1,4 +1,4 @@
-"""What a loop repeats: x(k+1) = x(k) + h sigma(transfer(x(k)))."""
+"""The update that a loop repeats, x(k+1) = x(k) + h sigma(transfer(x(k)))."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,10 +12,11 @@ class Activation(NamedTuple):
     """A pointwise activation whose slope is a function of its value.
 
     Attributes:
-        value: Maps a pre-activation to sigma of it.
-        gradient: Maps `(upstream, value)` to upstream * sigma', the slope taken from the value.
-        one_sided: Whether its values are never negative, and its slope 1 where they are positive:
-            the sum of an unroll's values then says which units were active in it.
+        value: A function from a pre-activation to sigma(pre-activation).
+        gradient: A function from `(upstream, value)` to upstream * sigma', where the value
+            determines the slope sigma'.
+        one_sided: Whether all values are at least 0 and the slope is 1 where a value is positive.
+            A unit was then active in some update exactly where the sum of its values is positive.
     """
 
     value: Callable[[tf.Tensor], tf.Tensor]
@@ -35,22 +36,23 @@ IDENTITY = Activation(tf.identity, lambda g, value: g)
 
 
 class Update(NamedTuple):
-    """An update, and all that it depends on, so that it can run on a part of the batch.
+    """An update and all tensors that it depends on, so that it can run on a part of the batch.
 
     Attributes:
-        transfer: Maps `(state, k, weights, drives)` to the pre-activation, of the state's shape,
-            in the compute dtype: the state `[N, ...]` in it, the number k, int32 from 0, and
-            the weights and drives below. It must not close over tensors: two updates with the
-            same `transfer` share a graph.
+        transfer: A function from `(state, k, weights, drives)` to the pre-activation. State and
+            pre-activation are `[N, ...]` in the compute dtype, k is the number of the update,
+            int32 from 0. It must not close over tensors: two updates with the same `transfer`
+            share a graph.
         activation: sigma.
         step_size: h.
-        weights: Tensors that all samples share, in the dtype that their gradients are summed in.
-        drives: Tensors `[N, ...]` with a row for each sample; empty where `make_drives` makes them.
+        weights: Tensors that all samples share, in the dtype in which their gradients are summed.
+        drives: Tensors `[N, ...]`, one entry for each sample; empty where `make_drives` is given.
         dtype: The compute dtype.
         tied: Whether the update is the same for all k.
-        linear: Whether `transfer` is linear in the state, up to a constant.
-        make_drives: None, or maps `drive_inputs` to the tuple of drives, once for all updates.
-        drive_inputs: The tensors that it takes, the first with a row for each sample.
+        linear: Whether `transfer` is affine in the state.
+        make_drives: None, or a function from `drive_inputs` to the tuple of drives, called once
+            for all updates.
+        drive_inputs: The arguments of `make_drives`, tensors; the first is `[N, ...]`.
     """
 
     transfer: Callable[..., tf.Tensor]
@@ -66,32 +68,34 @@ class Update(NamedTuple):
 
     @property
     def tensors(self) -> tuple:
-        """All tensors that the update depends on: weights, drives, inputs of the drives."""
+        """All tensors that the update depends on: weights, drives and drive inputs."""
         return (*self.weights, *self.drives, *self.drive_inputs)
 
     @property
     def two_sided(self) -> bool:
-        """Whether the activation has a slope at every state."""
+        """Whether the slope of the activation is positive everywhere, as that of tanh is."""
         return not self.activation.one_sided
 
     def with_tensors(self, tensors) -> "Update":
-        """Return the update of other tensors, in the order of `tensors`."""
-        rest = iter(tensors)
-        parts = (self.weights, self.drives, self.drive_inputs)
-        weights, drives, inputs = (tuple(next(rest) for _ in part) for part in parts)
+        """Return the update with its tensors replaced, in the order of the property `tensors`."""
+        remaining = iter(tensors)
+        groups = (self.weights, self.drives, self.drive_inputs)
+        weights, drives, inputs = (tuple(next(remaining) for _ in group) for group in groups)
         return self._replace(weights=weights, drives=drives, drive_inputs=inputs)
 
     def with_drives(self) -> "Update":
-        """Return the update with its drives made."""
+        """Return the update with its drives computed from `drive_inputs`."""
         if self.make_drives is None:
             return self
         return self._replace(
             drives=self.make_drives(*self.drive_inputs), make_drives=None, drive_inputs=()
         )
 
-    def on(self, rows: tf.Tensor) -> "Update":
-        """Return the update of some samples, `rows` of the batch, `[n]`."""
-        return self._replace(drives=tuple(tf.gather(drive, rows) for drive in self.drives))
+    def on(self, sample_indices: tf.Tensor) -> "Update":
+        """Return the update of the samples at `sample_indices`, `[n]`, its drives computed."""
+        return self._replace(
+            drives=tuple(tf.gather(drive, sample_indices) for drive in self.drives)
+        )
 
     def value(self, state: tf.Tensor, k) -> tf.Tensor:
         """Return sigma(transfer(state)), in the compute dtype."""
@@ -102,17 +106,17 @@ class Update(NamedTuple):
         return tf.cast(value if self.step_size == 1 else self.step_size * value, dtype)
 
     def vjp(self, state: tf.Tensor, k, value: tf.Tensor, g: tf.Tensor):
-        """Return the gradient of g . h sigma(transfer(state)), the slopes taken from a value.
+        """Return the vector-Jacobian product of h sigma(transfer(state)) with g.
 
         Args:
             state: x, `[N, ...]`.
-            k: The update's number.
-            value: sigma(...) where the slopes are to be taken, `[N, ...]`.
-            g: `[N, ...]`, in the state's dtype.
+            k: The number of the update.
+            value: The value sigma(...) that determines the slopes of sigma, `[N, ...]`.
+            g: The vector, `[N, ...]`, in the state's dtype.
 
         Returns:
-            `(state's, weights', drives')`: a tensor, and two lists, in the dtypes of what they
-            belong to.
+            `(state's, weights', drives')`: the products for the state, a tensor, and for the
+            weights and the drives, two lists; each in the dtype of its tensor.
         """
         g = tf.cast(g if self.step_size == 1 else self.step_size * g, value.dtype)
         g = self.activation.gradient(g, value)

@@ -1,4 +1,4 @@
-"""Trained models by name."""
+"""Trained models, loaded by name."""
 
 from keras_iterconv.zoo.index import ZooError
 from keras_iterconv.zoo.pretrained import list_pretrained, load_pretrained

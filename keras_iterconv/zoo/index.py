@@ -1,4 +1,4 @@
-"""A zoo's index: where it is, what it must hold, and the files that it names, verified."""
+"""The index of a zoo: its location, its schema, and verification of the files that it names."""
 
 import functools
 import hashlib
@@ -20,39 +20,40 @@ Found = TypeVar("Found")
 
 
 class ZooError(ValueError):
-    """A zoo, or a model in it, is not what it says it is."""
+    """A zoo is missing or invalid, or a file in it differs from the published one."""
 
 
 def find_zoo(zoo: str | os.PathLike | None = None) -> Path:
     """Return the zoo's folder.
 
     Raises:
-        ZooError: It has no index.
+        ZooError: The folder has no index.
     """
     if zoo is not None and not os.fspath(zoo):
         raise ZooError(f"`zoo` must name a folder. Received: zoo={zoo!r}")
     given = zoo or os.environ.get(VARIABLE)
     folder = Path(given or CHECKOUT_ZOO)
-    # Unlike `Path.is_file`, it is false for a name that no system takes.
+    # Unlike `Path.is_file`, it returns False for a name that is invalid on this system.
     if os.path.isfile(folder / INDEX):
         return folder
     if given:
         raise ZooError(
-            f"{folder} holds no zoo: {INDEX} is missing. Name a folder that `iterconv publish` has "
-            f"written, as `zoo` or in the environment variable {VARIABLE}"
+            f"{folder} is not a zoo: {INDEX} is missing. Give the path of a folder that "
+            "`iterconv publish` has written, as `zoo` or in the environment variable "
+            f"{VARIABLE}"
         )
     raise ZooError(
-        "an installed package brings no trained models; they are in the folder saved_models/ of "
-        f"the project's repository. Name its path, as `zoo` or in the environment variable "
+        "an installed package contains no trained models; they are in the folder saved_models/ of "
+        f"the project's repository. Give its path, as `zoo` or in the environment variable "
         f"{VARIABLE}, or publish a run of your own by `iterconv publish RUN --zoo FOLDER`"
     )
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """Return a zoo's index, after it was checked against its schema.
+    """Return the index of a zoo, checked against its schema.
 
     Raises:
-        ZooError: It is no index, or names a file that is not in its model's folder.
+        ZooError: The file is not a valid index, or names a file outside the model's folder.
     """
     try:
         index = read_json(folder / INDEX, index_schema())
@@ -76,17 +77,17 @@ def index_schema() -> dict[str, Any]:
 
 
 def read_entry(folder: Path, name: str, read: Callable[[dict[str, Any]], Found]) -> Found:
-    """Read the files of a published model, again where it was replaced meanwhile.
+    """Return the result of `read`, called again where the model was replaced meanwhile.
 
-    A publication that replaces a model removes the old files once the new ones count.
+    A publication that replaces a model removes the old files after it has changed the index.
 
     Args:
-        folder: The zoo's folder.
-        name: The model's name.
-        read: From what the index says of the model to what is wanted.
+        folder: Folder of the zoo.
+        name: Name of the model.
+        read: Function of the model's entry in the index, which reads the model's files.
 
     Raises:
-        ValueError: There is no such name.
+        ValueError: The index has no such name.
         ZooError: The index cannot be read.
     """
     entry = _find_entry(folder, name)
@@ -108,10 +109,11 @@ def _find_entry(folder: Path, name: str) -> dict[str, Any]:
 
 
 def verified_file(folder: Path, name: str, entry: dict[str, Any], suffix: str) -> Path:
-    """Return the path of a published file, after its contents have been checked.
+    """Return the path of a published file with a suffix, after its contents have been checked.
 
     Raises:
-        ZooError: The entry names no such file, one outside of its folder, or one that was changed.
+        ZooError: The entry names no such file or several, or a file that is outside the model's
+            folder, missing or changed.
     """
     files = entry["files"]
     chosen = [path for path in files if path.endswith(suffix)]
@@ -126,13 +128,13 @@ def verified_path(folder: Path, name: str, file: str, facts: dict[str, Any]) -> 
     """Return the path of a file that the index names, after its contents have been checked.
 
     Args:
-        folder: The zoo's folder.
-        name: The model's name.
-        file: The file, relative to the zoo.
-        facts: What the index says of it.
+        folder: Folder of the zoo.
+        name: Name of the model.
+        file: Path of the file, relative to the zoo.
+        facts: Size and SHA-256 of the file in the index.
 
     Raises:
-        ZooError: It lies outside the model's folder, is missing, or was changed.
+        ZooError: The file is outside the model's folder, missing or changed.
     """
     path = (folder / file).resolve()
     if not path.is_relative_to(folder.resolve() / name):
@@ -142,7 +144,7 @@ def verified_path(folder: Path, name: str, file: str, facts: dict[str, Any]) -> 
     try:
         with open_regular(path) as stream:
             size = os.fstat(stream.fileno()).st_size
-            # A file of any size can be planted; reading it to its end may take hours.
+            # The size is compared first: hashing a very large file takes long.
             difference = f"it has {size:,} bytes instead of {facts['bytes']:,}"
             if size == facts["bytes"]:
                 difference = "its SHA-256 differs from the index's"

@@ -1,4 +1,4 @@
-"""Trained models by name, from a zoo: a folder with an index and a folder for each model."""
+"""Loading trained models by name from a zoo, a folder with an index and one folder a model."""
 
 import os
 from pathlib import Path
@@ -14,26 +14,27 @@ from keras_iterconv.zoo.index import CARD, ZooError, find_zoo, read_entry, read_
 
 
 def load_pretrained(name: str, zoo: str | os.PathLike | None = None) -> keras.Model:
-    """Load a trained model.
+    """Return a trained model.
 
-    Its file is compared with the index by size and SHA-256, and may hold only what named nets are
-    made of; code in it, or a layer that could run some, is refused.
+    The size and SHA-256 of its file must be those in the index. The file may contain only the
+    classes of the named architectures; a file with code, or with a layer that can run code, is
+    rejected.
 
     Args:
-        name: Its name in the zoo's index.
-        zoo: The zoo's folder. Where None, the one that the environment variable
-            `KERAS_ITERCONV_ZOO` names, else the checkout's `saved_models/`.
+        name: Name of the model in the zoo's index.
+        zoo: Folder of the zoo. None for the folder in the environment variable
+            `KERAS_ITERCONV_ZOO`, or, without it, for `saved_models/` of the repository.
 
     Returns:
-        An `IterativeModel` from standardised images to logits, not compiled: compile it, and go
-        on training. Three attributes say how it is used: `preprocessing`, a `Preprocessing` to
-        call on raw images (with `mean` and `std`, a number a channel); `class_names`, in the
-        order of the logits; and `card`, the text of its card, Markdown. The first two are saved
-        with the model; the card, which describes the published weights, is not.
+        An `IterativeModel` from standardised images to logits. It is not compiled; compile it to
+        continue training. It has three more attributes: `preprocessing`, a `Preprocessing` to
+        call on raw images (with `mean` and `std`, one number a channel); `class_names`, in the
+        order of the logits; and `card`, its model card in Markdown. The first two are saved
+        with the model. The card is not, because it describes the published weights.
 
     Raises:
-        ValueError: There is no such name.
-        ZooError: There is no zoo there, or the model's file is not the one that was published.
+        ValueError: The index has no such name.
+        ZooError: The folder is not a zoo, or the model's file differs from the published one.
 
     Example:
         >>> model = load_pretrained("nais_mnist")
@@ -45,13 +46,13 @@ def load_pretrained(name: str, zoo: str | os.PathLike | None = None) -> keras.Mo
 
 
 def list_pretrained(zoo: str | os.PathLike | None = None) -> list[str]:
-    """Return the names that `load_pretrained` takes.
+    """Return the sorted names of the models in a zoo.
 
     Args:
-        zoo: The zoo's folder, as for `load_pretrained`.
+        zoo: Folder of the zoo, as for `load_pretrained`.
 
     Raises:
-        ZooError: There is no zoo there.
+        ZooError: The folder is not a zoo.
     """
     return sorted(read_index(find_zoo(zoo))["models"])
 

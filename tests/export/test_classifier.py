@@ -202,7 +202,7 @@ def depth_in_floats(net):
         (renaming("image", "x"), r"its inputs are \['x'\] instead of \['image'\]"),
         (renaming("status", "state"), "its output `status` is missing"),
         (depth_in_floats, r"its output `depth` is tensor\(float\)"),
-        (without_threshold, r"of its optional inputs it has \['max_unroll'\] alone"),
+        (without_threshold, r"of its optional inputs it has only \['max_unroll'\]"),
         (any_height, r"`image` is .*'height'.* instead of float32 \[N, H, W, C\]"),
     ],
 )
@@ -212,7 +212,7 @@ def test_a_model_of_another_contract(build_net, tmp_path, spoil, said):
     onnx.save(net, tmp_path / "net.onnx")
     with pytest.raises(ModelFileError, match=said) as raised:
         OnnxClassifier(tmp_path / "net.onnx")
-    assert str(raised.value).startswith(f"{tmp_path}/net.onnx is not a net that keras_iterconv")
+    assert str(raised.value).startswith(f"{tmp_path}/net.onnx is not a model that keras_iterconv")
     assert "\n" not in str(raised.value)
 
 

@@ -346,5 +346,5 @@ def test_depths_that_differ_are_refused(make_model, normalization):
 
 def test_anderson_is_refused(make_model, normalization):
     settings = {"units": 24, "threshold": 0.5, "solver": "anderson", "activation": "tanh"}
-    with pytest.raises(ValueError, match='or give the block `solver="picard"`'):
+    with pytest.raises(ValueError, match='or build the block with `solver="picard"`'):
         to_onnx(fold(make_model("nais_mnist", **settings)), normalization, METADATA)

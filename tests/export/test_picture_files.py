@@ -35,7 +35,7 @@ def bomb():
         ("fifo", "is a pipe or a device: expected a picture; write it into a file first"),
         ("/dev/zero", "is a pipe or a device"),
         # Pillow's reader of this kind has no OSError for it.
-        (b"P3 1 1 255 red 0 0", "cannot be read to its end .*: expected a whole picture"),
+        (b"P3 1 1 255 red 0 0", "cannot be read to its end .*: expected a complete picture"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path, content, said):
@@ -132,7 +132,7 @@ def test_what_an_argument_means(album, argument, found):
     [
         (
             "album/folder.png",
-            "^album/folder.png holds no pictures: expected .*name the folder",
+            "^album/folder.png holds no pictures: expected .*name the folder or pattern",
         ),
         ("album/*.bmp", r"^album/\*.bmp matches no file: expected pictures; check the pattern"),
         ("album/sub*", r"^album/sub\* matches no file"),

@@ -68,7 +68,7 @@ def test_a_row_of_the_table_for_each_picture(command, adaptive_net, photos, expe
         cells += [f"{depth[k].sum()} of 40", others]
         cells += ["1 of 2 blocks not converged"] * (1 in status[k])
         assert row.split() == " ".join(cells).split()
-    assert mean == f"mean of 7 pictures: {depth.sum(axis=1).mean():.1f} of 40 updates"
+    assert mean == f"mean of 7 images: {depth.sum(axis=1).mean():.1f} of 40 updates"
 
 
 def test_given_limits_are_in_the_table(command, adaptive_net, photos):
@@ -102,7 +102,7 @@ def test_what_is_not_as_it_should_be_is_noted(command, adaptive_net, fixed_net, 
         _, screen, _ = command(net, path)
         assert screen.splitlines()[3].split()[1] == "none"
         said = f"read {crop} of 50x30" if crop else "resized from 50x30"
-        assert f"no finite answer, 2 of 2 blocks not finite, {said}" in screen
+        assert f"no finite prediction, 2 of 2 blocks not finite, {said}" in screen
     _, screen, _ = command(adaptive_net, path, "--json")
     assert json.loads(screen) == [
         {
@@ -222,7 +222,7 @@ def test_no_good_picture(command, adaptive_net, tmp_path):
         (("net", "picture", "--max-unroll", "2.5"), "argument --max-unroll: invalid int"),
         (("net", "picture", "--max", 3), "unrecognized arguments: --max 3"),
         (("fixed", "picture", "--max-unroll", 3), "--max-unroll must be left out"),
-        (("net", "picture", "--invert", "yes"), "--invert must be auto, for this net"),
+        (("net", "picture", "--invert", "yes"), "--invert must be auto:"),
         (("net", "picture", "--invert", "maybe"), "argument --invert: invalid choice: 'maybe'"),
         (("fifo", "picture"), "fifo is a pipe or a device: expected an ONNX file"),
         (("/dev/zero", "picture"), "/dev/zero is a pipe or a device"),

@@ -97,7 +97,7 @@ def test_a_closed_pipe_and_a_full_disk(adaptive_net, photos, options):
                 "-m", "export.predict", adaptive_net, photos[0][0], *options, stdout=full
             )
         assert done.returncode == 1
-        assert done.stderr == b"Error: the answers could not be written: No space left on device\n"
+        assert done.stderr == b"Error: the predictions cannot be written: No space left on device\n"
 
 
 @pytest.mark.parametrize("broken", [">&-", "2>/dev/full", "2>&-", ">&- 2>&-", ">/dev/full 2>&1"])

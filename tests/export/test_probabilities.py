@@ -71,7 +71,7 @@ def test_probabilities_stay_what_they_are(head, run, draw_raw, normalization, tm
     [
         (HEADS["sigmoid"][0], False, "in logits or in a softmax.*which ends in a sigmoid"),
         (HEADS["layer"][0], True, "in logits or in a sigmoid.*which ends in a softmax"),
-        (lambda x: keras.layers.Lambda(tf.nn.softmax)(x), False, "in a layer that does not tell"),
+        (lambda x: keras.layers.Lambda(tf.nn.softmax)(x), False, "in a layer of unknown outputs"),
     ],
 )
 def test_outputs_of_another_kind_are_refused(head, multi_label, message, normalization, tmp_path):

@@ -443,7 +443,9 @@ def test_slices_of_no_block_numbers(members):
 
 def test_members_that_name_no_block():
     coupling = ki.GradientCoupling(0.5, members=slice(2, None))
-    message = r"`members` names none of the 2 blocks of a group.*slice\(2, None, None\)"
+    message = (
+        r"`members` must select at least one of the 2 blocks of a group.*slice\(2, None, None\)"
+    )
     # The second stage has two blocks.
     with pytest.raises(ValueError, match=message):
         make_model().compile("sgd", "mse", coupling=coupling)
@@ -506,11 +508,13 @@ def test_unknown_and_ambiguous_members_of_groups():
     variables = [keras.Variable(np.zeros(2), name=name) for name in ("a", "b", "b")]
     stranger = keras.Variable(np.zeros(2), name="z")
     for group, count in ((["a", "c"], 0), ([variables[0], stranger], 0), (["a", "b"], 2)):
-        with pytest.raises(ValueError, match=f"which {count} of the variables are.*a, b, b"):
+        with pytest.raises(
+            ValueError, match=f"which matches {count} of the trainable variables.*a, b, b"
+        ):
             ki.GradientCoupling(0.5, groups=[group])([tf.zeros(2)] * 3, variables)
     model = make_model()
     coupling = ki.GradientCoupling(0.5, groups=[["first/kernel1", "second/kernel9"]])
-    with pytest.raises(ValueError, match="`groups` names 'second/kernel9', which 0"):
+    with pytest.raises(ValueError, match="`groups` names 'second/kernel9', which matches 0"):
         model.compile("sgd", "mse", coupling=coupling)
 
 
@@ -522,7 +526,7 @@ def test_nothing_to_couple():
             plain.compile("sgd", "mse", coupling=coupling)
 
 
-FROZEN = "There is nothing to couple: all stacks of blocks are frozen, first/kernel1, first/gamma1"
+FROZEN = "There is nothing to couple: all stacked variables are frozen, first/kernel1, first/gamma1"
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -570,5 +574,5 @@ def test_a_refused_coupling_leaves_the_model_as_it_was():
 
 def test_lists_of_unlike_lengths():
     variables, gradients = variables_and_gradients(3)
-    with pytest.raises(ValueError, match=r"of one length. Received: 2 gradients, 3 variables"):
+    with pytest.raises(ValueError, match=r"the same length. Received: 2 gradients, 3 variables"):
         ki.GradientCoupling(0.5, groups=[variables])(gradients[:2], variables)

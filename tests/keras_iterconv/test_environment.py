@@ -61,7 +61,7 @@ def test_another_backend_is_refused(backend):
     result = run("import keras_iterconv", KERAS_BACKEND=backend)
     error = result.stderr.splitlines()[-1]
     assert result.returncode == 1
-    assert error.startswith("ImportError: keras_iterconv runs on Keras's TensorFlow backend only")
+    assert error.startswith("ImportError: keras_iterconv requires the TensorFlow backend of Keras;")
     assert "KERAS_BACKEND=tensorflow" in error
     assert error.endswith(f"Received: backend={backend!r}")
 
@@ -71,7 +71,7 @@ def test_another_backend_of_the_configuration_file_is_refused(backend, tmp_path)
     (tmp_path / "keras.json").write_text(json.dumps({"backend": backend}))
     result = run("import keras_iterconv", KERAS_HOME=str(tmp_path))
     error = result.stderr.splitlines()[-1]
-    assert error.startswith("ImportError: keras_iterconv runs on Keras's TensorFlow backend only")
+    assert error.startswith("ImportError: keras_iterconv requires the TensorFlow backend of Keras;")
     assert error.endswith(f"Received: backend={backend!r}")
 
 

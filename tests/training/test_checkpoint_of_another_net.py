@@ -33,7 +33,7 @@ def folder(tmp_path):
 )
 def test_another_net_is_refused(folder, saved, loaded, layer):
     save_checkpoint(make(saved[0], **saved[1]), folder, folder.last, epochs=1)
-    with pytest.raises(UserError, match=rf"holds another net .*'{layer}' differs.*new run"):
+    with pytest.raises(UserError, match=rf"holds another model .*'{layer}' differs.*new run"):
         load_checkpoint(make(loaded[0], **loaded[1]), folder)
 
 

@@ -1,5 +1,6 @@
 """Run folders that somebody has edited or a disk has damaged: one line for each, nothing else."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -41,7 +42,8 @@ def finished(tmp_path_factory):
             session.start(settings, run, console, checkpoint_minutes=0)
         finally:
             session.RunRecorder = record
-        yield run, session._Session(settings, console)
+        # A state within a further epoch is read where there is to be one.
+        yield run, session._Session(dataclasses.replace(settings, epochs=3), console)
 
 
 @pytest.fixture
@@ -237,7 +239,7 @@ def test_a_state_within_an_epoch_that_no_run_writes(read, finished, damage):
         archive.writestr("training.json", content)
     if callable(damage):
         damage(file)
-    with pytest.raises(UserError, match=r"within_epoch.npz is damaged .*; delete it to go on"):
+    with pytest.raises(UserError, match=r"within_epoch.npz is damaged .*; delete it to continue"):
         read_all()
 
 
@@ -246,7 +248,7 @@ def test_a_file_in_the_place_of_the_logs(read, name):
     run, read_all = read
     shutil.rmtree(run / name)
     (run / name).touch()
-    with pytest.raises(UserError, match="is no folder of logs"):
+    with pytest.raises(UserError, match="is not a folder of logs"):
         read_all()
 
 

@@ -41,7 +41,7 @@ def all_finite(file):
 def test_a_step_that_diverges_at_the_end_of_an_epoch_replaces_nothing(console, tmp_path):
     """The loss is that of the weights before the step, and still finite."""
     run = tmp_path / "run"
-    with pytest.raises(TrainingDivergedError, match="not finite any more") as caught:
+    with pytest.raises(TrainingDivergedError, match="is not finite") as caught:
         session.start(quick(learning_rate=1e38, schedule="constant"), run, console)
     assert str(run / "last.keras") in str(caught.value)
     assert all_finite(run / "last.keras")
@@ -92,7 +92,7 @@ def test_a_finished_run_is_trained_further(console, tmp_path):
     result = session.resume(run, console, epochs=3)
     assert (first["epochs"], result["epochs"]) == (1, 3)
     text = console.export_text()
-    assert "1 of now 3 epochs are done, 1 were planned; the cosine schedule" in text
+    assert "1 of 3 epochs are finished, 1 were planned; the cosine schedule" in text
     assert "stretched over all of them" in text
     config = json.loads((run / "config.json").read_text())
     assert config["settings"]["epochs"] == 3
@@ -136,13 +136,38 @@ def test_a_run_that_cannot_have_all_of_its_epochs_ends_with_those_that_it_has(
     with pytest.raises(TrainingDivergedError):
         session.resume(run, console, epochs=5)
     RunFolder(run).result.unlink()
-    with pytest.raises(UserError, match=r"--epochs must be at least 2, which .* has seen: 1"):
+    with pytest.raises(
+        UserError, match=r"--epochs must be at least 2, the finished epochs in .*: 1"
+    ):
         session.resume(run, console, epochs=1)
     last = (run / "last.keras").read_bytes()
     assert session.resume(run, console, epochs=2)["epochs"] == 2
     assert (run / "last.keras").read_bytes() == last
     assert RunFolder(run).read_config()["settings"].epochs == 2
-    assert "2 of now 2 epochs are done, 5 were planned\n" in console.export_text()
+    assert "2 of 2 epochs are finished, 5 were planned\n" in console.export_text()
+
+
+def test_a_run_that_ends_early_drops_what_was_done_of_a_further_epoch(
+    console, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    session.start(quick(epochs=1, batch_size=10), run, console)
+    recorder = session.RunRecorder
+
+    class Diverges(recorder):
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            if len(self.rows) == 2:
+                raise TrainingDivergedError
+
+    monkeypatch.setattr(session, "RunRecorder", Diverges)
+    with pytest.raises(TrainingDivergedError):
+        session.resume(run, console, epochs=5, checkpoint_minutes=0)
+    assert (run / "within_epoch.npz").exists()
+    last = (run / "last.keras").read_bytes()
+    assert session.resume(run, console, epochs=2)["epochs"] == 2
+    assert (run / "last.keras").read_bytes() == last
+    assert len((run / "history.csv").read_text().splitlines()) == 3
 
 
 def test_the_command_that_goes_on_can_be_pasted(console, tmp_path, monkeypatch):
@@ -152,7 +177,7 @@ def test_the_command_that_goes_on_can_be_pasted(console, tmp_path, monkeypatch):
     monkeypatch.setattr(callbacks.ProgressLines, "on_epoch_begin", interrupt)
     with pytest.raises(KeyboardInterrupt):
         session.start(quick(), tmp_path / "my run", console)
-    assert f"go on with: iterconv fit --resume '{tmp_path}/my run'\n" in console.export_text()
+    assert f"continue with: iterconv fit --resume '{tmp_path}/my run'\n" in console.export_text()
 
 
 def test_two_processes_do_not_train_one_run(console, tmp_path):
@@ -206,7 +231,7 @@ def test_planted_links_lead_nowhere(console, tmp_path):
     for name in set(names) - {".lock"}:
         os.replace(run / name, run / f"kept-{name}")
         (run / name).symlink_to(precious)
-        with pytest.raises(UserError, match="is no regular file"):
+        with pytest.raises(UserError, match="is not a regular file"):
             session.resume(run, console, epochs=3)
         os.replace(run / f"kept-{name}", run / name)
     assert precious.read_text() == "mine"

@@ -196,5 +196,5 @@ def test_a_folder_that_cannot_be_written_is_one_line(fit_command, tmp_path, monk
     )
     assert code == 2
     assert error.count("\n") == 1
-    assert "could not be drawn into" in error
+    assert "could not be written to" in error
     assert not (tmp_path / "run").exists()

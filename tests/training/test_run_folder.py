@@ -24,7 +24,7 @@ def test_a_folder_with_a_run_is_left_alone(tmp_path):
     folder = RunFolder.create(tmp_path / "run", "x")
     folder.write_json(folder.config, {"kept": True})
     before = folder.config.read_bytes()
-    with pytest.raises(UserError, match="already holds a run; go on with it by --resume"):
+    with pytest.raises(UserError, match="already holds a run; continue it with --resume"):
         RunFolder.create(tmp_path / "run", "x")
     assert folder.config.read_bytes() == before
 
@@ -38,7 +38,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "run").write_text("mine")
-    with pytest.raises(UserError, match="cannot be used: it is no folder"):
+    with pytest.raises(UserError, match="cannot be used: it is not a folder"):
         RunFolder.create(tmp_path / "run", "x")
 
 
@@ -51,7 +51,7 @@ def test_a_full_disk_keeps_the_old_file_and_says_so(tmp_path):
             partial.write_text("ne")
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(UserError, match=r"No space left on device.*what was there is kept"):
+    with pytest.raises(UserError, match=r"No space left on device.*its previous content is kept"):
         fill_disk()
     assert folder.result.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["result.json"]
@@ -78,7 +78,7 @@ def test_a_damaged_history_is_refused(tmp_path, damage):
     folder = RunFolder(tmp_path)
     folder.write_history([row(1), row(2)])
     damage(folder.history)
-    with pytest.raises(UserError, match="does not hold the 2 epochs"):
+    with pytest.raises(UserError, match="must hold the 2 epochs"):
         folder.read_history(epochs=2)
 
 
@@ -97,8 +97,8 @@ def test_something_else_in_the_place_of_the_folder_of_runs_is_refused(tmp_path, 
 @pytest.mark.parametrize(
     ("present", "advice"),
     [
-        ((), "; nothing else is in it: start one by iterconv fit --output "),
-        ((".lock",), "; nothing else is in it: start one by iterconv fit --output "),
+        ((), "; the folder holds nothing else: start a run with iterconv fit --output "),
+        ((".lock",), "; the folder holds nothing else: start a run with iterconv fit --output "),
         (("last.keras",), "$"),
         (("holiday.jpg",), "$"),
     ],

@@ -19,7 +19,7 @@ from training.run_report import describe_depth, print_result
         (
             "nais_adaptive",
             {"blocks": 2, "filters": (4,)},
-            "20 updates in 2 blocks at most, until an update is below 0.0001",
+            "20 updates in 2 blocks at most; stopping threshold 0.0001",
         ),
     ],
 )
@@ -51,5 +51,7 @@ def test_a_depth_that_hardly_depends_on_the_image_is_warned_of(adaptive, share, 
     console = Console(file=io.StringIO(), width=100)
     print_result(console, result, None, RunFolder(tmp_path))
     said = " ".join(console.file.getvalue().split())
-    assert ("51% of the image-blocks made all updates without converging" in said) == warned
+    assert (
+        "In 51% of the cases an image made all updates of a block without converging" in said
+    ) == warned
     assert ("Raise --max-unroll or --threshold" in said) == warned

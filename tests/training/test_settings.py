@@ -80,19 +80,23 @@ def test_an_unknown_preset_gets_the_nearest_name():
         ("seed", 2**32, "--seed must be from 0 to 4294967295"),
         ("learning_rate", 0.0, "--learning-rate must be a positive number"),
         ("learning_rate", math.nan, "--learning-rate must be a positive number"),
-        ("weight_decay", -1e-4, "--weight-decay must be 0 or more"),
-        ("clip_norm", -1.0, "--clip-norm must be 0 or more"),
-        ("clip_norm", math.inf, "--clip-norm must be 0 or more"),
-        ("learning_rate", 1e-50, "--learning-rate must be from 1.18e-38 to 3.4e.38, for float32"),
+        ("weight_decay", -1e-4, "--weight-decay must be at least 0"),
+        ("clip_norm", -1.0, "--clip-norm must be at least 0"),
+        ("clip_norm", math.inf, "--clip-norm must be at least 0"),
+        (
+            "learning_rate",
+            1e-50,
+            "--learning-rate must be from 1.18e-38 to 3.4e.38, or it becomes 0",
+        ),
         ("learning_rate", 1e39, "--learning-rate must be from 1.18e-38"),
         ("weight_decay", 1e-50, "--weight-decay must be from 1.18e-38"),
         ("clip_norm", 1e-50, "--clip-norm must be from 1.18e-38 to 8.51e.37"),
         ("clip_norm", 1e300, "--clip-norm must be from 1.18e-38 to 8.51e.37"),
         ("coupling", 2.0, "--coupling must be from 0 to 1"),
         ("coupling", math.nan, "--coupling must be from 0 to 1"),
-        ("validation_share", 1.0, "--validation-share must be 0, or a share below 1"),
-        ("validation_share", -0.1, "--validation-share must be 0, or a share below 1"),
-        ("validation_share", math.nan, "--validation-share must be 0, or a share below 1"),
+        ("validation_share", 1.0, "--validation-share must be at least 0 and below 1"),
+        ("validation_share", -0.1, "--validation-share must be at least 0 and below 1"),
+        ("validation_share", math.nan, "--validation-share must be at least 0 and below 1"),
         ("pixels", "raw", "--pixels must be one of standardized, unit"),
         ("schedule", "cosin", "--schedule must be one of cosine"),
         ("strategy", "tpu", "--strategy must be one of none, mirrored"),
@@ -108,7 +112,7 @@ def test_an_option_of_other_models_is_refused_with_those_that_the_model_has():
     settings = make_settings(model="nais_dense", blocks=4)
     with pytest.raises(
         UserError,
-        match=r"--blocks is no option of nais_dense, which takes --max-unroll, --threshold, "
+        match=r"--blocks is not an option of nais_dense, which takes --max-unroll, --threshold, "
         r"--step-size, --gradient$",
     ):
         settings.overrides()

@@ -1,1 +1,1 @@
-"""The papers' experiments, each a command: `python -m training.reproduce --help`."""
+"""The commands that reproduce experiments of the papers: `python -m training.reproduce --help`."""

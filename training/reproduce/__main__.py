@@ -1,4 +1,4 @@
-"""Reproduce the papers' experiments: `python -m training.reproduce figure1`."""
+"""Reproduce experiments of the papers: `python -m training.reproduce figure1`."""
 
 import dataclasses
 import math
@@ -19,26 +19,27 @@ from iterconv.command_errors import (
 from iterconv.command_help import Command, make_app
 from iterconv.command_start import load_quietly, make_console
 
-app = make_app("Reproduce the papers' experiments.")
+app = make_app("Reproduce experiments of the papers.")
 PICTURES = (".png", ".pdf", ".svg")
 
 
 @app.command(cls=Command)
 def figure1(
     output: Annotated[
-        str, typer.Option(help="The picture to write: .png, .pdf or .svg.")
+        str, typer.Option(help="Image file to write: .png, .pdf or .svg.")
     ] = "figure1.png",
-    seed: Annotated[int, typer.Option(help="Of the first training; the others count up.")] = 0,
-    runs: Annotated[int, typer.Option(help="Trainings of each net, for the spread.")] = 5,
-    training_steps: Annotated[int, typer.Option(help="Optimizer steps of a training.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of the first run; run k has seed + k.")] = 0,
+    runs: Annotated[int, typer.Option(help="Number of runs of each network.")] = 5,
+    training_steps: Annotated[int, typer.Option(help="Number of optimizer steps in a run.")] = 2000,
     update_scale: Annotated[
-        float, typer.Option(help="Factor on the blocks' initial last weights, in (0, 10].")
+        float,
+        typer.Option(help="Factor on the initial weights of a block's last layer, in (0, 10]."),
     ] = 1.0,
 ) -> None:
     """Draw a toy inverse problem and its solutions.
 
-    The first figure of Lippl et al. 2024: trained nets beside an error-corrective algorithm.
-    Takes one to two minutes on one core for five trainings of each of three nets.
+    Reproduces Fig. 1 of Lippl et al. 2024: trained networks and an error-corrective algorithm.
+    Five runs of each of the three networks take one to two minutes on one core.
     """
     _check_picture(output)
     if not 1 <= runs <= 100:
@@ -60,7 +61,7 @@ def figure1(
     )
     print_errors(console, experiment)
     for kind, errors in experiment.errors.items():
-        # Repeated blocks may well overflow: that is a result.
+        # Only the undisturbed network is checked: repeated blocks may overflow, which is a result.
         if not all(map(math.isfinite, errors.early[:, -1])):
             raise TrainingDivergedError(f"the error of {kind} is not finite after training")
     _draw(console, output, draw_figure, experiment)
@@ -69,14 +70,14 @@ def figure1(
 @app.command(cls=Command)
 def coupling(
     output: Annotated[
-        str, typer.Option(help="A folder for the runs, the table and the figure.")
+        str, typer.Option(help="Folder for the runs and the figure.")
     ] = "runs/coupling",
-    seeds: Annotated[int, typer.Option(help="Trainings of each condition.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Number of runs of each condition.")] = 3,
 ) -> None:
-    """Compare coupled and capped residual nets on MNIST.
+    """Compare coupled and capped residual networks on MNIST.
 
-    By error and indices, with both, one or neither of the two.
-    Takes hours on two cores. What is finished is kept: start it again to go on.
+    Compares test error and indices of networks with coupling, with Lipschitz caps, with both and
+    with neither. Takes hours on two cores. Finished runs are kept: repeat the command to continue.
     """
     if not 1 <= seeds <= 100:
         raise UserError(f"--seeds must be from 1 to 100: {seeds}")
@@ -93,31 +94,30 @@ def coupling(
 
 @app.command(name="depth-figure", cls=Command)
 def depth_figure(
-    name: Annotated[str, typer.Argument(help="A model of the zoo.")],
+    name: Annotated[str, typer.Argument(help="Name of a model in the zoo.")],
     zoo: Annotated[
         str | None,
-        typer.Option(help="The zoo's folder.", show_default="the checkout's saved_models/"),
+        typer.Option(help="Folder of the zoo.", show_default="the checkout's saved_models/"),
     ] = None,
     output: Annotated[
-        str, typer.Option(help="The picture to write: .png, .pdf or .svg.")
+        str, typer.Option(help="Image file to write: .png, .pdf or .svg.")
     ] = "depth.png",
-    images: Annotated[int, typer.Option(help="Test pictures, at most.")] = 2000,
+    images: Annotated[int, typer.Option(help="Largest number of test images.")] = 2000,
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Another threshold, also for a net of fixed depth.", show_default="the net's own"
+            help="Stopping threshold, also for a model of fixed depth.",
+            show_default="the model's own",
         ),
     ] = None,
     max_unroll: Annotated[
         int | None,
-        typer.Option(
-            help="Another largest number of updates of a block.", show_default="the net's own"
-        ),
+        typer.Option(help="Largest number of updates of a block.", show_default="the model's own"),
     ] = None,
 ) -> None:
-    """Show how deep a published net goes for test pictures.
+    """Draw the depth of a published model on test images.
 
-    As NAIS-Net's figure 5 does.
+    Reproduces the layout of Fig. 5 of NAIS-Net.
     """
     _check_picture(output)
     if images < 2:
@@ -149,7 +149,7 @@ def depth_figure(
 
 
 def _check_picture(output: str) -> None:
-    """Refuse a picture that cannot be written, before anything is computed for it."""
+    """Raise `UserError` if the image file cannot be written, before it is computed."""
     path = Path(output)
     if path.suffix.lower() not in PICTURES:
         raise UserError(f"--output must end in {', '.join(PICTURES)}: {output!r}")
@@ -158,16 +158,16 @@ def _check_picture(output: str) -> None:
 
 
 def _draw(console: Console, output: str, draw: Callable, measured) -> None:
-    """Write a picture of what was measured, and say where it is."""
-    # Only now, with all of the package.
+    """Write the figure of the measurements, and print its path."""
+    # Imported late: it imports all of the package.
     from keras_iterconv._support.files import replacing
 
     try:
         with replacing(Path(output)) as partial:
             draw(partial, measured)
     except OSError as error:
-        raise UserError(f"cannot write {output!r}: {error.strerror}") from error
-    console.print(f"The picture is {output}", soft_wrap=True)
+        raise UserError(f"{output} cannot be written: {error.strerror}") from error
+    console.print(f"The figure is in {output}", soft_wrap=True)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""How coupling and caps change the three indices: the training conditions of Lippl et al."""
+"""The effect of coupling and caps on the three indices, in the conditions of Lippl et al."""
 
 import dataclasses
 import math
@@ -22,11 +22,12 @@ from ..settings import Settings, make_settings
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-    """A net and how it is trained.
+    """A model and its training condition.
 
     Attributes:
-        model: Its name.
-        coupling: None for independent blocks, else lambda, from a shared start.
+        model: The name of the model.
+        coupling: The strength lambda of the coupling, with shared initial weights; None for
+            independent blocks.
     """
 
     model: str
@@ -34,27 +35,28 @@ class Condition:
 
     @property
     def name(self) -> str:
-        """What runs and plots call it."""
+        """The name of the condition in folders and plots."""
         if self.coupling is None:
             return f"{self.model}-independent"
         return f"{self.model}-coupled-{self.coupling:g}"
 
 
 class Measure(NamedTuple):
-    """A measure of several runs: mean, standard deviation, and of how many runs it has a value."""
+    """Mean and standard deviation of a measure over several runs, and the number of its values."""
 
     mean: float
     spread: float
     count: int
 
 
-# The five conditions of Lippl et al. for the ordinary net. For the capped ones two of them, to save
-# time: a shared start without coupling, and with the strongest one that leaves blocks apart.
+# The five conditions of Lippl et al. for the model without caps. To save time, only two for the
+# capped models: shared initial weights without coupling, and the strongest coupling below 1, with
+# which the blocks still differ.
 CONDITIONS = (
     *(Condition("resnet_w8", coupling) for coupling in (None, 0.0, 0.5, 0.9, 1.0)),
     *(Condition(model, coupling) for model in ("icr_w8", "pcr_w8") for coupling in (0.0, 0.9)),
 )
-# A comparison that two cores finish in two hours.
+# With these settings the comparison takes two hours on two cores.
 SETTINGS = {"dataset": "mnist", "limit_train": 10_000, "blocks": 4, "epochs": 6}
 
 
@@ -65,22 +67,22 @@ def train_all(
     conditions: Sequence[Condition] = CONDITIONS,
     settings: dict = SETTINGS,
 ) -> None:
-    """Train each condition with each seed; runs that are finished stay, cut ones go on.
+    """Train each condition with each seed; skip finished runs, and continue interrupted ones.
 
     Args:
-        folder: Holds a run's folder for each condition and seed.
+        folder: The folder for the runs' folders, one for each condition and seed.
         seeds: The training seeds.
-        console: Where the runs report.
-        conditions: What to train.
-        settings: What all runs share, as `make_settings` takes it.
+        console: The console for the tables and the progress of the runs.
+        conditions: The conditions to train.
+        settings: The settings of all runs, arguments of `make_settings`.
 
     Raises:
-        UserError: A run's folder was made with other settings.
+        UserError: A run in the folder has other settings.
     """
-    # Seed by seed: whoever looks early sees every condition.
+    # Seed by seed, so that early results cover all conditions.
     for seed in seeds:
         for condition in conditions:
-            keras.backend.clear_session()  # Else each net's graphs stay until the last run.
+            keras.backend.clear_session()  # Otherwise all graphs stay in memory until the last run.
             run = RunFolder(_path(folder, condition, seed))
             wanted = make_settings(
                 model=condition.model, coupling=condition.coupling, seed=seed, **settings
@@ -110,10 +112,10 @@ def _check_same(run: RunFolder, wanted: Settings) -> None:
 def read_results(
     folder: Path, seeds: Sequence[int], conditions: Sequence[Condition] = CONDITIONS
 ) -> dict[Condition, list[dict]]:
-    """Read `result.json` of each finished run, by condition.
+    """Return the content of `result.json` of each finished run, by condition.
 
     Raises:
-        UserError: One is not what such a run writes.
+        UserError: A file does not have the format of such a run.
     """
     return {
         condition: [
@@ -132,16 +134,21 @@ def _read_result(run: RunFolder) -> dict | None:
             ki.IndexReport.from_dict(result["indices"])
             missing = set(INDICES) - set(result["indices"]["mean"])
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{run.result} holds no whole report of indices ({error!r})") from error
+            raise UserError(
+                f"{run.result} must hold a complete report of indices ({error!r})"
+            ) from error
         if missing:
-            raise UserError(f"{run.result} holds no whole report of indices: {missing}")
+            raise UserError(
+                f"{run.result} must hold a complete report of indices; missing: {missing}"
+            )
     return result
 
 
 def summarise(results: dict[Condition, list[dict]]) -> list[dict]:
-    """Return mean and standard deviation over seeds of error and indices, a row a condition.
+    """Return mean and standard deviation of error and indices over seeds, one row per condition.
 
-    Indices are means over the stages; a run that lacks one in some stage counts for the others.
+    An index of a run is its mean over the stages. A run without a value of an index is left out of
+    the mean of that index.
     """
     rows = []
     for condition, runs in results.items():
@@ -175,7 +182,7 @@ def make_table(rows: list[dict]) -> Table:
 
 
 def draw(path: Path, results: dict[Condition, list[dict]]) -> None:
-    """Draw the curves and indices of all runs, in the layout of Lippl et al., Fig. 2 and 3c."""
+    """Draw the curves and indices of all runs, in the layout of Fig. 2 and 3c of Lippl et al."""
     reports, labels = [], []
     for condition, runs in results.items():
         reports += [ki.IndexReport.from_dict(run["indices"]) for run in runs]

@@ -8,9 +8,9 @@ from keras_iterconv.depth.figure_by_class import DEPTH_GROUPS, Depths, Group, gr
 
 
 def print_depths(console: Console, depths: Depths) -> None:
-    """Show accuracy and confidence by depth."""
-    table = Table(title=f"{depths.name}, {len(depths.depth):,} test pictures", title_justify="left")
-    for column in ("updates", "pictures", "accuracy", "confidence, median"):
+    """Print a table of accuracy and confidence by depth."""
+    table = Table(title=f"{depths.name}, {len(depths.depth):,} test images", title_justify="left")
+    for column in ("updates", "images", "accuracy", "confidence, median"):
         table.add_column(column, justify="right")
     everything = Group(int(depths.depth.min()), int(depths.depth.max()), depths.depth >= 0)
     for group in (*group_by_depth(depths.depth, DEPTH_GROUPS), everything):

@@ -1,8 +1,8 @@
-"""The toy inverse problem of Lippl et al.: an algorithm, nets that could be it, and tests of both.
+"""The toy inverse problem of Lippl et al.: an algorithm, trained networks and their disturbances.
 
-An observation x = alpha z is inverted by an error-corrective algorithm and by nets of blocks. Three
-disturbances of the blocks show what an iteration would bear: reading out early, leaving a block
-out, and repeating the last one.
+An observation x = alpha z is inverted by an error-corrective algorithm and by networks of blocks.
+Three disturbances test whether a network iterates: reading out early, leaving a block out, and
+repeating the last block. An iteration tolerates all three.
 
 Reference:
     Lippl, Peters, Kriegeskorte 2024, Fig. 1.
@@ -19,23 +19,24 @@ from keras_iterconv._support.checks import check_between, check_choice, check_po
 ALPHA = (1.5, 0.75)
 EPSILON = (0.3, 0.8)
 KINDS = ("feedforward", "resnet", "recurrent")
-# L gives none of these. Eight blocks bring the algorithm to the error that the nets train to.
+# Lippl et al. give none of these values. With eight blocks the algorithm has about the error of the
+# trained networks.
 BLOCKS = 8
 WIDTH = 16
 HIDDEN = 32
 TRAINING_STEPS = 2000
 BATCH_SIZE = 128
 LEARNING_RATE = 3e-3
-# Two-norm over all weights: one set of weights through eight blocks has steep spots.
+# 2-norm over all weights: with one set of weights in eight blocks the loss has steep regions.
 CLIP_NORM = 1.0
 EXTRA_STEPS = 16
 TEST_SAMPLES = 1000
-# Streams apart from the weights', which start from the bare seed, and from each other.
+# Second parts of the random seeds, so that training data, test data and initial weights differ.
 TRAINING_STREAM, TEST_STREAM = 1, 2
 
 
 def sample_latents(samples: int, seed: int, stream: int) -> np.ndarray:
-    """Draw z uniformly from the square [-1, 1] x [-1, 1]: `[samples, 2]`, float32."""
+    """Return z drawn uniformly from the square [-1, 1] x [-1, 1]: `[samples, 2]`, float32."""
     return np.random.default_rng((seed, stream)).uniform(-1, 1, (samples, 2)).astype("float32")
 
 
@@ -46,7 +47,7 @@ def forward_model(z, alpha: Sequence[float] = ALPHA) -> np.ndarray:
 
 
 def correct(z, x, alpha: Sequence[float] = ALPHA, epsilon: Sequence[float] = EPSILON) -> np.ndarray:
-    """Make one update of the estimate, z - s epsilon (alpha z - x) with s = sign(alpha)."""
+    """Return the updated estimate, z - s epsilon (alpha z - x) with s = sign(alpha)."""
     alpha, epsilon = np.asarray(alpha, float), np.asarray(epsilon, float)
     return z - np.sign(alpha) * epsilon * (alpha * z - x)
 
@@ -54,21 +55,21 @@ def correct(z, x, alpha: Sequence[float] = ALPHA, epsilon: Sequence[float] = EPS
 def error_corrective(
     x, steps: int = BLOCKS, alpha: Sequence[float] = ALPHA, epsilon: Sequence[float] = EPSILON
 ) -> np.ndarray:
-    """Invert the forward model by the error-corrective algorithm, from z(0) = x.
+    """Return the estimates of the error-corrective algorithm, which starts from z(0) = x.
 
-    The error shrinks by 1 - |alpha| epsilon a step.
+    Each step multiplies the error by 1 - |alpha| epsilon.
 
     Args:
         x: Observations, `[N, n]`.
-        steps: T, the number of updates.
-        alpha: The forward model's factors, n of them, of either sign.
-        epsilon: n step sizes, with 0 < |alpha| epsilon < 2.
+        steps: Number of updates T.
+        alpha: The n factors of the forward model, of either sign.
+        epsilon: The n step sizes, with 0 < |alpha| epsilon < 2.
 
     Returns:
         z(0) to z(T), `[steps + 1, N, n]`, float64.
 
     Raises:
-        ValueError: The updates would not converge, or the shapes do not fit.
+        ValueError: The updates would not converge, or a shape is wrong.
     """
     alpha, epsilon = check_steps(alpha, epsilon)
     steps = check_positive_int("steps", steps)
@@ -82,17 +83,18 @@ def error_corrective(
 
 
 def check_steps(alpha: Sequence[float], epsilon: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Return alpha and epsilon as float64 arrays of one length, where the updates converge.
+    """Return alpha and epsilon as float64 arrays of equal length, for which the updates converge.
 
-    L says that any epsilon up to 1 does; what counts is 0 < |alpha| epsilon < 2.
+    Lippl et al. state that any epsilon up to 1 converges; the condition is
+    0 < |alpha| epsilon < 2.
 
     Raises:
-        ValueError: They would not, or the lengths differ.
+        ValueError: The updates would not converge, or the lengths differ.
     """
     factors, sizes = np.asarray(alpha, float), np.asarray(epsilon, float)
     if factors.ndim != 1 or factors.shape != sizes.shape or not len(factors):
         raise ValueError(
-            "`alpha` and `epsilon` must be flat and as long as each other. "
+            "`alpha` and `epsilon` must be flat and of equal length. "
             f"Received: alpha={alpha!r}, epsilon={epsilon!r}"
         )
     products = np.abs(factors) * sizes
@@ -106,13 +108,13 @@ def check_steps(alpha: Sequence[float], epsilon: Sequence[float]) -> tuple[np.nd
 
 @dataclasses.dataclass(frozen=True)
 class BlockNet:
-    """An encoder, T blocks from state to state, and a linear decoder that reads any state out.
+    """A network of an encoder, T blocks from state to state, and a linear decoder of any state.
 
     Attributes:
-        encoder: From the observation `[N, 2]` to the first state.
-        blocks: Keras models; T times the same one where the net is recurrent.
-        decoder: From a state to z, `[N, 2]`.
-        model: The whole as one Keras model.
+        encoder: A layer from the observation `[N, 2]` to the first state.
+        blocks: T Keras models; T times the same one in a recurrent network.
+        decoder: A layer from a state to z, `[N, 2]`.
+        model: Encoder, blocks and decoder as one Keras model.
     """
 
     encoder: keras.Layer
@@ -122,7 +124,7 @@ class BlockNet:
 
 
 def _chain(size: int, encoder, blocks, decoder, dtype=None) -> BlockNet:
-    """Build the model that runs all blocks once."""
+    """Return the network that applies each block once."""
     inputs = keras.Input((size,), dtype=dtype)
     state = encoder(inputs)
     for block in blocks:
@@ -136,19 +138,19 @@ def hand_built_net(
     epsilon: Sequence[float] = EPSILON,
     dtype: str = "float32",
 ) -> BlockNet:
-    """Write the error-corrective algorithm as a recurrent residual net.
+    """Return the error-corrective algorithm as a recurrent residual network.
 
     The state is (x, z), first (x, x). A block computes the errors p = ReLU(alpha z - x) and
     n = ReLU(x - alpha z), and adds (0, s epsilon (n - p)) to the state.
 
     Args:
-        blocks: T, how often the block is applied.
-        alpha: The forward model's factors, n of them, of either sign.
-        epsilon: n step sizes, with 0 < |alpha| epsilon < 2.
-        dtype: The precision of weights and states.
+        blocks: Number T of applications of the block.
+        alpha: The n factors of the forward model, of either sign.
+        epsilon: The n step sizes, with 0 < |alpha| epsilon < 2.
+        dtype: The dtype of weights and states.
 
     Returns:
-        A net whose readouts are z(0) to z(T) of `error_corrective`.
+        A network whose readouts are z(0) to z(T) of `error_corrective`.
 
     Raises:
         ValueError: The updates would not converge.
@@ -179,21 +181,21 @@ def hand_built_net(
 def make_net(
     kind: str, seed: int = 0, *, blocks: int = BLOCKS, update_scale: float = 1.0
 ) -> BlockNet:
-    """Build an untrained net: a block is Dense(32), ReLU, Dense(16), between states of 16.
+    """Return an untrained network; a block is Dense(32), ReLU, Dense(16) on a state of size 16.
 
-    Glorot's uniform weights, Keras's default, are drawn from the seed alone, so that at one seed
-    the feed-forward net and the ResNet differ in nothing but the addition.
+    The weights are Glorot uniform, Keras's default, and depend only on the seed: with one seed the
+    feed-forward network and the ResNet differ only in the addition.
 
     Args:
         kind: `"feedforward"`: a block's output is the next state; `"resnet"`: it is added to the
             state; `"recurrent"`: the same, with one set of weights for all blocks.
-        seed: Of the weights.
-        blocks: T, the number of blocks.
-        update_scale: Factor on the initial weights of the second layer of each residual block; a
-            small one starts the blocks near the identity. The feed-forward net has no use for it.
+        seed: Seed of the weights.
+        blocks: Number of blocks T.
+        update_scale: Factor on the initial weights of the second layer of each residual block; with
+            a small factor the blocks start near the identity. The feed-forward network ignores it.
 
     Raises:
-        ValueError: An argument is out of its range.
+        ValueError: An argument is out of range.
     """
     kind = check_choice("kind", kind, KINDS)
     blocks = check_positive_int("blocks", blocks)
@@ -228,20 +230,20 @@ def train_net(
     blocks: int = BLOCKS,
     update_scale: float = 1.0,
 ) -> BlockNet:
-    """Train a net to invert x = (3/2 z1, 3/4 z2), on fresh examples in each step.
+    """Return a network trained to invert x = (3/2 z1, 3/4 z2), with new samples in each step.
 
-    Adam on the mean squared error of the last readout, batches of 128, the learning rate from
-    3e-3 to zero on a cosine. On one CPU a seed repeats the weights bit for bit.
+    Adam minimizes the mean squared error of the last readout with batches of 128; the learning rate
+    follows a cosine from 3e-3 to zero. On one CPU the weights are reproducible bit for bit.
 
     Args:
         kind: See `make_net`.
-        seed: Of weights and examples; nets of one seed see the same examples.
-        training_steps: Optimizer steps.
-        blocks: T, the number of blocks.
+        seed: Seed of weights and samples; all networks of one seed are trained on the same samples.
+        training_steps: Number of optimizer steps.
+        blocks: Number of blocks T.
         update_scale: See `make_net`.
 
     Raises:
-        ValueError: An argument is out of its range.
+        ValueError: An argument is out of range.
     """
     net = make_net(kind, seed, blocks=blocks, update_scale=update_scale)
     training_steps = check_positive_int("training_steps", training_steps)
@@ -254,33 +256,33 @@ def train_net(
 
 
 def read_out(net: BlockNet, x, schedule: Iterable[int]) -> np.ndarray:
-    """Run the blocks of a schedule, and decode the state before the first and after each.
+    """Return the decoded states before the first and after each block of a schedule.
 
     Args:
-        net: The net.
+        net: The network.
         x: Observations, `[N, n]`.
-        schedule: Numbers of blocks, 0 to T - 1, in the order of their use.
+        schedule: Indices of blocks, 0 to T - 1, in the order of their use.
 
     Returns:
-        `[len(schedule) + 1, N, n]`.
+        The readouts, `[len(schedule) + 1, N, n]`.
     """
     state = net.encoder(keras.ops.convert_to_tensor(x))
     path = [net.decoder(state)]
-    for number in schedule:
-        state = net.blocks[number](state)
+    for block_index in schedule:
+        state = net.blocks[block_index](state)
         path.append(net.decoder(state))
     return np.stack([keras.ops.convert_to_numpy(readout) for readout in path])
 
 
 @dataclasses.dataclass(frozen=True)
 class Readouts:
-    """What a net of T blocks says under the three disturbances.
+    """The readouts of a network of T blocks under the three disturbances.
 
     Attributes:
-        early: After each block, from 0 (the encoder alone) to T, `[T + 1, N, 2]`.
-        left_out: A path for each block left out, from the encoder alone to the end,
+        early: The readouts after 0 blocks (the encoder alone) to T blocks, `[T + 1, N, 2]`.
+        left_out: For each block left out, the readouts from the encoder alone to the last block,
             `[T, T, N, 2]`.
-        repeated: With the last block applied 0 to 16 more times, `[17, N, 2]`.
+        repeated: The readouts with 0 to 16 extra applications of the last block, `[17, N, 2]`.
     """
 
     early: np.ndarray
@@ -289,12 +291,12 @@ class Readouts:
 
 
 def disturb(net: BlockNet, x, extra_steps: int = EXTRA_STEPS) -> Readouts:
-    """Read a net out early, with each block left out, and with the last one repeated.
+    """Return the readouts of a network under the three disturbances.
 
     Args:
-        net: The net.
+        net: The network.
         x: Observations, `[N, n]`.
-        extra_steps: How often the last block is repeated.
+        extra_steps: Number of extra applications of the last block.
     """
     extra_steps = check_positive_int("extra_steps", extra_steps)
     blocks = list(range(len(net.blocks)))
@@ -304,20 +306,22 @@ def disturb(net: BlockNet, x, extra_steps: int = EXTRA_STEPS) -> Readouts:
 
 
 def mean_error(readout, z) -> np.ndarray:
-    """Return the mean distance from the right answer over N samples, `[..., N, 2]` to `[...]`."""
+    """Return the mean distance from the true z over N samples, `[..., N, 2]` to `[...]`."""
     return np.linalg.norm(np.asarray(readout, float) - z, axis=-1).mean(axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """The measured nets.
+    """The measurements of all networks.
 
     Attributes:
-        z: The right answers of the pictured inputs, `[M, 2]`.
-        paths: By `"algorithm"` and kind, what the first seed's net says on these inputs.
-        errors: By `"algorithm"` and kind, `Readouts` of mean errors over the test set with a first
-            axis for the seeds: `[S, T + 1]`, `[S, T, T]` and `[S, 17]`; S is 1 for the algorithm.
-        chance: The mean error of always saying zero, the best that ignores the input.
+        z: The true z of the inputs shown in the figure, `[M, 2]`.
+        paths: For `"algorithm"` and each kind, the readouts of the first seed's network for these
+            inputs.
+        errors: For `"algorithm"` and each kind, `Readouts` of mean errors over the test set with a
+            first axis for the seeds: `[S, T + 1]`, `[S, T, T]` and `[S, 17]`; S is 1 for the
+            algorithm.
+        chance: The mean error of the constant prediction 0, the best one that ignores the input.
     """
 
     z: np.ndarray
@@ -334,17 +338,17 @@ def run_experiment(
     update_scale: float = 1.0,
     report: Callable[[str, int], None] = lambda kind, seed: None,
 ) -> Experiment:
-    """Train a net of each kind for each seed, and disturb them and the algorithm.
+    """Train a network of each kind for each seed; return the measurements of all and the algorithm.
 
     Args:
-        pictured_z: The right answers of the inputs whose paths to keep, `[M, 2]`.
-        seeds: Of the trainings.
-        training_steps: Optimizer steps of each.
+        pictured_z: The true z of the inputs whose readouts are kept, `[M, 2]`.
+        seeds: Seeds of the runs.
+        training_steps: Number of optimizer steps in each run.
         update_scale: See `make_net`.
-        report: Called with kind and seed before each training.
+        report: A function that is called with kind and seed before each run.
 
     Raises:
-        ValueError: An argument is out of its range.
+        ValueError: An argument is out of range.
     """
     pictured_z = np.asarray(pictured_z, "float32")
     test_z = sample_latents(TEST_SAMPLES, 0, TEST_STREAM)
@@ -354,7 +358,7 @@ def run_experiment(
         measured = []
         for net in nets:
             readouts = disturb(net, forward_model(test_z))
-            measured.append([mean_error(part, test_z) for part in vars(readouts).values()])
+            measured.append([mean_error(readout, test_z) for readout in vars(readouts).values()])
             if name not in paths:
                 paths[name] = disturb(net, forward_model(pictured_z))
         errors[name] = Readouts(*(np.stack(part) for part in zip(*measured, strict=True)))
@@ -364,7 +368,7 @@ def run_experiment(
             report(kind, seed)
             yield train_net(kind, seed, training_steps=training_steps, update_scale=update_scale)
 
-    # The hand-built net is the algorithm, and can be disturbed by the same function.
+    # The hand-built network equals the algorithm, and `disturb` also applies to it.
     measure("algorithm", [hand_built_net()])
     for kind in KINDS:
         measure(kind, trained(kind))

@@ -1,4 +1,4 @@
-"""The picture and the table of the toy inverse problem, as Lippl et al., Fig. 1."""
+"""The figure and the table of the toy inverse problem, after Fig. 1 of Lippl et al."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from .inverse_problem import Experiment
 
-# In opposite corners, so that their paths can be told apart; panels c and d show the first.
+# In opposite corners, so that their paths are distinguishable; panels c and d show the first.
 PICTURED_Z = ((0.7, 0.5), (-0.5, -0.8))
 # The figure of Lippl et al. leaves out the fourth block.
 LEFT_OUT = 4
@@ -33,14 +33,14 @@ MARKERS = {"feedforward": "v", "algorithm": "D", "resnet": "o", "recurrent": "s"
 
 
 def print_errors(console: Console, experiment: Experiment) -> None:
-    """Show the mean errors over the test set: mean over the seeds, least and largest of them."""
-    table = Table(title="mean distance from the right answer", title_justify="left")
-    table.add_column("net")
+    """Print the mean errors over the test set: their mean, minimum and maximum over the seeds."""
+    table = Table(title="mean distance from the true z", title_justify="left")
+    table.add_column("network")
     first = next(iter(experiment.errors.values()))
     half = (first.early.shape[1] - 1) // 2
     extra = first.repeated.shape[1] - 1
     for name in (
-        "whole",
+        "all blocks",
         f"after block {half}",
         f"without block {LEFT_OUT}",
         "last block +1",
@@ -58,29 +58,29 @@ def print_errors(console: Console, experiment: Experiment) -> None:
             _spread(errors.repeated[:, -1]),
         )
     console.print(table)
-    console.print(f"Always saying zero: {experiment.chance:.3f}")
+    console.print(f"Constant prediction 0: {experiment.chance:.3f}")
 
 
 def _spread(errors: np.ndarray) -> str:
-    """Write the mean and, under it, the least and the largest."""
+    """Return the mean and, on a second line, the minimum and the maximum."""
     mean = f"{errors.mean():.2g}"
     return mean if len(errors) == 1 else f"{mean}\n{errors.min():.2g} to {errors.max():.2g}"
 
 
 def draw_figure(path: Path, experiment: Experiment) -> Figure:
-    """Draw the schema, the paths of the readouts, and what two disturbances do.
+    """Draw the diagram of a block, the paths of the readouts, and the effect of two disturbances.
 
     Args:
-        path: The picture to write.
-        experiment: What was measured.
+        path: The image file to write.
+        experiment: The measurements.
 
     Returns:
-        The figure that was written.
+        The written figure.
     """
     figure = Figure(figsize=(12, 9))
     FigureCanvasAgg(figure)
     draw_schema(figure.add_axes((0.05, 0.69, 0.93, 0.27)))
-    # Fixed places: squares of one size, and room for the names at the ends of the lines.
+    # Fixed positions: square panels of equal size, with room for labels at the ends of the lines.
     paths = [figure.add_axes((0.05 + 0.25 * k, 0.38, 0.18, 0.24)) for k in range(len(NAMES))]
     for axes, kind in zip(paths, NAMES, strict=True):
         draw_paths(axes, experiment, kind)
@@ -98,7 +98,7 @@ def draw_figure(path: Path, experiment: Experiment) -> Figure:
 
 
 def draw_schema(axes: Axes) -> None:
-    """Draw one error-corrective block: what is kept, predicted, compared and corrected."""
+    """Draw the diagram of one error-corrective block."""
     axes.set(xlim=(0, 12), ylim=(-0.3, 3.2))
     axes.axis("off")
     _title(axes, "the error-corrective algorithm as a residual block", letter="a")
@@ -146,22 +146,22 @@ def draw_schema(axes: Axes) -> None:
     node(10.0, estimate, "$z^{(t+1)}$")
     arrow((10.3, estimate), (11.05, estimate))
     node(11.4, estimate, "readout\n$z$")
-    axes.text(9.7, middle, "the same block\nagain and again", fontsize=10, color="0.3", va="center")
+    axes.text(9.7, middle, "the same block\nis repeated", fontsize=10, color="0.3", va="center")
 
 
 def draw_paths(axes: Axes, experiment: Experiment, kind: str) -> None:
-    """Draw the early readouts of one net, from the first state to the last block."""
+    """Draw the early readouts of one network, from the first state to the last block."""
     _title(axes, NAMES[kind], colour=COLOURS[kind])
     path = experiment.paths[kind].early
     for sample in range(path.shape[1]):
         _draw_path(axes, path[:, sample], kind)
-    _mark_answers(axes, experiment.z)
+    _mark_true_z(axes, experiment.z)
 
 
 def draw_disturbed_paths(out: Axes, extra: Axes, experiment: Experiment) -> None:
-    """Draw the ResNets' paths of the first input, without a block, and with extra ones."""
-    _title(out, f"block {LEFT_OUT} left out", "dotted: the whole net", letter="c")
-    _title(extra, "last block repeated", "broken: extra applications", letter="d")
+    """Draw the ResNets' paths of the first input, without a block, and with extra applications."""
+    _title(out, f"block {LEFT_OUT} left out", "dotted: all blocks", letter="c")
+    _title(extra, "last block repeated", "dashed: extra applications", letter="d")
     for kind in ("resnet", "recurrent"):
         readouts = experiment.paths[kind]
         whole = readouts.early[:, 0]
@@ -170,7 +170,7 @@ def draw_disturbed_paths(out: Axes, extra: Axes, experiment: Experiment) -> None
         _draw_path(extra, whole, kind)
         extra.plot(*readouts.repeated[:, 0].T, "--", color=COLOURS[kind], lw=1.6)
     for axes in (out, extra):
-        _mark_answers(axes, experiment.z[:1])
+        _mark_true_z(axes, experiment.z[:1])
     _share_square([out])
     _share_square([extra], 2.0)
 
@@ -201,7 +201,7 @@ def draw_repeated_errors(axes: Axes, experiment: Experiment) -> None:
 
 
 def _title(axes: Axes, text: str, note: str = "", letter: str = "", colour="black") -> None:
-    """Write a panel's title, and a note under it, at its left edge."""
+    """Write a panel's title and the note under it, aligned to the left edge."""
     if letter:
         axes.annotate(
             letter, (0, 1), xycoords="axes fraction", xytext=(-22, 21 if note else 6),
@@ -221,14 +221,14 @@ def _draw_path(axes: Axes, path: np.ndarray, kind: str) -> None:
     axes.plot(*path[0], **style, mfc="white", zorder=3)
 
 
-def _mark_answers(axes: Axes, z: np.ndarray) -> None:
+def _mark_true_z(axes: Axes, z: np.ndarray) -> None:
     axes.plot(*z.T, "x", color="black", ms=9, mew=2.2, zorder=4)
     axes.set_xlabel("$z_1$", labelpad=1)
     axes.set_ylabel("$z_2$", labelpad=-2)
 
 
 def _share_square(panels: list[Axes], reach: float | None = None) -> None:
-    """Give panels one square range, by default one that holds all paths."""
+    """Set equal square axis limits in all panels, by default limits that include all paths."""
     if reach is None:
         lines = [line.get_xydata() for axes in panels for line in axes.lines]
         reach = 1.1 * max(1.0, np.max(np.abs(np.concatenate(lines))))
@@ -240,7 +240,7 @@ def _share_square(panels: list[Axes], reach: float | None = None) -> None:
 
 
 def _draw_spread(axes: Axes, steps: np.ndarray, errors: np.ndarray, kind: str) -> None:
-    """Draw the mean over the seeds, and a band from the least to the largest."""
+    """Draw the mean over the seeds, and a band from the minimum to the maximum."""
     style = {"color": COLOURS[kind], "marker": MARKERS[kind], "ms": 4, "lw": 1.4}
     axes.plot(steps, errors.mean(axis=0), **style)
     axes.fill_between(
@@ -249,14 +249,14 @@ def _draw_spread(axes: Axes, steps: np.ndarray, errors: np.ndarray, kind: str) -
 
 
 def _finish_errors(axes: Axes, experiment: Experiment, ends: dict[str, float]) -> None:
-    """Name the lines at their right ends, and what it costs to ignore the input."""
+    """Label the lines at their right ends, and draw the error of the constant prediction 0."""
     axes.set_yscale("log")
     axes.set_title("mean error", loc="left", fontsize=10, color="0.3")
     axes.spines[["top", "right"]].set_visible(False)
     axes.axhline(experiment.chance, color="0.4", ls=":", lw=1.2, zorder=0)
     low, high = np.log10(axes.get_ylim())
     marks = [(NAMES[kind], COLOURS[kind], end) for kind, end in ends.items()]
-    marks = sorted([*marks, ("always zero", "0.4", experiment.chance)], key=lambda mark: mark[2])
+    marks = sorted([*marks, ("constant 0", "0.4", experiment.chance)], key=lambda mark: mark[2])
     heights = [(np.log10(end) - low) / (high - low) for *_, end in marks]
     for (name, colour, _), height in zip(marks, spread_heights(heights), strict=True):
         axes.text(
@@ -265,7 +265,7 @@ def _finish_errors(axes: Axes, experiment: Experiment, ends: dict[str, float]) -
 
 
 def spread_heights(heights: list[float], gap: float = 0.1) -> list[float]:
-    """Move rising heights in [0, 1] as far as they need to be `gap` apart, and not over 1."""
+    """Return rising heights in [0, 1], moved so that they are `gap` apart and at most 1."""
     placed: list[float] = []
     for height in heights:
         placed.append(max(height, placed[-1] + gap) if placed else height)

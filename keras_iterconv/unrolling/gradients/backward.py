@@ -1,4 +1,4 @@
-"""What all backward passes share: when they start, and which samples they leave out."""
+"""The steps that all backward passes share: delaying the start, and masking samples."""
 
 import tensorflow as tf
 
@@ -7,50 +7,52 @@ from keras_iterconv.unrolling.samples import select
 from keras_iterconv.unrolling.update import Update
 
 
-def pull_back_through(pull, update: Update, tensors, states: list[tf.Tensor], g) -> list:
+def masked_backward(loop_backward, update: Update, tensors, states: list[tf.Tensor], g) -> list:
     """Return the gradients of a loop in its first state and in the tensors of its update.
 
-    A sample whose upstream gradient is zero, since its loss is masked out, adds nothing: where
-    its state is not finite, zero times it would be NaN in the gradients of all weights.
+    A sample whose upstream gradient is zero, since its loss is masked out, contributes nothing.
+    Without the mask, a state that is not finite would be multiplied by that zero, and the product,
+    NaN, would spread to the gradients of all weights.
 
     Args:
-        pull: Maps `(update, states, g, live)` to `(state's, weights', drives')`, the update with
-            its drives made; live, bool `[N]`, says which samples have an upstream gradient. The
-            states and drives of the others are zeros.
-        update: What the loop repeated.
-        tensors: The tensors that the update depends on.
-        states: The first and the last state, each `[N, ...]`.
-        g: The upstream gradient, `[N, ...]`, or slices of it.
+        loop_backward: The backward pass of the loop, a function from `(update, states, g, live)`
+            to `(state's, weights', drives')`. Its update has its drives computed; live, bool `[N]`,
+            marks the samples with an upstream gradient. The states and drives of the other samples
+            are zero.
+        update: The update that the loop repeated.
+        tensors: The tensors that the update depends on, `Update.tensors`.
+        states: The first and the last state, `[N, ...]` each.
+        g: The upstream gradient, `[N, ...]`, a tensor or `tf.IndexedSlices`.
 
     Returns:
-        A list: the first state's gradient, and one for each of the tensors.
+        A list: the gradient in the first state, and one gradient for each of the tensors.
     """
     g = dense(g, states[0])
-    # Nothing of the backward pass runs before it has come to this block: the executor would run
-    # ahead with what does not depend on g, and hold the states of all blocks.
+    # Without this control dependency, the executor would run the operations of all blocks that do
+    # not depend on g first, and hold the states of all blocks in memory.
     with tf.control_dependencies([g]):
-        late = update.with_tensors([tf.identity(tensor) for tensor in tensors])
+        delayed = update.with_tensors([tf.identity(tensor) for tensor in tensors])
         live = tf.reduce_any(g != 0, axis=range(1, g.shape.rank))
-        late, states = _without_others(live, late, [tf.identity(state) for state in states])
+        delayed, states = _without_others(live, delayed, [tf.identity(state) for state in states])
         with tf.GradientTape() as tape:
-            tape.watch(late.drive_inputs)
-            driven = late.with_drives()
-        dstate, dweights, ddrives = pull(driven, states, g, live)
-    if late.make_drives is not None:
+            tape.watch(delayed.drive_inputs)
+            with_drives = delayed.with_drives()
+        dstate, dweights, ddrives = loop_backward(with_drives, states, g, live)
+    if delayed.make_drives is not None:
         ddrives = tape.gradient(
-            driven.drives,
-            late.drive_inputs,
+            with_drives.drives,
+            delayed.drive_inputs,
             output_gradients=ddrives,
-            # The drives of no samples may depend on nothing.
+            # The drives of an empty batch may not depend on the drive inputs.
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
     return [dstate, *dweights, *ddrives]
 
 
 def _without_others(live, update, states):
-    """Put zeros for the other samples into states, drives and the inputs that drives come from."""
+    """Return update and states with zeros for the samples without upstream gradient."""
     batches = (states, update.drives, update.drive_inputs[:1])
-    # One test for each block; a pass over the batch only where some sample is left out.
+    # `select` passes over the whole batch, so it runs only where some sample is masked.
     states, drives, inputs = tf.cond(
         tf.reduce_all(live),
         lambda: tf.nest.map_structure(tf.identity, batches),

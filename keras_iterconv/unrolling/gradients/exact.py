@@ -1,8 +1,8 @@
-"""The exact gradient of a loop, walked back update by update over the kept values.
+"""The exact gradient of a loop, computed backwards update by update from the kept values.
 
-With the value sigma(...) of each update the state before it is the state after it less h times
-that value, and the slope of sigma is a function of the value: no update is computed twice, and
-one tensor a step is kept where differentiating the loop itself would keep two or three.
+The value sigma(...) of an update determines the slope of sigma, and the state before the update:
+the state after it minus h times the value. So no update is computed twice, and one tensor is kept
+for each update, where automatic differentiation of the loop would keep two or three.
 """
 
 import tensorflow as tf
@@ -17,16 +17,17 @@ def walk_back(update: Update, trajectory: Trajectory, g: tf.Tensor, live: tf.Ten
     """Return the gradients of g . x(K) in the initial state, the weights and the drives.
 
     Args:
-        update: What the loop repeated.
-        trajectory: Its end, with the values.
-        g: `[N, ...]`, in the state's dtype.
-        live: bool `[N]`, false where a sample adds nothing; its last state is finite.
+        update: The update that the loop repeated.
+        trajectory: The end of the loop, with its values.
+        g: The upstream gradient, `[N, ...]`, in the state's dtype.
+        live: Which samples have an upstream gradient, bool `[N]`; the last states of the others
+            must be finite.
 
     Returns:
         `(state's, weights', drives')`: a tensor and two lists.
     """
     weights = [tf.zeros_like(weight) for weight in update.weights]
-    # Summed in the state's dtype, which may be wider.
+    # Summed in the state's dtype, which may be wider than the drives'.
     drives = [tf.zeros(tf.shape(drive), g.dtype) for drive in update.drives]
     x, depth, starts = trajectory.state, trajectory.depth, trajectory.starts
     if starts is None:
@@ -39,29 +40,31 @@ def walk_back(update: Update, trajectory: Trajectory, g: tf.Tensor, live: tf.Ten
             update, values, trajectory.updates, 0, None, x, g, weights, drives
         )
         return g, weights, _cast_like(drives, update.drives)
-    # What a sample without an upstream gradient did has no effect.
+    # The updates of a sample without an upstream gradient have no effect on the loss.
     effective = tf.where(live, depth, 0)
 
     def walk_round(number, end, x, g, weights, drives):
-        # The samples that the batch held from the round's first update on.
         number -= 1
         begin = starts[number]
-        rows = tf.where(depth > begin)[:, 0]
-        part = update.on(rows)
-        made = tf.gather(effective, rows)
-        _, x_part, g_part, weights, parts = _walk(
-            part,
+        # The samples that were in the batch in this round.
+        sample_indices = tf.where(depth > begin)[:, 0]
+        _, round_x, round_g, weights, round_drives = _walk(
+            update.on(sample_indices),
             trajectory.values,
             end,
             begin,
-            made,
-            tf.gather(x, rows),
-            tf.gather(g, rows),
+            tf.gather(effective, sample_indices),
+            tf.gather(x, sample_indices),
+            tf.gather(g, sample_indices),
             weights,
-            [tf.gather(drive, rows) for drive in drives],
+            [tf.gather(drive, sample_indices) for drive in drives],
         )
-        drives = [put(drive, rows, part) for drive, part in zip(drives, parts, strict=True)]
-        return number, begin, put(x, rows, x_part), put(g, rows, g_part), weights, drives
+        x, g = put(x, sample_indices, round_x), put(g, sample_indices, round_g)
+        drives = [
+            put(drive, sample_indices, samples)
+            for drive, samples in zip(drives, round_drives, strict=True)
+        ]
+        return number, begin, x, g, weights, drives
 
     variables = (tf.size(starts), trajectory.updates, x, g, weights, drives)
     _, _, _, g, weights, drives = tf.while_loop(
@@ -71,21 +74,22 @@ def walk_back(update: Update, trajectory: Trajectory, g: tf.Tensor, live: tf.Ten
 
 
 def _walk(update, values, end, begin, made, x, g, weights, drives):
-    """Walk back from update `end` to `begin`, over the `made` first ones of each sample, or all.
+    """Return the gradients of the updates `begin` to `end` - 1, computed backwards.
 
     Args:
-        update: What the loop repeated.
+        update: The update that the loop repeated.
         values: The values of the updates.
-        end: The number after that of the last update.
-        begin: The number of the first one.
-        made: int32 `[n]`; None for all updates of all samples.
+        end: The number of the last update plus one.
+        begin: The number of the first update.
+        made: How many updates each sample made since the loop began, int32 `[n]`; None for all.
         x: The state after the last update, `[n, ...]`.
         g: The upstream gradient, `[n, ...]`.
-        weights: Sums that the weights' gradients are added to.
-        drives: Sums that the drives' gradients are added to.
+        weights: The sums to which the gradients of the weights are added.
+        drives: The sums to which the gradients of the drives are added.
 
     Returns:
-        `(k, state, gradient, weights, drives)`, the last two with what the updates added.
+        `(begin, state, gradient, weights, drives)`: the state before the first update, its
+        gradient, and the new sums.
     """
 
     def step(k, x, g, weights, drives):
@@ -93,7 +97,7 @@ def _walk(update, values, end, begin, made, x, g, weights, drives):
         value = tf.ensure_shape(values.read(k), x.shape)
         upstream = g
         if made is not None:
-            # What was computed for a sample after it had stopped had no effect.
+            # Updates that were computed for a stopped sample had no effect on its state.
             moved = made > k
             value, upstream = tf.cond(
                 tf.reduce_all(moved),
@@ -105,9 +109,9 @@ def _walk(update, values, end, begin, made, x, g, weights, drives):
             )
         x -= update.change(value, x.dtype)
         dx, dweights, ddrives = update.vjp(x, k, value, upstream)
-        weights = [total + part for total, part in zip(weights, dweights, strict=True)]
+        weights = [total + term for total, term in zip(weights, dweights, strict=True)]
         drives = [
-            total + tf.cast(part, total.dtype) for total, part in zip(drives, ddrives, strict=True)
+            total + tf.cast(term, total.dtype) for total, term in zip(drives, ddrives, strict=True)
         ]
         return k, x, g + dx, weights, drives
 
@@ -115,13 +119,14 @@ def _walk(update, values, end, begin, made, x, g, weights, drives):
         lambda k, *others: k > begin,
         step,
         (end, x, g, weights, drives),
-        # The states do not wait for g; more of them than this are never computed ahead.
+        # The states do not depend on g. This limits how many of them are computed, and held in
+        # memory, ahead of it.
         parallel_iterations=2,
     )
 
 
 def _of_live_samples(values, live):
-    """Return an array of the values of a fixed depth, with zeros for the samples not live."""
+    """Return the values of a loop of fixed depth, zero for samples without upstream gradient."""
     stacked = values.stack()
     mask = tf.reshape(live, [1, -1] + [1] * (stacked.shape.rank - 2))
     kept = tf.where(mask, stacked, tf.zeros_like(stacked))
@@ -134,7 +139,6 @@ def _cast_like(values: list, like: tuple) -> list:
 
 UNROLL = GradientMode(
     name="unroll",
-    summary="exact, keeps a tensor of the state's size for each update",
     exact=True,
     keeps_values=True,
     needs=(),
@@ -142,7 +146,6 @@ UNROLL = GradientMode(
 )
 RECOMPUTE = GradientMode(
     name="recompute",
-    summary="exact, makes the updates again in the backward pass in the place of keeping them",
     exact=True,
     keeps_values=False,
     needs=(),

@@ -1,4 +1,4 @@
-"""The gradient of a loop whose slopes are taken to be the same at all updates."""
+"""The gradient of a loop under the assumption of equal slopes at all updates."""
 
 import tensorflow as tf
 
@@ -10,17 +10,18 @@ from keras_iterconv.unrolling.update import Update
 
 
 def frozen(update: Update, trajectory: Trajectory, g: tf.Tensor):
-    """Return the gradients of a loop whose slopes are the same at all updates.
+    """Return the gradients of a loop whose activations have one slope at all updates.
 
-    Those of tanh are the last state's. Those of ReLU are 1 where the unroll has moved the state at
-    all: the last state's say little, since the units fall silent as it settles (with them alone
-    the cosine between this gradient and the exact one was about 0.2 in a NAIS-Net on digits, and
-    0.92 to 0.96 with those used). As many terms as the sample made updates.
+    The slopes of tanh are those at the last state. The slope of a ReLU is 1 where the loop has
+    raised the state at all, else 0. At the last state most ReLUs are inactive: with the slopes
+    there, the cosine between this gradient and the exact one was about 0.2 in a NAIS-Net on
+    digits, and it is 0.92 to 0.96 with the slopes used. The series has one term for each update
+    that the sample made.
 
     Args:
-        update: What the loop repeated.
-        trajectory: Its ends.
-        g: `[N, ...]`, in the state's dtype.
+        update: The update that the loop repeated.
+        trajectory: The end of the loop.
+        g: The upstream gradient, `[N, ...]`, in the state's dtype.
 
     Returns:
         `(state's, weights', drives')`: a tensor and two lists.
@@ -35,39 +36,40 @@ def frozen(update: Update, trajectory: Trajectory, g: tf.Tensor):
 
     if not update.tied:
         return _frozen_untied(update, state, value, depth, trajectory.updates, g)
-    common = value(tf.constant(0))
-    lasts = None if depth is None else lambda j, v: depth > j
-    v, total = sum_series(update, state, common, g, trajectory.updates, lasts)
-    _, weights, drives = update.vjp(state, tf.constant(0), common, total)
+    common_value = value(tf.constant(0))
+    has_term = None if depth is None else lambda j, v: depth > j
+    v, total = sum_series(update, state, common_value, g, trajectory.updates, has_term)
+    _, weights, drives = update.vjp(state, tf.constant(0), common_value, total)
     return v, weights, drives
 
 
 def _frozen_untied(update, state, value, depth, updates, g):
-    """Walk back over updates of different weights, all at the last state."""
+    """Return the gradients of updates of different weights, each evaluated at the last state."""
 
     def step(k, g, weights, drives):
         k -= 1
         upstream = g if depth is None else select(depth > k, g, tf.zeros_like(g))
-        dx, *parts = update.vjp(state, k, value(k), upstream)
+        dx, *all_terms = update.vjp(state, k, value(k), upstream)
         weights, drives = (
-            [total + tf.cast(z, total.dtype) for total, z in zip(totals, part, strict=True)]
-            for totals, part in zip((weights, drives), parts, strict=True)
+            [total + tf.cast(term, total.dtype) for total, term in zip(totals, terms, strict=True)]
+            for totals, terms in zip((weights, drives), all_terms, strict=True)
         )
         return k, g + dx, weights, drives
 
     weights = [tf.zeros_like(weight) for weight in update.weights]
-    # Summed in the state's dtype, which may be wider.
+    # Summed in the state's dtype, which may be wider than the drives'.
     drives = [tf.zeros(tf.shape(drive), g.dtype) for drive in update.drives]
     _, g, weights, drives = tf.while_loop(
         lambda k, *others: k > 0, step, (updates, g, weights, drives)
     )
-    drives = [tf.cast(z, own.dtype) for z, own in zip(drives, update.drives, strict=True)]
+    drives = [
+        tf.cast(total, drive.dtype) for total, drive in zip(drives, update.drives, strict=True)
+    ]
     return g, weights, drives
 
 
 FROZEN = GradientMode(
     name="frozen",
-    summary="one slope of each unit for all updates; the fastest, biased",
     exact=False,
     keeps_values=False,
     needs=("linear",),

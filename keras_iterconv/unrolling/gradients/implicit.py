@@ -1,4 +1,4 @@
-"""The gradient of the fixed point that the last state is near."""
+"""The implicit gradient: that of the fixed point which the last state approximates."""
 
 import tensorflow as tf
 
@@ -8,45 +8,47 @@ from keras_iterconv.unrolling.samples import per_sample, sample_norms, samples_f
 from keras_iterconv.unrolling.trajectory import Trajectory
 from keras_iterconv.unrolling.update import Update
 
-# The series of `implicit` ends where a term is this share of the first, and after so many terms in
-# any case. Half precision knows no smaller share of large samples than the second.
+# The series of `implicit` ends where the norm of a term is at most this fraction of the first
+# term's, or after `TERMS` terms. In half precision, rounding keeps the terms of large samples
+# above smaller fractions than `HALF_TOLERANCE`.
 TOLERANCE = 1e-6
 HALF_TOLERANCE = 1e-3
 TERMS = 20_000
 
 
 def implicit(update: Update, trajectory: Trajectory, g: tf.Tensor):
-    """Return the gradients of the fixed point that the last state is near.
+    """Return the gradients of the fixed point which the last state approximates.
 
     Args:
-        update: What the loop repeated; tied, so that there is a fixed point.
-        trajectory: Its end.
-        g: `[N, ...]`, in the state's dtype.
+        update: The update that the loop repeated; tied, so that a fixed point exists.
+        trajectory: The end of the loop; only its last state is read.
+        g: The upstream gradient, `[N, ...]`, in the state's dtype.
 
     Returns:
-        `(state's, weights', drives')`: zeros, since a fixed point has forgotten its start, and two
-        lists.
+        `(state's, weights', drives')`: zeros, since the fixed point does not depend on the first
+        state, and two lists.
     """
     state = trajectory.state
     value = update.value(state, tf.constant(0))
-    # At norm one each, so that small gradients stay within a half precision's range.
-    # A state that is not finite has no series, and one sample must not hold up the others.
+    # The series of a state that is not finite need not converge: the loop would then run for all
+    # `TERMS`.
     g = select(samples_finite(state), g, tf.zeros_like(g))
+    # Each sample's g is scaled to norm one, so that small gradients do not underflow in half
+    # precision.
     norm = sample_norms(g)
     scale = per_sample(tf.cast(tf.where(norm > 0, norm, 1), g.dtype), g)
-    small = TOLERANCE if update.dtype.size >= 4 else HALF_TOLERANCE
+    tolerance = TOLERANCE if update.dtype.size >= 4 else HALF_TOLERANCE
 
-    def lasts(j, v):
-        return sample_norms(v) > small
+    def has_term(j, v):
+        return sample_norms(v) > tolerance
 
-    _, total = sum_series(update, state, value, g / scale, TERMS, lasts)
+    _, total = sum_series(update, state, value, g / scale, TERMS, has_term)
     _, weights, drives = update.vjp(state, tf.constant(0), value, total * scale)
     return tf.zeros_like(g), weights, drives
 
 
 IMPLICIT = GradientMode(
     name="implicit",
-    summary="that of the fixed point at the last state; exact there, and memory does not grow",
     exact=False,
     keeps_values=False,
     needs=("linear", "tied", "two_sided"),

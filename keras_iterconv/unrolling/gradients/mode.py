@@ -1,15 +1,15 @@
-"""What a gradient mode is."""
+"""The description of a gradient mode."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-# What an update must be for some mode: the property of `Update`, and why.
+# Properties of an `Update` that some mode requires, each with the reason, for error messages.
 NEEDS = {
-    "linear": "a pre-activation that is linear in the state, since it takes one slope for many "
+    "linear": "a pre-activation that is linear in the state, since it uses one slope for many "
     "updates",
-    "tied": "`tied=True`, since untied updates have no fixed point",
-    "two_sided": '`activation="tanh"`, since where ReLUs are inactive the fixed point\'s equation '
-    "has no solution",
+    "tied": "`tied=True`, since untied updates have no common fixed point",
+    "two_sided": '`activation="tanh"`, since the linear system of the implicit gradient is '
+    "singular where ReLUs are inactive",
 }
 
 
@@ -17,18 +17,17 @@ class GradientMode(NamedTuple):
     """One way to run the backward pass of a loop.
 
     Attributes:
-        name: The value of `gradient`.
-        summary: What it does, for help texts.
-        exact: Whether it is the gradient of the updates that were made.
+        name: The value of the argument `gradient` that selects this mode.
+        exact: Whether the result is the gradient of the updates that were made.
         keeps_values: Whether the forward pass keeps a tensor for each update.
-        needs: The properties of an update that it relies on, keys of `NEEDS`.
-        backward: Maps `(update, run, trajectory, g, live)` to the gradients of the first state,
-            the weights and the drives: the update with its drives, the loop, its end, the upstream
-            gradient `[N, ...]`, and which samples have one, bool `[N]`.
+        needs: The properties of an update that this mode requires, keys of `NEEDS`.
+        backward: A function from `(update, run, trajectory, g, live)` to the gradients in the
+            first state, the weights and the drives. Its arguments are the update with its drives
+            computed, the loop, the end of the loop, the upstream gradient `[N, ...]`, and which
+            samples have an upstream gradient, bool `[N]`.
     """
 
     name: str
-    summary: str
     exact: bool
     keeps_values: bool
     needs: tuple[str, ...]
@@ -43,6 +42,7 @@ class GradientMode(NamedTuple):
         missing = [NEEDS[need] for need in self.needs if not getattr(update, need)]
         if missing:
             raise ValueError(
-                f'`gradient="{self.name}"` needs {"; and ".join(missing)}. Take "recompute", which '
-                f"needs nothing. Received: gradient={self.name!r}"
+                f'`gradient="{self.name}"` needs {"; and ".join(missing)}. Use '
+                f'`gradient="recompute"`, which works for every update. '
+                f"Received: gradient={self.name!r}"
             )

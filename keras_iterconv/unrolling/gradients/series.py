@@ -1,8 +1,8 @@
 """A sum over powers of one Jacobian.
 
-With the Jacobian J of one update, v(j) = J'^j g is the gradient in the state j updates earlier,
-were the slopes of the activation the same there, and what the weights get is the pull-back of the
-sum of all v(j): one for all updates.
+Let J be the Jacobian of one update x + h sigma(...) in x. If the activation has the same slopes at
+all updates, v(j) = J'^j g is the gradient in the state j updates before the last. The gradient in
+the weights is then one vector-Jacobian product, that of the sum of all v(j).
 """
 
 import tensorflow as tf
@@ -10,19 +10,28 @@ import tensorflow as tf
 from keras_iterconv.unrolling.samples import select
 
 
-def sum_series(update, state, value, g, terms, lasts):
-    """Sum v(j) = J'^j g over j < terms, each sample's as long as `lasts(j, v)`, bool `[N]`, holds.
+def sum_series(update, state, value, g, terms, has_term):
+    """Return the sum of v(j) = J'^j g over j < `terms`, for each sample as far as it has terms.
+
+    Args:
+        update: The update, tied.
+        state: The state at which J is taken, `[N, ...]`.
+        value: The value sigma(...) that determines the slopes in J, `[N, ...]`.
+        g: v(0), `[N, ...]`, in the state's dtype.
+        terms: The largest number of terms, an int or an int32 scalar.
+        has_term: A function from `(j, v)` to which samples' sums include v(j), bool `[N]`; None
+            where all sums have all terms.
 
     Returns:
-        `(v, sum)`: the first term left out, and the sum.
+        `(v, sum)`: the first term that is not in the sum, and the sum, `[N, ...]` each.
     """
 
     def step(j, v, total, more):
         earlier = v + update.vjp(state, tf.constant(0), value, v)[0]
         longer = total + v
-        if lasts is None:
+        if has_term is None:
             return j + 1, earlier, longer, more
-        with_term = lasts(j, v)
+        with_term = has_term(j, v)
         v, total = select(with_term, earlier, v), select(with_term, longer, total)
         return j + 1, v, total, tf.reduce_any(with_term)
 

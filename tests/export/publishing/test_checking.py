@@ -50,7 +50,7 @@ def test_a_check_sees_what_the_index_claims(publish_command, zoo):
     (zoo / "index.json").write_text(json.dumps(index))
     code, _, error = publish_command("--check", "--zoo", zoo)
     assert (code, error.count("\n")) == (2, 1)
-    assert "of the test images are right" in error
+    assert "the test accuracy must be" in error
 
 
 def rewrite(zoo, file, change):
@@ -101,7 +101,7 @@ WRONG = {
     "another file's weights": (
         "small.onnx",
         lambda path: path.write_bytes(with_external_weights(path)),
-        "takes weights from other files",
+        "must hold all its weights",
     ),
     "other weights": ("small.onnx", change_onnx(lambda m: change_weight(m, 1.01)), "differ"),
     "NaN weights": ("small.onnx", change_onnx(lambda m: change_weight(m, np.nan)), "differ"),
@@ -147,7 +147,7 @@ def test_a_check_reads_no_onnx_file_that_is_too_large(publish_command, zoo, monk
     monkeypatch.setattr("onnx.load", lambda *args, **kwargs: pytest.fail("it was read"))
     code, _, error = publish_command("--check", "--zoo", zoo)
     assert (code, error.count("\n")) == (2, 1)
-    assert "has more than 1,000 bytes" in error
+    assert "must have at most 1,000 bytes" in error
 
 
 @pytest.mark.usefixtures("undescribed")

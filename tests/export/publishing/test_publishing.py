@@ -104,7 +104,7 @@ def test_unit_pixels_and_no_validation(publish_command, train, tmp_path, draw_ra
     assert "validation_accuracy" not in entry["result"]
     assert "--pixels unit" in entry["command"]
     card = (zoo / "unit" / "1" / "README.md").read_text()
-    assert "`model.preprocessing` is image / 16: values from 0 to 1" in card
+    assert "`model.preprocessing` computes image / 16: values from 0 to 1" in card
     raw = np.clip(draw_raw(3), 0, 16)
     model = ki.load_pretrained("unit", zoo)
     expected = model(raw / 16).numpy()

@@ -57,8 +57,8 @@ def test_a_full_disk_is_one_line(publish_command, zoo, finished_run, monkeypatch
     code, _, told = publish_command(finished_run, "--name", "small", "--zoo", zoo)
     monkeypatch.undo()
     assert (code, told.count("\n")) == (2, 1), told
-    assert "could not be written" in told
-    assert "what was there is kept" in told
+    assert "cannot be written" in told
+    assert "its previous content is kept" in told
     assert read_tree(zoo) == before
 
 
@@ -80,7 +80,7 @@ def test_a_saved_model_that_outgrows_the_disk(publish_command, zoo, finished_run
     arguments = (finished_run, "--name", "small", "--zoo", zoo, "--format", "saved_model")
     code, _, told = publish_command(*arguments)
     assert (code, told.count("\n")) == (2, 1), told
-    assert "could not be written" in told
+    assert "cannot be written" in told
     assert read_tree(zoo) == before
 
 
@@ -95,7 +95,7 @@ def test_an_interruption_says_what_is_kept(publish_command, zoo, finished_run, m
     arguments = (finished_run, "--name", "small", "--zoo", zoo, "--format", "onnx")
     code, screen, error = publish_command(*arguments)
     assert (code, error) == (130, "Interrupted.\n")
-    assert f"small is not published; what was in {zoo} is kept\n" in screen
+    assert f"small is not published; the previous content of {zoo} is kept\n" in screen
     assert read_tree(zoo) == before
 
 
@@ -140,7 +140,7 @@ def test_a_kill_of_the_command_leaves_the_old_entry_whole(zoo, finished_run):
     for format_, moment in (
         ("onnx", "converting to ONNX"),
         ("saved_model", "writing the SavedModel"),
-        ("onnx", "drawing its depth"),
+        ("onnx", "drawing the figure of depth"),
     ):
         with subprocess.Popen(
             [*command, "--zoo", zoo, "--format", format_],
@@ -195,19 +195,19 @@ def test_runs_that_cannot_be_published(publish_command, finished_run, tmp_path, 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "give the folder of a run, or --check alone"),
-        (("RUN", "--check"), "give the folder of a run, or --check alone"),
+        ((), "RUN or --check must be given, and not both"),
+        (("RUN", "--check"), "RUN or --check must be given, and not both"),
         (("RUN", "--format", "pytorch"), "--format must be of saved_model, onnx: pytorch"),
         (("RUN", "--format", ""), "--format must be"),
-        (("RUN", "--name", "../evil"), "the model's name must be of a-z"),
+        (("RUN", "--name", "../evil"), "the model's name must consist of a-z"),
         (("RUN", "--name", 300 * "a"), "at most 100 characters"),
         (("RUN", "--zoo", ""), "--zoo must name a folder"),
         (("--check", "--zoo", ""), "--zoo must name a folder"),
         (("RUN", "--zoo", "a\udcff"), "--zoo must be a path in UTF-8: 'a\\udcff'"),
         (("RUN", "--zoo", 300 * "a"), "File name too long"),
         (("--check", "--zoo", 300 * "a"), "index.json is missing"),
-        (("RUN", "--trust"), "--trust belongs to --check"),
-        (("nowhere",), "nowhere is no folder; name that of a run"),
+        (("RUN", "--trust"), "--trust must be used with --check"),
+        (("nowhere",), "nowhere is not a folder; name the folder of a run"),
         (("--check", "--zoo", "EMPTY"), "index.json is missing"),
         (("--chekc",), "--chekc"),
     ],

@@ -13,7 +13,7 @@ def test_a_stranger_s_saved_model_is_not_run(publish_command, zoo, monkeypatch):
     forbid_saved_models(monkeypatch)
     code, screen, error = publish_command("--check", "--zoo", zoo)
     assert (code, error) == (0, "")
-    assert "SavedModels, which may touch any file, only with --trust" in screen
+    assert "SavedModels, which may read and write any file, need --trust" in screen
     assert "good" in screen
 
 

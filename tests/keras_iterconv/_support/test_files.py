@@ -153,9 +153,9 @@ def make_large(path):
     ("make", "said"),
     [
         (lambda path: None, "is missing"),
-        (make_folder, "is no regular file"),
+        (make_folder, "is not a regular file"),
         (make_link, "is a link"),
-        (os.mkfifo, "is no regular file"),
+        (os.mkfifo, "is not a regular file"),
         (make_socket, "cannot be opened"),
         (make_large, "has [0-9,]+ bytes; at most"),
         (lambda path: path.write_bytes(b"\xff\xfe"), "is not text in UTF-8"),

@@ -137,5 +137,5 @@ def test_a_net_of_one_output_has_no_largest():
     state = ki.NAISDense(4, max_unroll=2)(inputs)
     model = keras.Model(inputs, layers.Dense(1, activation="sigmoid")(state))
     data = (np.zeros((4, *FEATURES)), np.zeros(4, int))
-    with pytest.raises(ValueError, match=r"two classes at least.*Received: outputs of shape"):
+    with pytest.raises(ValueError, match=r"at least two classes.*Received: outputs of shape"):
         ki.accuracy_by_depth(model, data)

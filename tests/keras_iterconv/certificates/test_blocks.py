@@ -106,7 +106,7 @@ def test_a_block_alone(true_norms):
     assert row.bound == pytest.approx(np.prod(true_norms(block)), rel=4e-4)
     assert row.factor == pytest.approx(0.5, rel=4e-4)
     assert row.holds
-    assert "of z + f(z) nothing" in row.guarantee
+    assert "for z + f(z): no guarantee" in row.guarantee
 
 
 @pytest.mark.parametrize("cap", [None, 0.9])
@@ -144,7 +144,7 @@ def test_dense(tied, activation, widest, set_weights, make_inputs, numpy_double)
     assert row.holds
     words = {
         (True, "tanh"): "one fixed point",
-        (True, "relu"): "settles where x(0) led",
+        (True, "relu"): "depends on x(0)",
     }.get((tied, activation), "not implied")
     assert words in row.guarantee
 
@@ -195,7 +195,7 @@ def test_conv(tied, activation, center, step_size, set_weights, make_inputs, num
     assert row.holds
     expected = 0 if center == "fixed" else np.abs(layer.delta.numpy()).max()
     assert row.delta == pytest.approx(expected)
-    words = "one fixed point" if activation == "tanh" else "settles"
+    words = "one fixed point" if activation == "tanh" else "depends on x(0)"
     assert (words if tied else "all in one norm") in row.guarantee
     assert ("not implied" in row.guarantee) is not tied
 

@@ -79,7 +79,7 @@ def test_graphs(norm):
 REASONS = {
     "'foreign', a LayerNormalization": lambda x: L.LayerNormalization(name="foreign")(x),
     "activation of 'odd'": lambda x: L.Conv2D(2, 1, activation="exponential", name="odd")(x),
-    "jumps at its threshold": lambda x: L.ReLU(threshold=1.0)(x),
+    "is discontinuous at its threshold": lambda x: L.ReLU(threshold=1.0)(x),
     "called with training=True": lambda x: L.BatchNormalization()(x, training=True),
     "only a plain Conv2D": lambda x: L.Conv2D(2, 3, dilation_rate=2)(x),
     "different shapes": lambda x: x + keras.ops.zeros_like(x)[:, :1],
@@ -102,7 +102,7 @@ def test_where_no_bound_follows_the_reason_is_given(reason):
 def test_a_size_that_is_not_known_leaves_the_infinity_norm():
     inputs = keras.Input((None, None, 2))
     model = keras.Model(inputs, L.GlobalAveragePooling2D(name="pool")(inputs))
-    assert "'pool' is unknown" in network_bound(model, "2", {})[1]
+    assert "of the input of 'pool' is unknown" in network_bound(model, "2", {})[1]
     assert network_bound(model, "infinity", {})[0] == 1
 
 

@@ -90,7 +90,7 @@ def test_what_is_broken_is_said():
 @pytest.mark.parametrize("reason", ["'block' stops each sample by a threshold: " + 20 * "word "])
 def test_without_a_bound_the_reason_stands_in_its_place(reason):
     text = str(report(DENSE, bound=None, bound_reason=reason, largest_ratio=None))
-    assert "No Lipschitz bound follows: 'block' stops" in text
+    assert "No Lipschitz bound: 'block' stops" in text
     assert "largest ratio found none" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 110
     assert "A in [-0.988, -0.01], h|P| 0.0988 < 2" in text

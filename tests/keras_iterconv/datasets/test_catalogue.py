@@ -92,7 +92,7 @@ def test_a_share_that_leaves_a_part_without_a_class_is_refused(share):
 
 
 def test_a_validation_part_of_its_own_is_not_cut(tiny_digitclutter):
-    with pytest.raises(ValueError, match="digitclutter3 has a validation part of its own"):
+    with pytest.raises(ValueError, match="digitclutter3 has its own validation part"):
         datasets.load("digitclutter3", validation_share=0.0)
     assert not tiny_digitclutter.exists()
 
@@ -130,8 +130,8 @@ def test_limit_chooses_among_the_training_part():
         (0, "at least 10.*Received: limit_train=0"),
         (-5, "at least 10.*Received: limit_train=-5"),
         (1294, "at most 1293.*Received: limit_train=1294"),
-        (0.5, "whole number.*Received: limit_train=0.5"),
-        (True, "whole number.*Received: limit_train=True"),
+        (0.5, "an integer.*Received: limit_train=0.5"),
+        (True, "an integer.*Received: limit_train=True"),
     ],
 )
 def test_limit_out_of_range(limit, message):

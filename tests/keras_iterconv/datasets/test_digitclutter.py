@@ -200,7 +200,7 @@ def test_workers_end_with_the_reader(started):
 
 def test_a_worker_that_dies_is_told(monkeypatch, started):
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
-    with pytest.raises(RuntimeError, match="draws train pictures ended with code 1"):
+    with pytest.raises(RuntimeError, match="generates train images ended with code 1"):
         list(draw_pictures(0, 2, "train", 10, workers=2))
     assert None not in [process.returncode for process in started]
 
@@ -267,9 +267,12 @@ def test_every_data_set_has_its_own_name():
     [
         ({"digits": 0}, "`digits` must be from 1 to 10. Received: digits=0"),
         ({"digits": 11}, "`digits` must be from 1 to 10. Received: digits=11"),
-        ({"sizes": (5, 5)}, r"`sizes` must be three numbers from 1. Received: sizes=\(5, 5\)"),
-        ({"sizes": (5, 0, 5)}, "`sizes` must be three numbers from 1"),
-        ({"seed": -1}, "`seed` must be 0 or more. Received: seed=-1"),
+        (
+            {"sizes": (5, 5)},
+            r"`sizes` must be three integers of at least 1. Received: sizes=\(5, 5\)",
+        ),
+        ({"sizes": (5, 0, 5)}, "`sizes` must be three integers of at least 1"),
+        ({"seed": -1}, "`seed` must be an integer of at least 0. Received: seed=-1"),
     ],
 )
 def test_a_data_set_that_cannot_be_is_refused(arguments, message):

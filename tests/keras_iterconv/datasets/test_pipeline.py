@@ -176,10 +176,10 @@ def test_steps_per_epoch():
     [
         ({"batch_size": 24}, "`batch_size` must be at most 23.*one batch.*batch_size=24"),
         ({"batch_size": 0}, "`batch_size` must be at least 1.*batch_size=0"),
-        ({"batch_size": 2.5}, "`batch_size` must be a whole number.*batch_size=2.5"),
-        ({"seed": -1}, "`seed` must be a whole number.*seed=-1"),
-        ({"seed": None}, "`seed` must be a whole number.*seed=None"),
-        ({"initial_epoch": -1}, "`initial_epoch` must be a whole number.*initial_epoch=-1"),
+        ({"batch_size": 2.5}, "`batch_size` must be an integer.*batch_size=2.5"),
+        ({"seed": -1}, "`seed` must be an integer.*seed=-1"),
+        ({"seed": None}, "`seed` must be an integer.*seed=None"),
+        ({"initial_epoch": -1}, "`initial_epoch` must be an integer.*initial_epoch=-1"),
         ({"augment": "flip"}, "`augment` must be one of.*augment='flip'"),
     ],
 )

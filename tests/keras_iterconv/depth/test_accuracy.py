@@ -223,13 +223,13 @@ def test_bad_data_and_models(make_net, images, labels):
         with pytest.raises(ValueError, match=r"`dataset` must hold at least one image"):
             ki.accuracy_by_depth(make_net(), empty)
     endless = tf.data.Dataset.from_tensors((images, labels)).repeat()
-    with pytest.raises(ValueError, match="`dataset` must end, or `samples`"):
+    with pytest.raises(ValueError, match="`dataset` must be finite, or `samples`"):
         ki.accuracy_by_depth(make_net(), endless)
     with pytest.raises(ValueError, match="a label for each image"):
         ki.accuracy_by_depth(make_net(), (images, labels[1:]))
     inputs = keras.Input((5,))
     plain = keras.Model(inputs, keras.layers.Dense(4)(inputs), name="plain")
-    with pytest.raises(ValueError, match="'plain' has none"):
+    with pytest.raises(ValueError, match="model='plain' without one"):
         ki.accuracy_by_depth(plain, (images, labels))
 
 

@@ -102,7 +102,7 @@ def test_models_without_depth():
     inputs = keras.Input((4,))
     block = ki.NAISDense(4)
     state = block(inputs)
-    with pytest.raises(ValueError, match=r"`model` must hold at least one iterated block"):
+    with pytest.raises(ValueError, match=r"`model` must contain at least one block"):
         ki.with_depth(keras.Model(inputs, keras.layers.Dense(2)(inputs)))
     two = keras.Model(inputs, [state, keras.layers.Dense(2)(state)])
     with pytest.raises(ValueError, match=r"`model` must have one output.*2 outputs"):
@@ -118,7 +118,7 @@ def test_blocks_whose_depth_has_no_place():
     outer = keras.Input((4,))
     nested = keras.Model(outer, ki.NAISDense(4)(inner(outer)))
     for function in (ki.with_depth, ki.processing_depth):
-        with pytest.raises(ValueError, match="'inner' lie in a model within"):
+        with pytest.raises(ValueError, match="'inner' lie in a model nested in"):
             function(nested)
     block = ki.NAISDense(4)
     twice = keras.Model(inputs, block(block(inputs)))

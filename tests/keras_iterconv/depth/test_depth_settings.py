@@ -144,7 +144,9 @@ def test_untied_blocks_make_their_first_updates(images):
 def test_models_without_such_blocks():
     inputs = keras.Input((4, 4, 3))
     stage = keras.Model(inputs, ki.ResidualStage(3, 2)(inputs), name="staged")
-    with pytest.raises(ValueError, match=r"`model` must hold at least one block.*'staged' has"):
+    with pytest.raises(
+        ValueError, match=r"`model` must contain at least one block.*Received: model='staged'"
+    ):
         ki.set_depth(stage, max_unroll=2)
     for wrong in (None, ki.NAISDense(3), keras.Sequential()):
         with pytest.raises(ValueError, match=r"`model` must be a functional.*Received: model="):

@@ -127,7 +127,7 @@ def test_drawing_leaves_matplotlib_s_settings():
         ([], None, r"`reports` must hold at least one report.*Received: 0 reports"),
         ([make(1)], [], "`labels` one for each. Received: 1 reports, 0 labels"),
         ([make(1)], ["a", "b"], "Received: 1 reports, 2 labels"),
-        ([make(1), make(2)], None, "`reports` must be of nets with as many stages each"),
+        ([make(1), make(2)], None, "`reports` must be of nets with equal numbers of stages"),
     ],
 )
 def test_bad_arguments(reports, labels, message):

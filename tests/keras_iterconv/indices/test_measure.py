@@ -348,7 +348,7 @@ def test_states_along_a_stage_are_computed_once(nets, blocks, monkeypatch):
         (lambda x: keras.layers.Conv2D(2, 1)(x), "has no ResidualStage, so there is no index"),
         (
             lambda x: keras.Sequential([ki.ResidualStage(2, 2)], name="inner")(x),
-            "A stage lies in 'inner', a model within",
+            "A stage lies in 'inner', a model nested in",
         ),
         (
             lambda x: keras.layers.Add()([x, ki.ResidualStage(2, 2, name="s")(x)]),
@@ -406,7 +406,7 @@ def test_bad_data(nets, dataset, message):
 def test_data_without_an_end_or_a_sample(nets):
     model = nets.adding([unit(2), unit(2)])
     pairs = tf.data.Dataset.from_tensor_slices(zeros_and_class_two(8)).batch(4)
-    with pytest.raises(ValueError, match="`dataset` must end, or `samples`"):
+    with pytest.raises(ValueError, match="`dataset` must be finite, or `samples`"):
         ki.measure_indices(model, pairs.repeat())
     with pytest.raises(ValueError, match="`dataset` must hold at least one batch"):
         ki.measure_indices(model, pairs.take(0))
@@ -452,7 +452,7 @@ def test_nets_that_cannot_be_measured_say_why(nets):
     stage = ki.ResidualStage(CLASSES, 2, name="own")
     state = keras.layers.GlobalAveragePooling2D()(stage(inputs, schedule=[0, 1, 1]))
     data = (nets.images(4), np.zeros(4, int))
-    with pytest.raises(ValueError, match=r"'own' is called with a schedule of its own"):
+    with pytest.raises(ValueError, match=r"'own' is called with a schedule"):
         ki.measure_indices(keras.Model(inputs, state), data)
     state = ki.ResidualStage(CLASSES, 2)(inputs)
     with pytest.raises(ValueError, match=r"one output, the logits.*with 2 outputs"):

@@ -142,7 +142,7 @@ def test_registered_under_the_package(kind, make_block):
     assert name.startswith("keras_iterconv>")
 
 
-def test_an_update_by_itself_checks_what_it_is_given(kind, make_block, make_inputs):
+def test_update_checks_its_arguments(kind, make_block, make_inputs):
     layer, u = make_block(kind, max_unroll=3), make_inputs(kind)
     state = layer(u)
     with pytest.raises(ValueError, match=r"must have \d axes"):
@@ -157,7 +157,7 @@ def test_an_update_by_itself_checks_what_it_is_given(kind, make_block, make_inpu
         make_block(kind).build((*u.shape, 4))
 
 
-def test_pictures_of_integers_are_taken(kind, make_block, make_inputs):
+def test_integer_images_are_accepted(kind, make_block, make_inputs):
     layer = make_block(kind)
     u = np.arange(make_inputs(kind).size).reshape(make_inputs(kind).shape) % 7
     np.testing.assert_array_equal(layer(u.astype(np.uint8)), layer(u.astype(np.float32)))

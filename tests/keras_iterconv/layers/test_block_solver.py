@@ -62,7 +62,7 @@ def test_its_threshold_may_change_but_not_go(pair):
 
 
 @pytest.mark.parametrize("threshold", [1e-39, 5e-324])
-def test_a_state_that_stands_still_is_settled_at_every_positive_threshold(pair, threshold):
+def test_a_constant_state_converges_at_every_positive_threshold(pair, threshold):
     *layers, u = pair
     for layer in layers:
         layer.threshold = threshold
@@ -95,7 +95,7 @@ def test_config_and_file(pair, tmp_path):
     assert served.serve(u[:2])["depth"].shape == (2,)
 
 
-def test_settles_where_the_plain_loop_does_and_sooner(pair):
+def test_converges_to_the_state_of_the_plain_loop_in_fewer_evaluations(pair):
     layer, plain, u = pair
     fast, slow = (block(u, return_depth=True) for block in (layer, plain))
     np.testing.assert_array_equal(fast.status, [Status.CONVERGED] * 7)

@@ -137,7 +137,7 @@ def test_samples_do_not_depend_on_their_batch(
 @pytest.mark.parametrize("initial_state", ["zeros", "input"])
 @pytest.mark.parametrize("threshold", [None, 1e-3])
 @pytest.mark.parametrize(("activation", "tied"), [("relu", True), ("relu", False), ("tanh", True)])
-def test_bad_sample_is_reported_and_leaves_the_others_alone(
+def test_a_sample_that_is_not_finite_is_reported_and_does_not_change_others(
     kind, mode, initial_state, threshold, activation, tied, make_block, make_inputs, set_weights
 ):  # fmt: skip
     layer = make_block(

@@ -130,7 +130,7 @@ def test_the_norm_is_differentiated(name):
         value = loss(0.0, 0)
     slope = float(np.sum(tape.gradient(value, weight) * direction))
     h = 1e-5
-    # The norms at the other weights, each converged by itself.
+    # The norms at the other weights, each converged separately.
     difference = float(loss(h, 200) - loss(-h, 200)) / (2 * h)
     # Power iteration has not quite arrived after 300 steps.
     assert slope == pytest.approx(difference, rel=1e-3)
@@ -185,7 +185,7 @@ def test_whatever_fit_saves_is_capped(digits, true_bounds, tmp_path):
               callbacks=callbacks, verbose=0)  # fmt: skip
     assert len(look.excess) == 4
     np.testing.assert_array_less(np.max(look.excess), 1 + 1e-6)
-    # The cap is active, or the test says nothing.
+    # The test is only meaningful if the cap is active.
     assert np.min(look.excess) > 0.999
     for epoch in (1, 2):
         stage = keras.models.load_model(tmp_path / f"{epoch}.keras").get_layer("stage")
@@ -267,7 +267,7 @@ def test_a_loop_of_one_s_own_converges_the_caps_by_a_call(true_bounds):
 
 def test_fit_refuses_a_callback_list_that_it_cannot_head(digits):
     model = make_model()
-    with pytest.raises(ValueError, match="`callbacks` as a list of callbacks"):
+    with pytest.raises(ValueError, match="`callbacks` must be a list of callbacks"):
         model.fit(digits[0][:8], digits[1][:8], verbose=0,
                   callbacks=keras.callbacks.CallbackList(model=model))  # fmt: skip
     model.fit(digits[0][:8], digits[1][:8], verbose=0, callbacks=keras.callbacks.Callback())

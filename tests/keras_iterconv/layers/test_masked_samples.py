@@ -56,7 +56,7 @@ def check(layer, u, training=True, graph=False):
 @pytest.mark.parametrize("threshold", [None, 0.05])
 @pytest.mark.parametrize(("gradient", "tied", "activation"), MODES)
 @pytest.mark.parametrize("kind", ["dense", "conv"])
-def test_it_adds_nothing_to_the_gradients(
+def test_a_masked_sample_does_not_contribute_to_the_gradients(
     kind, gradient, tied, activation, threshold, initial_state, make_block, make_inputs
 ):
     settings = {"tied": tied, "activation": activation, "initial_state": initial_state}
@@ -75,7 +75,9 @@ def test_it_adds_nothing_to_the_gradients(
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
 @pytest.mark.parametrize("threshold", [None, 0.05])
-def test_it_adds_nothing_in_a_graph(threshold, gradient, make_block, make_inputs):
+def test_a_masked_sample_does_not_contribute_in_a_graph(
+    threshold, gradient, make_block, make_inputs
+):
     u = make_inputs("conv", samples=5)
     settings = {"max_unroll": 4, "threshold": threshold, "gradient": gradient, "activation": "tanh"}
     layer = make_block("conv", **settings, **CONTRACTING["conv"])
@@ -84,7 +86,9 @@ def test_it_adds_nothing_in_a_graph(threshold, gradient, make_block, make_inputs
 
 
 @pytest.mark.parametrize("kind", ["dense", "conv"])
-def test_it_adds_nothing_to_gradients_through_anderson(kind, make_block, make_inputs):
+def test_a_masked_sample_does_not_contribute_to_gradients_through_anderson(
+    kind, make_block, make_inputs
+):
     u = make_inputs(kind, samples=5)
     settings = {"max_unroll": 20, "threshold": 0.05, "activation": "tanh", "solver": "anderson"}
     layer = make_block(kind, **settings, **CONTRACTING[kind])

@@ -76,19 +76,19 @@ def test_updates_of_relu_shrink_by_the_margin(step_size, make_block, make_inputs
     assert np.max(after[shown] / before[shown]) > 1 - 0.6 * step_size
 
 
-def test_an_untied_block_may_never_settle_though_its_guarantee_holds(make_inputs, set_weights):
+def test_an_untied_block_need_not_converge_though_its_guarantee_holds(make_inputs, set_weights):
     settings = {"threshold": 1e-4, "max_unroll": 400, "activation": "tanh"}
     for tied in (True, False):
         layer = ki.NAISConv2D(6, tied=tied, **settings)
         x = make_inputs("conv")
         set_weights(layer, x, "initial")
-        # Untied updates that pull to different points.
+        # Untied updates with different fixed points.
         layer.E.assign(0.5 * np.random.default_rng(0).normal(size=layer.E.shape))
         (row,) = block_rows(layer, x.shape[1:3])
         assert row.holds
         _, depth, status = layer(x, return_depth=True)
-        settled = status.numpy() == ki.unrolling.Status.CONVERGED
-        assert settled.all() if tied else not settled.any()
+        converged = status.numpy() == ki.unrolling.Status.CONVERGED
+        assert converged.all() if tied else not converged.any()
         assert (depth.numpy() == 400).all() == (not tied)
     assert "not implied" in row.guarantee
 

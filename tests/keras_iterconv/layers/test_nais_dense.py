@@ -116,7 +116,7 @@ def test_relu_state_rises_to_a_set_of_fixed_points(make_inputs, set_weights, num
     assert double.preactivation(layer(u), u).max() < 1e-5
 
 
-def test_without_its_drive_the_input_acts_through_the_initial_state_alone(
+def test_an_autonomous_block_depends_on_the_input_only_through_the_initial_state(
     make_block, make_inputs, set_weights, numpy_double
 ):
     layer = make_block("dense", non_autonomous=False, initial_state="input", step_size=0.5)
@@ -162,7 +162,7 @@ def test_bad_arguments(settings, argument):
         ki.NAISDense(**{"units": 6, **settings})
 
 
-def test_bounds_themselves():
+def test_checks_of_bounds():
     assert ki.NAISDense(6, bound=1.98).bound == 1.98
     assert ki.NAISDense(6, rank=6, shift=0.499).rank == 6
 

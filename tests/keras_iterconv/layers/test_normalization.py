@@ -66,7 +66,7 @@ def test_inputs_of_another_rank_are_refused():
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "mixed_float16"])
 @pytest.mark.parametrize("shape", [(5, 4, 3), (3,)])
-def test_a_batch_without_a_sample_moves_nothing(shape, dtype):
+def test_an_empty_batch_does_not_change_the_statistics(shape, dtype):
     layer = BatchNormalization(dtype=dtype)
     layer.build((None, *shape))
     layer.moving_mean.assign([1.0, 2.0, 3.0])

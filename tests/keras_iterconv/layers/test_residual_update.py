@@ -61,7 +61,9 @@ def test_precision(policy):
     ],
 )
 def test_inputs_that_do_not_fit(inputs):
-    with pytest.raises(ValueError, match=r"`inputs` must be the state and the transfer.*Received"):
+    with pytest.raises(
+        ValueError, match=r"`inputs` must be the state and the pre-activation.*Received"
+    ):
         ki.ResidualUpdate()(inputs)
 
 

@@ -11,7 +11,7 @@ from keras_iterconv.unrolling import (
     ACTIVATIONS,
     Status,
     Update,
-    anderson,
+    anderson_loop,
     unroll_adaptive,
     unroll_anderson,
 )
@@ -88,7 +88,7 @@ def accelerated_alone(problem, n, max_unroll, threshold):
         if np.linalg.norm(g) < threshold:
             return trial + g, k + 1, np.linalg.norm(g), thrown
         if k > 0:
-            pairs = [(trial - x, g - f), *pairs][: anderson.HISTORY]
+            pairs = [(trial - x, g - f), *pairs][: anderson_loop.HISTORY]
         better = np.linalg.norm(g) < norm
         kept = better or not accelerated
         if kept:
@@ -102,7 +102,7 @@ def accelerated_alone(problem, n, max_unroll, threshold):
                 safe = np.where(lengths > 0, lengths, 1)
                 dX, dF = (np.stack([p[i] for p in pairs]).T / safe for i in (0, 1))
                 # The regularised fit as one least-squares problem, not by normal equations.
-                small = np.sqrt(anderson.REGULARIZATION) * np.eye(len(pairs))
+                small = np.sqrt(anderson_loop.REGULARIZATION) * np.eye(len(pairs))
                 tall = np.vstack([dF, small])
                 gamma = np.linalg.lstsq(tall, np.append(f, np.zeros(len(pairs))), rcond=None)[0]
                 trial, accelerated = x + f - (dX + dF) @ gamma, True
@@ -127,15 +127,15 @@ def test_each_sample_against_a_numpy_loop_over_it_alone(rates, scale):
     expected = [accelerated_alone(problem, n, 40, 1e-4) for n in range(12)]
     np.testing.assert_array_equal(end.depth, [depth for _, depth, _, _ in expected])
     np.testing.assert_allclose(end.state, [x for x, *_ in expected], rtol=1e-6, atol=1e-6)
-    settled = [last < 1e-4 for _, _, last, _ in expected]
-    np.testing.assert_array_equal(end.status == Status.CONVERGED, settled)
+    converged = [last < 1e-4 for _, _, last, _ in expected]
+    np.testing.assert_array_equal(end.status == Status.CONVERGED, converged)
     if scale == 10 and rates == "slow":
         # Such states there are, far from where tanh is straight.
         assert sum(thrown for *_, thrown in expected) > 5
 
 
 @pytest.mark.parametrize("rates", ["slow", "fast", "all alike", "oscillating"])
-def test_both_solvers_settle_at_the_same_state(rates):
+def test_both_solvers_converge_to_the_same_state(rates):
     problem = Map(RATES[rates], 20, seed=1)
     threshold = 1e-7
     ends = [problem.run(5000, threshold, unroll) for unroll in (unroll_anderson, unroll_adaptive)]
@@ -151,7 +151,7 @@ def test_both_solvers_settle_at_the_same_state(rates):
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
 @pytest.mark.parametrize("max_unroll", [1, 2, 3, 10, 60])
 def test_never_a_larger_update_than_the_plain_loop(max_unroll, dtype):
-    settled = 0
+    converged = 0
     for seed in range(15):
         rng = np.random.default_rng(seed)
         rates = 10 ** rng.uniform(-6, np.log10(3.9), SIZE)
@@ -160,8 +160,8 @@ def test_never_a_larger_update_than_the_plain_loop(max_unroll, dtype):
         fast = problem.run_in_graph(max_unroll, threshold, dtype=dtype)
         plain = problem.run_in_graph(max_unroll, threshold, unroll_adaptive, dtype)
         done = fast.status.numpy() == Status.CONVERGED
-        settled += done.sum()
-        # Who settled without help has not settled less with it, and who did not is where it was.
+        converged += done.sum()
+        # Samples that converge in the plain loop converge here too; the others end at its state.
         assert done[plain.status.numpy() == Status.CONVERGED].all()
         tolerance = 1e-4 if dtype == tf.float32 else 1e-10
         np.testing.assert_allclose(
@@ -174,7 +174,7 @@ def test_never_a_larger_update_than_the_plain_loop(max_unroll, dtype):
         limit = np.maximum(np.linalg.norm(by_plain, axis=1), threshold)
         assert (norms <= limit * (1 + 1e-5) + 1e-6 * (dtype == tf.float32)).all()
         assert (fast.depth.numpy() <= 2 * max_unroll).all()
-    assert max_unroll == 1 or settled > 5
+    assert max_unroll == 1 or converged > 5
 
 
 def test_slow_blocks_take_fewer_evaluations():
@@ -187,14 +187,14 @@ def test_slow_blocks_take_fewer_evaluations():
         assert np.mean(fast.depth) * gain < np.mean(plain.depth)
 
 
-# Of the last pair, four of the five samples settle and one starts again.
+# With the last pair, four of the five samples converge and one needs the plain loop.
 @pytest.mark.parametrize(("max_unroll", "threshold"), [(3, 1e-5), (20, 1e-5), (60, 1e-4)])
 def test_depth_counts_every_evaluation(max_unroll, threshold):
     for seed in range(5):
         problem, seen = Map(RATES["badly conditioned"], 1, seed, scale=3), []
         end = problem.run(max_unroll, threshold, seen=seen)
         assert sum(seen) == len(seen) == int(end.depth[0])
-    # Samples that have settled leave the batch at once.
+    # Samples that have converged are removed from the batch at each step.
     problem, seen = Map(RATES["fast"], 9, scale=1), []
     end = problem.run(100, 1e-5, seen=seen)
     assert len(set(end.depth.numpy())) > 1
@@ -223,7 +223,7 @@ def test_samples_do_not_depend_on_their_batch(samples, mode):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("where", ["x", "u"])
-def test_a_bad_sample_leaves_the_others_alone(where, bad):
+def test_a_sample_that_is_not_finite_does_not_change_others(where, bad):
     problem = Map(RATES["slow"], 6, scale=2)
     expected = problem.run_in_graph(200, 1e-4)
     getattr(problem, where)[2, 1] = bad
@@ -239,7 +239,7 @@ def test_a_bad_sample_leaves_the_others_alone(where, bad):
 
 
 def test_a_state_that_breaks_the_map_is_not_kept():
-    # Not a number as soon as the state leaves where plain updates go.
+    # NaN at all states that the plain loop does not reach.
     problem = Map(RATES["slow"], 8)
     paths = [problem.x]
     for _ in range(400):
@@ -261,7 +261,7 @@ def test_a_state_that_breaks_the_map_is_not_kept():
         assert end.status[0] != Status.NOT_FINITE
         if end.status[0] == Status.CONVERGED:
             np.testing.assert_allclose(end.state[0], problem.root(n), atol=1e-3)
-        # Not by starting again.
+        # Without the fallback to the plain loop.
         recovered += any(broken) and int(end.depth[0]) == len(broken) < 400
     assert recovered
 
@@ -272,7 +272,7 @@ def test_a_system_without_a_solution_spoils_no_other():
     matrices = square @ square.transpose(0, 2, 1) + 0.1 * np.eye(5)
     matrices[1] = 0
     values = rng.normal(size=(3, 5, 1))
-    got = anderson._solve(tf.constant(matrices), tf.constant(values)).numpy()
+    got = anderson_loop._solve(tf.constant(matrices), tf.constant(values)).numpy()
     assert not np.isfinite(got[1]).any()
     for n in (0, 2):
         np.testing.assert_allclose(got[n], np.linalg.solve(matrices[n], values[n]), rtol=1e-9)
@@ -280,13 +280,13 @@ def test_a_system_without_a_solution_spoils_no_other():
 
 def test_a_fit_that_fails_takes_the_plain_step(monkeypatch):
     problem = Map(RATES["fast"], 5)
-    solve = anderson._solve
+    solve = anderson_loop._solve
 
     def fail(matrices, values):
         weights = solve(matrices, values)
         return tf.where(tf.ones_like(weights) > 0, np.nan, weights)
 
-    monkeypatch.setattr(anderson, "_solve", fail)
+    monkeypatch.setattr(anderson_loop, "_solve", fail)
     fast, plain = (problem.run(60, 1e-3, f) for f in (unroll_anderson, unroll_adaptive))
     assert (plain.status.numpy() == Status.CONVERGED).all()
     np.testing.assert_allclose(fast.state, plain.state, rtol=1e-12)
@@ -327,7 +327,7 @@ def gradients(problem, max_unroll, threshold, unroll, g, mode="eager"):
 
 
 @pytest.mark.parametrize("mode", ["eager", "graph"])
-def test_gradient_of_samples_that_settled(mode):
+def test_gradient_of_samples_that_converged(mode):
     problem = Map(RATES["fast"], 5)
     g = np.random.default_rng(3).normal(size=problem.x.shape)
     end, (dx, dW, du) = gradients(problem, 200, 1e-8, unroll_anderson, g, mode)
@@ -341,7 +341,7 @@ def test_gradient_of_samples_that_settled(mode):
 
 
 @pytest.mark.parametrize("mode", ["eager", "graph"])
-def test_gradient_of_samples_that_did_not_settle_is_exact(mode):
+def test_gradient_of_samples_that_did_not_converge_is_exact(mode):
     problem = Map(RATES["badly conditioned"], 5)
     g = np.random.default_rng(3).normal(size=problem.x.shape)
     end, got = gradients(problem, 6, 1e-9, unroll_anderson, g, mode)
@@ -351,7 +351,7 @@ def test_gradient_of_samples_that_did_not_settle_is_exact(mode):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
 
 
-def test_gradients_of_a_batch_of_both_are_sums_of_each_alone():
+def test_gradients_of_a_mixed_batch_are_sums_over_its_samples():
     problem = Map(RATES["fast"], 8, scale=1)
     problem.x[::2] += 30.0
     g = np.random.default_rng(3).normal(size=problem.x.shape)

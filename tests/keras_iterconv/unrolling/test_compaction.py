@@ -91,7 +91,7 @@ def test_one_graph_serves_batches_of_every_size(tied, cost, make_problem):
 @pytest.mark.parametrize("gradient", ["unroll", "recompute", "frozen"])
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("case", ["spread", "one straggler"])
-def test_when_samples_leave_changes_nothing(case, tied, gradient, make_problem):
+def test_results_do_not_depend_on_the_time_of_compaction(case, tied, gradient, make_problem):
     problem, threshold, _, _ = make_case(make_problem, case, 16, tied=tied)
     g = np.random.default_rng(1).normal(size=problem.x.shape)
 
@@ -122,14 +122,14 @@ def sizes(problem, threshold=THRESHOLD, **options):
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("case", ["spread", "one straggler"])
-def test_stopped_samples_leave_where_it_pays(case, tied, make_problem):
+def test_compaction_removes_stopped_samples_where_it_saves_time(case, tied, make_problem):
     problem, _, _, depths = make_case(make_problem, case, 64, tied=tied)
     moving = [int((depths > k).sum()) for k in range(max(depths))]
     assert sizes(problem, compaction_cost=0) == moving
     assert sizes(problem, compaction_cost=1e9) == [64] * max(depths)
 
 
-def test_work_stays_near_that_of_leaving_at_once(make_problem):
+def test_work_is_close_to_that_of_immediate_compaction(make_problem):
     for case in ("spread", "one straggler", "none stops", "all at once"):
         problem, threshold, _, depths = make_case(make_problem, case, 64)
         seen = sizes(problem, threshold)
@@ -147,8 +147,8 @@ def test_one_sample_of_many_is_carried_along(make_problem):
     assert sizes(problem) == [64] * problem.updates
 
 
-def test_a_straggler_ends_where_it_was_in_the_batch(make_problem):
-    # Several rounds of leaving, from all places: rows must be counted in the first batch.
+def test_the_last_active_sample_keeps_its_index_in_the_batch(make_problem):
+    # Several compactions, at all indices: sample indices must be those of the whole batch.
     for cost in COSTS:
         for seed in range(5):
             rng = np.random.default_rng(seed)

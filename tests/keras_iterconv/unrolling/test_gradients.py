@@ -194,19 +194,19 @@ def test_frozen_against_powers_of_one_jacobian(threshold, tied, activation, make
         assert min(apart) > 1e-4
 
 
-@pytest.mark.parametrize("settle", [None, 1e-7])
-def test_implicit_at_convergence(settle, make_problem):
+@pytest.mark.parametrize("threshold", [None, 1e-7])
+def test_implicit_at_convergence(threshold, make_problem):
     problem = make_problem(SMALL, updates=80)
-    depth, got = differentiate(problem, settle, "implicit")
-    if settle:
+    depth, got = differentiate(problem, threshold, "implicit")
+    if threshold:
         assert (depth < 80).all()
         assert len(set(depth)) > 1
-    _, exact = differentiate(problem, settle, "unroll")
+    _, exact = differentiate(problem, threshold, "unroll")
     assert_near(got[1:], exact[1:], 1e-4)
     np.testing.assert_array_equal(got[0], np.zeros_like(got[0]))
     assert np.abs(exact[0]).max() < 1e-4
 
-    ends, _ = problem.all_alone(settle)
+    ends, _ = problem.all_alone(threshold)
     g = upstream(problem)
     dW, du = np.zeros_like(problem.weights[0]), np.zeros_like(problem.u)
     for n, x in enumerate(ends):

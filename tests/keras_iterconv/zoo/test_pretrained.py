@@ -95,7 +95,7 @@ def test_where_a_zoo_is_looked_for(trained, zoo, tmp_path, monkeypatch):
     # What is given wins over the variable.
     monkeypatch.setenv("KERAS_ITERCONV_ZOO", str(tmp_path / "nowhere"))
     ki.load_pretrained("small", zoo)
-    with pytest.raises(ZooError, match=r"nowhere holds no zoo: index.json is missing"):
+    with pytest.raises(ZooError, match=r"nowhere is not a zoo: index.json is missing"):
         ki.load_pretrained("small")
 
 
@@ -288,7 +288,7 @@ def test_a_folder_without_a_name_is_refused():
 
 @pytest.mark.parametrize("folder", [300 * "x", "a\0b"])
 def test_folders_that_no_system_has(folder):
-    with pytest.raises(ZooError, match="holds no zoo"):
+    with pytest.raises(ZooError, match="is not a zoo"):
         ki.list_pretrained(folder)
 
 

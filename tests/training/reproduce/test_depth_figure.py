@@ -67,7 +67,7 @@ def test_it_measures_each_picture_by_itself(net, digits):
 
 
 def test_one_depth_for_all_is_refused(digits):
-    with pytest.raises(ValueError, match="each picture takes 30 updates in net: give --threshold"):
+    with pytest.raises(ValueError, match="each image takes 30 updates in net: give --threshold"):
         figure_by_class.measure_depths(make_net(), "net", digits, IMAGES)
 
 
@@ -155,7 +155,7 @@ def test_the_command_draws_a_net_at_another_threshold(command, tmp_path):
     path = tmp_path / "depth.png"
     code, out, _ = command("net", "--output", path, "--threshold", 0.3, "--images", 40)
     assert code == 0
-    assert "net, 40 test pictures" in out
+    assert "net, 40 test images" in out
     assert path.is_file()
 
 
@@ -182,7 +182,7 @@ def test_the_command_takes_pixels_as_the_net_was_trained_with_them(command, monk
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("net",), "each picture takes 30 updates in net: give --threshold"),
+        (("net",), "each image takes 30 updates in net: give --threshold"),
         (("net", "--threshold", -1), "--threshold must"),
         (("net", "--threshold", 1, "--max-unroll", 0), "--max-unroll must"),
         (("net", "--images", 1), "--images must be at least 2: 1"),

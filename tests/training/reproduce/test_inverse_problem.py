@@ -236,7 +236,7 @@ def test_an_experiment_measures_each_net_on_the_test_set(monkeypatch):
         (lambda: toy.error_corrective([[1.0, 1.0]], 0), "`steps`"),
         (lambda: toy.error_corrective([1.0, 1.0]), r"shape \[N, 2\]"),
         (lambda: toy.error_corrective([[1.0] * 3]), r"x.shape=\(1, 3\)"),
-        (lambda: toy.error_corrective([[1.0]], 1, (1.0,), (0.1, 0.2)), "as long as each other"),
+        (lambda: toy.error_corrective([[1.0]], 1, (1.0,), (0.1, 0.2)), "of equal length"),
         (lambda: toy.error_corrective([[1.0]], 1, (0.0,), (0.1,)), "0 < "),
         (lambda: toy.error_corrective([[1.0]], 1, (-1.0,), (-0.1,)), "0 < "),
         (lambda: toy.error_corrective([[1.0]], 1, (float("nan"),), (0.1,)), "0 < "),

@@ -122,7 +122,7 @@ def test_error_curves_are_means_over_the_seeds_with_their_range(
         assert corners.max() == pytest.approx(errors.max())
     named = {text.get_text(): text.get_color() for text in axes.texts if text.get_text()}
     assert named == {
-        "always zero": "0.4",
+        "constant 0": "0.4",
         **{name: picture.COLOURS[kind] for kind, name in picture.NAMES.items()},
     }
 
@@ -154,4 +154,4 @@ def test_the_table_gives_mean_and_range(experiment):
         assert cells == pytest.approx([part.mean() for part in expected], rel=0.05)
         if kind != "algorithm":
             assert f"{expected[0].min():.2g} to {expected[0].max():.2g}" in text
-    assert "Always saying zero: 0.760" in text
+    assert "Constant prediction 0: 0.760" in text

@@ -74,8 +74,8 @@ def test_a_run_writes_the_picture_and_shows_the_errors(command, tmp_path, monkey
     assert (code, error) == (0, "")
     assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert "training recurrent, seed 0" in screen
-    assert "mean distance from the right answer" in screen
-    assert f"The picture is {picture}" in screen
+    assert "mean distance from the true z" in screen
+    assert f"The figure is in {picture}" in screen
 
 
 def test_the_options_reach_the_training(command, untrained, tmp_path):
