@@ -24,7 +24,7 @@ def staged_weights(block, image_channels=3, filters=(16, 32, 64), blocks=18, cla
 
 
 def dense_weights(name, pixels=28 * 28, units=128, updates=30, classes=10):
-    """Count the weights of one of N's ResNets for MNIST."""
+    """Count the weights of one of NAIS-Net's ResNets for MNIST."""
     parts = name.split("_")[1:]
     copies = 1 if "sh" in parts else updates
     total = copies * (units * units + units) + units * classes + classes
@@ -33,7 +33,7 @@ def dense_weights(name, pixels=28 * 28, units=128, updates=30, classes=10):
 
 
 def residual_weights(width, capped):
-    """Count the weights of one of L's nets for 32x32x3."""
+    """Count the weights of one of the nets of Lippl et al. for 32x32x3."""
     # Two kernels, and two normalisations of two trained and two moving numbers a channel.
     total = staged_weights(
         lambda c: 2 * convolution(c, c) + 8 * c, filters=(width, 2 * width, 4 * width), blocks=16
