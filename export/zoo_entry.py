@@ -21,7 +21,7 @@ from keras_iterconv._support.checks import unknown_name
 from keras_iterconv._support.keras_files import load_model_file, save_model_file
 from keras_iterconv.certificates.rows import plain
 from keras_iterconv.datasets import CATALOGUE, DatasetError
-from keras_iterconv.depth.figure_by_class import draw_depths, measure_depths
+from keras_iterconv.depth.figure_by_class import NoFigureError, draw_depths, measure_depths
 from keras_iterconv.exporting.exported_function import Normalization, shared_depth
 from keras_iterconv.exporting.folding import fold
 from keras_iterconv.exporting.onnx_graph import count_operators
@@ -203,7 +203,7 @@ def _draw_depth(
             data, mean=np.float32(run.data["mean"]), std=np.float32(run.data["std"])
         )
         depths = measure_depths(model, name, data, FIGURE_PICTURES)
-    except (DatasetError, ValueError) as error:
+    except (DatasetError, NoFigureError) as error:
         say(f"the figure of depth is left out: {error}")
     else:
         draw_depths(path, depths)

@@ -23,6 +23,10 @@ BATCH = 100
 _BLUE, _PINK = "#332288", "#CC6677"
 
 
+class NoFigureError(ValueError):
+    """A model or a data set has no figure of depth; the message says why."""
+
+
 class Depths(NamedTuple):
     """Depth and predictions of a net for N images.
 
@@ -78,11 +82,11 @@ def measure_depths(model: keras.Model, name: str, data: ImageData, images: int) 
         images: Largest number of images.
 
     Raises:
-        ValueError: All images have the same depth, or the data set is multi-label.
+        NoFigureError: All images have the same depth, or the data set is multi-label.
     """
     raw, labels = data.test.images[:images], data.test.labels[:images]
     if labels.ndim > 1:
-        raise ValueError(
+        raise NoFigureError(
             f"an image of {data.name} shows several classes; the figure needs one class an image"
         )
     scaled = (raw.astype(np.float32) - data.mean) / data.std
@@ -91,7 +95,7 @@ def measure_depths(model: keras.Model, name: str, data: ImageData, images: int) 
     if depth.min() == depth.max():
         nais = any(block.adjustable for block in iterated_blocks(model))
         hint = "give --threshold for a depth that depends on the image"
-        raise ValueError(
+        raise NoFigureError(
             f"each image takes {depth[0]} updates in {name}: "
             f"{hint if nais else 'a residual net has one depth'}"
         )

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from keras_iterconv._support.outputs import output_key
 from keras_iterconv.depth.depth_model import iterated_blocks, with_depth
+from keras_iterconv.depth.depth_settings import kinds, read_settings
 
 
 class TracedDepth:
@@ -29,11 +30,11 @@ class TracedDepth:
 
     def __call__(self, images) -> dict[str, np.ndarray]:
         """Return the outputs of the model of `with_depth`, as arrays."""
-        kinds = tuple(block.threshold is None for block in self._blocks)
-        if kinds not in self._functions:
-            self._functions[kinds] = self._compile()
+        fixed = kinds(read_settings(self._blocks))
+        if fixed not in self._functions:
+            self._functions[fixed] = self._compile()
         inputs = tf.nest.map_structure(lambda x, t: tf.cast(x, t.dtype), images, self._view.input)
-        outputs = self._functions[kinds](inputs)
+        outputs = self._functions[fixed](inputs)
         return {name: value.numpy() for name, value in outputs.items()}
 
     def _compile(self):

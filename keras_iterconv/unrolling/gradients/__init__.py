@@ -8,4 +8,4 @@ from keras_iterconv.unrolling.gradients.mode import GradientMode
 MODES = {mode.name: mode for mode in (UNROLL, RECOMPUTE, IMPLICIT, FROZEN)}
 GRADIENTS = tuple(MODES)
 
-__all__ = ["GRADIENTS", "MODES", "RECOMPUTE", "GradientMode"]
+__all__ = ["GRADIENTS", "MODES", "GradientMode"]
