@@ -75,15 +75,9 @@ def _message(error: Exception) -> str | None:
         return f"{place}: {error.strerror}"
     if isinstance(error, UserError):
         return str(error)
-    # Imported late, since a successful command does not need them.
-    from keras_iterconv._support.extras import MissingExtraError
-    from keras_iterconv._support.files import FileError
-    from keras_iterconv.datasets import DatasetError
-    from keras_iterconv.runs import RunError
-    from keras_iterconv.zoo.index import ZooError
-
-    told = (FileError, ZooError, DatasetError, MissingExtraError, RunError)
-    return str(error) if isinstance(error, told) else None
+    # Not imported here: the library loads TensorFlow. Its errors come from where it is loaded.
+    library = sys.modules.get("keras_iterconv._support.errors")
+    return str(error) if library and isinstance(error, library.CorrectableError) else None
 
 
 def _drop_output() -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from keras_iterconv._support import files
+from keras_iterconv._support.errors import CorrectableError
 
 
-class RunError(ValueError):
+class RunError(CorrectableError, ValueError):
     """The error for a folder without a run, or without a finished run."""
 
 
@@ -155,7 +156,7 @@ class RunFiles:
     def _refuse_without_config(self, option: str) -> None:
         try:
             exists = self.path.is_dir()
-            empty = exists and not self._held()
+            empty = exists and not self.contents()
         except OSError:
             exists, empty = True, False
         if not exists:
@@ -168,14 +169,16 @@ class RunFiles:
         )
         raise RunError(f"{option} {self.path} holds no run: {self.config.name} is missing{advice}")
 
-    def _held(self) -> set[str]:
+    def contents(self) -> set[str]:
         """Return the names of the folder's files, without those that a killed run leaves behind."""
         if not self.path.is_dir():
             return set()
-        ours = {self.lock, *files.find_staged(self.path, self._names())}
+        ours = {self.lock, *files.find_staged(self.path, self.file_names)}
         return {file.name for file in set(self.path.iterdir()) - ours}
 
-    def _names(self) -> list[str]:
+    @property
+    def file_names(self) -> list[str]:
+        """The names of all files that a run writes, except the TensorBoard logs."""
         return [file.name for file in self.files]
 
     def read_result(self) -> dict[str, Any] | None:

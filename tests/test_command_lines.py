@@ -11,6 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import keras_iterconv as ki
 from iterconv import cli
 from iterconv.command_errors import (
     UserError,
@@ -23,6 +24,7 @@ from iterconv.command_help import make_command_app
 from keras_iterconv._support.extras import MissingExtraError
 from keras_iterconv._support.files import FileError
 from keras_iterconv.datasets import DatasetError
+from keras_iterconv.runs import RunError
 from training.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -140,6 +142,8 @@ def run(monkeypatch, capsys):
         (FileError("config.json is a link"), 2, "config.json is a link"),
         (DatasetError("no data"), 2, "no data"),
         (MissingExtraError("install it"), 2, "install it"),
+        (RunError("no run"), 2, "no run"),
+        (ki.ZooError("no zoo"), 2, "no zoo"),
         (PermissionError(errno.EACCES, "Permission denied", "a/b"), 2, "a/b: Permission denied"),
         (
             OSError(errno.ENOSPC, "No space left on device"),

@@ -61,7 +61,7 @@ class RunFolder(RunFiles):
         try:
             if folder.path.exists() and not folder.path.is_dir():
                 raise UserError(f"--output {path} cannot be used: it is not a folder")
-            held = folder._held()
+            held = folder.contents()
         except OSError as error:
             raise UserError(f"--output {path} cannot be used: {error.strerror}") from error
         if folder.config.name in held:
@@ -99,7 +99,7 @@ class RunFolder(RunFiles):
                     stack.enter_context(locked(self.lock, wait=False))
                 except OSError as error:
                     raise UserError(f"{self.path} cannot be used: {error.strerror}") from error
-                files.sweep(self.path, self._names())
+                files.sweep(self.path, self.file_names)
                 yield
         except LockedError as error:
             raise UserError(f"{self.path} is being trained by another process") from error

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import platform
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,13 +21,19 @@ if TYPE_CHECKING:
     from .session import _Session
 
 
-def finish(session: "_Session", folder: RunFolder, rows: list[dict[str, float]]) -> dict[str, Any]:
+def finish(
+    session: "_Session",
+    folder: RunFolder,
+    rows: list[dict[str, float]],
+    extensions: Sequence[Mapping[str, int]],
+) -> dict[str, Any]:
     """Evaluate a trained model, draw the curves, write and print the result, and return it.
 
     Args:
         session: The run.
         folder: The run's folder.
         rows: The measures of each epoch.
+        extensions: The `extensions` of `config.json`.
 
     Returns:
         The content of `result.json`.
@@ -41,7 +48,7 @@ def finish(session: "_Session", folder: RunFolder, rows: list[dict[str, float]])
             report.plot().savefig(partial, dpi=120)
     result["command"] = training_command(
         dataclasses.asdict(session.settings),
-        folder.read_config().get("extensions", ()),
+        extensions,
         default_settings(session.settings),
     )
     # Written last: a folder with `result.json` for all epochs counts as a finished run.

@@ -5,6 +5,7 @@ import dataclasses
 import platform
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -125,20 +126,22 @@ def resume(
                 f"{wanted.epochs}"
             )
         if wanted != settings:
-            _extend(folder, config, wanted, len(rows), console)
-        return session.run(folder, rows, state, checkpoint_minutes)
+            config = _extend(folder, config, wanted, len(rows), console)
+        extensions = config.get("extensions", ())
+        return session.run(folder, rows, state, checkpoint_minutes, extensions)
 
 
 def _extend(
     folder: RunFolder, config: dict[str, Any], wanted: Settings, done: int, console: Console
-) -> None:
-    """Change a run's number of epochs; an earlier result stays until the new one is written."""
+) -> dict[str, Any]:
+    """Change a run's number of epochs, and return the new content of `config.json`.
+
+    An earlier result stays until the new one is written.
+    """
     before = config["settings"]
     extensions = [*config.get("extensions", []), {"epochs": before.epochs, "done": done}]
-    folder.write_json(
-        folder.config,
-        {**config, "settings": dataclasses.asdict(wanted), "extensions": extensions},
-    )
+    extended = {**config, "settings": dataclasses.asdict(wanted), "extensions": extensions}
+    folder.write_json(folder.config, extended)
     stretched = (
         ""
         if wanted.schedule == "constant" or done == wanted.epochs
@@ -150,6 +153,7 @@ def _extend(
         f"{done} of {wanted.epochs} epochs are finished, {before.epochs} were planned{stretched}",
         soft_wrap=True,
     )
+    return extended
 
 
 @contextlib.contextmanager
@@ -290,6 +294,7 @@ class _Session:
         rows: list[dict[str, float]],
         state: EpochState | None,
         checkpoint_minutes: float,
+        extensions: Sequence[Mapping[str, int]] = (),
     ) -> dict[str, Any]:
         """Train the remaining epochs, then evaluate and return the result.
 
@@ -298,6 +303,7 @@ class _Session:
             rows: The measures of the finished epochs.
             state: The state within the next epoch; None for its beginning.
             checkpoint_minutes: Least time between two checkpoints within an epoch, in minutes.
+            extensions: The `extensions` of `config.json`.
         """
         settings = self.settings
         print_header(self.console, settings, self.data, self.model, self.strategy, folder)
@@ -315,7 +321,7 @@ class _Session:
                 self._train(len(rows) + 1, callbacks, len(rows), state.steps)
             if len(rows) < settings.epochs:
                 self._train(settings.epochs, callbacks, len(rows))
-            return finish(self, folder, rows)
+            return finish(self, folder, rows, extensions)
         except KeyboardInterrupt:
             lines.stop()
             self.console.print(

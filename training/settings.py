@@ -5,14 +5,10 @@ import math
 from typing import Any
 
 from iterconv.command_errors import UserError
+from keras_iterconv._support.architecture_kinds import CONVOLUTIONAL, FULLY_CONNECTED
 from keras_iterconv._support.checks import LARGEST, SMALLEST, unknown_name
 from keras_iterconv.datasets import AUGMENTATIONS, CATALOGUE, PIXELS, VALIDATION_SHARE
-from keras_iterconv.models.registry import (
-    ARCHITECTURES,
-    CONVOLUTIONAL,
-    FULLY_CONNECTED,
-    list_settings,
-)
+from keras_iterconv.models.registry import ARCHITECTURES, list_settings
 
 from .presets import PRESETS
 
@@ -214,6 +210,6 @@ def _defaults(model: str, dataset: str) -> dict[str, Any]:
     kind = architecture.kind
     epochs = data.epochs[kind]
     if "threshold" in architecture.settings:
-        epochs = data.epochs.get("adaptive", epochs)
+        epochs = data.adaptive_epochs or epochs
     augment = "standard" if data.augmented and kind == CONVOLUTIONAL else "none"
     return {**_DEFAULTS[kind], "epochs": epochs, "augment": augment}

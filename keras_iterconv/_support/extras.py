@@ -4,9 +4,10 @@ import warnings
 from types import ModuleType
 
 from keras_iterconv._environment import LEGACY_KERAS
+from keras_iterconv._support.errors import CorrectableError
 
 
-class MissingExtraError(RuntimeError):
+class MissingExtraError(CorrectableError, RuntimeError):
     """An optional package is needed and not installed; the message says what to install."""
 
 

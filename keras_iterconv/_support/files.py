@@ -18,6 +18,8 @@ from typing import Any
 
 import jsonschema
 
+from keras_iterconv._support.errors import CorrectableError
+
 STAGED_PREFIX = ".partial-"
 # The names that `tempfile` gives to folders of this prefix.
 STAGED = re.compile(re.escape(STAGED_PREFIX) + "[a-z0-9_]{8}")
@@ -34,7 +36,7 @@ _Validator = jsonschema.validators.extend(
 )
 
 
-class FileError(ValueError):
+class FileError(CorrectableError, ValueError):
     """A file is missing or invalid; the message is one line."""
 
 

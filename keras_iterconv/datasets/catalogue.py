@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from keras_iterconv._support.architecture_kinds import CONVOLUTIONAL, FULLY_CONNECTED
 from keras_iterconv._support.checks import unknown_name
 from keras_iterconv.datasets.digitclutter import CLASSES, PARTS, SIDE, SIZES
 from keras_iterconv.datasets.image_data import ImageData, Split, pixel_scaling
@@ -30,10 +31,13 @@ class DatasetEntry:
         available: Number of training images of a data set with its own validation part: `read`
             then takes `limit_train` and also returns a part `"validation"`. None where the
             validation part is split off the training part.
-        epochs: Default number of training epochs, by the kind of architecture. A number under
-            `"adaptive"` is that of nets of adaptive depth, whose epochs cost less.
+        epochs: Default number of training epochs, by the kind of architecture.
+        adaptive_epochs: The same for nets of adaptive depth, whose epochs cost less; None where it
+            does not differ.
         augmented: Whether augmentation (shifts; in colour also mirroring) improves convolutional
             nets.
+        padding: Raw value of the pixels that a shift uncovers, the colour of the background. None
+            for photographs: the value that standardises to 0, which is the mean.
         multi_label: Whether an image shows several classes.
     """
 
@@ -43,7 +47,9 @@ class DatasetEntry:
     scale: int
     read: Callable[..., tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]]
     epochs: Mapping[str, int]
+    adaptive_epochs: int | None = None
     augmented: bool = False
+    padding: int | None = None
     available: int | None = None
     multi_label: bool = False
 
@@ -78,12 +84,14 @@ def _digitclutter(digits: int) -> DatasetEntry:
         read,
         _epochs(10, 10),
         available=SIZES[0],
+        # Black, although the background is grey: repeated runs must give equal results.
+        padding=0,
         multi_label=True,
     )
 
 
-def _epochs(convolutional: int, fully_connected: int, **others: int) -> dict[str, int]:
-    return {"convolutional": convolutional, "fully connected": fully_connected, **others}
+def _epochs(convolutional: int, fully_connected: int) -> dict[str, int]:
+    return {CONVOLUTIONAL: convolutional, FULLY_CONNECTED: fully_connected}
 
 
 _CIFAR = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -93,10 +101,24 @@ CATALOGUE = {
     entry.name: entry
     for entry in (
         DatasetEntry(
-            "digits", (8, 8, 1), 10, 16, _read_digits, _epochs(10, 30, adaptive=15), augmented=True
+            "digits",
+            (8, 8, 1),
+            10,
+            16,
+            _read_digits,
+            _epochs(10, 30),
+            adaptive_epochs=15,
+            augmented=True,
+            padding=0,
         ),
         DatasetEntry(
-            "mnist", (28, 28, 1), 10, 255, partial(read_tfds, "mnist", _MNIST), _epochs(5, 20)
+            "mnist",
+            (28, 28, 1),
+            10,
+            255,
+            partial(read_tfds, "mnist", _MNIST),
+            _epochs(5, 20),
+            padding=0,
         ),
         *(
             DatasetEntry(
@@ -182,10 +204,10 @@ def load(
                 f"its own validation part. Received: validation_share={validation_share}"
             )
         splits, classes = entry.read(limit_train)
-        train, validation, test = (Split(*splits[part]) for part in PARTS)
+        train, validation, test = (Split(*splits[part], padding=entry.padding) for part in PARTS)
     else:
         splits, classes = entry.read()
-        official, test = Split(*splits["train"]), Split(*splits["test"])
+        official, test = (Split(*splits[part], padding=entry.padding) for part in ("train", "test"))
         train, validation = _cut(official, entry, limit_train, validation_share)
     mean, std = pixel_scaling(pixels, train.images, entry.scale)
     return ImageData(

@@ -1,5 +1,6 @@
 """Containers of images and labels: one part of a data set, and a data set of three parts."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,8 @@ class Split:
         images: Images, uint8 [N, H, W, C], raw values from 0 to the data set's `scale`.
         labels: Class numbers from 0, int32 [N]; or, where an image shows several classes, int32
             [N, C], 1 for each class in the image and 0 for the others.
+        padding: Raw value of the pixels that a shift of an image uncovers; None for the value that
+            standardises to 0.
 
     Raises:
         ValueError: The two differ in length, the images are not [N, H, W, C], or the labels are
@@ -25,6 +28,7 @@ class Split:
 
     images: np.ndarray
     labels: np.ndarray
+    padding: int | None = None
 
     def __post_init__(self):
         if self.images.ndim != 4:
@@ -54,7 +58,7 @@ class Split:
 
     def take(self, indices: np.ndarray) -> "Split":
         """Return a copy of the images and labels at `indices`, in that order."""
-        return Split(self.images[indices], self.labels[indices])
+        return dataclasses.replace(self, images=self.images[indices], labels=self.labels[indices])
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,7 +54,7 @@ def training_batches(
     uninterrupted run. Images at the end of an epoch's order that do not fill a batch are left out;
     they differ from epoch to epoch.
 
-    Grey images are padded with 0, the background of the digits, and colour images with the mean.
+    Shifted images are padded with the raw value `split.padding`, or with `mean` where it is None.
 
     Args:
         split: Training part; its images, uint8 [N, H, W, C], are copied once.
@@ -150,7 +150,7 @@ def _assembler(split: Split, mean: np.ndarray, std: np.ndarray, augmentation: Au
         images, labels = tf.constant(split.images), tf.constant(split.labels, tf.int32)
         mean, std = tf.constant(mean, tf.float32), tf.constant(std, tf.float32)
     # Augmentations pad with 0, so the padding colour is subtracted before them.
-    padding = mean if split.images.shape[-1] > 1 else tf.zeros_like(mean)
+    padding = mean if split.padding is None else tf.fill(mean.shape, float(split.padding))
 
     def assemble(indices: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         batch = tf.cast(tf.gather(images, indices), tf.float32)

@@ -14,10 +14,12 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from keras_iterconv._support.errors import CorrectableError
+
 PROBE_SECONDS = 8.0
 
 
-class DatasetError(RuntimeError):
+class DatasetError(CorrectableError, RuntimeError):
     """A data set is not available; the message is one sentence for the user."""
 
 

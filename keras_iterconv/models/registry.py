@@ -5,13 +5,12 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from keras_iterconv._support.architecture_kinds import CONVOLUTIONAL, FULLY_CONNECTED
 from keras_iterconv._support.checks import check_channels_last, check_positive_int, unknown_name
 from keras_iterconv.layers import NAISConv2D, NAISDense, ResidualStage
 from keras_iterconv.models.nais_net import nais_dense_net, nais_net
 from keras_iterconv.models.resnet import residual_net, resnet54, resnet_dense
 from keras_iterconv.trainer import IterativeModel
-
-CONVOLUTIONAL, FULLY_CONNECTED = "convolutional", "fully connected"
 
 
 class Architecture(NamedTuple):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from keras_iterconv._support.checks import unknown_name
+from keras_iterconv._support.errors import CorrectableError
 from keras_iterconv._support.files import FileError, open_regular, read_json
 
 INDEX = "index.json"
@@ -19,7 +20,7 @@ CHECKOUT_ZOO = Path(__file__).parents[2] / "saved_models"
 Found = TypeVar("Found")
 
 
-class ZooError(ValueError):
+class ZooError(CorrectableError, ValueError):
     """A zoo is missing or invalid, or a file in it differs from the published one."""
 
 

@@ -5,8 +5,16 @@ import pytest
 from PIL import Image
 
 from export.preparation import PREPARATIONS, parse_preparation, prepare
+from keras_iterconv.datasets import CATALOGUE
 
 MNIST, DIGITS = PREPARATIONS["mnist"], PREPARATIONS["digits"]
+
+
+@pytest.mark.parametrize("name", PREPARATIONS)
+def test_pictures_get_the_background_of_the_data_set(name):
+    shape = CATALOGUE[name].input_shape[:2]
+    prepared = prepare(Image.new("L", shape, 77), shape, PREPARATIONS[name])
+    assert set(np.unique(prepared.pixels)) == {CATALOGUE[name].padding}
 
 
 def paint(size, boxes, ink=255, ground=0):

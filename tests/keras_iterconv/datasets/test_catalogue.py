@@ -44,6 +44,12 @@ def test_digits_describe_themselves():
     assert data.classes == tuple("0123456789")
 
 
+def test_shifted_digits_are_padded_with_their_background():
+    for part in (datasets.load("digits").train, datasets.load("digits", limit_train=50).test):
+        values, counts = np.unique(part.images[:, ::7, ::7], return_counts=True)
+        assert part.padding == values[counts.argmax()]
+
+
 def test_digits_are_cut_in_proportion_to_the_classes():
     data = datasets.load("digits")
     whole = np.bincount(load_digits().target)

@@ -138,9 +138,12 @@ def test_images_are_standardised_and_belong_to_their_labels(channels):
         np.testing.assert_allclose(images, expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("channels", "border"), [(1, -2.0), (3, 0.0)])
-def test_padding_is_black_for_grey_and_the_mean_for_colour(channels, border):
-    split = Split(np.full((40, 8, 8, channels), 200, np.uint8), np.arange(40, dtype=np.int32))
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("padding", "border"), [(0, -2.0), (25, -1.5), (None, 0.0)])
+def test_padding_is_that_of_the_part_or_the_mean(channels, padding, border):
+    images = np.full((80, 8, 8, channels), 200, np.uint8)
+    # A part that is taken from another one keeps its padding.
+    split = Split(images, np.arange(80, dtype=np.int32), padding).take(np.arange(40))
     mean, std = np.full(channels, 100, np.float32), np.full(channels, 50, np.float32)
     found = batches(split, steps=8, augment="standard", mean=mean, std=std)
     assert set(np.unique([images for images, _ in found])) == {border, 2.0}
