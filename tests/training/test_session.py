@@ -196,26 +196,6 @@ def losses(run):
         ]
 
 
-# The settings that a `config.json` of version 0.1.0 holds.
-RELEASED = (
-    "model", "dataset", "epochs", "batch_size", "learning_rate", "schedule", "weight_decay",
-    "augment", "mixed_precision", "strategy", "seed", "max_unroll", "threshold", "step_size",
-    "gradient", "blocks", "lipschitz_cap", "coupling", "shared_initialization", "limit_train",
-)  # fmt: skip
-
-
-def test_a_run_of_the_first_release_goes_on(quick, console, tmp_path):
-    given = {"threshold": 0.03, "weight_decay": 0.1, "epochs": 1}
-    result = session.start(quick("nais_mnist", **given), tmp_path, console)
-    (tmp_path / "result.json").unlink()
-    file = tmp_path / "config.json"
-    config = json.loads(file.read_text())
-    config["settings"] = {name: config["settings"][name] for name in RELEASED}
-    file.write_text(json.dumps(config))
-    again = session.resume(tmp_path, console)
-    assert {name: again[name] for name in result} == result
-
-
 def test_an_adaptive_run_logs_its_depth_and_goes_on_with_the_log(
     quick, console, tmp_path, monkeypatch
 ):
