@@ -20,7 +20,7 @@ from .timing import describe_machine
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 # The second group keeps no states: its peak should not depend on the number of updates.
 KEEPING = ("PyTorch", "unroll")
-CONSTANT = [mode.name for mode in ki.unrolling.MODES.values() if not mode.keeps_values]
+CONSTANT = [mode.name for mode in ki.unrolling.MODES.values() if not mode.keeps_tensors]
 STOCK = "stock Keras layers"
 FILTERS = (16, 32, 64)
 MB = 1e6

@@ -89,7 +89,7 @@ def gradient_error(model: keras.Model, x, y) -> GradientReport:
         mode
         for mode in MODES.values()
         # Of the exact modes only "recompute", which needs less memory than "unroll".
-        if not mode.keeps_values and all(map(mode.fits, blocks))
+        if not mode.keeps_tensors and all(map(mode.fits, blocks))
     ]
     original_modes = [block.gradient for block in blocks]
     state = [variable.numpy() for variable in model.non_trainable_variables]

@@ -1,5 +1,7 @@
 """Conversion of NAIS blocks to ONNX graphs; blocks with equal graphs are converted once."""
 
+import dataclasses
+
 import numpy as np
 import onnx
 import tensorflow as tf
@@ -9,7 +11,7 @@ from onnx import helper, numpy_helper
 from keras_iterconv.exporting.onnx_graph import place_constants, simplify
 from keras_iterconv.exporting.onnx_loops import make_loop
 from keras_iterconv.layers import IteratedBlock
-from keras_iterconv.unrolling import Update
+from keras_iterconv.unrolling import BoundUpdate
 
 OPSET = 18
 
@@ -54,10 +56,9 @@ class BlockConverter:
         update = block.build_update(u)
         weights = [operand for operand in update.tensors if operand is not u]
         weights = [_to_onnx(weight, block.channels_first) for weight in weights]
-        bare = update._replace(weights=(), drives=(), drive_inputs=())
         shapes = tuple(tuple(weight.shape) for weight in weights)
         kind = (
-            bare,
+            update.update,
             shapes,
             tuple(input_shape),
             block.threshold is None,
@@ -102,8 +103,9 @@ class _Stack:
         return _from_onnx(self.weights[k])
 
 
-def _with_kernels_of_onnx(update: Update) -> Update:
+def _with_kernels_of_onnx(bound: BoundUpdate) -> BoundUpdate:
     """Return a convolutional update that takes its kernels in the order of ONNX."""
+    update = bound.update
     transfer, drive = update.transfer, update.make_drives
 
     def transpose_then_transfer(state, k, weights, drives):
@@ -114,9 +116,10 @@ def _with_kernels_of_onnx(update: Update) -> Update:
     def transpose_then_drive(inputs, *weights):
         return drive(inputs, *map(_from_onnx, weights))
 
-    return update._replace(
-        transfer=transpose_then_transfer, make_drives=drive and transpose_then_drive
+    changed = dataclasses.replace(
+        update, transfer=transpose_then_transfer, make_drives=drive and transpose_then_drive
     )
+    return bound._replace(update=changed)
 
 
 def _convert(block: IteratedBlock, input_shape: tuple, shapes: tuple) -> onnx.GraphProto:
@@ -154,9 +157,10 @@ def _convert_parts(block, start, u, weights) -> dict[str, onnx.GraphProto]:
 
     def change(x, k, drive, *weights):
         update, _ = start(tf.zeros([1, *u.shape[1:]]), weights)
-        drives = (drive,) if update.make_drives or update.drives else ()
-        update = update._replace(drives=drives, make_drives=None, drive_inputs=())
-        return update.change(update.value(x, tf.cast(k, tf.int32)), x.dtype)
+        drives = (drive,) if update.drive_inputs or update.drives else ()
+        update = update._replace(drives=drives, drive_inputs=())
+        _, change = update.step(x, tf.cast(k, tf.int32))
+        return change
 
     made = tf.function(start_loop, input_signature=[u, *weights], autograph=False)
     state, drive = made.get_concrete_function().structured_outputs

@@ -12,8 +12,9 @@ from keras_iterconv.unrolling import (
     ACTIVATIONS,
     MODES,
     SOLVERS,
+    BoundUpdate,
+    EulerUpdate,
     Unrolled,
-    Update,
     call_traced_once,
     unroll_adaptive,
     unroll_anderson,
@@ -224,22 +225,26 @@ class IteratedBlock(Block, GuaranteedLayer):
             if not np.allclose(weight.numpy(), projected, rtol=ROUNDING, atol=0, equal_nan=True):
                 weight.assign(projected)
 
-    def build_update(self, inputs) -> Update:
+    def build_update(self, inputs) -> BoundUpdate:
         """Return the block's update for the inputs u, which are in the compute dtype."""
         raise NotImplementedError
 
-    def _new_update(self, transfer, weights: tuple, drives: tuple = (), **options) -> Update:
-        """Return an update with the block's activation, step size and compute dtype."""
-        return Update(
+    def euler_update(self, transfer, make_drives=None) -> EulerUpdate:
+        """Return x + h sigma(transfer(x)) with the block's activation, step size and dtype.
+
+        Args:
+            transfer: A function from `(state, k, weights, drives)` to the pre-activation, as in
+                `EulerUpdate`.
+            make_drives: None, or a function that computes the drives once, as in `Update`.
+        """
+        return EulerUpdate(
             transfer,
             ACTIVATIONS[self.activation],
             self.step_size,
-            weights,
-            drives,
             tf.as_dtype(self.compute_dtype),
             self.tied,
             self.linear,
-            **options,
+            make_drives,
         )
 
     def make_initial_state(self, inputs):
@@ -288,10 +293,10 @@ class IteratedBlock(Block, GuaranteedLayer):
             )
         if not 0 <= k < self.max_unroll:
             raise ValueError(f"`k` must be from 0 to {self.max_unroll - 1}. Received: k={k}")
-        update = self.build_update(inputs).with_drives()
-        return state + update.change(update.value(state, tf.constant(k)), state.dtype)
+        new, _ = self.build_update(inputs).with_drives().step(state, tf.constant(k))
+        return new
 
-    def iterate(self, update: Update, state, max_unroll, threshold, training=None) -> Unrolled:
+    def iterate(self, update: BoundUpdate, state, max_unroll, threshold, training=None) -> Unrolled:
         """Repeat an update with the block's solver and gradient mode.
 
         Args:

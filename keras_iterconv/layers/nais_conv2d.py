@@ -16,7 +16,7 @@ from keras_iterconv._support.checks import (
 from keras_iterconv._support.empty_batches import on_any_batch
 from keras_iterconv.layers.iterated_block import IteratedBlock
 from keras_iterconv.projections import ConvProjection, DeltaProjection, write_center
-from keras_iterconv.unrolling import Update
+from keras_iterconv.unrolling import BoundUpdate
 
 CENTERS = ("trainable", "fixed")
 
@@ -162,7 +162,7 @@ class NAISConv2D(IteratedBlock):
             return write_center(C, tf.zeros([*C.shape[:-4], self.filters], C.dtype))
         return write_center(C, tf.convert_to_tensor(self.delta))
 
-    def build_update(self, inputs, data_format: str = "NHWC") -> Update:
+    def build_update(self, inputs, data_format: str = "NHWC") -> BoundUpdate:
         """Return the update for U.
 
         Args:
@@ -172,13 +172,9 @@ class NAISConv2D(IteratedBlock):
         convolution = _convolution(data_format)
         C, D, E = self.state_kernel(), tf.convert_to_tensor(self.D), tf.convert_to_tensor(self.E)
         if self.tied:
-            return self._new_update(
-                convolution.tied,
-                (C,),
-                make_drives=convolution.make_drives,
-                drive_inputs=(inputs, D, E),
-            )
-        return self._new_update(convolution.untied, (C, D, E), (inputs,))
+            update = self.euler_update(convolution.tied, convolution.make_drives)
+            return update.bind((C,), drive_inputs=(inputs, D, E))
+        return self.euler_update(convolution.untied).bind((C, D, E), (inputs,))
 
     def get_config(self):
         return {
@@ -192,7 +188,7 @@ class NAISConv2D(IteratedBlock):
 
 
 class _Convolution(NamedTuple):
-    """Functions for an `Update` in one data format.
+    """Functions for an `EulerUpdate` in one data format.
 
     Attributes:
         tied: The `transfer` of tied updates.

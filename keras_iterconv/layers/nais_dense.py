@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras_iterconv._support.checks import check_positive_int, check_shift
 from keras_iterconv.layers.iterated_block import IteratedBlock
 from keras_iterconv.projections import DenseProjection
-from keras_iterconv.unrolling import Update
+from keras_iterconv.unrolling import BoundUpdate
 
 
 @keras.saving.register_keras_serializable("keras_iterconv")
@@ -130,18 +130,15 @@ class NAISDense(IteratedBlock):
         R = tf.convert_to_tensor(self.R)
         return -tf.matmul(R, R, transpose_a=True) - self.shift * tf.eye(self.units, dtype=R.dtype)
 
-    def build_update(self, inputs) -> Update:
+    def build_update(self, inputs) -> BoundUpdate:
         A, b = self.state_matrix(), tf.convert_to_tensor(self.b)
         if not self.non_autonomous:
-            return self._new_update(
-                _transfer_alone if self.tied else _transfer_alone_untied, (A, b)
-            )
+            transfer = _transfer_alone if self.tied else _transfer_alone_untied
+            return self.euler_update(transfer).bind((A, b))
         B = tf.convert_to_tensor(self.B)
         if self.tied:
-            return self._new_update(
-                _transfer, (A,), make_drives=_drive, drive_inputs=(inputs, B, b)
-            )
-        return self._new_update(_transfer_untied, (A, B, b), (inputs,))
+            return self.euler_update(_transfer, _drive).bind((A,), drive_inputs=(inputs, B, b))
+        return self.euler_update(_transfer_untied).bind((A, B, b), (inputs,))
 
     def get_config(self):
         return {

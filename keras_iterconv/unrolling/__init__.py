@@ -5,10 +5,11 @@ Free of Keras layers.
 
 from keras_iterconv.unrolling.anderson import SOLVERS, unroll_anderson
 from keras_iterconv.unrolling.differentiable import unroll_adaptive, unroll_fixed
+from keras_iterconv.unrolling.euler_update import ACTIVATIONS, Activation, EulerUpdate
 from keras_iterconv.unrolling.gradients import GRADIENTS, MODES
 from keras_iterconv.unrolling.result import Status, Unrolled
 from keras_iterconv.unrolling.tracing import call_traced_once
-from keras_iterconv.unrolling.update import ACTIVATIONS, Activation, Update
+from keras_iterconv.unrolling.update import BoundUpdate, Update
 
 __all__ = [
     "ACTIVATIONS",
@@ -16,6 +17,8 @@ __all__ = [
     "MODES",
     "SOLVERS",
     "Activation",
+    "BoundUpdate",
+    "EulerUpdate",
     "Status",
     "Unrolled",
     "Update",

@@ -1,12 +1,20 @@
 """The loop of adaptive depth, in which each sample stops on its own."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_iterconv.unrolling.samples import any_size, comparable_threshold, sample_norms
-from keras_iterconv.unrolling.trajectory import Ends, Trajectory, kept_values
-from keras_iterconv.unrolling.update import Update
+from keras_iterconv.unrolling.samples import (
+    any_size,
+    batch_size,
+    comparable_threshold,
+    gather_samples,
+    norm_dtype,
+    sample_norms,
+    with_shapes_of,
+)
+from keras_iterconv.unrolling.trajectory import Ends, Trajectory, empty_arrays, write
+from keras_iterconv.unrolling.update import BoundUpdate, State
 
 # Assumed cost of one compaction, which gathers states and drives, in updates of the active samples.
 # `python -m benchmarks.inference` measures the loop with this value.
@@ -18,15 +26,15 @@ class _Stretch(NamedTuple):
 
     Attributes:
         k: The number of updates since the loop began.
-        x: The states, `[n, ...]`.
+        x: The states, a structure of tensors `[n, ...]`.
         norms: The 2-norm of each sample's last update, `[n]`.
-        values: As in `Trajectory`; an empty tuple where the values are not kept.
+        kept: As in `Trajectory`; an empty tuple where nothing is kept.
     """
 
     k: tf.Tensor
-    x: tf.Tensor
+    x: State
     norms: tf.Tensor
-    values: tf.TensorArray | tuple
+    kept: Any
 
 
 class _Batch(NamedTuple):
@@ -35,13 +43,13 @@ class _Batch(NamedTuple):
     Attributes:
         sample_indices: The samples' indices in the whole batch, `[n]`.
         active: Which samples have not stopped, bool `[n]`.
-        x: The samples' states, `[n, ...]`.
+        x: The samples' states, a structure of tensors `[n, ...]`.
         drives: The samples' drives, `[n, ...]` each.
     """
 
     sample_indices: tf.Tensor
     active: tf.Tensor
-    x: tf.Tensor
+    x: State
     drives: tuple
 
 
@@ -54,7 +62,7 @@ class _Rounds(NamedTuple):
         ends: The results of the stopped samples.
         waste: The number of updates computed for stopped samples since the last compaction, summed
             over these samples, int32.
-        values: As in `_Stretch`.
+        kept: As in `_Stretch`.
         starts: As in `Trajectory`.
     """
 
@@ -62,13 +70,13 @@ class _Rounds(NamedTuple):
     batch: _Batch
     ends: Ends
     waste: tf.Tensor
-    values: tf.TensorArray | tuple
+    kept: Any
     starts: tf.Tensor
 
 
 def run_adaptive(
-    update: Update,
-    state: tf.Tensor,
+    update: BoundUpdate,
+    state: State,
     max_unroll,
     threshold,
     keep: bool = False,
@@ -83,27 +91,27 @@ def run_adaptive(
 
     Args:
         update: The update to repeat.
-        state: x(0), `[N, ...]`.
+        state: x(0), a tensor `[N, ...]` or a structure of them.
         max_unroll: The largest number of updates, an int or an int32 scalar.
         threshold: The stopping threshold, a number or a scalar tensor.
-        keep: Whether to keep the values for a backward pass.
+        keep: Whether to keep what a backward pass needs of each update.
         compaction_cost: The cost of one compaction, in updates of the active samples.
 
     Returns:
         A `Trajectory`.
     """
     loop = _Loop(update, state, max_unroll, threshold, keep, compaction_cost)
-    first = _Stretch(tf.constant(0), state, None, kept_values(update, state, keep))
+    first = _Stretch(tf.constant(0), state, None, empty_arrays(update, state, keep))
     first = loop.until_one_stops(first, max_unroll, update.drives)
     active = loop.goes_on(first)
     # Where all samples stop at the same update, as a single sample does, there are no rounds.
-    k, ends, values, starts = tf.cond(
+    k, ends, kept, starts = tf.cond(
         tf.reduce_any(active),
         lambda: loop.run_rounds(first, active),
-        lambda: (first.k, loop.ends(first), first.values, tf.constant([0])),
+        lambda: (first.k, loop.ends(first), first.kept, tf.constant([0])),
     )
-    end = tf.ensure_shape(ends.x, state.shape)
-    return Trajectory(state, end, ends.depth, k, ends.norms, values if keep else None, starts)
+    end = with_shapes_of(ends.x, state)
+    return Trajectory(state, end, ends.depth, k, ends.norms, kept if keep else None, starts)
 
 
 class _Loop:
@@ -111,7 +119,7 @@ class _Loop:
 
     def __init__(self, update, state, max_unroll, threshold, keep, compaction_cost):
         self.update, self.max_unroll, self.keep = update, max_unroll, keep
-        self.dtype = tf.float64 if state.dtype == tf.float64 else tf.float32
+        self.dtype = norm_dtype(state)
         self.threshold = comparable_threshold(threshold, self.dtype)
         self.compaction_cost = compaction_cost
 
@@ -140,18 +148,17 @@ class _Loop:
         update = self.update._replace(drives=drives)
 
         def step(stretch):
-            k, x, _, values = stretch
-            value = update.value(x, k)
+            k, x, _, kept = stretch
+            change, tensors, complete = update.begin_step(x, k)
             if self.keep:
-                values = values.write(k, value)
-            change = update.change(value, x.dtype)
+                kept = write(kept, k, tensors)
             # Else second derivatives would pass through the norm, whose square root has no
             # derivative at zero.
-            norms = sample_norms(tf.stop_gradient(change))
-            # TensorFlow can then write the sum into the memory of `change`.
+            norms = sample_norms(tf.nest.map_structure(tf.stop_gradient, change))
+            # TensorFlow can then write x + change into the memory of `change`.
             with tf.control_dependencies([norms]):
-                x = x + change
-            return (_Stretch(k + 1, x, norms, values),)
+                x = complete()
+            return (_Stretch(k + 1, x, norms, kept),)
 
         def all_move(stretch):
             moving = self.moves(stretch.norms)
@@ -159,7 +166,7 @@ class _Loop:
                 moving |= ~active
             return tf.reduce_all(moving) & (stretch.k < limit)
 
-        start = start._replace(norms=tf.fill(tf.shape(start.x)[:1], self.threshold))
+        start = start._replace(norms=tf.fill([batch_size(start.x)], self.threshold))
         return tf.while_loop(all_move, step, (start,))[0]
 
     def run_rounds(self, first: _Stretch, active):
@@ -170,15 +177,15 @@ class _Loop:
             active: Which samples are still active, bool `[N]`.
 
         Returns:
-            `(k, ends, values, starts)`, as in `_Rounds`.
+            `(k, ends, kept, starts)`, as in `_Rounds`.
         """
         rounds = _Rounds(
             first.k,
-            _Batch(tf.range(tf.shape(first.x)[0]), active, first.x, self.update.drives),
+            _Batch(tf.range(batch_size(first.x)), active, first.x, self.update.drives),
             # The entries of active samples are overwritten when they stop.
             self.ends(first),
             tf.constant(0),
-            first.values,
+            first.kept,
             tf.constant([0]),
         )
         (rounds,) = tf.while_loop(
@@ -187,7 +194,7 @@ class _Loop:
             (rounds,),
             (tf.nest.map_structure(any_size, rounds),),
         )
-        return rounds.k, rounds.ends, rounds.values, rounds.starts
+        return rounds.k, rounds.ends, rounds.kept, rounds.starts
 
     def _run_round(self, rounds: _Rounds) -> _Rounds:
         """Compact the batch where that saves time, and update it until an active sample stops."""
@@ -202,7 +209,7 @@ class _Loop:
         # Clipped before the cast, since a large float overflows an int32.
         steps = tf.clip_by_value(1 + steps, 1, tf.cast(remaining, self.dtype))
         limit = rounds.k + tf.where(idle > 0, tf.cast(steps, tf.int32), remaining)
-        start = _Stretch(rounds.k, batch.x, None, rounds.values)
+        start = _Stretch(rounds.k, batch.x, None, rounds.kept)
         after = self.until_one_stops(start, limit, batch.drives, batch.active)
         active = batch.active & self.goes_on(after)
         stopped = tf.where(batch.active & ~active)[:, 0]
@@ -212,12 +219,12 @@ class _Loop:
             batch._replace(active=active, x=after.x),
             rounds.ends.with_stopped(
                 sample_indices,
-                tf.gather(after.x, stopped),
+                gather_samples(after.x, stopped),
                 after.k,
                 tf.gather(after.norms, stopped),
             ),
             waste + (after.k - rounds.k - 1) * idle,
-            after.values,
+            after.kept,
             starts,
         )
 

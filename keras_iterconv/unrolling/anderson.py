@@ -10,19 +10,19 @@ from keras_iterconv.unrolling.adaptive import run_adaptive
 from keras_iterconv.unrolling.anderson_loop import run_anderson
 from keras_iterconv.unrolling.gradients.backward import masked_backward
 from keras_iterconv.unrolling.gradients.exact import walk_back
-from keras_iterconv.unrolling.gradients.implicit import implicit
+from keras_iterconv.unrolling.gradients.implicit import IMPLICIT
 from keras_iterconv.unrolling.result import Unrolled
 from keras_iterconv.unrolling.samples import (
     comparable_threshold,
     put,
 )
 from keras_iterconv.unrolling.trajectory import Trajectory
-from keras_iterconv.unrolling.update import Update
+from keras_iterconv.unrolling.update import BoundUpdate
 
 SOLVERS = ("picard", "anderson")
 
 
-def unroll_anderson(update: Update, state: tf.Tensor, max_unroll, threshold) -> Unrolled:
+def unroll_anderson(update: BoundUpdate, state: tf.Tensor, max_unroll, threshold) -> Unrolled:
     """Find the fixed point of each sample's update by Anderson acceleration.
 
     The loop evaluates the update h sigma(...) of each sample at a sequence of states. The next
@@ -107,9 +107,11 @@ def _gradients(update, start, end, converged, max_unroll, threshold, g, live):
     converged_indices, plain_indices = (
         tf.where(chosen)[:, 0] for chosen in (converged, ~converged)
     )
-    # `implicit` reads the last state only.
+    # The implicit gradient reads the last state only.
     point = Trajectory(None, tf.gather(end, converged_indices), None, None, None, None, None)
-    of_fixed_point = implicit(update.on(converged_indices), point, tf.gather(g, converged_indices))
+    of_fixed_point = IMPLICIT.backward(
+        update.on(converged_indices), None, point, tf.gather(g, converged_indices), None
+    )
     plain_update = update.on(plain_indices)
     loop = run_adaptive(
         plain_update, tf.gather(start, plain_indices), max_unroll, threshold, keep=True

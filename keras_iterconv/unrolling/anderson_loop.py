@@ -12,7 +12,7 @@ from keras_iterconv.unrolling.samples import (
     select,
 )
 from keras_iterconv.unrolling.trajectory import Ends
-from keras_iterconv.unrolling.update import Update
+from keras_iterconv.unrolling.update import BoundUpdate
 
 # Number of differences of states, and of their updates, to which a step is fitted.
 HISTORY = 5
@@ -63,7 +63,7 @@ class _Search(NamedTuple):
     accelerated: tf.Tensor
 
 
-def run_anderson(update: Update, state: tf.Tensor, max_unroll, threshold) -> Ends:
+def run_anderson(update: BoundUpdate, state: tf.Tensor, max_unroll, threshold) -> Ends:
     """Run the accelerated loop without its fallback.
 
     A sample stops where the norm of its update falls below the threshold or is not finite, and
@@ -91,7 +91,7 @@ def run_anderson(update: Update, state: tf.Tensor, max_unroll, threshold) -> End
     return search.ends._replace(x=tf.ensure_shape(search.ends.x, state.shape))
 
 
-def _start(update: Update, state: tf.Tensor, dtype: tf.DType) -> _Search:
+def _start(update: BoundUpdate, state: tf.Tensor, dtype: tf.DType) -> _Search:
     samples = tf.shape(state)[0]
     flat = tf.reshape(state, [samples, 1, tf.reduce_prod(tf.shape(state)[1:])])
     no_differences = tf.zeros_like(tf.repeat(flat, HISTORY, axis=1))
@@ -110,11 +110,10 @@ def _start(update: Update, state: tf.Tensor, dtype: tf.DType) -> _Search:
     return _Search(tf.constant(0), ends, active, state, tf.zeros([samples], tf.bool))
 
 
-def _step(update: Update, search: _Search, max_unroll, threshold) -> _Search:
+def _step(update: BoundUpdate, search: _Search, max_unroll, threshold) -> _Search:
     """Evaluate the update at the trial states, and choose the next ones."""
     k, ends, active, trial, accelerated = search
-    own_update = update._replace(drives=active.drives)
-    trial_f = own_update.change(own_update.value(trial, k), trial.dtype)
+    trial_f, _, _ = update._replace(drives=active.drives).begin_step(trial, k)
     trial_norm = sample_norms(trial_f)
     finite = tf.math.is_finite(trial_norm)
     accepted = (trial_norm < active.norm) | ~accelerated

@@ -4,23 +4,24 @@ import tensorflow as tf
 
 from keras_iterconv.unrolling.adaptive import COMPACTION_COST, run_adaptive
 from keras_iterconv.unrolling.fixed import run_fixed
-from keras_iterconv.unrolling.gradients import MODES
+from keras_iterconv.unrolling.gradients import MODES, GradientMode
 from keras_iterconv.unrolling.gradients.backward import masked_backward
 from keras_iterconv.unrolling.result import Unrolled
-from keras_iterconv.unrolling.update import Update
+from keras_iterconv.unrolling.update import BoundUpdate, State
 
 
 def unroll_fixed(
-    update: Update, state: tf.Tensor, max_unroll, gradient: str = "unroll"
+    update: BoundUpdate, state: State, max_unroll, gradient: str | GradientMode = "unroll"
 ) -> Unrolled:
     """Make exactly `max_unroll` updates.
 
     Args:
         update: The update to repeat. Gradients reach its weights, drives and drive inputs, but no
-            other tensor that its transfer reads.
-        state: The initial state x(0), `[N, ...]`, float32 or float64.
+            other tensor that its step reads.
+        state: The initial state x(0), a tensor `[N, ...]` or a structure of them, float32 or
+            float64.
         max_unroll: The number of updates, at least 1; an int or an int32 scalar.
-        gradient: The gradient mode, one of `GRADIENTS`.
+        gradient: The gradient mode: one of `GRADIENTS`, or a `GradientMode`.
 
     Returns:
         An `Unrolled` with a depth of `max_unroll` for each sample.
@@ -37,24 +38,25 @@ def unroll_fixed(
 
 
 def unroll_adaptive(
-    update: Update,
-    state: tf.Tensor,
+    update: BoundUpdate,
+    state: State,
     max_unroll,
     threshold,
-    gradient: str = "unroll",
+    gradient: str | GradientMode = "unroll",
     compaction_cost: float = COMPACTION_COST,
 ) -> Unrolled:
-    """Update each sample until the norm of its update is below a threshold.
+    """Update each sample until the norm of its change is below a threshold.
 
-    A sample stops after the first update whose 2-norm, over the sample's whole state, is below
-    `threshold`; that update is made and counted. A stopped sample keeps its state while the
-    active samples are updated, so its result does not depend on them. A sample also stops where
-    the norm of its update is not finite, since it cannot converge, and after `max_unroll`
-    updates.
+    A sample stops after the first update whose change has a 2-norm, over the sample's whole
+    state, below `threshold`; that update is made and counted. A stopped sample keeps its state
+    while the active samples are updated, so its result does not depend on them. A sample also
+    stops where the norm of its change is not finite, since it cannot converge, and after
+    `max_unroll` updates.
 
     Args:
         update: The update to repeat, as for `unroll_fixed`.
-        state: The initial state x(0), `[N, ...]`, float32 or float64.
+        state: The initial state x(0), a tensor `[N, ...]` or a structure of them, float32 or
+            float64.
         max_unroll: The largest number of updates, at least 1; an int or an int32 scalar.
         threshold: The stopping threshold, a norm in units of the state.
         gradient: As for `unroll_fixed`.
@@ -76,34 +78,41 @@ def unroll_adaptive(
     return Unrolled.adaptive(state, depth, norm, threshold)
 
 
-def _differentiable(run, update: Update, state: tf.Tensor, gradient: str):
+def _differentiable(run, update: BoundUpdate, state: State, gradient: str | GradientMode):
     """Run a loop whose backward pass is that of a gradient mode.
 
     Args:
         run: The loop, a function from `(update, state, keep)` to a `Trajectory`.
         update: The update to repeat.
-        state: x(0), `[N, ...]`.
-        gradient: The name of the mode.
+        state: x(0), a structure of tensors `[N, ...]`.
+        gradient: The mode or its name.
 
     Returns:
         `(state, depth, norm)`; the norm is None for a loop of fixed depth.
     """
-    mode = MODES[gradient]
-    mode.check(update)
+    mode = MODES[gradient] if isinstance(gradient, str) else gradient
+    mode.check(update.update)
+    leaves = tf.nest.flatten(state)
 
+    # TensorFlow takes and returns the gradients of flat lists of tensors.
     @tf.custom_gradient
-    def forward(state, *tensors):
-        trajectory = run(update.with_tensors(tensors).with_drives(), state, mode.keeps_values)
+    def forward(*flat):
+        start = tf.nest.pack_sequence_as(state, flat[: len(leaves)])
+        tensors = flat[len(leaves) :]
+        bound = update.with_tensors(tensors).with_drives()
+        trajectory = run(bound, start, mode.keeps_tensors)
 
         def loop_backward(update, states, g, live):
             start, end = states
             return mode.backward(update, run, trajectory._replace(start=start, state=end), g, live)
 
-        def backward(g, *_):
-            return masked_backward(loop_backward, update, tensors, [state, trajectory.state], g)
+        def backward(*upstream):
+            g = tf.nest.pack_sequence_as(state, upstream[: len(leaves)])
+            return masked_backward(loop_backward, update, tensors, [start, trajectory.state], g)
 
-        ends = [trajectory.state, trajectory.depth]
+        ends = [*tf.nest.flatten(trajectory.state), trajectory.depth]
         return ends if trajectory.norm is None else [*ends, trajectory.norm], backward
 
-    state, depth, *norm = forward(state, *update.tensors)
-    return state, depth, norm[0] if norm else None
+    ends = forward(*leaves, *update.tensors)
+    end, (depth, *norm) = ends[: len(leaves)], ends[len(leaves) :]
+    return tf.nest.pack_sequence_as(state, end), depth, norm[0] if norm else None

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from keras_iterconv.unrolling.samples import comparable_threshold, samples_finite
+from keras_iterconv.unrolling.update import State
 
 
 class Status(enum.IntEnum):
@@ -23,22 +24,22 @@ class Unrolled(NamedTuple):
     """The result of a loop over a batch of N samples.
 
     Attributes:
-        state: The last state, `[N, ...]`.
+        state: The last state, a tensor `[N, ...]` or a structure of them.
         depth: The number of updates made, int32 `[N]`. It includes the update whose norm fell
             below the threshold.
         status: A `Status`, int32 `[N]`.
     """
 
-    state: tf.Tensor
+    state: State
     depth: tf.Tensor
     status: tf.Tensor
 
     @classmethod
-    def adaptive(cls, state: tf.Tensor, depth, norm, threshold) -> "Unrolled":
+    def adaptive(cls, state: State, depth, norm, threshold) -> "Unrolled":
         """Return the result of a loop of adaptive depth.
 
         Args:
-            state: The last state, `[N, ...]`.
+            state: The last state, a tensor `[N, ...]` or a structure of them.
             depth: int32 `[N]`.
             norm: The 2-norm of each sample's last update, `[N]`.
             threshold: The stopping threshold, a scalar tensor.
@@ -49,7 +50,7 @@ class Unrolled(NamedTuple):
         return cls(state, depth, tf.where(finite, status, int(Status.NOT_FINITE)))
 
     @classmethod
-    def fixed(cls, state: tf.Tensor, depth) -> "Unrolled":
+    def fixed(cls, state: State, depth) -> "Unrolled":
         """Return the result of a loop of a fixed depth, an int or an int32 scalar."""
         finite = samples_finite(state)
         status = tf.where(finite, int(Status.MAX_UNROLL), int(Status.NOT_FINITE))

@@ -9,18 +9,48 @@ def per_sample(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     return tf.reshape(values, [-1] + [1] * (like.shape.rank - 1))
 
 
-def sample_norms(update: tf.Tensor) -> tf.Tensor:
-    """Return the 2-norm of each sample's whole update `[N, ...]`, `[N]`, in float32 or float64."""
-    if update.dtype.size < 4:
-        update = tf.cast(update, tf.float32)
+def norm_dtype(state) -> tf.DType:
+    """Return the dtype of norms of a state: float64 where a tensor of it is, else float32."""
+    wide = any(z.dtype == tf.float64 for z in tf.nest.flatten(state))
+    return tf.float64 if wide else tf.float32
+
+
+def sample_norms(change) -> tf.Tensor:
+    """Return the 2-norm of each sample's change over the whole structure, `[N]`.
+
+    Args:
+        change: A tensor `[N, ...]` or a structure of them.
+
+    Returns:
+        The norms in float64 where a tensor of the structure is, else in float32.
+    """
+    dtype = norm_dtype(change)
     # Neither ONNX nor LiteRT has the operator of `tf.math.reduce_euclidean_norm`. Alone it takes
     # two thirds of the time, but a loop of convolutions is no faster with it.
-    return tf.sqrt(tf.reduce_sum(tf.square(update), axis=range(1, update.shape.rank)))
+    squares = [
+        tf.reduce_sum(tf.square(tf.cast(z, dtype)), axis=range(1, z.shape.rank))
+        for z in tf.nest.flatten(change)
+    ]
+    return tf.sqrt(squares[0] if len(squares) == 1 else tf.add_n(squares))
 
 
-def samples_finite(state: tf.Tensor) -> tf.Tensor:
-    """Return which samples of `[N, ...]` hold finite numbers only, bool `[N]`."""
-    return tf.reduce_all(tf.math.is_finite(state), axis=range(1, state.shape.rank))
+def samples_finite(state) -> tf.Tensor:
+    """Return which samples of a tensor or structure hold finite numbers only, bool `[N]`."""
+    finite = [
+        tf.reduce_all(tf.math.is_finite(z), axis=range(1, z.shape.rank))
+        for z in tf.nest.flatten(state)
+    ]
+    return finite[0] if len(finite) == 1 else tf.reduce_all(tf.stack(finite), axis=0)
+
+
+def batch_size(state) -> tf.Tensor:
+    """Return N of a tensor `[N, ...]` or a structure of them, an int32 scalar."""
+    return tf.shape(tf.nest.flatten(state)[0])[0]
+
+
+def gather_samples(structure, sample_indices: tf.Tensor):
+    """Return the samples at `sample_indices`, `[n]`, of each tensor of a structure."""
+    return tf.nest.map_structure(lambda z: tf.gather(z, sample_indices), structure)
 
 
 def comparable_threshold(threshold, dtype: tf.DType) -> tf.Tensor:
@@ -49,9 +79,24 @@ def select(condition: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     return tf.compat.v1.where(condition, x, y)
 
 
-def put(batch: tf.Tensor, sample_indices: tf.Tensor, samples: tf.Tensor) -> tf.Tensor:
-    """Return the batch `[N, ...]` with the n samples at `sample_indices`, `[n]`, replaced."""
-    return tf.tensor_scatter_nd_update(batch, sample_indices[:, tf.newaxis], samples)
+def put(batch, sample_indices: tf.Tensor, samples):
+    """Return a batch with the n samples at `sample_indices`, `[n]`, replaced.
+
+    Args:
+        batch: A tensor `[N, ...]` or a structure of them.
+        sample_indices: int `[n]`.
+        samples: A structure like `batch`, `[n, ...]`.
+    """
+    return tf.nest.map_structure(
+        lambda whole, part: tf.tensor_scatter_nd_update(whole, sample_indices[:, tf.newaxis], part),
+        batch,
+        samples,
+    )
+
+
+def with_shapes_of(state, like):
+    """Return a structure with the static shapes of another of the same structure."""
+    return tf.nest.map_structure(lambda z, other: tf.ensure_shape(z, other.shape), state, like)
 
 
 def any_size(variable):

@@ -5,10 +5,10 @@ import functools
 import tensorflow as tf
 
 from keras_iterconv.unrolling.result import Unrolled
-from keras_iterconv.unrolling.update import Update
+from keras_iterconv.unrolling.update import BoundUpdate, Update
 
 
-def call_traced_once(unroll, update: Update, *tensors, **options) -> Unrolled:
+def call_traced_once(unroll, update: BoundUpdate, *tensors, **options) -> Unrolled:
     """In a graph, call one `tf.function` for all blocks whose updates differ only in tensors.
 
     Without it, the graph of a chain of blocks holds one copy of the loop and of its gradient for
@@ -25,18 +25,15 @@ def call_traced_once(unroll, update: Update, *tensors, **options) -> Unrolled:
     """
     if tf.executing_eagerly():
         return unroll(update, *tensors, **options)
-    without_tensors = update._replace(weights=(), drives=(), drive_inputs=())
-    traced = _trace(unroll, without_tensors, tuple(options.items()))
+    traced = _trace(unroll, update.update, tuple(options.items()))
     return traced((update.weights, update.drives, update.drive_inputs), *tensors)
 
 
-# Bounded: a `transfer` that is created at each call adds one graph at each call.
+# Bounded: an update that differs at each call adds one graph at each call.
 @functools.lru_cache(maxsize=256)
 def _trace(unroll, update: Update, options: tuple):
     @tf.function(autograph=False)
     def traced(update_tensors, *tensors):
-        weights, drives, drive_inputs = update_tensors
-        complete = update._replace(weights=weights, drives=drives, drive_inputs=drive_inputs)
-        return unroll(complete, *tensors, **dict(options))
+        return unroll(update.bind(*update_tensors), *tensors, **dict(options))
 
     return traced

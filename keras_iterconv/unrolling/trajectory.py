@@ -1,23 +1,23 @@
 """The end of a loop, and what its backward pass needs."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from keras_iterconv.unrolling.samples import put
-from keras_iterconv.unrolling.update import Update
+from keras_iterconv.unrolling.update import BoundUpdate, State
 
 
 class Ends(NamedTuple):
     """The results of the samples of the whole batch; not yet valid for active samples.
 
     Attributes:
-        x: The last states, `[N, ...]`.
+        x: The last states, a structure of tensors `[N, ...]`.
         depth: The numbers of updates, int32 `[N]`.
         norms: The 2-norms of the last updates, `[N]`.
     """
 
-    x: tf.Tensor
+    x: State
     depth: tf.Tensor
     norms: tf.Tensor
 
@@ -26,7 +26,7 @@ class Ends(NamedTuple):
 
         Args:
             sample_indices: The samples' indices in the whole batch, `[n]`.
-            x: Their last states, `[n, ...]`.
+            x: Their last states, a structure like `x`, `[n, ...]`.
             k: The number of updates that they have made, an int32 scalar.
             norms: The 2-norms of their last updates, `[n]`.
         """
@@ -41,32 +41,49 @@ class Trajectory(NamedTuple):
     """The end of a loop, and what its backward pass needs.
 
     Attributes:
-        start: The first state, `[N, ...]`.
-        state: The last state, `[N, ...]`.
+        start: The first state, a tensor `[N, ...]` or a structure of them.
+        state: The last state.
         depth: The number of updates made, int32 `[N]`.
         updates: The largest of these numbers, an int32 scalar.
-        norm: The 2-norm of each sample's last update, `[N]`; None for a fixed depth.
-        values: A `tf.TensorArray` of the value sigma(...) of each update, `[n, ...]` for the n
-            samples that were in the batch at that update; None where the values were not kept.
+        norm: The 2-norm of each sample's last change, `[N]`; None for a fixed depth.
+        kept: What was kept of each update, `Update.begin_step`: a structure of `tf.TensorArray`s
+            of tensors `[n, ...]` for the n samples that were in the batch at that update. None
+            where nothing was kept.
         starts: The number of the first update of each round, int32 `[rounds]`, the first of them
             0; each later round begins with a compaction. None for a fixed depth.
     """
 
-    start: tf.Tensor
-    state: tf.Tensor
+    start: State
+    state: State
     depth: tf.Tensor
     updates: tf.Tensor
     norm: tf.Tensor | None
-    values: tf.TensorArray | None
+    kept: Any
     starts: tf.Tensor | None
 
 
-def kept_values(update: Update, state, keep: bool):
-    """Return an empty array for the values; an empty tuple where they are not kept."""
-    return value_array(update.dtype, [None, *state.shape[1:]]) if keep else ()
+def empty_arrays(update: BoundUpdate, state: State, keep: bool):
+    """Return empty arrays for what is kept of each update; an empty tuple if nothing is kept."""
+    if not keep:
+        return ()
+    specs = update.update.kept_specs(state)
+    return tf.nest.map_structure(lambda spec: tensor_array(spec.dtype, spec.shape), specs)
 
 
-def value_array(dtype: tf.DType, shape) -> tf.TensorArray:
+def write(arrays, k, tensors):
+    """Return the arrays with the tensors of update k, two structures."""
+    return tf.nest.map_structure(lambda array, z: array.write(k, z), arrays, tensors)
+
+
+def read(arrays, k, state: State):
+    """Return what was kept of update k, with the batch size of a state."""
+    samples = tf.nest.flatten(state)[0].shape[0]
+    return tf.nest.map_structure(
+        lambda array: tf.ensure_shape(array.read(k), [samples, *array.element_shape[1:]]), arrays
+    )
+
+
+def tensor_array(dtype: tf.DType, shape) -> tf.TensorArray:
     """Return an empty `tf.TensorArray` for tensors of a shape, whose sizes may be None."""
     return tf.TensorArray(
         dtype,

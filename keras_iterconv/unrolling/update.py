@@ -1,69 +1,139 @@
-"""The update that a loop repeats, x(k+1) = x(k) + h sigma(transfer(x(k)))."""
+"""The update that a loop repeats: a static description, and the tensors that it depends on."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_iterconv._support.unfused import unfused
+from keras_iterconv.unrolling.samples import select
+
+# A tensor `[N, ...]`, or a structure of them as `tf.nest` defines it.
+State = Any
 
 
-class Activation(NamedTuple):
-    """A pointwise activation whose slope is a function of its value.
+class Update:
+    """Base class of the static descriptions of an update.
+
+    A subclass defines `step`, for any structure of state tensors. It is a frozen dataclass: two
+    equal descriptions share a graph, so it must not hold or close over tensors. These are kept
+    beside it, in a `BoundUpdate`.
+
+    Gradients need the derivatives of `step` to be finite where a sample's state and drives are
+    zero: samples without an upstream gradient are replaced by zeros.
 
     Attributes:
-        value: A function from a pre-activation to sigma(pre-activation).
-        gradient: A function from `(upstream, value)` to upstream * sigma', where the value
-            determines the slope sigma'.
-        one_sided: Whether all values are at least 0 and the slope is 1 where a value is positive.
-            A unit was then active in some update exactly where the sum of its values is positive.
+        tied: Whether the update is the same for all k.
+        linear: Whether the pre-activation of an `EulerUpdate` is affine in the state.
+        two_sided: Whether the slope of its activation is positive everywhere.
+        make_drives: None, or a function from `drive_inputs` to the tuple of drives, called once
+            for all updates.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Halve(Update):
+        ...     def step(self, state, k, weights, drives):
+        ...         change = -0.5 * state
+        ...         return state + change, change
+        >>> unroll_fixed(Halve().bind(), tf.ones([1, 2]), 3).state
+        <tf.Tensor: shape=(1, 2), dtype=float32, numpy=array([[0.125, 0.125]], dtype=float32)>
     """
 
-    value: Callable[[tf.Tensor], tf.Tensor]
-    gradient: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-    one_sided: bool = False
+    tied: bool = True
+    linear: bool = False
+    two_sided: bool = False
+    make_drives: Callable[..., tuple] | None = None
+
+    def step(self, state: State, k: tf.Tensor, weights: tuple, drives: tuple) -> tuple[Any, Any]:
+        """Return the state after one update, and the change of the state.
+
+        Args:
+            state: x(k), a tensor `[N, ...]` or a structure of tensors, float32 or float64.
+            k: The number of the update, an int32 scalar, from 0.
+            weights: Tensors that all samples share.
+            drives: Tensors `[N, ...]`, one entry for each sample.
+
+        Returns:
+            `(new state, change)`, two structures like `state`, of its shapes and dtypes.
+        """
+        raise NotImplementedError
+
+    def bind(
+        self, weights: tuple = (), drives: tuple = (), drive_inputs: tuple = ()
+    ) -> "BoundUpdate":
+        """Return the update with its tensors."""
+        return BoundUpdate(self, tuple(weights), tuple(drives), tuple(drive_inputs))
+
+    def begin_step(self, state: State, k, weights: tuple, drives: tuple):
+        """Return `(change, kept, complete)` of one update.
+
+        Returns:
+            The change of the state; what the exact backward pass keeps of this update, a
+            structure of tensors; and a function that returns the new state.
+        """
+        new, change = self.step(state, k, weights, drives)
+        return change, state, lambda: new
+
+    def kept_specs(self, state: State):
+        """Return a `tf.TensorSpec` for each tensor that `begin_step` keeps, batch size None."""
+        return tf.nest.map_structure(lambda z: tf.TensorSpec([None, *z.shape[1:]], z.dtype), state)
+
+    def step_back(self, after: State, k, kept, g: State, moved, weights: tuple, drives: tuple):
+        """Return the state before an update, and the gradients through it.
+
+        Args:
+            after: The state after the update.
+            k: The number of the update.
+            kept: What `begin_step` kept of it.
+            g: The gradient in the state after it, a structure like the state.
+            moved: Which samples made the update, bool `[N]`; None for all. State and gradient of
+                the others do not change, whatever was computed for them.
+            weights: As for `step`.
+            drives: As for `step`.
+
+        Returns:
+            `(state, g, weights', drives')`: the state before the update, the gradient in it, and
+            two lists of gradients.
+        """
+        if moved is None:
+            return kept, *self.step_vjp(kept, k, g, weights, drives)
+        before = masked(moved, kept, after)
+        upstream = masked(moved, g, tf.nest.map_structure(tf.zeros_like, g))
+        earlier, dweights, ddrives = self.step_vjp(before, k, upstream, weights, drives)
+        return before, masked(moved, earlier, g), dweights, ddrives
+
+    def step_vjp(self, state: State, k, g: State, weights: tuple, drives: tuple):
+        """Return the vector-Jacobian products of the new state with g.
+
+        Returns:
+            `(state's, weights', drives')`: a structure like the state, and two lists; each in the
+            dtype of its tensor.
+        """
+        with tf.GradientTape() as tape:
+            tape.watch((state, weights, drives))
+            new, _ = self.step(state, k, weights, drives)
+        return tape.gradient(
+            new,
+            (state, list(weights), list(drives)),
+            output_gradients=g,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
 
 
-ACTIVATIONS = {
-    "relu": Activation(
-        lambda x: tf.nn.relu(unfused(x)),
-        lambda g, value: tf.raw_ops.ReluGrad(gradients=g, features=value),
-        one_sided=True,
-    ),
-    "tanh": Activation(tf.nn.tanh, lambda g, value: tf.raw_ops.TanhGrad(y=value, dy=g)),
-}
-IDENTITY = Activation(tf.identity, lambda g, value: g)
-
-
-class Update(NamedTuple):
+class BoundUpdate(NamedTuple):
     """An update and all tensors that it depends on, so that it can run on a part of the batch.
 
     Attributes:
-        transfer: A function from `(state, k, weights, drives)` to the pre-activation. State and
-            pre-activation are `[N, ...]` in the compute dtype, k is the number of the update,
-            int32 from 0. It must not close over tensors: two updates with the same `transfer`
-            share a graph.
-        activation: sigma.
-        step_size: h.
+        update: The static description.
         weights: Tensors that all samples share, in the dtype in which their gradients are summed.
-        drives: Tensors `[N, ...]`, one entry for each sample; empty where `make_drives` is given.
-        dtype: The compute dtype.
-        tied: Whether the update is the same for all k.
-        linear: Whether `transfer` is affine in the state.
-        make_drives: None, or a function from `drive_inputs` to the tuple of drives, called once
-            for all updates.
-        drive_inputs: The arguments of `make_drives`, tensors; the first is `[N, ...]`.
+        drives: Tensors `[N, ...]`, one entry for each sample.
+        drive_inputs: The arguments of `make_drives`, tensors, from which the drives have yet to
+            be computed; the first is `[N, ...]`. Empty where they have been, and where the update
+            has no `make_drives`.
     """
 
-    transfer: Callable[..., tf.Tensor]
-    activation: Activation
-    step_size: float = 1.0
+    update: Update
     weights: tuple = ()
     drives: tuple = ()
-    dtype: tf.DType = tf.float32
-    tied: bool = True
-    linear: bool = False
-    make_drives: Callable[..., tuple] | None = None
     drive_inputs: tuple = ()
 
     @property
@@ -71,64 +141,44 @@ class Update(NamedTuple):
         """All tensors that the update depends on: weights, drives and drive inputs."""
         return (*self.weights, *self.drives, *self.drive_inputs)
 
-    @property
-    def two_sided(self) -> bool:
-        """Whether the slope of the activation is positive everywhere, as that of tanh is."""
-        return not self.activation.one_sided
-
-    def with_tensors(self, tensors) -> "Update":
+    def with_tensors(self, tensors) -> "BoundUpdate":
         """Return the update with its tensors replaced, in the order of the property `tensors`."""
         remaining = iter(tensors)
         groups = (self.weights, self.drives, self.drive_inputs)
         weights, drives, inputs = (tuple(next(remaining) for _ in group) for group in groups)
         return self._replace(weights=weights, drives=drives, drive_inputs=inputs)
 
-    def with_drives(self) -> "Update":
+    def with_drives(self) -> "BoundUpdate":
         """Return the update with its drives computed from `drive_inputs`."""
-        if self.make_drives is None:
+        if not self.drive_inputs:
             return self
-        return self._replace(
-            drives=self.make_drives(*self.drive_inputs), make_drives=None, drive_inputs=()
-        )
+        drives = self.update.make_drives(*self.drive_inputs)
+        return self._replace(drives=drives, drive_inputs=())
 
-    def on(self, sample_indices: tf.Tensor) -> "Update":
+    def on(self, sample_indices: tf.Tensor) -> "BoundUpdate":
         """Return the update of the samples at `sample_indices`, `[n]`, its drives computed."""
         return self._replace(
             drives=tuple(tf.gather(drive, sample_indices) for drive in self.drives)
         )
 
-    def value(self, state: tf.Tensor, k) -> tf.Tensor:
-        """Return sigma(transfer(state)), in the compute dtype."""
-        return self.activation.value(self._transfer(state, k))
+    def step(self, state: State, k) -> tuple[Any, Any]:
+        """Return `(new state, change)` of one update, its drives computed."""
+        return self.update.step(state, k, self.weights, self.drives)
 
-    def change(self, value: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-        """Return h times a value, in the state's dtype."""
-        return tf.cast(value if self.step_size == 1 else self.step_size * value, dtype)
+    def begin_step(self, state: State, k):
+        """Return `Update.begin_step` for the tensors of this update."""
+        return self.update.begin_step(state, k, self.weights, self.drives)
 
-    def vjp(self, state: tf.Tensor, k, value: tf.Tensor, g: tf.Tensor):
-        """Return the vector-Jacobian product of h sigma(transfer(state)) with g.
+    def step_back(self, after: State, k, kept, g: State, moved=None):
+        """Return `Update.step_back` for the tensors of this update."""
+        return self.update.step_back(after, k, kept, g, moved, self.weights, self.drives)
 
-        Args:
-            state: x, `[N, ...]`.
-            k: The number of the update.
-            value: The value sigma(...) that determines the slopes of sigma, `[N, ...]`.
-            g: The vector, `[N, ...]`, in the state's dtype.
 
-        Returns:
-            `(state's, weights', drives')`: the products for the state, a tensor, and for the
-            weights and the drives, two lists; each in the dtype of its tensor.
-        """
-        g = tf.cast(g if self.step_size == 1 else self.step_size * g, value.dtype)
-        g = self.activation.gradient(g, value)
-        with tf.GradientTape() as tape:
-            tape.watch((state, self.weights, self.drives))
-            transfer = self._transfer(state, k)
-        return tape.gradient(
-            transfer,
-            (state, list(self.weights), list(self.drives)),
-            output_gradients=g,
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
-
-    def _transfer(self, state, k):
-        return self.transfer(tf.cast(state, self.dtype), k, self.weights, self.drives)
+def masked(moved: tf.Tensor, x, y):
+    """Return the samples of the structure x where `moved`, bool `[N]`, holds, else those of y."""
+    # `select` passes over the whole batch, so it runs only where some sample has stopped.
+    return tf.cond(
+        tf.reduce_all(moved),
+        lambda: x,
+        lambda: tf.nest.map_structure(lambda a, b: select(moved, a, b), x, y),
+    )

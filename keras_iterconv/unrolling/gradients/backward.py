@@ -4,10 +4,10 @@ import tensorflow as tf
 
 from keras_iterconv._support.dense_gradients import dense
 from keras_iterconv.unrolling.samples import select
-from keras_iterconv.unrolling.update import Update
+from keras_iterconv.unrolling.update import BoundUpdate
 
 
-def masked_backward(loop_backward, update: Update, tensors, states: list[tf.Tensor], g) -> list:
+def masked_backward(loop_backward, update: BoundUpdate, tensors, states: list, g) -> list:
     """Return the gradients of a loop in its first state and in the tensors of its update.
 
     A sample whose upstream gradient is zero, since its loss is masked out, contributes nothing.
@@ -20,25 +20,26 @@ def masked_backward(loop_backward, update: Update, tensors, states: list[tf.Tens
             marks the samples with an upstream gradient. The states and drives of the other samples
             are zero.
         update: The update that the loop repeated.
-        tensors: The tensors that the update depends on, `Update.tensors`.
-        states: The first and the last state, `[N, ...]` each.
-        g: The upstream gradient, `[N, ...]`, a tensor or `tf.IndexedSlices`.
+        tensors: The tensors that the update depends on, `BoundUpdate.tensors`.
+        states: The first and the last state, a tensor `[N, ...]` or a structure of them each.
+        g: The upstream gradient, a structure like the state, of tensors or `tf.IndexedSlices`.
 
     Returns:
-        A list: the gradient in the first state, and one gradient for each of the tensors.
+        A list: the gradients in the tensors of the first state, and one for each of `tensors`.
     """
-    g = dense(g, states[0])
+    g = tf.nest.map_structure(dense, g, states[0])
     # Without this control dependency, the executor would run the operations of all blocks that do
     # not depend on g first, and hold the states of all blocks in memory.
-    with tf.control_dependencies([g]):
+    with tf.control_dependencies(tf.nest.flatten(g)):
         delayed = update.with_tensors([tf.identity(tensor) for tensor in tensors])
-        live = tf.reduce_any(g != 0, axis=range(1, g.shape.rank))
-        delayed, states = _without_others(live, delayed, [tf.identity(state) for state in states])
+        live = _any_gradient(g)
+        states = tf.nest.map_structure(tf.identity, states)
+        delayed, states = _without_others(live, delayed, states)
         with tf.GradientTape() as tape:
             tape.watch(delayed.drive_inputs)
             with_drives = delayed.with_drives()
         dstate, dweights, ddrives = loop_backward(with_drives, states, g, live)
-    if delayed.make_drives is not None:
+    if delayed.drive_inputs:
         ddrives = tape.gradient(
             with_drives.drives,
             delayed.drive_inputs,
@@ -46,7 +47,13 @@ def masked_backward(loop_backward, update: Update, tensors, states: list[tf.Tens
             # The drives of an empty batch may not depend on the drive inputs.
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
-    return [dstate, *dweights, *ddrives]
+    return [*tf.nest.flatten(dstate), *dweights, *ddrives]
+
+
+def _any_gradient(g) -> tf.Tensor:
+    """Return which samples have a gradient other than zero, bool `[N]`."""
+    live = [tf.reduce_any(z != 0, axis=range(1, z.shape.rank)) for z in tf.nest.flatten(g)]
+    return live[0] if len(live) == 1 else tf.reduce_any(tf.stack(live), axis=0)
 
 
 def _without_others(live, update, states):

@@ -1,43 +1,41 @@
-"""The exact gradient of a loop, computed backwards update by update from the kept values.
-
-The value sigma(...) of an update determines the slope of sigma, and the state before the update:
-the state after it minus h times the value. So no update is computed twice, and one tensor is kept
-for each update, where automatic differentiation of the loop would keep two or three.
-"""
+"""The exact gradient of a loop, computed backwards update by update from what was kept of each."""
 
 import tensorflow as tf
 
 from keras_iterconv.unrolling.gradients.mode import GradientMode
-from keras_iterconv.unrolling.samples import put, select
-from keras_iterconv.unrolling.trajectory import Trajectory, value_array
-from keras_iterconv.unrolling.update import Update
+from keras_iterconv.unrolling.samples import gather_samples, norm_dtype, put
+from keras_iterconv.unrolling.trajectory import Trajectory, read, tensor_array
+from keras_iterconv.unrolling.update import BoundUpdate, State
 
 
-def walk_back(update: Update, trajectory: Trajectory, g: tf.Tensor, live: tf.Tensor):
+def walk_back(update: BoundUpdate, trajectory: Trajectory, g: State, live: tf.Tensor):
     """Return the gradients of g . x(K) in the initial state, the weights and the drives.
 
     Args:
         update: The update that the loop repeated.
-        trajectory: The end of the loop, with its values.
-        g: The upstream gradient, `[N, ...]`, in the state's dtype.
+        trajectory: The end of the loop, with what it kept.
+        g: The upstream gradient, a structure like the state.
         live: Which samples have an upstream gradient, bool `[N]`; the last states of the others
             must be finite.
 
     Returns:
-        `(state's, weights', drives')`: a tensor and two lists.
+        `(state's, weights', drives')`: a structure like the state, and two lists.
     """
     weights = [tf.zeros_like(weight) for weight in update.weights]
     # Summed in the state's dtype, which may be wider than the drives'.
-    drives = [tf.zeros(tf.shape(drive), g.dtype) for drive in update.drives]
+    dtype = norm_dtype(g)
+    drives = [tf.zeros(tf.shape(drive), dtype) for drive in update.drives]
     x, depth, starts = trajectory.state, trajectory.depth, trajectory.starts
     if starts is None:
-        values = tf.cond(
+        kept = tf.cond(
             tf.reduce_all(live),
-            lambda: trajectory.values,
-            lambda: _of_live_samples(trajectory.values, live),
+            lambda: trajectory.kept,
+            lambda: tf.nest.map_structure(
+                lambda array: _of_live_samples(array, live), trajectory.kept
+            ),
         )
         _, _, g, weights, drives = _walk(
-            update, values, trajectory.updates, 0, None, x, g, weights, drives
+            update, kept, trajectory.updates, 0, None, x, g, weights, drives
         )
         return g, weights, _cast_like(drives, update.drives)
     # The updates of a sample without an upstream gradient have no effect on the loss.
@@ -50,12 +48,12 @@ def walk_back(update: Update, trajectory: Trajectory, g: tf.Tensor, live: tf.Ten
         sample_indices = tf.where(depth > begin)[:, 0]
         _, round_x, round_g, weights, round_drives = _walk(
             update.on(sample_indices),
-            trajectory.values,
+            trajectory.kept,
             end,
             begin,
             tf.gather(effective, sample_indices),
-            tf.gather(x, sample_indices),
-            tf.gather(g, sample_indices),
+            gather_samples(x, sample_indices),
+            gather_samples(g, sample_indices),
             weights,
             [tf.gather(drive, sample_indices) for drive in drives],
         )
@@ -73,12 +71,12 @@ def walk_back(update: Update, trajectory: Trajectory, g: tf.Tensor, live: tf.Ten
     return g, weights, _cast_like(drives, update.drives)
 
 
-def _walk(update, values, end, begin, made, x, g, weights, drives):
+def _walk(update, kept, end, begin, made, x, g, weights, drives):
     """Return the gradients of the updates `begin` to `end` - 1, computed backwards.
 
     Args:
         update: The update that the loop repeated.
-        values: The values of the updates.
+        kept: What the loop kept of each update.
         end: The number of the last update plus one.
         begin: The number of the first update.
         made: How many updates each sample made since the loop began, int32 `[n]`; None for all.
@@ -94,26 +92,13 @@ def _walk(update, values, end, begin, made, x, g, weights, drives):
 
     def step(k, x, g, weights, drives):
         k -= 1
-        value = tf.ensure_shape(values.read(k), x.shape)
-        upstream = g
-        if made is not None:
-            # Updates that were computed for a stopped sample had no effect on its state.
-            moved = made > k
-            value, upstream = tf.cond(
-                tf.reduce_all(moved),
-                lambda: (value, g),
-                lambda: (
-                    select(moved, value, tf.zeros_like(value)),
-                    select(moved, g, tf.zeros_like(g)),
-                ),
-            )
-        x -= update.change(value, x.dtype)
-        dx, dweights, ddrives = update.vjp(x, k, value, upstream)
+        moved = None if made is None else made > k
+        x, g, dweights, ddrives = update.step_back(x, k, read(kept, k, x), g, moved)
         weights = [total + term for total, term in zip(weights, dweights, strict=True)]
         drives = [
             total + tf.cast(term, total.dtype) for total, term in zip(drives, ddrives, strict=True)
         ]
-        return k, x, g + dx, weights, drives
+        return k, x, g, weights, drives
 
     return tf.while_loop(
         lambda k, *others: k > begin,
@@ -125,12 +110,12 @@ def _walk(update, values, end, begin, made, x, g, weights, drives):
     )
 
 
-def _of_live_samples(values, live):
-    """Return the values of a loop of fixed depth, zero for samples without upstream gradient."""
-    stacked = values.stack()
+def _of_live_samples(array, live):
+    """Return an array of a loop of fixed depth, zero for samples without upstream gradient."""
+    stacked = array.stack()
     mask = tf.reshape(live, [1, -1] + [1] * (stacked.shape.rank - 2))
     kept = tf.where(mask, stacked, tf.zeros_like(stacked))
-    return value_array(values.dtype, values.element_shape).unstack(kept)
+    return tensor_array(array.dtype, array.element_shape).unstack(kept)
 
 
 def _cast_like(values: list, like: tuple) -> list:
@@ -140,14 +125,14 @@ def _cast_like(values: list, like: tuple) -> list:
 UNROLL = GradientMode(
     name="unroll",
     exact=True,
-    keeps_values=True,
+    keeps_tensors=True,
     needs=(),
     backward=lambda update, run, trajectory, g, live: walk_back(update, trajectory, g, live),
 )
 RECOMPUTE = GradientMode(
     name="recompute",
     exact=True,
-    keeps_values=False,
+    keeps_tensors=False,
     needs=(),
     backward=lambda update, run, trajectory, g, live: walk_back(
         update, run(update, trajectory.start, True), g, live

@@ -6,10 +6,10 @@ from keras_iterconv.unrolling.gradients.mode import GradientMode
 from keras_iterconv.unrolling.gradients.series import sum_series
 from keras_iterconv.unrolling.samples import select
 from keras_iterconv.unrolling.trajectory import Trajectory
-from keras_iterconv.unrolling.update import Update
+from keras_iterconv.unrolling.update import BoundUpdate
 
 
-def frozen(update: Update, trajectory: Trajectory, g: tf.Tensor):
+def frozen(update: BoundUpdate, trajectory: Trajectory, g: tf.Tensor):
     """Return the gradients of a loop whose activations have one slope at all updates.
 
     The slopes of tanh are those at the last state. The slope of a ReLU is 1 where the loop has
@@ -19,27 +19,29 @@ def frozen(update: Update, trajectory: Trajectory, g: tf.Tensor):
     that the sample made.
 
     Args:
-        update: The update that the loop repeated.
+        update: The `EulerUpdate` that the loop repeated, linear, bound to its tensors.
         trajectory: The end of the loop.
         g: The upstream gradient, `[N, ...]`, in the state's dtype.
 
     Returns:
         `(state's, weights', drives')`: a tensor and two lists.
     """
-    state = trajectory.state
+    state, euler = trajectory.state, update.update
     depth = None if trajectory.starts is None else trajectory.depth
 
     def value(k):
-        if update.activation.one_sided:
-            return tf.cast(state > trajectory.start, update.dtype)
-        return update.value(state, k)
+        if euler.activation.one_sided:
+            return tf.cast(state > trajectory.start, euler.dtype)
+        return euler.value(state, k, update.weights, update.drives)
 
-    if not update.tied:
+    if not euler.tied:
         return _frozen_untied(update, state, value, depth, trajectory.updates, g)
     common_value = value(tf.constant(0))
     has_term = None if depth is None else lambda j, v: depth > j
     v, total = sum_series(update, state, common_value, g, trajectory.updates, has_term)
-    _, weights, drives = update.vjp(state, tf.constant(0), common_value, total)
+    _, weights, drives = euler.change_vjp(
+        state, tf.constant(0), common_value, total, update.weights, update.drives
+    )
     return v, weights, drives
 
 
@@ -49,7 +51,9 @@ def _frozen_untied(update, state, value, depth, updates, g):
     def step(k, g, weights, drives):
         k -= 1
         upstream = g if depth is None else select(depth > k, g, tf.zeros_like(g))
-        dx, *all_terms = update.vjp(state, k, value(k), upstream)
+        dx, *all_terms = update.update.change_vjp(
+            state, k, value(k), upstream, update.weights, update.drives
+        )
         weights, drives = (
             [total + tf.cast(term, total.dtype) for total, term in zip(totals, terms, strict=True)]
             for totals, terms in zip((weights, drives), all_terms, strict=True)
@@ -71,7 +75,7 @@ def _frozen_untied(update, state, value, depth, updates, g):
 FROZEN = GradientMode(
     name="frozen",
     exact=False,
-    keeps_values=False,
+    keeps_tensors=False,
     needs=("linear",),
     backward=lambda update, run, trajectory, g, live: frozen(update, trajectory, g),
 )

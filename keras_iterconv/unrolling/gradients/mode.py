@@ -19,7 +19,7 @@ class GradientMode(NamedTuple):
     Attributes:
         name: The value of the argument `gradient` that selects this mode.
         exact: Whether the result is the gradient of the updates that were made.
-        keeps_values: Whether the forward pass keeps a tensor for each update.
+        keeps_tensors: Whether the forward pass keeps a tensor for each update.
         needs: The properties of an update that this mode requires, keys of `NEEDS`.
         backward: A function from `(update, run, trajectory, g, live)` to the gradients in the
             first state, the weights and the drives. Its arguments are the update with its drives
@@ -29,7 +29,7 @@ class GradientMode(NamedTuple):
 
     name: str
     exact: bool
-    keeps_values: bool
+    keeps_tensors: bool
     needs: tuple[str, ...]
     backward: Callable
 

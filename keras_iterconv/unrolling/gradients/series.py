@@ -14,7 +14,7 @@ def sum_series(update, state, value, g, terms, has_term):
     """Return the sum of v(j) = J'^j g over j < `terms`, for each sample as far as it has terms.
 
     Args:
-        update: The update, tied.
+        update: A tied `EulerUpdate`, bound to its tensors.
         state: The state at which J is taken, `[N, ...]`.
         value: The value sigma(...) that determines the slopes in J, `[N, ...]`.
         g: v(0), `[N, ...]`, in the state's dtype.
@@ -27,7 +27,10 @@ def sum_series(update, state, value, g, terms, has_term):
     """
 
     def step(j, v, total, more):
-        earlier = v + update.vjp(state, tf.constant(0), value, v)[0]
+        dx, _, _ = update.update.change_vjp(
+            state, tf.constant(0), value, v, update.weights, update.drives
+        )
+        earlier = v + dx
         longer = total + v
         if has_term is None:
             return j + 1, earlier, longer, more

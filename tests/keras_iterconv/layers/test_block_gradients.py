@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 import keras_iterconv as ki
-from keras_iterconv.unrolling import GRADIENTS
+from keras_iterconv.unrolling import GRADIENTS, MODES
+from keras_iterconv.unrolling.gradients.implicit import implicit_mode
 
 KINDS = ("dense", "conv")
 EXACT = ("unroll", "recompute")
@@ -109,7 +110,9 @@ def frozen_by_single_updates(layer, u):
             with tf.GradientTape() as tape:
                 tape.watch((last, one))
                 update = layer.build_update(one).with_drives()
-                transfer = update.transfer(last, tf.constant(j), update.weights, update.drives)
+                transfer = update.update.transfer(
+                    last, tf.constant(j), update.weights, update.drives
+                )
             slopes = 1 - tf.tanh(transfer) ** 2
             if layer.activation == "relu":
                 slopes = tf.cast(last > start(layer, one), v.dtype)
@@ -186,7 +189,7 @@ def test_implicit_at_convergence(
 def test_gradients_in_every_precision(
     kind, policy, tied, threshold, make_block, make_inputs, set_weights, monkeypatch
 ):
-    monkeypatch.setattr("keras_iterconv.unrolling.gradients.implicit.TERMS", 60)
+    monkeypatch.setitem(MODES, "implicit", implicit_mode(terms=60))
     u = inputs_for(make_inputs, kind)
     layer = make_ready(
         make_block, set_weights, kind, u, max_unroll=4, activation="tanh", tied=tied,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_iterconv.unrolling import ACTIVATIONS, Update
-from keras_iterconv.unrolling.update import IDENTITY
+from keras_iterconv.unrolling import ACTIVATIONS, EulerUpdate
+from keras_iterconv.unrolling.euler_update import IDENTITY
 
 SIZE = 4
 STEP = 0.5
@@ -71,7 +71,7 @@ class Problem:
         return np.eye(SIZE) + STEP * slopes[:, None] * W.T, slopes
 
     def update(self, weights, u, dtype=tf.float64, seen=None):
-        """Return the `Update`; `seen` is a list that the batch size of each update is added to."""
+        """Return the update with its tensors; `seen` collects the batch size of each update."""
 
         def transfer(state, k, weights, drives):
             if seen is not None:
@@ -84,8 +84,8 @@ class Problem:
             return state @ weights[0] + drives[0] @ weights[1] + weights[2]
 
         activation = IDENTITY if self.activation == "identity" else ACTIVATIONS[self.activation]
-        return Update(
-            transfer, activation, STEP, tuple(weights), (u,), dtype, self.tied, linear=True
+        return EulerUpdate(transfer, activation, STEP, dtype, self.tied, linear=True).bind(
+            weights, (u,)
         )
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_iterconv.unrolling import ACTIVATIONS, Status, Update, unroll_adaptive
-from keras_iterconv.unrolling.update import IDENTITY
+from keras_iterconv.unrolling import ACTIVATIONS, EulerUpdate, Status, unroll_adaptive
+from keras_iterconv.unrolling.euler_update import IDENTITY
 
 MODES = ("eager", "graph")
 
@@ -20,7 +20,8 @@ def halve_down_to_one(x, k):
 
 def plain(increment, dtype):
     """Return the update that adds `increment(state, k)`."""
-    return Update(lambda state, k, weights, drives: increment(state, k), IDENTITY, dtype=dtype)
+    update = EulerUpdate(lambda x, k, weights, drives: increment(x, k), IDENTITY, dtype=dtype)
+    return update.bind()
 
 
 def run(increment, x, max_unroll, threshold, mode="eager"):
@@ -190,10 +191,9 @@ def test_gradient_agrees_with_finite_differences(mode):
     def gradients(W, x):
         with tf.GradientTape() as tape:
             tape.watch((W, x))
-            update = Update(
-                lambda s, k, weights, drives: s @ weights[0],
-                ACTIVATIONS["tanh"], 1.0, (W,), (), tf.float64,
-            )  # fmt: skip
+            update = EulerUpdate(
+                lambda s, k, weights, drives: s @ weights[0], ACTIVATIONS["tanh"], dtype=tf.float64
+            ).bind((W,))
             end = unroll_adaptive(update, x, 8, 0.2)
             value = tf.reduce_sum(g * end.state)
         return value, end.depth, tape.gradient(value, (W, x))

@@ -1,5 +1,6 @@
 """Anderson acceleration: what it finds and counts, and that it is never worse than the loop."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -9,8 +10,8 @@ import tensorflow as tf
 
 from keras_iterconv.unrolling import (
     ACTIVATIONS,
+    EulerUpdate,
     Status,
-    Update,
     anderson_loop,
     unroll_adaptive,
     unroll_anderson,
@@ -46,7 +47,7 @@ class Map:
                 seen.append(int(state.shape[0]))
             return tf.cast(state, dtype) @ tf.cast(weights[0], dtype) + drives[0]
 
-        return Update(transfer, ACTIVATIONS["tanh"], self.step, (W,), (u,), dtype)
+        return EulerUpdate(transfer, ACTIVATIONS["tanh"], self.step, dtype).bind((W,), (u,))
 
     def run(self, max_unroll, threshold, unroll=unroll_anderson, dtype=tf.float64, seen=None):
         x, W, u = (tf.constant(z, dtype) for z in (self.x, self.W, self.u))
@@ -254,10 +255,12 @@ def test_a_state_that_breaks_the_map_is_not_kept():
 
         def transfer(state, k, weights, drives, plain=plain, broken=broken):
             broken.append(bool(tf.reduce_any(tf.abs(state) > limit)))
-            value = plain.transfer(state, k, weights, drives)
+            value = plain.update.transfer(state, k, weights, drives)
             return np.nan * value if broken[-1] else value
 
-        end = unroll_anderson(plain._replace(transfer=transfer), x[n : n + 1], 400, 1e-5)
+        update = dataclasses.replace(plain.update, transfer=transfer)
+        bound = plain._replace(update=update)
+        end = unroll_anderson(bound, x[n : n + 1], 400, 1e-5)
         assert end.status[0] != Status.NOT_FINITE
         if end.status[0] == Status.CONVERGED:
             np.testing.assert_allclose(end.state[0], problem.root(n), atol=1e-3)

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_iterconv.unrolling import ACTIVATIONS, Status, Update, unroll_fixed
-from keras_iterconv.unrolling.update import IDENTITY
+from keras_iterconv.unrolling import ACTIVATIONS, EulerUpdate, Status, unroll_fixed
+from keras_iterconv.unrolling.euler_update import IDENTITY
 
 
 def plain(increment, dtype=tf.float32):
     """Return the update that adds `increment(state, k)`."""
-    return Update(lambda state, k, weights, drives: increment(state, k), IDENTITY, dtype=dtype)
+    update = EulerUpdate(lambda x, k, weights, drives: increment(x, k), IDENTITY, dtype=dtype)
+    return update.bind()
 
 
 @pytest.mark.parametrize("max_unroll", [1, 2, 7])
@@ -72,8 +73,9 @@ def test_states_of_half_precision(dtype):
 
 def test_a_wide_state_adds_up_updates_of_half_precision():
     # 1 + 2^-12 is 1 in float16 and bfloat16; the state of float32 keeps each.
-    update = Update(lambda x, k, w, d: tf.ones_like(x, tf.bfloat16), IDENTITY, 2.0**-12)
-    update = update._replace(dtype=tf.bfloat16)
+    update = EulerUpdate(
+        lambda x, k, w, d: tf.ones_like(x, tf.bfloat16), IDENTITY, 2.0**-12, tf.bfloat16
+    ).bind()
     state, _, _ = unroll_fixed(update, tf.ones([2, 3]), 16)
     assert state.dtype == tf.float32
     np.testing.assert_array_equal(state, np.full([2, 3], 1 + 2.0**-8))
@@ -114,10 +116,10 @@ def test_gradient_agrees_with_finite_differences(mode):
     def gradients(W, x, u):
         with tf.GradientTape() as tape:
             tape.watch((W, x, u))
-            update = Update(
+            update = EulerUpdate(
                 lambda s, k, weights, drives: s @ weights[0] + drives[0],
-                ACTIVATIONS["tanh"], 0.3, (W,), (u,), tf.float64,
-            )  # fmt: skip
+                ACTIVATIONS["tanh"], 0.3, tf.float64,
+            ).bind((W,), (u,))  # fmt: skip
             value = tf.reduce_sum(g * unroll_fixed(update, x, 5).state)
         return value, tape.gradient(value, (W, x, u))
 

@@ -1,11 +1,14 @@
 """The four gradients of both loops, against plain differentiation, dense algebra and each other."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_iterconv.unrolling import GRADIENTS, Update, unroll_adaptive, unroll_fixed
-from keras_iterconv.unrolling.update import IDENTITY
+from keras_iterconv.unrolling import GRADIENTS, EulerUpdate, unroll_adaptive, unroll_fixed
+from keras_iterconv.unrolling.euler_update import IDENTITY
+from keras_iterconv.unrolling.gradients.implicit import implicit_mode
 
 EXACT = ("unroll", "recompute")
 LOOPS = {"fixed": None, "adaptive": 0.05}
@@ -230,12 +233,11 @@ def test_implicit_far_from_convergence_is_the_fixed_points_formula(make_problem)
     assert np.abs(du - exact).max() > 0.1
 
 
-def test_implicit_gives_up_where_its_series_does_not_end(make_problem, monkeypatch):
-    monkeypatch.setattr("keras_iterconv.unrolling.gradients.implicit.TERMS", 50)
+def test_implicit_gives_up_where_its_series_does_not_end(make_problem):
     problem = make_problem(SCALES, activation="identity", updates=3)
     # Eigenvalues of J of 1.25: no fixed point attracts.
     problem.weights[0][:] = 0.5 * np.eye(4)
-    _, got = differentiate(problem, None, "implicit")
+    _, got = differentiate(problem, None, implicit_mode(terms=50))
     total = (1.25**50 - 1) / 0.25
     np.testing.assert_allclose(got[2], STEP * total * upstream(problem), rtol=1e-10)
 
@@ -265,14 +267,13 @@ def test_a_sample_alone_and_among_others(threshold, tied, gradient, make_problem
     ("where", "bad"), [("state", np.inf), ("drive", np.nan), ("upstream", np.nan)]
 )
 @pytest.mark.parametrize("gradient", GRADIENTS)
-def test_a_bad_sample_spoils_no_other(
-    threshold, tied, gradient, where, bad, make_problem, monkeypatch
-):
-    # At an infinite state tanh has a slope of zero, and the series of `implicit` no end.
-    monkeypatch.setattr("keras_iterconv.unrolling.gradients.implicit.TERMS", 200)
+def test_a_bad_sample_spoils_no_other(threshold, tied, gradient, where, bad, make_problem):
     if gradient == "implicit" and not tied:
         pytest.skip("untied updates have no fixed point")
     problem = make_problem(scales_for(gradient), tied, updates=6)
+    if gradient == "implicit":
+        # At an infinite state tanh has a slope of zero, and the series has no end.
+        gradient = implicit_mode(terms=200)
     g, others = upstream(problem), [0, 1, 2, 4]
     depth, expected = differentiate(problem, threshold, gradient, g)
     {"state": problem.x, "drive": problem.u, "upstream": g}[where][3, 1] = bad
@@ -298,12 +299,13 @@ def test_what_a_stopped_sample_would_have_done_reaches_no_weight(gradient, make_
     def transfer(state, k, weights, drives):
         # From the second update on, the first sample's transfer would be infinite.
         small = tf.reduce_all(tf.abs(state) < 0.02, axis=1, keepdims=True) & (k > 0)
-        value = plain.transfer(state, k, weights, drives)
+        value = plain.update.transfer(state, k, weights, drives)
         return tf.where(small, tf.constant(np.inf, tf.float64), value)
 
     with tf.GradientTape() as tape:
         tape.watch(operands := [x, *weights, u])
-        update = plain._replace(transfer=transfer)
+        euler = dataclasses.replace(plain.update, transfer=transfer)
+        update = euler.bind(plain.weights, plain.drives)
         end = unroll_adaptive(update, x, 6, tf.constant(threshold, tf.float64), gradient)
         loss = tf.reduce_sum(upstream(problem) * end.state)
     assert_near(tape.gradient(loss, operands), expected, 1e-12)
@@ -331,9 +333,7 @@ def test_drives_of_half_precision(threshold, tied, gradient, dtype, make_problem
     assert_near([tf.cast(z, tf.float64).numpy() for z in got], expected, tolerance)
 
 
-def test_the_series_of_implicit_ends_for_small_gradients_in_half_precision(
-    make_problem, monkeypatch
-):
+def test_the_series_of_implicit_ends_for_small_gradients_in_half_precision(make_problem):
     # The terms fall under the smallest number of float16, 6e-8, long before 1e-6 of the first.
     problem = make_problem(SMALL, updates=20)
     g = 1e-3 * upstream(problem)
@@ -343,9 +343,8 @@ def test_the_series_of_implicit_ends_for_small_gradients_in_half_precision(
         tape.watch(operands)
         terms = []
         update = problem.update(weights, operands[-1], tf.float16, seen=terms)
-        end = unroll_fixed(update, x, 20, "implicit")
+        end = unroll_fixed(update, x, 20, implicit_mode(terms=300))
         loss = tf.reduce_sum(tf.constant(g, tf.float32) * end.state)
-    monkeypatch.setattr("keras_iterconv.unrolling.gradients.implicit.TERMS", 300)
     _, _, du = tape.gradient(loss, operands)
     _, (_, _, expected) = differentiate(problem, None, "implicit", g)
     assert_near([tf.cast(du, tf.float64).numpy()], [expected], 0.02)
@@ -363,7 +362,7 @@ def test_drive_gradients_of_half_precision_are_summed_in_the_states():
                 factor = tf.where(k == 100, tf.constant(1.0), 2.0**-9)
                 return drives[0] * tf.cast(factor, tf.bfloat16)
 
-            update = Update(transfer, IDENTITY, 1.0, (), (u,), tf.bfloat16)
+            update = EulerUpdate(transfer, IDENTITY, dtype=tf.bfloat16).bind((), (u,))
             state = unroll_fixed(update, tf.zeros([1, 1]), 101, gradient).state
         # Rounded once: 1 + 100 / 512 to steps of 2^-7.
         assert float(tape.gradient(state, u)[0, 0]) == pytest.approx(1 + 100 / 512, abs=2**-8)

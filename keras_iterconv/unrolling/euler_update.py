@@ -1,0 +1,133 @@
+"""The update x(k+1) = x(k) + h sigma(transfer(x(k))), and its activations."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from keras_iterconv._support.unfused import unfused
+from keras_iterconv.unrolling.update import Update, masked
+
+
+class Activation(NamedTuple):
+    """A pointwise activation whose slope is a function of its value.
+
+    Attributes:
+        value: A function from a pre-activation to sigma(pre-activation).
+        gradient: A function from `(upstream, value)` to upstream * sigma', where the value
+            determines the slope sigma'.
+        one_sided: Whether all values are at least 0 and the slope is 1 where a value is positive.
+            A unit was then active in some update exactly where the sum of its values is positive.
+    """
+
+    value: Callable[[tf.Tensor], tf.Tensor]
+    gradient: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+    one_sided: bool = False
+
+
+ACTIVATIONS = {
+    "relu": Activation(
+        lambda x: tf.nn.relu(unfused(x)),
+        lambda g, value: tf.raw_ops.ReluGrad(gradients=g, features=value),
+        one_sided=True,
+    ),
+    "tanh": Activation(tf.nn.tanh, lambda g, value: tf.raw_ops.TanhGrad(y=value, dy=g)),
+}
+IDENTITY = Activation(tf.identity, lambda g, value: g)
+
+
+@dataclasses.dataclass(frozen=True)
+class EulerUpdate(Update):
+    """An explicit Euler step with a pointwise activation, x(k+1) = x(k) + h sigma(transfer(x(k))).
+
+    The value sigma(...) of an update determines the slope of sigma, and the state before the
+    update: the state after it minus h times the value. So the exact backward pass keeps one tensor
+    for each update and computes none twice, where automatic differentiation would keep two or
+    three.
+
+    Attributes:
+        transfer: A function from `(state, k, weights, drives)` to the pre-activation. State and
+            pre-activation are `[N, ...]` in the compute dtype, k is the number of the update,
+            int32 from 0. It must not close over tensors: two updates with the same `transfer`
+            share a graph.
+        activation: sigma.
+        step_size: h.
+        dtype: The compute dtype.
+        tied: Whether the update is the same for all k.
+        linear: Whether `transfer` is affine in the state.
+        make_drives: As in `Update`.
+    """
+
+    transfer: Callable[..., tf.Tensor]
+    activation: Activation
+    step_size: float = 1.0
+    dtype: tf.DType = tf.float32
+    tied: bool = True
+    linear: bool = False
+    make_drives: Callable[..., tuple] | None = None
+
+    @property
+    def two_sided(self) -> bool:
+        """Whether the slope of the activation is positive everywhere, as that of tanh is."""
+        return not self.activation.one_sided
+
+    def step(self, state, k, weights, drives):
+        change, _, complete = self.begin_step(state, k, weights, drives)
+        return complete(), change
+
+    def begin_step(self, state, k, weights, drives):
+        value = self.value(state, k, weights, drives)
+        change = self.change(value, state.dtype)
+        return change, value, lambda: state + change
+
+    def kept_specs(self, state):
+        return tf.TensorSpec([None, *state.shape[1:]], self.dtype)
+
+    def step_back(self, after, k, kept, g, moved, weights, drives):
+        value, upstream = kept, g
+        if moved is not None:
+            # Updates that were computed for a stopped sample had no effect on its state.
+            zeros = (tf.zeros_like(value), tf.zeros_like(g))
+            value, upstream = masked(moved, (value, g), zeros)
+        before = after - self.change(value, after.dtype)
+        dstate, dweights, ddrives = self.change_vjp(before, k, value, upstream, weights, drives)
+        return before, g + dstate, dweights, ddrives
+
+    def value(self, state, k, weights, drives) -> tf.Tensor:
+        """Return sigma(transfer(state)), in the compute dtype."""
+        return self.activation.value(self._transfer(state, k, weights, drives))
+
+    def change(self, value: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+        """Return h times a value, in the state's dtype."""
+        return tf.cast(value if self.step_size == 1 else self.step_size * value, dtype)
+
+    def change_vjp(self, state, k, value: tf.Tensor, g: tf.Tensor, weights, drives):
+        """Return the vector-Jacobian product of h sigma(transfer(state)) with g.
+
+        Args:
+            state: x, `[N, ...]`.
+            k: The number of the update.
+            value: The value sigma(...) that determines the slopes of sigma, `[N, ...]`.
+            g: The vector, `[N, ...]`, in the state's dtype.
+            weights: The update's weights.
+            drives: The update's drives.
+
+        Returns:
+            `(state's, weights', drives')`: the products for the state, a tensor, and for the
+            weights and the drives, two lists; each in the dtype of its tensor.
+        """
+        g = tf.cast(g if self.step_size == 1 else self.step_size * g, value.dtype)
+        g = self.activation.gradient(g, value)
+        with tf.GradientTape() as tape:
+            tape.watch((state, weights, drives))
+            transfer = self._transfer(state, k, weights, drives)
+        return tape.gradient(
+            transfer,
+            (state, list(weights), list(drives)),
+            output_gradients=g,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+
+    def _transfer(self, state, k, weights, drives):
+        return self.transfer(tf.cast(state, self.dtype), k, weights, drives)
