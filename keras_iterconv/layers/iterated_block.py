@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_iterconv._support.checks import check_between, check_choice, check_positive_int
+from keras_iterconv._support.checks import check_between, check_choice
+from keras_iterconv.layers.adjustable_depth import AdjustableDepth
 from keras_iterconv.layers.guaranteed_layer import GuaranteedLayer
-from keras_iterconv.layers.protocol import Block
 from keras_iterconv.layers.stacked_variables import draw_stack, mark_stack
 from keras_iterconv.unrolling import (
     ACTIVATIONS,
@@ -30,12 +30,24 @@ INITIAL_STATES = ("zeros", "input")
 ROUNDING = 2e-6
 
 
-class IteratedBlock(Block, GuaranteedLayer):
-    """Base class of the blocks x(k+1) = x(k) + h sigma(A x(k) + B u + b).
+class IteratedBlock(AdjustableDepth, GuaranteedLayer):
+    """Base class of the blocks that repeat x(k+1) = x(k) + h sigma(transfer(x(k), u)).
 
-    A subclass creates the weights in `build` and returns its update from `build_update`. The state
-    is float32 or float64, also under a mixed precision policy: in half precision, updates with
-    norms near the threshold would be rounded away.
+    A subclass defines:
+
+    - `build_update(inputs)` returns the update for the inputs u with its tensors, for example
+      `self.euler_update(transfer).bind(weights, drives)`.
+    - `state_channels`, a property: the size of the state's last axis, if it is not that of u.
+    - `build(input_shape)` calls `check_inputs(input_shape)`, creates each weight of the update by
+      `add_update_weight`, and sets `built`. `__init__` may set `input_spec` to require a rank.
+    - `get_config` adds the subclass's own arguments.
+
+    It states what is true of its update by class attributes: `linear`, if the pre-activation is
+    affine in the state, as A x + B u + b is; and `channels_first`, if `build_update` has an
+    argument `data_format`, `"NHWC"` or `"NCHW"`, which the export to ONNX uses. Further hooks, with
+    their defaults, are those of `Block`. The state is float32 or float64, also under a mixed
+    precision policy: in half precision, updates with norms near the threshold would be rounded
+    away.
 
     Args:
         max_unroll: The number of updates if `threshold` is None, else the largest number.
@@ -65,32 +77,25 @@ class IteratedBlock(Block, GuaranteedLayer):
         ValueError: An argument is out of its range, or the inputs do not fit the block.
     """
 
-    # Whether the pre-activation is affine in the state, as A x + B u + b is.
-    linear = True
-    adjustable = True
+    # A subclass whose pre-activation is affine in the state says so; `frozen` and `implicit` are
+    # wrong for any other.
+    linear = False
 
     def __init__(
         self,
-        max_unroll: int,
-        threshold: float | None,
-        step_size: float,
-        activation: str,
-        initial_state: str,
-        gradient: str,
-        tied: bool,
+        max_unroll: int = 10,
+        threshold: float | None = None,
+        step_size: float = 1.0,
+        activation: str = "relu",
+        initial_state: str = "input",
+        gradient: str = "unroll",
+        tied: bool = True,
         solver: str = "picard",
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.tied = bool(tied)
         self.solver = check_choice("solver", solver, SOLVERS)
-        # Variables, so that a change takes effect in functions that are already traced.
-        with tf.init_scope():
-            self._max_unroll_variable = tf.Variable(1, trainable=False, dtype=tf.int32)
-            self._threshold_variable = tf.Variable(0, trainable=False, dtype=tf.float64)
-        self._weights_for = check_positive_int("max_unroll", max_unroll)
-        self.max_unroll = max_unroll
-        self.threshold = threshold
+        self.set_up_depth(max_unroll, threshold, tied)
         self.step_size = check_between("step_size", step_size, 0, 1, closed=True)
         self.activation = check_choice("activation", activation, ACTIVATIONS)
         self.initial_state = check_choice("initial_state", initial_state, INITIAL_STATES)
@@ -107,91 +112,68 @@ class IteratedBlock(Block, GuaranteedLayer):
         self.supports_jit = False
 
     @property
+    def needs_threshold(self) -> str | None:
+        """Why the block cannot do without a stopping threshold; None if it can."""
+        if self.solver == "picard":
+            return None
+        return 'with `solver="anderson"`: Anderson acceleration does not make a fixed number of updates'
+
+    @property
     def two_sided(self) -> bool:
         """Whether the slope of the activation is positive everywhere, as that of tanh is."""
         return not ACTIVATIONS[self.activation].one_sided
 
     @property
-    def max_unroll(self) -> int:
-        """The number of updates, or the largest number for a block with a threshold.
-
-        It can be set at any time, also in a compiled model. An untied block has weights for as
-        many updates as it was created with; its configuration keeps that number.
-        """
-        return self._max_unroll_value
-
-    @max_unroll.setter
-    def max_unroll(self, value: int):
-        value = check_positive_int("max_unroll", value)
-        if not self.tied and value > self._weights_for:
-            raise ValueError(
-                f"`max_unroll` of {self.name!r} must be at most {self._weights_for}: the block is "
-                f"untied and has weights for no more updates. Received: max_unroll={value}"
-            )
-        self._max_unroll_value = value
-        self._max_unroll_variable.assign(value)
-
-    @property
-    def threshold(self) -> float | None:
-        """The stopping threshold; None for a fixed depth.
-
-        A number can be replaced by another number at any time. Fixed and adaptive depth need
-        different graphs: after a change between None and a number, compiled functions must be
-        traced again, as `keras_iterconv.set_depth` does.
-        """
-        return self._threshold_value
-
-    @threshold.setter
-    def threshold(self, value: float | None):
-        if value is not None:
-            value = check_between("threshold", value, 0, float("inf"), least=0)
-            self._threshold_variable.assign(value)
-        elif self.solver == "anderson":
-            raise ValueError(
-                '`threshold` must be a number with `solver="anderson"`: Anderson acceleration does '
-                "not make a fixed number of updates. Received: threshold=None"
-            )
-        self._threshold_value = value
-
-    @property
-    def depth_variables(self) -> tuple[tf.Variable, tf.Variable]:
-        """The variables of `max_unroll` and `threshold` in traced graphs; they are no weights."""
-        return self._max_unroll_variable, self._threshold_variable
-
-    @property
-    def state_channels(self) -> int:
-        """The size of the state's last axis."""
-        raise NotImplementedError
+    def state_channels(self) -> int | None:
+        """The size of the state's last axis; by default that of the inputs, None before `build`."""
+        return None if self.input_spec is None else (self.input_spec.axes or {}).get(-1)
 
     @property
     def state_dtype(self) -> str:
         """The dtype of the state inside the loop: float32, or float64 for a float64 layer."""
         return "float64" if self.compute_dtype == "float64" else "float32"
 
-    def _check_inputs(self, input_shape):
-        """Check the rank and channels of the inputs, and set `input_spec` to these channels."""
-        rank, channels = self.input_spec.ndim, input_shape[-1]
+    def check_inputs(self, input_shape) -> None:
+        """Check the shape of the inputs; `build` calls this method first.
+
+        It sets `input_spec` to the number of channels, and to the rank if that was not set.
+
+        Args:
+            input_shape: The shape of u, `(None, ..., channels)`.
+
+        Raises:
+            ValueError: The rank is not that of `input_spec`, the number of channels is unknown, or
+                it is not that of the state although the state starts at u.
+        """
+        channels = input_shape[-1]
+        rank = len(input_shape) if self.input_spec is None else self.input_spec.ndim
         if len(input_shape) != rank or channels is None:
             raise ValueError(
                 f"The inputs of {self.name!r} must have {rank} axes, the last of a known size. "
                 f"Received: input_shape={tuple(input_shape)}"
             )
-        if self.initial_state == "input" and channels != self.state_channels:
+        state_channels = self.state_channels or channels
+        if self.initial_state == "input" and channels != state_channels:
             raise ValueError(
                 f'`initial_state="input"` needs inputs with as many channels as the state, '
-                f"{self.state_channels}; change the inputs' channels or use "
+                f"{state_channels}; change the inputs' channels or use "
                 f'`initial_state="zeros"`. Received: input_shape={tuple(input_shape)}'
             )
         self.input_spec = keras.layers.InputSpec(ndim=rank, axes={-1: channels})
 
-    def _add_stack(self, name, shape, initializer, constraint=None):
+    def add_update_weight(self, name: str, shape, initializer, constraint=None) -> keras.Variable:
         """Add a weight of `shape` to a tied block, of `[max_unroll, *shape]` to an untied one.
 
         Args:
             name: The name of the weight.
             shape: The shape of the weight of one update.
             initializer: A function without arguments that returns a new Keras initializer.
-            constraint: The projection of the weight, also applied to its initial value.
+            constraint: The projection of the weight, also applied to its initial value: a Keras
+                constraint, or None.
+
+        Returns:
+            The weight. It is float32 under every mixed precision policy, since its gradients are
+            summed over the updates.
         """
 
         def initial_value(shape, dtype=None):
@@ -207,7 +189,6 @@ class IteratedBlock(Block, GuaranteedLayer):
             shape=shape,
             initializer=initial_value,
             constraint=constraint,
-            # Its gradients are summed over the updates, in float32 under every policy.
             autocast=False,
             name=name,
         )
@@ -226,7 +207,11 @@ class IteratedBlock(Block, GuaranteedLayer):
                 weight.assign(projected)
 
     def build_update(self, inputs) -> BoundUpdate:
-        """Return the block's update for the inputs u, which are in the compute dtype."""
+        """Return the block's update for the inputs u, with its tensors.
+
+        Args:
+            inputs: u, `[N, ..., channels]`, in the compute dtype.
+        """
         raise NotImplementedError
 
     def euler_update(self, transfer, make_drives=None) -> EulerUpdate:
@@ -256,9 +241,10 @@ class IteratedBlock(Block, GuaranteedLayer):
         # all later states are NaN.
         not_finite = per_sample(~samples_finite(inputs), inputs)
         zero = tf.zeros([], self.state_dtype)
-        shape = tf.concat([tf.shape(inputs)[:-1], [self.state_channels]], axis=0)
+        static = self.compute_output_shape(inputs.shape)
+        shape = tf.concat([tf.shape(inputs)[:-1], static[-1:]], axis=0)
         state = tf.broadcast_to(tf.where(not_finite, zero + float("nan"), zero), shape)
-        return tf.ensure_shape(state, [*inputs.shape[:-1], self.state_channels])
+        return tf.ensure_shape(state, static)
 
     def update(self, state, inputs, k: int = 0):
         """Return the state after one update.
@@ -279,7 +265,7 @@ class IteratedBlock(Block, GuaranteedLayer):
         state = tf.cast(state, self.state_dtype)
         if not self.built:
             self.build(inputs.shape)
-        expected = (*inputs.shape[:-1], self.state_channels)
+        expected = self.compute_output_shape(inputs.shape)
         channels = self.input_spec.axes[-1]
         if inputs.shape.rank != self.input_spec.ndim or inputs.shape[-1] != channels:
             raise ValueError(
@@ -337,13 +323,11 @@ class IteratedBlock(Block, GuaranteedLayer):
         return state
 
     def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.state_channels)
+        return (*input_shape[:-1], self.state_channels or input_shape[-1])
 
     def compute_output_spec(self, inputs, training=None, return_depth=False):
         # Given explicitly, since Keras would trace the whole loop to infer it.
-        state = keras.KerasTensor(
-            (*inputs.shape[:-1], self.state_channels), dtype=self.compute_dtype
-        )
+        state = keras.KerasTensor(self.compute_output_shape(inputs.shape), self.compute_dtype)
         if return_depth:
             per_sample = inputs.shape[:1]
             return Unrolled(
@@ -356,12 +340,10 @@ class IteratedBlock(Block, GuaranteedLayer):
     def get_config(self):
         return {
             **super().get_config(),
-            "max_unroll": self.max_unroll if self.tied else self._weights_for,
-            "threshold": self.threshold,
+            **self.depth_config(),
             "step_size": self.step_size,
             "activation": self.activation,
             "initial_state": self.initial_state,
             "gradient": self.gradient,
-            "tied": self.tied,
             "solver": self.solver,
         }

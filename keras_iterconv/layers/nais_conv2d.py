@@ -83,6 +83,7 @@ class NAISConv2D(IteratedBlock):
     """
 
     channels_first = True
+    linear = True
 
     def __init__(
         self,
@@ -129,26 +130,26 @@ class NAISConv2D(IteratedBlock):
         return self.filters
 
     def build(self, input_shape):
-        self._check_inputs(input_shape)
+        self.check_inputs(input_shape)
         window = (self.kernel_size, self.kernel_size)
         self.delta = None
         if self.center == "trainable":
-            self.delta = self._add_stack(
+            self.delta = self.add_update_weight(
                 "delta",
                 (self.filters,),
                 keras.initializers.Zeros,
                 DeltaProjection(self.center_margin),
             )
-        self.C = self._add_stack(
+        self.C = self.add_update_weight(
             "C",
             (*window, self.filters, self.filters),
             keras.initializers.GlorotUniform,
             ConvProjection(self.margin, self.center_margin, self.delta),
         )
-        self.D = self._add_stack(
+        self.D = self.add_update_weight(
             "D", (*window, input_shape[-1], self.filters), _input_kernel_initializer
         )
-        self.E = self._add_stack("E", (self.filters,), keras.initializers.Zeros)
+        self.E = self.add_update_weight("E", (self.filters,), keras.initializers.Zeros)
         self.built = True
 
     def state_kernel(self):

@@ -61,6 +61,8 @@ class NAISDense(IteratedBlock):
         Ciccone et al. 2018, Eq. 3, Eq. 13, Algorithm 1, Theorems 1 and 2.
     """
 
+    linear = True
+
     def __init__(
         self,
         units: int,
@@ -111,18 +113,18 @@ class NAISDense(IteratedBlock):
         return self.units
 
     def build(self, input_shape):
-        self._check_inputs(input_shape)
-        self.R = self._add_stack(
+        self.check_inputs(input_shape)
+        self.R = self.add_update_weight(
             "R",
             (self.rank or self.units, self.units),
             keras.initializers.GlorotUniform,
             DenseProjection(self.shift, self.bound),
         )
         if self.non_autonomous:
-            self.B = self._add_stack(
+            self.B = self.add_update_weight(
                 "B", (input_shape[-1], self.units), keras.initializers.GlorotUniform
             )
-        self.b = self._add_stack("b", (self.units,), keras.initializers.Zeros)
+        self.b = self.add_update_weight("b", (self.units,), keras.initializers.Zeros)
         self.built = True
 
     def state_matrix(self):

@@ -1,0 +1,89 @@
+"""The depth settings of blocks whose number of updates can change after they were built."""
+
+import tensorflow as tf
+
+from keras_iterconv._support.checks import check_between, check_positive_int
+from keras_iterconv.layers.protocol import Block
+
+
+class AdjustableDepth(Block):
+    """Mixin of the blocks whose `max_unroll` and `threshold` can be set at any time.
+
+    The values also lie in variables, so that a change takes effect in functions that are already
+    traced.
+    """
+
+    adjustable = True
+    # Why the block cannot do without a stopping threshold; None if it can.
+    needs_threshold: str | None = None
+
+    def set_up_depth(self, max_unroll: int, threshold: float | None, tied: bool) -> None:
+        """Create the variables, and set both values; `__init__` calls this method.
+
+        Args:
+            max_unroll: The number of updates, or the largest number.
+            threshold: The stopping threshold, or None.
+            tied: Whether all updates share one set of weights. Otherwise the block has weights for
+                `max_unroll` updates.
+        """
+        with tf.init_scope():
+            self._max_unroll_variable = tf.Variable(1, trainable=False, dtype=tf.int32)
+            self._threshold_variable = tf.Variable(0, trainable=False, dtype=tf.float64)
+        self.tied = bool(tied)
+        self._weights_for = check_positive_int("max_unroll", max_unroll)
+        self.max_unroll = max_unroll
+        self.threshold = threshold
+
+    @property
+    def max_unroll(self) -> int:
+        """The number of updates, or the largest number for a block with a threshold.
+
+        It can be set at any time, also in a compiled model. An untied block has weights for as
+        many updates as it was created with; its configuration keeps that number.
+        """
+        return self._max_unroll_value
+
+    @max_unroll.setter
+    def max_unroll(self, value: int) -> None:
+        value = check_positive_int("max_unroll", value)
+        if not self.tied and value > self._weights_for:
+            raise ValueError(
+                f"`max_unroll` of {self.name!r} must be at most {self._weights_for}: the block is "
+                f"untied and has weights for no more updates. Received: max_unroll={value}"
+            )
+        self._max_unroll_value = value
+        self._max_unroll_variable.assign(value)
+
+    @property
+    def threshold(self) -> float | None:
+        """The stopping threshold; None for a fixed depth.
+
+        A number can be replaced by another number at any time. Fixed and adaptive depth need
+        different graphs: after a change between None and a number, compiled functions must be
+        traced again, as `keras_iterconv.set_depth` does.
+        """
+        return self._threshold_value
+
+    @threshold.setter
+    def threshold(self, value: float | None) -> None:
+        if value is not None:
+            value = check_between("threshold", value, 0, float("inf"), least=0)
+            self._threshold_variable.assign(value)
+        elif self.needs_threshold is not None:
+            raise ValueError(
+                f"`threshold` must be a number {self.needs_threshold}. Received: threshold=None"
+            )
+        self._threshold_value = value
+
+    @property
+    def depth_variables(self) -> tuple[tf.Variable, tf.Variable]:
+        """The variables of `max_unroll` and `threshold` in traced graphs; they are no weights."""
+        return self._max_unroll_variable, self._threshold_variable
+
+    def depth_config(self) -> dict:
+        """Return `max_unroll`, `threshold` and `tied` for `get_config`."""
+        return {
+            "max_unroll": self.max_unroll if self.tied else self._weights_for,
+            "threshold": self.threshold,
+            "tied": self.tied,
+        }
