@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf2onnx
 from onnx import helper, numpy_helper
 
-from keras_iterconv.exporting.onnx_graph import place_constants, simplify
+from keras_iterconv.exporting.onnx_graph import fold_constants, place_constants, simplify
 from keras_iterconv.exporting.onnx_loops import make_loop
 from keras_iterconv.layers import IteratedBlock
 from keras_iterconv.unrolling import BoundUpdate
@@ -72,6 +72,7 @@ class BlockConverter:
         for number, weight in enumerate(weights):
             graph.initializer.append(numpy_helper.from_array(weight.numpy(), _name(number)))
         place_constants(graph)
+        fold_constants(graph)
         return graph
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from graphlib import TopologicalSorter
 
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 
 def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
@@ -97,6 +98,30 @@ def place_constants(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         for part in subgraphs(node):
             place_constants(part)
+
+
+def fold_constants(graph: onnx.GraphProto) -> None:
+    """Replace the nodes that read only constants by their values, in a graph and its inner graphs.
+
+    The converter changes the layout of some kernels. Unless that is done here, a loop does it in
+    each update.
+    """
+    for part in all_graphs(graph):
+        constants = {constant.name: constant for constant in part.initializer}
+        outputs = {output.name for output in part.output}
+        for node in list(part.node):
+            folds = node.input and all(name in constants for name in node.input)
+            if not folds or len(node.output) != 1 or node.output[0] in outputs:
+                continue
+            values = {name: numpy_helper.to_array(constants[name]) for name in node.input}
+            (value,) = ReferenceEvaluator(node).run(None, values)
+            constants[node.output[0]] = numpy_helper.from_array(value, node.output[0])
+            part.initializer.append(constants[node.output[0]])
+            part.node.remove(node)
+        used = used_names(part)
+        for constant in list(part.initializer):
+            if not used[constant.name]:
+                part.initializer.remove(constant)
 
 
 def simplify(graph: onnx.GraphProto) -> None:
