@@ -14,8 +14,12 @@ class AdjustableDepth(Block):
     """
 
     adjustable = True
-    # Why the block cannot do without a stopping threshold; None if it can.
-    needs_threshold: str | None = None
+    name: str
+
+    @property
+    def needs_threshold(self) -> str | None:
+        """Why the block cannot do without a stopping threshold; None if it can."""
+        return None
 
     def set_up_depth(self, max_unroll: int, threshold: float | None, tied: bool) -> None:
         """Create the variables, and set both values; `__init__` calls this method.

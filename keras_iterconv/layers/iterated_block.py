@@ -1,5 +1,8 @@
 """The base class of blocks that repeat an update on a state."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -80,6 +83,8 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
     # A subclass whose pre-activation is affine in the state says so; `frozen` and `implicit` are
     # wrong for any other.
     linear = False
+    # Keras sets it to None.
+    input_spec: Any
 
     def __init__(
         self,
@@ -91,7 +96,7 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
         gradient: str = "unroll",
         tied: bool = True,
         solver: str = "picard",
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.solver = check_choice("solver", solver, SOLVERS)
@@ -116,7 +121,8 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
         """Why the block cannot do without a stopping threshold; None if it can."""
         if self.solver == "picard":
             return None
-        return 'with `solver="anderson"`: Anderson acceleration does not make a fixed number of updates'
+        reason = "Anderson acceleration does not make a fixed number of updates"
+        return f'with `solver="anderson"`: {reason}'
 
     @property
     def two_sided(self) -> bool:
@@ -133,7 +139,7 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
         """The dtype of the state inside the loop: float32, or float64 for a float64 layer."""
         return "float64" if self.compute_dtype == "float64" else "float32"
 
-    def check_inputs(self, input_shape) -> None:
+    def check_inputs(self, input_shape: Sequence[int | None]) -> None:
         """Check the shape of the inputs; `build` calls this method first.
 
         It sets `input_spec` to the number of channels, and to the rank if that was not set.
@@ -161,7 +167,13 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
             )
         self.input_spec = keras.layers.InputSpec(ndim=rank, axes={-1: channels})
 
-    def add_update_weight(self, name: str, shape, initializer, constraint=None) -> keras.Variable:
+    def add_update_weight(
+        self,
+        name: str,
+        shape: Sequence[int | None],
+        initializer: Callable[[], keras.initializers.Initializer],
+        constraint: keras.constraints.Constraint | None = None,
+    ) -> keras.Variable:
         """Add a weight of `shape` to a tied block, of `[max_unroll, *shape]` to an untied one.
 
         Args:
@@ -196,7 +208,7 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
             mark_stack(weight)
         return weight
 
-    def guaranteed_variables(self):
+    def guaranteed_variables(self) -> list[keras.Variable]:
         return [weight for weight in self.weights if weight.constraint is not None]
 
     def _restore_guarantee(self):
@@ -206,7 +218,7 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
             if not np.allclose(weight.numpy(), projected, rtol=ROUNDING, atol=0, equal_nan=True):
                 weight.assign(projected)
 
-    def build_update(self, inputs) -> BoundUpdate:
+    def build_update(self, inputs: tf.Tensor) -> BoundUpdate:
         """Return the block's update for the inputs u, with its tensors.
 
         Args:
@@ -214,7 +226,9 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
         """
         raise NotImplementedError
 
-    def euler_update(self, transfer, make_drives=None) -> EulerUpdate:
+    def euler_update(
+        self, transfer: Callable[..., tf.Tensor], make_drives: Callable[..., tuple] | None = None
+    ) -> EulerUpdate:
         """Return x + h sigma(transfer(x)) with the block's activation, step size and dtype.
 
         Args:
@@ -232,7 +246,7 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
             make_drives,
         )
 
-    def make_initial_state(self, inputs):
+    def make_initial_state(self, inputs: tf.Tensor) -> tf.Tensor:
         """Return x(0) for the inputs u, in the state's dtype."""
         if self.initial_state == "input":
             return tf.cast(inputs, self.state_dtype)
@@ -246,7 +260,7 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
         state = tf.broadcast_to(tf.where(not_finite, zero + float("nan"), zero), shape)
         return tf.ensure_shape(state, static)
 
-    def update(self, state, inputs, k: int = 0):
+    def update(self, state: tf.Tensor, inputs: tf.Tensor, k: int = 0) -> tf.Tensor:
         """Return the state after one update.
 
         Args:
@@ -282,7 +296,14 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
         new, _ = self.build_update(inputs).with_drives().step(state, tf.constant(k))
         return new
 
-    def iterate(self, update: BoundUpdate, state, max_unroll, threshold, training=None) -> Unrolled:
+    def iterate(
+        self,
+        update: BoundUpdate,
+        state: tf.Tensor,
+        max_unroll: int | tf.Tensor,
+        threshold: float | tf.Tensor,
+        training: bool | None = None,
+    ) -> Unrolled:
         """Repeat an update with the block's solver and gradient mode.
 
         Args:
@@ -306,12 +327,20 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
             unroll_adaptive, update, state, max_unroll, threshold, gradient=gradient
         )
 
-    def run_to(self, inputs, max_unroll, threshold=None, **options):
+    def run_to(
+        self,
+        inputs: tf.Tensor,
+        max_unroll: int | tf.Tensor,
+        threshold: float | tf.Tensor | None = None,
+        **options: Any,
+    ) -> Unrolled:
         inputs = tf.cast(inputs, self.compute_dtype)
         update, state = self.build_update(inputs), self.make_initial_state(inputs)
         return self.iterate(update, state, max_unroll, 0.0 if threshold is None else threshold)
 
-    def call(self, inputs, training=None, return_depth=False):
+    def call(
+        self, inputs: tf.Tensor, training: bool | None = None, return_depth: bool = False
+    ) -> tf.Tensor | Unrolled:
         # Images may be integers, which Keras does not cast.
         inputs = tf.cast(inputs, self.compute_dtype)
         update = self.build_update(inputs)
@@ -322,10 +351,12 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
             return Unrolled(state, unrolled.depth, unrolled.status)
         return state
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         return (*input_shape[:-1], self.state_channels or input_shape[-1])
 
-    def compute_output_spec(self, inputs, training=None, return_depth=False):
+    def compute_output_spec(
+        self, inputs: tf.Tensor, training: bool | None = None, return_depth: bool = False
+    ) -> keras.KerasTensor | Unrolled:
         # Given explicitly, since Keras would trace the whole loop to infer it.
         state = keras.KerasTensor(self.compute_output_shape(inputs.shape), self.compute_dtype)
         if return_depth:
@@ -337,7 +368,7 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
             )
         return state
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             **self.depth_config(),

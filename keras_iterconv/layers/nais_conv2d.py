@@ -1,8 +1,8 @@
 """The convolutional NAIS-Net block."""
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -100,7 +100,7 @@ class NAISConv2D(IteratedBlock):
         gradient: str = "unroll",
         tied: bool = True,
         solver: str = "picard",
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(
             max_unroll,
@@ -129,7 +129,7 @@ class NAISConv2D(IteratedBlock):
     def state_channels(self) -> int:
         return self.filters
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         self.check_inputs(input_shape)
         window = (self.kernel_size, self.kernel_size)
         self.delta = None
@@ -152,7 +152,7 @@ class NAISConv2D(IteratedBlock):
         self.E = self.add_update_weight("E", (self.filters,), keras.initializers.Zeros)
         self.built = True
 
-    def state_kernel(self):
+    def state_kernel(self) -> tf.Tensor:
         """Return C with -1 - delta at its centres, `[k, k, filters, filters]`.
 
         An untied block returns `[max_unroll, k, k, filters, filters]`. Writing the centres from
@@ -163,7 +163,7 @@ class NAISConv2D(IteratedBlock):
             return write_center(C, tf.zeros([*C.shape[:-4], self.filters], C.dtype))
         return write_center(C, tf.convert_to_tensor(self.delta))
 
-    def build_update(self, inputs, data_format: str = "NHWC") -> BoundUpdate:
+    def build_update(self, inputs: tf.Tensor, data_format: str = "NHWC") -> BoundUpdate:
         """Return the update for U.
 
         Args:
@@ -177,7 +177,7 @@ class NAISConv2D(IteratedBlock):
             return update.bind((C,), drive_inputs=(inputs, D, E))
         return self.euler_update(convolution.untied).bind((C, D, E), (inputs,))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "filters": self.filters,
@@ -227,6 +227,7 @@ def _convolution(data_format: str) -> _Convolution:
 
     def untied(state, k, weights, drives):
         C, D, E = (weight[k] for weight in weights)
-        return tf.add_n([convolve(state, C), *drive(*drives, D, E)])
+        (inputs,) = drives
+        return tf.add_n([convolve(state, C), *drive(inputs, D, E)])
 
     return _Convolution(tied, untied, drive)

@@ -1,5 +1,8 @@
 """The fully connected NAIS-Net block."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -78,7 +81,7 @@ class NAISDense(IteratedBlock):
         tied: bool = True,
         non_autonomous: bool = True,
         solver: str = "picard",
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(
             max_unroll,
@@ -112,7 +115,7 @@ class NAISDense(IteratedBlock):
     def state_channels(self) -> int:
         return self.units
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         self.check_inputs(input_shape)
         self.R = self.add_update_weight(
             "R",
@@ -127,12 +130,12 @@ class NAISDense(IteratedBlock):
         self.b = self.add_update_weight("b", (self.units,), keras.initializers.Zeros)
         self.built = True
 
-    def state_matrix(self):
+    def state_matrix(self) -> tf.Tensor:
         """Return A = -R'R - shift I, `[units, units]`, or `[max_unroll, units, units]` untied."""
         R = tf.convert_to_tensor(self.R)
         return -tf.matmul(R, R, transpose_a=True) - self.shift * tf.eye(self.units, dtype=R.dtype)
 
-    def build_update(self, inputs) -> BoundUpdate:
+    def build_update(self, inputs: tf.Tensor) -> BoundUpdate:
         A, b = self.state_matrix(), tf.convert_to_tensor(self.b)
         if not self.non_autonomous:
             transfer = _transfer_alone if self.tied else _transfer_alone_untied
@@ -142,7 +145,7 @@ class NAISDense(IteratedBlock):
             return self.euler_update(_transfer, _drive).bind((A,), drive_inputs=(inputs, B, b))
         return self.euler_update(_transfer_untied).bind((A, B, b), (inputs,))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "units": self.units,
@@ -160,7 +163,8 @@ def _transfer(state, k, weights, drives):
 
 def _transfer_untied(state, k, weights, drives):
     A, B, b = (weight[k] for weight in weights)
-    return tf.add_n([_multiply(state, A), *_drive(*drives, B, b)])
+    (inputs,) = drives
+    return tf.add_n([_multiply(state, A), *_drive(inputs, B, b)])
 
 
 def _transfer_alone(state, k, weights, drives):

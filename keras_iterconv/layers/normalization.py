@@ -1,5 +1,8 @@
 """Batch normalisation with TensorFlow's fused operation where there is one."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -37,7 +40,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             of an argument.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         check_channels_last()
         for name, expected in _FIXED.items():
@@ -47,7 +50,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
                     f"another value. Received: {name}={getattr(self, name)!r}"
                 )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         if len(input_shape) not in (2, 4):
             raise ValueError(
                 f"The inputs of {self.name!r} must have 2 or 4 axes. "
@@ -56,12 +59,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
         super().build(input_shape)
         self.input_spec = keras.layers.InputSpec(ndim=len(input_shape), axes={-1: input_shape[-1]})
 
-    def add_weight(self, *args, trainable=True, aggregation="none", **kwargs):
+    def add_weight(
+        self, *args: Any, trainable: bool = True, aggregation: str = "none", **kwargs: Any
+    ) -> keras.Variable:
         if not trainable:
             aggregation = "mean"
         return super().add_weight(*args, trainable=trainable, aggregation=aggregation, **kwargs)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         training = bool(training and self.trainable)
         if not training or inputs.shape.rank == 2:
             return unfused(super().call(inputs, training=training))
@@ -78,7 +83,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return or_moving(super()._moments(inputs, mask), moving, inputs)
 
 
-def normalize_batch(x, gamma, beta, moving, epsilon: float):
+def normalize_batch(x: Any, gamma, beta, moving, epsilon: float):
     """Normalise images by the statistics of their batch.
 
     Args:
@@ -107,6 +112,6 @@ def normalize_batch(x, gamma, beta, moving, epsilon: float):
     return unfused(y), tf.stop_gradient(mean), tf.stop_gradient(variance)
 
 
-def or_moving(statistics, moving, x) -> list:
+def or_moving(statistics, moving, x: Any) -> list:
     """Return a batch's statistics, or the moving statistics where the batch is empty."""
     return [tf.where(tf.shape(x)[0] > 0, *pair) for pair in zip(statistics, moving, strict=True)]

@@ -1,5 +1,7 @@
 """The residual function of a pre-activation ResNet, with an optional Lipschitz cap."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -51,11 +53,11 @@ class ResidualBlock(ResidualFunction):
         filters: int,
         lipschitz_cap: float | None = None,
         initial_gamma: float = 1.0,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(filters, None, False, lipschitz_cap, initial_gamma, **kwargs)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         # Images may be integers, which Keras does not cast.
         inputs = tf.cast(inputs, self.compute_dtype)
         (block,) = self.block_values()
@@ -65,5 +67,7 @@ class ResidualBlock(ResidualFunction):
         self._store_moving([block])
         return value
 
-    def compute_output_spec(self, inputs, training=None):
+    def compute_output_spec(
+        self, inputs: tf.Tensor, training: bool | None = None
+    ) -> keras.KerasTensor:
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)

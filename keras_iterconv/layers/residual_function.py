@@ -1,6 +1,7 @@
 """The base class of a residual block and of a stage of them: weights and evaluation of f."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -94,7 +95,7 @@ class ResidualFunction(GuaranteedLayer):
         shared_initialization: bool,
         lipschitz_cap: float | None,
         initial_gamma: float,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         check_channels_last()
@@ -109,7 +110,7 @@ class ResidualFunction(GuaranteedLayer):
         # XLA is many times slower than oneDNN on a CPU.
         self.supports_jit = False
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         if len(input_shape) != 4 or input_shape[-1] != self.filters:
             raise ValueError(
                 f"The inputs of {self.name!r} must be [N, height, width, {self.filters}]: a "
@@ -188,7 +189,7 @@ class ResidualFunction(GuaranteedLayer):
         """Return the names of the layer's variables, as in `BlockValues`."""
         return BlockValues._fields if self.lipschitz_cap is not None else BlockValues._fields[:-3]
 
-    def block_values(self, t=None) -> list[BlockValues] | BlockValues:
+    def block_values(self, t: int | tf.Tensor | None = None) -> list[BlockValues] | BlockValues:
         """Return the values of all blocks, or of block t, an int or an int32 scalar."""
         values = {name: tf.convert_to_tensor(getattr(self, name)) for name in self.value_names()}
         if self._blocks is None:
@@ -273,7 +274,7 @@ class ResidualFunction(GuaranteedLayer):
             value = values[0] if self._blocks is None else tf.stack(values)
             getattr(self, name).assign(tf.stop_gradient(value))
 
-    def converge_cap(self, iterations: int = ITERATIONS, tolerance: float = TOLERANCE):
+    def converge_cap(self, iterations: int = ITERATIONS, tolerance: float = TOLERANCE) -> None:
         """Compute the norms for the moving statistics, so that the cap holds in evaluation.
 
         Training makes one step of power iteration in each training step, and approaches a norm
@@ -307,7 +308,7 @@ class ResidualFunction(GuaranteedLayer):
             for name, values in zip(CAPPING, zip(*by_block, strict=True), strict=True)
         }
 
-    def guaranteed_variables(self):
+    def guaranteed_variables(self) -> list[keras.Variable]:
         return [] if self.lipschitz_cap is None else [getattr(self, name) for name in CAPPED]
 
     def _restore_guarantee(self):
@@ -318,10 +319,10 @@ class ResidualFunction(GuaranteedLayer):
         if not np.allclose(self.divisor.numpy(), divisor, rtol=TOLERANCE / 10, atol=0):
             self.divisor.assign(divisor)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         return tuple(input_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "filters": self.filters,

@@ -1,6 +1,7 @@
 """A stage of residual blocks at one resolution."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -75,7 +76,7 @@ class ResidualStage(Block, ResidualFunction):
         lipschitz_cap: float | None = None,
         initial_gamma: float = 1.0,
         gradient: str = "unroll",
-        **kwargs,
+        **kwargs: Any,
     ):
         if blocks is None:
             raise ValueError("`blocks` must be an integer of at least 1. Received: blocks=None")
@@ -95,7 +96,7 @@ class ResidualStage(Block, ResidualFunction):
         """T, the number of updates: each block is one update of the state."""
         return self._blocks
 
-    def update(self, state, inputs, k):
+    def update(self, state: tf.Tensor, inputs: tf.Tensor, k: int | tf.Tensor) -> tf.Tensor:
         """Run one block, in evaluation.
 
         Args:
@@ -129,11 +130,24 @@ class ResidualStage(Block, ResidualFunction):
             )
         return list(schedule)
 
-    def run_to(self, inputs, max_unroll, threshold=None, schedule=None, **options):
+    def run_to(
+        self,
+        inputs: tf.Tensor,
+        max_unroll: int | tf.Tensor,
+        threshold: float | tf.Tensor | None = None,
+        schedule: Sequence[int] | None = None,
+        **options: Any,
+    ) -> Unrolled:
         schedule = list(range(self.blocks)) if schedule is None else list(schedule)
         return self(inputs, schedule=schedule[:max_unroll], **options, return_depth=True)
 
-    def call(self, inputs, training=None, schedule=None, return_depth=False):
+    def call(
+        self,
+        inputs: tf.Tensor,
+        training: bool | None = None,
+        schedule: Sequence[int] | None = None,
+        return_depth: bool = False,
+    ) -> tf.Tensor | Unrolled:
         schedule = self._check_schedule(schedule)
         training = training and self.trainable
         # Images may be integers, which Keras does not cast.
@@ -157,7 +171,13 @@ class ResidualStage(Block, ResidualFunction):
             return state
         return Unrolled.fixed(state, len(schedule))
 
-    def compute_output_spec(self, inputs, training=None, schedule=None, return_depth=False):
+    def compute_output_spec(
+        self,
+        inputs: tf.Tensor,
+        training: bool | None = None,
+        schedule: Sequence[int] | None = None,
+        return_depth: bool = False,
+    ) -> keras.KerasTensor | Unrolled:
         self._check_schedule(schedule)
         # Given explicitly, since Keras would trace the whole stage to infer it.
         state = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
@@ -170,7 +190,7 @@ class ResidualStage(Block, ResidualFunction):
             keras.KerasTensor(samples, dtype="int32"),
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "blocks": self.blocks,

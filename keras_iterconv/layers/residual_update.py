@@ -1,5 +1,8 @@
 """The update of a residual block whose pre-activation other layers compute."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -34,12 +37,12 @@ class ResidualUpdate(Block, keras.layers.Layer):
         Ciccone et al. 2018, Eq. 1, and Eq. 3 with B = 0.
     """
 
-    def __init__(self, step_size: float = 1.0, activation: str = "relu", **kwargs):
+    def __init__(self, step_size: float = 1.0, activation: str = "relu", **kwargs: Any):
         super().__init__(**kwargs)
         self.step_size = check_between("step_size", step_size, 0, 1, closed=True)
         self.activation = check_choice("activation", activation, ACTIVATIONS)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Sequence[int | None]]) -> None:
         try:
             state, transfer = (tuple(shape) for shape in input_shape)
         except (TypeError, ValueError):
@@ -52,7 +55,7 @@ class ResidualUpdate(Block, keras.layers.Layer):
             )
         self.built = True
 
-    def call(self, inputs, return_depth=False):
+    def call(self, inputs: Sequence[tf.Tensor], return_depth: bool = False) -> tf.Tensor | Unrolled:
         state, transfer = inputs
         change = self.step_size * ACTIVATIONS[self.activation].value(transfer)
         # Not `+`: for an unknown batch size its gradient includes reductions for broadcasting.
@@ -61,7 +64,9 @@ class ResidualUpdate(Block, keras.layers.Layer):
             return state
         return Unrolled.fixed(state, 1)
 
-    def compute_output_spec(self, inputs, return_depth=False):
+    def compute_output_spec(
+        self, inputs: Sequence[tf.Tensor], return_depth: bool = False
+    ) -> keras.KerasTensor | Unrolled:
         state = keras.KerasTensor(inputs[0].shape, dtype=self.compute_dtype)
         if return_depth:
             samples = inputs[0].shape[:1]
@@ -73,7 +78,7 @@ class ResidualUpdate(Block, keras.layers.Layer):
             )
         return state
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "step_size": self.step_size,

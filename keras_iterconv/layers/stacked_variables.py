@@ -1,6 +1,7 @@
 """Stacked variables, each of which holds one weight of several blocks, `[blocks, ...]`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -8,7 +9,12 @@ import tensorflow as tf
 _MARK = "_keras_iterconv_stack"
 
 
-def draw_stack(make_initializer: Callable[[], Callable], shape, dtype=None, shared: bool = False):
+def draw_stack(
+    make_initializer: Callable[[], Callable],
+    shape: Sequence[int],
+    dtype: str | None = None,
+    shared: bool = False,
+) -> tf.Tensor:
     """Return an initial value for a stacked variable, drawn block by block.
 
     From the stacked shape, an initializer would compute a wrong fan-in.
@@ -31,6 +37,6 @@ def mark_stack(variable: keras.Variable) -> None:
     setattr(variable, _MARK, True)
 
 
-def is_stack(variable) -> bool:
+def is_stack(variable: Any) -> bool:
     """Return whether a variable is marked as stacked."""
     return getattr(variable, _MARK, False)

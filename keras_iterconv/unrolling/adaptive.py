@@ -77,8 +77,8 @@ class _Rounds(NamedTuple):
 def run_adaptive(
     update: BoundUpdate,
     state: State,
-    max_unroll,
-    threshold,
+    max_unroll: int | tf.Tensor,
+    threshold: float | tf.Tensor,
     keep: bool = False,
     compaction_cost: float = COMPACTION_COST,
 ) -> Trajectory:
@@ -128,7 +128,7 @@ class _Loop:
         # NaN fails both comparisons.
         return (norms >= self.threshold) & (norms <= self.dtype.max)
 
-    def goes_on(self, stretch: _Stretch):
+    def goes_on(self, stretch: _Stretch) -> tf.Tensor:
         """Return which samples stay active, bool `[n]`."""
         return self.moves(stretch.norms) & (stretch.k < self.max_unroll)
 
@@ -136,7 +136,13 @@ class _Loop:
         """Return the results of a batch whose samples all stop after this stretch."""
         return Ends(stretch.x, tf.fill(tf.shape(stretch.norms), stretch.k), stretch.norms)
 
-    def until_one_stops(self, start: _Stretch, limit, drives, active=None) -> _Stretch:
+    def until_one_stops(
+        self,
+        start: _Stretch,
+        limit: int | tf.Tensor,
+        drives: tuple,
+        active: tf.Tensor | None = None,
+    ) -> _Stretch:
         """Update all samples until an active sample stops, or until `limit` updates were made.
 
         Args:
@@ -169,7 +175,7 @@ class _Loop:
         start = start._replace(norms=tf.fill([batch_size(start.x)], self.threshold))
         return tf.while_loop(all_move, step, (start,))[0]
 
-    def run_rounds(self, first: _Stretch, active):
+    def run_rounds(self, first: _Stretch, active: tf.Tensor) -> tuple:
         """Update the active samples until all have stopped.
 
         Args:
@@ -228,7 +234,7 @@ class _Loop:
             starts,
         )
 
-    def _compacted(self, rounds: _Rounds):
+    def _compacted(self, rounds: _Rounds) -> tuple:
         """Return `(batch, waste, starts)` of a round, compacted where the waste has paid for it."""
         batch = rounds.batch
         active_indices = tf.where(batch.active)[:, 0]

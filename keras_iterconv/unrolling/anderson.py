@@ -22,7 +22,9 @@ from keras_iterconv.unrolling.update import BoundUpdate
 SOLVERS = ("picard", "anderson")
 
 
-def unroll_anderson(update: BoundUpdate, state: tf.Tensor, max_unroll, threshold) -> Unrolled:
+def unroll_anderson(
+    update: BoundUpdate, state: tf.Tensor, max_unroll: int | tf.Tensor, threshold: float | tf.Tensor
+) -> Unrolled:
     """Find the fixed point of each sample's update by Anderson acceleration.
 
     The loop evaluates the update h sigma(...) of each sample at a sequence of states. The next
@@ -77,7 +79,8 @@ def unroll_anderson(update: BoundUpdate, state: tf.Tensor, max_unroll, threshold
         ends = tf.cond(tf.size(plain_indices) > 0, run_plain, lambda: (end, depth, norm))
 
         def loop_backward(update, states, g, live):
-            return _gradients(update, *states, converged, max_unroll, threshold, g, live)
+            start, end = states
+            return _gradients(update, start, end, converged, max_unroll, threshold, g, live)
 
         def backward(g, *_):
             return masked_backward(loop_backward, update, tensors, [state, ends[0]], g)

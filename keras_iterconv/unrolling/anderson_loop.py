@@ -63,7 +63,9 @@ class _Search(NamedTuple):
     accelerated: tf.Tensor
 
 
-def run_anderson(update: BoundUpdate, state: tf.Tensor, max_unroll, threshold) -> Ends:
+def run_anderson(
+    update: BoundUpdate, state: tf.Tensor, max_unroll: int | tf.Tensor, threshold: float | tf.Tensor
+) -> Ends:
     """Run the accelerated loop without its fallback.
 
     A sample stops where the norm of its update falls below the threshold or is not finite, and
@@ -110,7 +112,9 @@ def _start(update: BoundUpdate, state: tf.Tensor, dtype: tf.DType) -> _Search:
     return _Search(tf.constant(0), ends, active, state, tf.zeros([samples], tf.bool))
 
 
-def _step(update: BoundUpdate, search: _Search, max_unroll, threshold) -> _Search:
+def _step(
+    update: BoundUpdate, search: _Search, max_unroll: int | tf.Tensor, threshold: tf.Tensor
+) -> _Search:
     """Evaluate the update at the trial states, and choose the next ones."""
     k, ends, active, trial, accelerated = search
     trial_f, _, _ = update._replace(drives=active.drives).begin_step(trial, k)

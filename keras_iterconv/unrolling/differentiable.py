@@ -1,5 +1,7 @@
 """The loops of fixed and adaptive depth as differentiable functions."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from keras_iterconv.unrolling.adaptive import COMPACTION_COST, run_adaptive
@@ -7,11 +9,15 @@ from keras_iterconv.unrolling.fixed import run_fixed
 from keras_iterconv.unrolling.gradients import MODES, GradientMode
 from keras_iterconv.unrolling.gradients.backward import masked_backward
 from keras_iterconv.unrolling.result import Unrolled
+from keras_iterconv.unrolling.trajectory import Trajectory
 from keras_iterconv.unrolling.update import BoundUpdate, State
 
 
 def unroll_fixed(
-    update: BoundUpdate, state: State, max_unroll, gradient: str | GradientMode = "unroll"
+    update: BoundUpdate,
+    state: State,
+    max_unroll: int | tf.Tensor,
+    gradient: str | GradientMode = "unroll",
 ) -> Unrolled:
     """Make exactly `max_unroll` updates.
 
@@ -40,8 +46,8 @@ def unroll_fixed(
 def unroll_adaptive(
     update: BoundUpdate,
     state: State,
-    max_unroll,
-    threshold,
+    max_unroll: int | tf.Tensor,
+    threshold: float | tf.Tensor,
     gradient: str | GradientMode = "unroll",
     compaction_cost: float = COMPACTION_COST,
 ) -> Unrolled:
@@ -78,7 +84,9 @@ def unroll_adaptive(
     return Unrolled.adaptive(state, depth, norm, threshold)
 
 
-def _differentiable(run, update: BoundUpdate, state: State, gradient: str | GradientMode):
+def _differentiable(
+    run: Callable[..., Trajectory], update: BoundUpdate, state: State, gradient: str | GradientMode
+) -> tuple:
     """Run a loop whose backward pass is that of a gradient mode.
 
     Args:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -72,19 +72,32 @@ class EulerUpdate(Update):
         """Whether the slope of the activation is positive everywhere, as that of tanh is."""
         return not self.activation.one_sided
 
-    def step(self, state, k, weights, drives):
+    def step(
+        self, state: tf.Tensor, k: int | tf.Tensor, weights: tuple, drives: tuple
+    ) -> tuple[Any, Any]:
         change, _, complete = self.begin_step(state, k, weights, drives)
         return complete(), change
 
-    def begin_step(self, state, k, weights, drives):
+    def begin_step(
+        self, state: tf.Tensor, k: int | tf.Tensor, weights: tuple, drives: tuple
+    ) -> tuple[Any, Any, Callable[[], Any]]:
         value = self.value(state, k, weights, drives)
         change = self.change(value, state.dtype)
         return change, value, lambda: state + change
 
-    def kept_specs(self, state):
+    def kept_specs(self, state: tf.Tensor) -> Any:
         return tf.TensorSpec([None, *state.shape[1:]], self.dtype)
 
-    def step_back(self, after, k, kept, g, moved, weights, drives):
+    def step_back(
+        self,
+        after: tf.Tensor,
+        k: int | tf.Tensor,
+        kept: Any,
+        g: tf.Tensor,
+        moved: tf.Tensor | None,
+        weights: tuple,
+        drives: tuple,
+    ) -> tuple[Any, Any, list, list]:
         value, upstream = kept, g
         if moved is not None:
             # Updates that were computed for a stopped sample had no effect on its state.
@@ -94,7 +107,9 @@ class EulerUpdate(Update):
         dstate, dweights, ddrives = self.change_vjp(before, k, value, upstream, weights, drives)
         return before, g + dstate, dweights, ddrives
 
-    def value(self, state, k, weights, drives) -> tf.Tensor:
+    def value(
+        self, state: tf.Tensor, k: int | tf.Tensor, weights: tuple, drives: tuple
+    ) -> tf.Tensor:
         """Return sigma(transfer(state)), in the compute dtype."""
         return self.activation.value(self._transfer(state, k, weights, drives))
 
@@ -102,7 +117,15 @@ class EulerUpdate(Update):
         """Return h times a value, in the state's dtype."""
         return tf.cast(value if self.step_size == 1 else self.step_size * value, dtype)
 
-    def change_vjp(self, state, k, value: tf.Tensor, g: tf.Tensor, weights, drives):
+    def change_vjp(
+        self,
+        state: tf.Tensor,
+        k: int | tf.Tensor,
+        value: tf.Tensor,
+        g: tf.Tensor,
+        weights: tuple,
+        drives: tuple,
+    ) -> tuple[tf.Tensor, list, list]:
         """Return the vector-Jacobian product of h sigma(transfer(state)) with g.
 
         Args:

@@ -7,7 +7,9 @@ from keras_iterconv.unrolling.trajectory import Trajectory, empty_arrays, write
 from keras_iterconv.unrolling.update import BoundUpdate, State
 
 
-def run_fixed(update: BoundUpdate, state: State, max_unroll, keep: bool = False) -> Trajectory:
+def run_fixed(
+    update: BoundUpdate, state: State, max_unroll: int | tf.Tensor, keep: bool = False
+) -> Trajectory:
     """Make exactly `max_unroll` updates of all samples.
 
     Args:

@@ -35,7 +35,9 @@ class Unrolled(NamedTuple):
     status: tf.Tensor
 
     @classmethod
-    def adaptive(cls, state: State, depth, norm, threshold) -> "Unrolled":
+    def adaptive(
+        cls, state: State, depth: int | tf.Tensor, norm: tf.Tensor, threshold: float | tf.Tensor
+    ) -> "Unrolled":
         """Return the result of a loop of adaptive depth.
 
         Args:
@@ -50,7 +52,7 @@ class Unrolled(NamedTuple):
         return cls(state, depth, tf.where(finite, status, int(Status.NOT_FINITE)))
 
     @classmethod
-    def fixed(cls, state: State, depth) -> "Unrolled":
+    def fixed(cls, state: State, depth: int | tf.Tensor) -> "Unrolled":
         """Return the result of a loop of a fixed depth, an int or an int32 scalar."""
         finite = samples_finite(state)
         status = tf.where(finite, int(Status.MAX_UNROLL), int(Status.NOT_FINITE))

@@ -1,5 +1,7 @@
 """Operations on each sample of a batch separately."""
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -9,13 +11,13 @@ def per_sample(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     return tf.reshape(values, [-1] + [1] * (like.shape.rank - 1))
 
 
-def norm_dtype(state) -> tf.DType:
+def norm_dtype(state: Any) -> tf.DType:
     """Return the dtype of norms of a state: float64 where a tensor of it is, else float32."""
     wide = any(z.dtype == tf.float64 for z in tf.nest.flatten(state))
     return tf.float64 if wide else tf.float32
 
 
-def sample_norms(change) -> tf.Tensor:
+def sample_norms(change: Any) -> tf.Tensor:
     """Return the 2-norm of each sample's change over the whole structure, `[N]`.
 
     Args:
@@ -34,7 +36,7 @@ def sample_norms(change) -> tf.Tensor:
     return tf.sqrt(squares[0] if len(squares) == 1 else tf.add_n(squares))
 
 
-def samples_finite(state) -> tf.Tensor:
+def samples_finite(state: Any) -> tf.Tensor:
     """Return which samples of a tensor or structure hold finite numbers only, bool `[N]`."""
     finite = [
         tf.reduce_all(tf.math.is_finite(z), axis=range(1, z.shape.rank))
@@ -43,17 +45,17 @@ def samples_finite(state) -> tf.Tensor:
     return finite[0] if len(finite) == 1 else tf.reduce_all(tf.stack(finite), axis=0)
 
 
-def batch_size(state) -> tf.Tensor:
+def batch_size(state: Any) -> tf.Tensor:
     """Return N of a tensor `[N, ...]` or a structure of them, an int32 scalar."""
     return tf.shape(tf.nest.flatten(state)[0])[0]
 
 
-def gather_samples(structure, sample_indices: tf.Tensor):
+def gather_samples(structure: Any, sample_indices: tf.Tensor) -> Any:
     """Return the samples at `sample_indices`, `[n]`, of each tensor of a structure."""
     return tf.nest.map_structure(lambda z: tf.gather(z, sample_indices), structure)
 
 
-def comparable_threshold(threshold, dtype: tf.DType) -> tf.Tensor:
+def comparable_threshold(threshold: Any, dtype: tf.DType) -> tf.Tensor:
     """Return the stopping threshold as a scalar that can be compared with norms of a dtype.
 
     An infinite threshold becomes the dtype's largest number. A positive threshold becomes at
@@ -79,7 +81,7 @@ def select(condition: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     return tf.compat.v1.where(condition, x, y)
 
 
-def put(batch, sample_indices: tf.Tensor, samples):
+def put(batch: Any, sample_indices: tf.Tensor, samples: Any) -> Any:
     """Return a batch with the n samples at `sample_indices`, `[n]`, replaced.
 
     Args:
@@ -94,12 +96,12 @@ def put(batch, sample_indices: tf.Tensor, samples):
     )
 
 
-def with_shapes_of(state, like):
+def with_shapes_of(state: Any, like: Any) -> Any:
     """Return a structure with the static shapes of another of the same structure."""
     return tf.nest.map_structure(lambda z, other: tf.ensure_shape(z, other.shape), state, like)
 
 
-def any_size(variable):
+def any_size(variable: Any) -> tf.TensorShape:
     """Return the shape invariant of a loop variable whose first axis changes its size."""
     if isinstance(variable, tf.TensorArray):
         return tf.TensorShape(None)

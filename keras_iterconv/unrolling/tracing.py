@@ -1,6 +1,8 @@
 """One graph for all blocks whose updates differ only in their tensors."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -8,7 +10,9 @@ from keras_iterconv.unrolling.result import Unrolled
 from keras_iterconv.unrolling.update import BoundUpdate, Update
 
 
-def call_traced_once(unroll, update: BoundUpdate, *tensors, **options) -> Unrolled:
+def call_traced_once(
+    unroll: Callable[..., Unrolled], update: BoundUpdate, *tensors: Any, **options: Any
+) -> Unrolled:
     """In a graph, call one `tf.function` for all blocks whose updates differ only in tensors.
 
     Without it, the graph of a chain of blocks holds one copy of the loop and of its gradient for
@@ -31,7 +35,7 @@ def call_traced_once(unroll, update: BoundUpdate, *tensors, **options) -> Unroll
 
 # Bounded: an update that differs at each call adds one graph at each call.
 @functools.lru_cache(maxsize=256)
-def _trace(unroll, update: Update, options: tuple):
+def _trace(unroll: Callable[..., Unrolled], update: Update, options: tuple) -> Callable:
     @tf.function(autograph=False)
     def traced(update_tensors, *tensors):
         return unroll(update.bind(*update_tensors), *tensors, **dict(options))

@@ -1,5 +1,6 @@
 """The end of a loop, and what its backward pass needs."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -21,7 +22,9 @@ class Ends(NamedTuple):
     depth: tf.Tensor
     norms: tf.Tensor
 
-    def with_stopped(self, sample_indices, x, k, norms) -> "Ends":
+    def with_stopped(
+        self, sample_indices: tf.Tensor, x: State, k: int | tf.Tensor, norms: tf.Tensor
+    ) -> "Ends":
         """Return the ends with those of n more samples.
 
         Args:
@@ -62,7 +65,7 @@ class Trajectory(NamedTuple):
     starts: tf.Tensor | None
 
 
-def empty_arrays(update: BoundUpdate, state: State, keep: bool):
+def empty_arrays(update: BoundUpdate, state: State, keep: bool) -> Any:
     """Return empty arrays for what is kept of each update; an empty tuple if nothing is kept."""
     if not keep:
         return ()
@@ -70,12 +73,12 @@ def empty_arrays(update: BoundUpdate, state: State, keep: bool):
     return tf.nest.map_structure(lambda spec: tensor_array(spec.dtype, spec.shape), specs)
 
 
-def write(arrays, k, tensors):
+def write(arrays: Any, k: int | tf.Tensor, tensors: Any) -> Any:
     """Return the arrays with the tensors of update k, two structures."""
     return tf.nest.map_structure(lambda array, z: array.write(k, z), arrays, tensors)
 
 
-def read(arrays, k, state: State):
+def read(arrays: Any, k: int | tf.Tensor, state: State) -> Any:
     """Return what was kept of update k, with the batch size of a state."""
     samples = tf.nest.flatten(state)[0].shape[0]
     return tf.nest.map_structure(
@@ -83,7 +86,7 @@ def read(arrays, k, state: State):
     )
 
 
-def tensor_array(dtype: tf.DType, shape) -> tf.TensorArray:
+def tensor_array(dtype: tf.DType, shape: Sequence[int | None] | tf.TensorShape) -> tf.TensorArray:
     """Return an empty `tf.TensorArray` for tensors of a shape, whose sizes may be None."""
     return tf.TensorArray(
         dtype,

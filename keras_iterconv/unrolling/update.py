@@ -1,6 +1,6 @@
 """The update that a loop repeats: a static description, and the tensors that it depends on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -24,7 +24,6 @@ class Update:
     Attributes:
         tied: Whether the update is the same for all k.
         linear: Whether the pre-activation of an `EulerUpdate` is affine in the state.
-        two_sided: Whether the slope of its activation is positive everywhere.
         make_drives: None, or a function from `drive_inputs` to the tuple of drives, called once
             for all updates.
 
@@ -40,8 +39,12 @@ class Update:
 
     tied: bool = True
     linear: bool = False
-    two_sided: bool = False
     make_drives: Callable[..., tuple] | None = None
+
+    @property
+    def two_sided(self) -> bool:
+        """Whether the only nonlinearity is an activation with positive slopes everywhere."""
+        return False
 
     def step(self, state: State, k: tf.Tensor, weights: tuple, drives: tuple) -> tuple[Any, Any]:
         """Return the state after one update, and the change of the state.
@@ -63,7 +66,9 @@ class Update:
         """Return the update with its tensors."""
         return BoundUpdate(self, tuple(weights), tuple(drives), tuple(drive_inputs))
 
-    def begin_step(self, state: State, k, weights: tuple, drives: tuple):
+    def begin_step(
+        self, state: State, k: int | tf.Tensor, weights: tuple, drives: tuple
+    ) -> tuple[Any, Any, Callable[[], Any]]:
         """Return `(change, kept, complete)` of one update.
 
         Returns:
@@ -73,11 +78,20 @@ class Update:
         new, change = self.step(state, k, weights, drives)
         return change, state, lambda: new
 
-    def kept_specs(self, state: State):
+    def kept_specs(self, state: State) -> Any:
         """Return a `tf.TensorSpec` for each tensor that `begin_step` keeps, batch size None."""
         return tf.nest.map_structure(lambda z: tf.TensorSpec([None, *z.shape[1:]], z.dtype), state)
 
-    def step_back(self, after: State, k, kept, g: State, moved, weights: tuple, drives: tuple):
+    def step_back(
+        self,
+        after: State,
+        k: int | tf.Tensor,
+        kept: Any,
+        g: State,
+        moved: tf.Tensor | None,
+        weights: tuple,
+        drives: tuple,
+    ) -> tuple[Any, Any, list, list]:
         """Return the state before an update, and the gradients through it.
 
         Args:
@@ -101,7 +115,9 @@ class Update:
         earlier, dweights, ddrives = self.step_vjp(before, k, upstream, weights, drives)
         return before, masked(moved, earlier, g), dweights, ddrives
 
-    def step_vjp(self, state: State, k, g: State, weights: tuple, drives: tuple):
+    def step_vjp(
+        self, state: State, k: int | tf.Tensor, g: State, weights: tuple, drives: tuple
+    ) -> tuple[Any, list, list]:
         """Return the vector-Jacobian products of the new state with g.
 
         Returns:
@@ -141,7 +157,7 @@ class BoundUpdate(NamedTuple):
         """All tensors that the update depends on: weights, drives and drive inputs."""
         return (*self.weights, *self.drives, *self.drive_inputs)
 
-    def with_tensors(self, tensors) -> "BoundUpdate":
+    def with_tensors(self, tensors: Sequence[tf.Tensor]) -> "BoundUpdate":
         """Return the update with its tensors replaced, in the order of the property `tensors`."""
         remaining = iter(tensors)
         groups = (self.weights, self.drives, self.drive_inputs)
@@ -150,7 +166,7 @@ class BoundUpdate(NamedTuple):
 
     def with_drives(self) -> "BoundUpdate":
         """Return the update with its drives computed from `drive_inputs`."""
-        if not self.drive_inputs:
+        if self.update.make_drives is None or not self.drive_inputs:
             return self
         drives = self.update.make_drives(*self.drive_inputs)
         return self._replace(drives=drives, drive_inputs=())
@@ -161,20 +177,22 @@ class BoundUpdate(NamedTuple):
             drives=tuple(tf.gather(drive, sample_indices) for drive in self.drives)
         )
 
-    def step(self, state: State, k) -> tuple[Any, Any]:
+    def step(self, state: State, k: int | tf.Tensor) -> tuple[Any, Any]:
         """Return `(new state, change)` of one update, its drives computed."""
         return self.update.step(state, k, self.weights, self.drives)
 
-    def begin_step(self, state: State, k):
+    def begin_step(self, state: State, k: int | tf.Tensor) -> tuple[Any, Any, Callable[[], Any]]:
         """Return `Update.begin_step` for the tensors of this update."""
         return self.update.begin_step(state, k, self.weights, self.drives)
 
-    def step_back(self, after: State, k, kept, g: State, moved=None):
+    def step_back(
+        self, after: State, k: int | tf.Tensor, kept: Any, g: State, moved: tf.Tensor | None = None
+    ) -> tuple[Any, Any, list, list]:
         """Return `Update.step_back` for the tensors of this update."""
         return self.update.step_back(after, k, kept, g, moved, self.weights, self.drives)
 
 
-def masked(moved: tf.Tensor, x, y):
+def masked(moved: tf.Tensor, x: Any, y: Any) -> Any:
     """Return the samples of the structure x where `moved`, bool `[N]`, holds, else those of y."""
     # `select` passes over the whole batch, so it runs only where some sample has stopped.
     return tf.cond(

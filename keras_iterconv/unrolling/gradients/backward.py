@@ -1,13 +1,21 @@
 """The steps that all backward passes share: delaying the start, and masking samples."""
 
+from collections.abc import Callable, Sequence
+
 import tensorflow as tf
 
 from keras_iterconv._support.dense_gradients import dense
 from keras_iterconv.unrolling.samples import select
-from keras_iterconv.unrolling.update import BoundUpdate
+from keras_iterconv.unrolling.update import BoundUpdate, State
 
 
-def masked_backward(loop_backward, update: BoundUpdate, tensors, states: list, g) -> list:
+def masked_backward(
+    loop_backward: Callable,
+    update: BoundUpdate,
+    tensors: Sequence[tf.Tensor],
+    states: list,
+    g: State,
+) -> list:
     """Return the gradients of a loop in its first state and in the tensors of its update.
 
     A sample whose upstream gradient is zero, since its loss is masked out, contributes nothing.
@@ -50,7 +58,7 @@ def masked_backward(loop_backward, update: BoundUpdate, tensors, states: list, g
     return [*tf.nest.flatten(dstate), *dweights, *ddrives]
 
 
-def _any_gradient(g) -> tf.Tensor:
+def _any_gradient(g: State) -> tf.Tensor:
     """Return which samples have a gradient other than zero, bool `[N]`."""
     live = [tf.reduce_any(z != 0, axis=range(1, z.shape.rank)) for z in tf.nest.flatten(g)]
     return live[0] if len(live) == 1 else tf.reduce_any(tf.stack(live), axis=0)

@@ -8,7 +8,9 @@ from keras_iterconv.unrolling.trajectory import Trajectory, read, tensor_array
 from keras_iterconv.unrolling.update import BoundUpdate, State
 
 
-def walk_back(update: BoundUpdate, trajectory: Trajectory, g: State, live: tf.Tensor):
+def walk_back(
+    update: BoundUpdate, trajectory: Trajectory, g: State, live: tf.Tensor
+) -> tuple[State, list, list]:
     """Return the gradients of g . x(K) in the initial state, the weights and the drives.
 
     Args:

@@ -1,7 +1,10 @@
 """The gradient of a loop under the assumption of equal slopes at all updates."""
 
+from typing import cast
+
 import tensorflow as tf
 
+from keras_iterconv.unrolling.euler_update import EulerUpdate
 from keras_iterconv.unrolling.gradients.mode import GradientMode
 from keras_iterconv.unrolling.gradients.series import sum_series
 from keras_iterconv.unrolling.samples import select
@@ -9,7 +12,9 @@ from keras_iterconv.unrolling.trajectory import Trajectory
 from keras_iterconv.unrolling.update import BoundUpdate
 
 
-def frozen(update: BoundUpdate, trajectory: Trajectory, g: tf.Tensor):
+def frozen(
+    update: BoundUpdate, trajectory: Trajectory, g: tf.Tensor
+) -> tuple[tf.Tensor, list, list]:
     """Return the gradients of a loop whose activations have one slope at all updates.
 
     The slopes of tanh are those at the last state. The slope of a ReLU is 1 where the loop has
@@ -26,7 +31,7 @@ def frozen(update: BoundUpdate, trajectory: Trajectory, g: tf.Tensor):
     Returns:
         `(state's, weights', drives')`: a tensor and two lists.
     """
-    state, euler = trajectory.state, update.update
+    state, euler = trajectory.state, cast(EulerUpdate, update.update)
     depth = None if trajectory.starts is None else trajectory.depth
 
     def value(k):
@@ -35,7 +40,7 @@ def frozen(update: BoundUpdate, trajectory: Trajectory, g: tf.Tensor):
         return euler.value(state, k, update.weights, update.drives)
 
     if not euler.tied:
-        return _frozen_untied(update, state, value, depth, trajectory.updates, g)
+        return _frozen_untied(update, trajectory, value, depth, g)
     common_value = value(tf.constant(0))
     has_term = None if depth is None else lambda j, v: depth > j
     v, total = sum_series(update, state, common_value, g, trajectory.updates, has_term)
@@ -45,8 +50,9 @@ def frozen(update: BoundUpdate, trajectory: Trajectory, g: tf.Tensor):
     return v, weights, drives
 
 
-def _frozen_untied(update, state, value, depth, updates, g):
+def _frozen_untied(update, trajectory, value, depth, g):
     """Return the gradients of updates of different weights, each evaluated at the last state."""
+    state = trajectory.state
 
     def step(k, g, weights, drives):
         k -= 1
@@ -64,7 +70,7 @@ def _frozen_untied(update, state, value, depth, updates, g):
     # Summed in the state's dtype, which may be wider than the drives'.
     drives = [tf.zeros(tf.shape(drive), g.dtype) for drive in update.drives]
     _, g, weights, drives = tf.while_loop(
-        lambda k, *others: k > 0, step, (updates, g, weights, drives)
+        lambda k, *others: k > 0, step, (trajectory.updates, g, weights, drives)
     )
     drives = [
         tf.cast(total, drive.dtype) for total, drive in zip(drives, update.drives, strict=True)

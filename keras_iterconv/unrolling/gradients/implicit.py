@@ -1,7 +1,10 @@
 """The implicit gradient: that of the fixed point which the last state approximates."""
 
+from typing import cast
+
 import tensorflow as tf
 
+from keras_iterconv.unrolling.euler_update import EulerUpdate
 from keras_iterconv.unrolling.gradients.mode import GradientMode
 from keras_iterconv.unrolling.gradients.series import sum_series
 from keras_iterconv.unrolling.samples import per_sample, sample_norms, samples_finite, select
@@ -15,7 +18,9 @@ TOLERANCE = 1e-6
 HALF_TOLERANCE = 1e-3
 
 
-def implicit(update: BoundUpdate, trajectory: Trajectory, g: tf.Tensor, terms: int):
+def implicit(
+    update: BoundUpdate, trajectory: Trajectory, g: tf.Tensor, terms: int
+) -> tuple[tf.Tensor, list, list]:
     """Return the gradients of the fixed point which the last state approximates.
 
     Args:
@@ -29,7 +34,7 @@ def implicit(update: BoundUpdate, trajectory: Trajectory, g: tf.Tensor, terms: i
         `(state's, weights', drives')`: zeros, since the fixed point does not depend on the first
         state, and two lists.
     """
-    state, euler = trajectory.state, update.update
+    state, euler = trajectory.state, cast(EulerUpdate, update.update)
     value = euler.value(state, tf.constant(0), update.weights, update.drives)
     # The series of a state that is not finite need not converge: the loop would then run for all
     # `terms`.

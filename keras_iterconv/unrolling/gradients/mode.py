@@ -1,7 +1,7 @@
 """The description of a gradient mode."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # Properties of an `Update` that some mode requires, each with the reason, for error messages.
 NEEDS = {
@@ -33,11 +33,11 @@ class GradientMode(NamedTuple):
     needs: tuple[str, ...]
     backward: Callable
 
-    def fits(self, update) -> bool:
+    def fits(self, update: Any) -> bool:
         """Return whether an update, or a block, has the properties that this mode needs."""
         return all(getattr(update, need) for need in self.needs)
 
-    def check(self, update) -> None:
+    def check(self, update: Any) -> None:
         """Raise `ValueError` where an update, or a block, lacks a property that this mode needs."""
         missing = [NEEDS[need] for need in self.needs if not getattr(update, need)]
         if missing:

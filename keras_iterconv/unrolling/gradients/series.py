@@ -5,12 +5,24 @@ all updates, v(j) = J'^j g is the gradient in the state j updates before the las
 the weights is then one vector-Jacobian product, that of the sum of all v(j).
 """
 
+from collections.abc import Callable
+from typing import cast
+
 import tensorflow as tf
 
+from keras_iterconv.unrolling.euler_update import EulerUpdate
 from keras_iterconv.unrolling.samples import select
+from keras_iterconv.unrolling.update import BoundUpdate
 
 
-def sum_series(update, state, value, g, terms, has_term):
+def sum_series(
+    update: BoundUpdate,
+    state: tf.Tensor,
+    value: tf.Tensor,
+    g: tf.Tensor,
+    terms: int | tf.Tensor,
+    has_term: Callable | None,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the sum of v(j) = J'^j g over j < `terms`, for each sample as far as it has terms.
 
     Args:
@@ -25,11 +37,10 @@ def sum_series(update, state, value, g, terms, has_term):
     Returns:
         `(v, sum)`: the first term that is not in the sum, and the sum, `[N, ...]` each.
     """
+    euler = cast(EulerUpdate, update.update)
 
     def step(j, v, total, more):
-        dx, _, _ = update.update.change_vjp(
-            state, tf.constant(0), value, v, update.weights, update.drives
-        )
+        dx, _, _ = euler.change_vjp(state, tf.constant(0), value, v, update.weights, update.drives)
         earlier = v + dx
         longer = total + v
         if has_term is None:
