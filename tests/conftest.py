@@ -30,6 +30,30 @@ def pytest_collection_finish(session):
     gc.freeze()
 
 
+def seed_keras():
+    """Set the seeds that Keras and NumPy draw from, without that of TensorFlow.
+
+    With a new seed TensorFlow compiles every function anew, which took a sixth of the time. It
+    counts for TensorFlow's own random numbers alone, and Keras draws from other seeds.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tf.random, "set_seed", lambda seed: None)
+        keras.utils.set_random_seed(0)
+
+
+def pytest_configure(config):
+    """Let pytest-randomly choose the order alone: tests have seeds of their own."""
+    if config.pluginmanager.hasplugin("randomly"):
+        config.option.randomly_reset_seed = False
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef):
+    """Start each fixture of a module or a session from the same seeds, in any order of tests."""
+    if fixturedef.scope != "function":
+        seed_keras()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def clean_tensorflow():
     """Start each file from the same seed of TensorFlow, with nothing compiled."""
@@ -39,11 +63,7 @@ def clean_tensorflow():
 @pytest.fixture(autouse=True)
 def clean_keras():
     """Start each test from the same seeds and leave the default precision, in any order."""
-    with pytest.MonkeyPatch.context() as patch:
-        # With a new seed TensorFlow compiles every function anew, which took a sixth of the time.
-        # It counts for TensorFlow's own random numbers alone, and Keras draws from other seeds.
-        patch.setattr(tf.random, "set_seed", lambda seed: None)
-        keras.utils.set_random_seed(0)
+    seed_keras()
     yield
     keras.config.set_dtype_policy("float32")
     keras.config.set_floatx("float32")

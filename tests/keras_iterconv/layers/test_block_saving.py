@@ -1,4 +1,4 @@
-"""Blocks in files: `.keras`, SavedModel, and wrapped in other Keras layers."""
+"""Blocks in files of weights and SavedModels, and wrapped in other Keras layers."""
 
 import keras
 import numpy as np
@@ -6,18 +6,11 @@ import pytest
 import tensorflow as tf
 
 CASES = {
-    "dense": ("dense", {}),
     "dense, untied, rank 2, adaptive": (
         "dense",
         {"tied": False, "rank": 2, "threshold": 0.05, "bound": 1.5, "activation": "tanh"},
     ),
-    "dense, without drive": ("dense", {"non_autonomous": False, "initial_state": "input"}),
     "conv": ("conv", {}),
-    "conv, untied, zeros, adaptive": (
-        "conv",
-        {"tied": False, "initial_state": "zeros", "threshold": 0.05, "activation": "tanh"},
-    ),
-    "conv, fixed centre, 5x5": ("conv", {"center": "fixed", "kernel_size": 5, "margin": 0.02}),
     "conv, bfloat16": ("conv", {"dtype": "mixed_bfloat16", "threshold": 0.05}),
 }
 
@@ -39,21 +32,6 @@ def assert_same(got, expected, **tolerance):
     for key in got:
         a, b = (np.asarray(x[key], np.float64) for x in (got, expected))
         np.testing.assert_allclose(a, b, **tolerance)
-
-
-def test_keras_file(case, tmp_path, excess):
-    layer, u, model = case
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert_same(loaded(u), model(u), rtol=0, atol=0)
-    twin = loaded.get_layer(layer.name)
-    assert type(twin) is type(layer)
-    assert twin.get_config() == layer.get_config()
-
-    # The projections came back too.
-    gradients = [keras.random.normal(w.shape) for w in twin.trainable_variables]
-    keras.optimizers.SGD(100.0).apply(gradients, twin.trainable_variables)
-    assert -1e-5 < excess(twin) < 2e-6
 
 
 def test_weights_file(case, tmp_path, make_inputs):

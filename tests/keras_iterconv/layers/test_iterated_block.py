@@ -115,23 +115,6 @@ def test_fixed_depth_reports_itself(kind, make_block, make_inputs):
     np.testing.assert_array_equal(status, [Status.MAX_UNROLL] * 4)
 
 
-@pytest.mark.parametrize("threshold", [None, 0.01])
-def test_samples_do_not_depend_on_their_batch(
-    kind, threshold, make_block, make_inputs, set_weights
-):
-    layer = make_block(kind, max_unroll=15, threshold=threshold, **FAST[kind])
-    u = scaled(make_inputs(kind, 64), np.random.default_rng(5).permutation(np.logspace(-5, 0, 64)))
-    set_weights(layer, u, "random")
-    together = [t.numpy() for t in layer(u, return_depth=True)]
-    assert threshold is None or len(set(together[1])) > 2
-    for size in (1, 7):
-        for first in range(0, 21, size):
-            part = layer(u[first : first + size], return_depth=True)
-            np.testing.assert_allclose(part.state, together[0][first : first + size], atol=1e-5)
-            np.testing.assert_array_equal(part.depth, together[1][first : first + size])
-            np.testing.assert_array_equal(part.status, together[2][first : first + size])
-
-
 # A graph too: only there is a ReLU fused with its convolution, and such a ReLU drops a NaN.
 @pytest.mark.parametrize("mode", ["eager", "graph"])
 @pytest.mark.parametrize("initial_state", ["zeros", "input"])

@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import keras_iterconv as ki
 from keras_iterconv.unrolling import Status
@@ -44,13 +43,6 @@ def test_depth_and_status_stay_apart_in_a_functional_model():
     np.testing.assert_array_equal(out[2], [1, 2, 1])
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
-def test_precision(policy):
-    layer = ki.ResidualUpdate(dtype=policy)
-    symbolic = layer([keras.Input((4, 5)), keras.Input((4, 5))])
-    assert symbolic.dtype == layer([*pair()]).dtype.name == layer.compute_dtype
-
-
 @pytest.mark.parametrize(
     "inputs",
     [
@@ -74,16 +66,3 @@ def test_inputs_that_do_not_fit(inputs):
 def test_bad_arguments(argument, value):
     with pytest.raises(ValueError, match=f"`{argument}` must .*Received: {argument}="):
         ki.ResidualUpdate(**{argument: value})
-
-
-def test_config_and_files(tmp_path):
-    layer = ki.ResidualUpdate(0.5, "tanh", name="update")
-    assert ki.ResidualUpdate.from_config(layer.get_config()).get_config() == layer.get_config()
-    inputs = [keras.Input((4, 5), name="state"), keras.Input((4, 5), name="transfer")]
-    model = keras.Model(inputs, layer(inputs))
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(loaded(pair()), model(pair()))
-    model.export(tmp_path / "model", verbose=False)
-    serve = tf.saved_model.load(tmp_path / "model").serve
-    np.testing.assert_allclose(serve(pair()), model(pair()), atol=1e-6)
