@@ -201,22 +201,6 @@ def test_mixed_precision_trains(policy):
     assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(before, model.get_weights(), strict=True))
 
 
-def operators(function):
-    """Return the names of all TensorFlow operators of a concrete function, loop bodies included."""
-    graph = function.graph.as_graph_def()
-    bodies = [graph.node, *(body.node_def for body in graph.library.function)]
-    return {node.op for nodes in bodies for node in nodes}
-
-
-@pytest.mark.parametrize("training", [False, True])
-def test_adaptive_nets_have_no_operator_that_converters_lack(training):
-    model = make_model()
-    function = tf.function(lambda x: model(x, training=training))
-    found = operators(function.get_concrete_function(tf.TensorSpec((None, 6, 6, 2))))
-    assert "Sqrt" in found  # of the norms
-    assert "EuclideanNorm" not in found
-
-
 @pytest.mark.parametrize("format", ["onnx", "litert"])
 def test_formats_that_keras_writes_broken_are_refused(format, tmp_path):
     message = rf"^`format` must be [^\n]*iterconv publish[^\n]*Received: format='{format}'$"

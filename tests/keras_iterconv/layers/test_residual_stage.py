@@ -335,23 +335,6 @@ def test_recomputing_changes_no_gradient_and_no_statistic(settings, graph):
         np.testing.assert_allclose(recomputed, kept, rtol=1e-5, atol=1e-6 * np.abs(kept).max())
 
 
-def test_recomputing_runs_each_block_again():
-    convolutions = {}
-    for gradient in ("unroll", "recompute"):
-        stage = make_stage(gradient=gradient)
-
-        @tf.function
-        def run(x, stage=stage):
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                loss = tf.reduce_sum(stage(x, training=True))
-            return tape.gradient(loss, x)
-
-        graph = run.get_concrete_function(tf.TensorSpec((4, *IMAGE, FILTERS))).graph
-        convolutions[gradient] = sum(op.type == "Conv2D" for op in graph.get_operations())
-    assert convolutions == {"unroll": 2 * BLOCKS, "recompute": 4 * BLOCKS}
-
-
 def test_an_unknown_gradient_is_refused():
     with pytest.raises(ValueError, match="`gradient`"):
         ki.ResidualStage(FILTERS, BLOCKS, gradient="implicit")
