@@ -10,7 +10,7 @@ import typer
 
 from benchmarks.measured_tables import show
 from keras_iterconv.indices.measure import REPEATS
-from keras_iterconv.metrics import is_wrong
+from keras_iterconv.tasks import is_wrong
 
 from .steps import CLASSES, random_batch
 from .timing import describe_machine, interleave, speedup

@@ -21,7 +21,6 @@ from keras_iterconv.depth.depth_settings import DepthSettings
 from keras_iterconv.exporting.exported_function import as_logits
 from keras_iterconv.exporting.onnx_graph import all_tensors, count_operators
 from keras_iterconv.exporting.saved_model import DEPTH_SIGNATURE, SIGNATURE
-from keras_iterconv.metrics import is_wrong
 from keras_iterconv.zoo.index import (
     CHECKOUT_ZOO,
     ZooError,
@@ -285,5 +284,5 @@ def _accuracy(run: Predict, data: ImageData) -> float:
     for begin in range(0, len(data.test), ACCURACY_BATCH):
         images = data.test.images[begin : begin + ACCURACY_BATCH].astype(np.float32)
         labels = data.test.labels[begin : begin + ACCURACY_BATCH]
-        right += int(np.sum(~is_wrong(run(images, None).logits, labels)))
+        right += int(np.sum(~data.task.is_wrong(run(images, None).logits, labels)))
     return right / len(data.test)

@@ -22,7 +22,7 @@ from keras_iterconv._support.keras_files import load_model_file, save_model_file
 from keras_iterconv.certificates.rows import plain
 from keras_iterconv.datasets import CATALOGUE, DatasetError
 from keras_iterconv.depth.figure_by_class import NoFigureError, draw_depths, measure_depths
-from keras_iterconv.exporting.exported_function import Normalization, shared_depth
+from keras_iterconv.exporting.exported_function import shared_depth
 from keras_iterconv.exporting.folding import fold
 from keras_iterconv.exporting.onnx_graph import count_operators
 from keras_iterconv.exporting.onnx_model import to_onnx
@@ -30,6 +30,7 @@ from keras_iterconv.exporting.saved_model import write_saved_model
 from keras_iterconv.not_finite import find_not_finite_variable
 from keras_iterconv.preprocessing import Preprocessing
 from keras_iterconv.runs import FinishedRun, read_finished_run
+from keras_iterconv.tasks import TASKS
 from keras_iterconv.zoo.index import CARD
 
 from .model_card import make_card
@@ -115,9 +116,8 @@ class _Publication:
         self, run: FinishedRun, model: keras.Model, name: str, zoo: Path, console: Console
     ):
         self.run, self.model, self.name, self.zoo, self.console = run, model, name, zoo, console
-        mean, std = (np.float32(run.data[key]) for key in ("mean", "std"))
-        self.normalization = Normalization(mean, std)
-        self.multi_label = CATALOGUE[run.settings["dataset"]].multi_label
+        self.preprocessing = Preprocessing(*(tuple(run.data[key]) for key in ("mean", "std")))
+        self.task = TASKS[CATALOGUE[run.settings["dataset"]].task]
         self.folded = fold(model)
         self.depth = as_user_error(shared_depth, self.folded)
 
@@ -168,15 +168,15 @@ class _Publication:
         }
 
     def _write_model(self, staged: Path) -> None:
-        model, data = self.model, self.run.data
-        model.preprocessing = Preprocessing(tuple(data["mean"]), tuple(data["std"]))
-        model.class_names = tuple(data["classes"])
+        model = self.model
+        model.preprocessing = self.preprocessing
+        model.class_names = tuple(self.run.data["classes"])
         save_model_file(model, staged / f"{self.name}.keras")
 
     def _write_onnx(self, staged: Path, texts: dict[str, str]) -> dict[str, int]:
         """Write the ONNX file, and return the count of each of its operators."""
         self.say("converting to ONNX")
-        converted = as_user_error(to_onnx, self.folded, self.normalization, texts, self.multi_label)
+        converted = as_user_error(to_onnx, self.folded, self.preprocessing, texts, self.task)
         onnx.save(converted, staged / f"{self.name}.onnx")
         return count_operators(converted)
 
@@ -186,8 +186,8 @@ class _Publication:
             write_saved_model,
             self.folded,
             staged / SAVED_MODEL,
-            self.normalization,
-            self.multi_label,
+            self.preprocessing,
+            self.task,
         )
 
 

@@ -26,7 +26,7 @@ from keras_iterconv.layers import (
     ResidualStage,
     ResidualUpdate,
 )
-from keras_iterconv.metrics import ExactSetAccuracy
+from keras_iterconv.metrics import AllPositionsAccuracy, ExactSetAccuracy
 from keras_iterconv.models import create_model, list_models
 from keras_iterconv.not_finite import NotFinite, find_not_finite
 from keras_iterconv.preprocessing import Preprocessing
@@ -36,6 +36,7 @@ from keras_iterconv.zoo import ZooError, list_pretrained, load_pretrained
 __version__ = "0.1.0"
 
 __all__ = [
+    "AllPositionsAccuracy",
     "DepthLogger",
     "DepthPoint",
     "DepthReport",

@@ -1,63 +1,8 @@
-"""The correctness of predictions, the error of guessing, and the metric `ExactSetAccuracy`."""
+"""Accuracies of predictions of several classes: sets of classes, and one class a position."""
 
 import math
 
 import keras
-import numpy as np
-
-
-def is_wrong(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return which predictions are wrong, bool `[N]`.
-
-    Args:
-        outputs: Logits or probabilities, `[N, classes]` with at least two classes.
-        labels: Class numbers, int `[N]`: a prediction is right where the class has the largest
-            output. Or multi-hot, `[N, classes]`: a prediction is right where the n classes of the
-            label have the n largest outputs.
-
-    Returns:
-        A bool array `[N]`; a prediction with an output that is not finite is wrong.
-
-    Raises:
-        ValueError: The shapes do not fit.
-    """
-    outputs, labels = np.asarray(outputs), np.asarray(labels)
-    if outputs.ndim != 2 or outputs.shape[1] < 2:
-        raise ValueError(
-            "The outputs of `model` must have the shape [N, classes], with at least two classes: "
-            "the class of the largest output is the prediction. "
-            f"Received: outputs of shape {outputs.shape}"
-        )
-    if labels.shape == outputs.shape:
-        return ~keras.ops.convert_to_numpy(exact_set(labels, outputs))
-    if labels.shape not in (outputs.shape[:1], (*outputs.shape[:1], 1)):
-        raise ValueError(
-            "`labels` must be class numbers [N] or multi-hot [N, classes]. "
-            f"Received: outputs of shape {outputs.shape}, labels of shape {labels.shape}"
-        )
-    # `argmax` of NaNs is 0, which may be the label: predictions that are not finite are wrong.
-    wrong = np.argmax(outputs, axis=1) != labels.reshape(-1)
-    return wrong | ~np.isfinite(outputs).all(axis=1)
-
-
-def chance_error(labels: np.ndarray, num_classes: int) -> float:
-    """Return the error rate of a uniformly random guess.
-
-    A guess is a set of classes, as many as the sample's label has.
-
-    Args:
-        labels: As in `is_wrong`.
-        num_classes: The number of classes.
-
-    Returns:
-        1 - 1 / num_classes for class numbers; for multi-hot labels the mean of
-        1 - 1 / C(num_classes, n), where a label has n classes.
-    """
-    labels = np.asarray(labels)
-    if labels.ndim < 2 or labels.shape[1] == 1:
-        return 1 - 1 / num_classes
-    counts = np.count_nonzero(labels, axis=1)
-    return float(np.mean([1 - 1 / math.comb(num_classes, int(n)) for n in counts]))
 
 
 def exact_set(y_true, y_pred):
@@ -102,6 +47,49 @@ class ExactSetAccuracy(keras.metrics.MeanMetricWrapper):
 
     def __init__(self, name: str = "accuracy", dtype=None):
         super().__init__(fn=exact_set, name=name, dtype=dtype)
+
+    def get_config(self):
+        return {"name": self.name, "dtype": self.dtype}
+
+
+def all_positions(y_true, y_pred):
+    """Return whether the class of the largest output is that of the label at all positions.
+
+    A sample with an output that is not finite is wrong.
+
+    Args:
+        y_true: Class numbers, `[N, positions]`; there can be several axes of positions, and a last
+            axis of size 1.
+        y_pred: Logits or probabilities, `[N, positions, classes]`.
+
+    Returns:
+        A bool tensor `[N]`.
+    """
+    y_pred = keras.ops.convert_to_tensor(y_pred)
+    predicted = keras.ops.argmax(y_pred, axis=-1)
+    wanted = keras.ops.cast(keras.ops.reshape(y_true, keras.ops.shape(predicted)), predicted.dtype)
+    finite = keras.ops.all(keras.ops.isfinite(y_pred), axis=-1)
+    right = keras.ops.logical_and(finite, predicted == wanted)
+    return keras.ops.all(right, axis=tuple(range(1, right.ndim)))
+
+
+@keras.saving.register_keras_serializable("keras_iterconv")
+class AllPositionsAccuracy(keras.metrics.MeanMetricWrapper):
+    """The share of samples whose largest output is that of the label at each position.
+
+    Args:
+        name: The name of the metric in logs.
+        dtype: The dtype of the metric's sums; None for Keras's default.
+
+    Example:
+        >>> accuracy = AllPositionsAccuracy()
+        >>> accuracy.update_state([[0, 1]], [[[2.0, -1.0], [0.5, 1.0]]])
+        >>> float(accuracy.result())
+        1.0
+    """
+
+    def __init__(self, name: str = "accuracy", dtype=None):
+        super().__init__(fn=all_positions, name=name, dtype=dtype)
 
     def get_config(self):
         return {"name": self.name, "dtype": self.dtype}

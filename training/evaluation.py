@@ -7,9 +7,6 @@ import numpy as np
 
 from keras_iterconv.datasets import ImageData, Split, evaluation_batches
 from keras_iterconv.depth.tally import DepthTally
-from keras_iterconv.metrics import is_wrong
-
-from .objectives import mean_loss
 
 
 class Evaluation(NamedTuple):
@@ -51,9 +48,9 @@ def evaluate(
         for name in ("logits", "depth", "status")
     )
     tally = DepthTally()
-    tally.add(depth, status, ~is_wrong(logits, split.labels))
+    tally.add(depth, status, ~data.task.is_wrong(logits, split.labels))
     return Evaluation(
-        loss=mean_loss(split.labels, logits),
+        loss=data.task.mean_loss(split.labels, logits),
         accuracy=tally.accuracy,
         depth=depth.sum(axis=1),
         share_at_limit=tally.share_at_limit,

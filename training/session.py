@@ -32,7 +32,6 @@ from .checkpoint import load_checkpoint, save_checkpoint
 from .distribution import make_strategy
 from .epoch_state import EpochState, load_epoch_state
 from .evaluation import Evaluation, evaluate
-from .objectives import make_loss, make_metrics
 from .optimization import make_optimizer
 from .run_folder import RunFolder
 from .run_report import print_header
@@ -219,8 +218,8 @@ class _Session:
             as_user_error(
                 self.model.compile,
                 optimizer,
-                make_loss(self.data.multi_label),
-                metrics=make_metrics(self.data.multi_label),
+                self.data.task.make_loss(),
+                metrics=self.data.task.make_metrics(),
                 coupling=settings.coupling,
             )
             self.model.optimizer.build(self.model.trainable_variables)

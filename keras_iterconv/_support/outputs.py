@@ -49,8 +49,13 @@ def output_activation(model: keras.Model) -> str | None:
 
 
 def output_key(model: keras.Model) -> str:
-    """Return the key of a functional model's one output: `"logits"` or `"outputs"`."""
-    return "logits" if output_activation(model) == LINEAR else "outputs"
+    """Return the key of a functional model's one output.
+
+    It is `"logits"` for logits `[N, classes]`; `"outputs"` for probabilities, for unknown outputs,
+    and where there are outputs for each position.
+    """
+    has_logits = len(model.outputs[0].shape) == 2 and output_activation(model) == LINEAR
+    return "logits" if has_logits else "outputs"
 
 
 def _of_model(model: keras.Model) -> str | None:

@@ -38,7 +38,7 @@ class DatasetEntry:
             nets.
         padding: Raw value of the pixels that a shift uncovers, the colour of the background. None
             for photographs: the value that standardises to 0, which is the mean.
-        multi_label: Whether an image shows several classes.
+        task: Name in `keras_iterconv.tasks.TASKS`, which determines loss, metrics and labels.
     """
 
     name: str
@@ -51,7 +51,7 @@ class DatasetEntry:
     augmented: bool = False
     padding: int | None = None
     available: int | None = None
-    multi_label: bool = False
+    task: str = "classes"
 
 
 def _read_digits():
@@ -86,7 +86,7 @@ def _digitclutter(digits: int) -> DatasetEntry:
         available=SIZES[0],
         # Black, although the background is grey: repeated runs must give equal results.
         padding=0,
-        multi_label=True,
+        task="label_sets",
     )
 
 

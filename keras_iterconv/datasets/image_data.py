@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_iterconv._support.checks import unknown_name
+from keras_iterconv.tasks import TASKS, Task
 
 PIXELS = ("standardized", "unit")
 
@@ -42,7 +43,7 @@ class Split:
                 f"[{len(self.images)}, C], one set of classes an image. "
                 f"Received: labels.shape={self.labels.shape}"
             )
-        if self.multi_label and not np.isin(self.labels, (0, 1)).all():
+        if self.labels.ndim == 2 and not np.isin(self.labels, (0, 1)).all():
             raise ValueError(
                 "`labels` of the shape [N, C] must be 0 or 1. "
                 f"Received: labels from {self.labels.min()} to {self.labels.max()}"
@@ -52,9 +53,9 @@ class Split:
         return len(self.labels)
 
     @property
-    def multi_label(self) -> bool:
-        """Whether a label is a set of classes rather than one class."""
-        return self.labels.ndim == 2
+    def task(self) -> Task:
+        """The task: one class an image, or a set of classes."""
+        return TASKS["classes" if self.labels.ndim == 1 else "label_sets"]
 
     def take(self, indices: np.ndarray) -> "Split":
         """Return a copy of the images and labels at `indices`, in that order."""
@@ -94,9 +95,9 @@ class ImageData:
         return self.train.images.shape[1:]
 
     @property
-    def multi_label(self) -> bool:
-        """Whether a label is a set of classes rather than one class."""
-        return self.train.multi_label
+    def task(self) -> Task:
+        """The task: one class an image, or a set of classes."""
+        return self.train.task
 
     @property
     def num_classes(self) -> int:

@@ -18,7 +18,7 @@ from keras_iterconv.depth.depth_settings import (
 )
 from keras_iterconv.depth.tally import DepthTally
 from keras_iterconv.depth.traced_depth import TracedDepth
-from keras_iterconv.metrics import is_wrong
+from keras_iterconv.tasks import is_wrong
 
 # Default values in each decade, about evenly spaced on a logarithmic axis.
 _UNROLLS = (1, 2, 3, 5)
@@ -41,8 +41,10 @@ def accuracy_by_depth(
         model: Functional model of one output, logits or probabilities, with at least one
             `NAISConv2D` or `NAISDense`.
         dataset: Batches `(images, labels)`, e.g. a `tf.data.Dataset`; or one pair of arrays.
-            Labels are class numbers, `[N]`, or one-hot or multi-hot, `[N, classes]`: a prediction
-            is then correct where the n largest outputs are those of the n labelled classes.
+            Labels are class numbers, `[N]`; or one-hot or multi-hot, `[N, classes]`: a prediction
+            is then correct where the n largest outputs are those of the n labelled classes; or
+            class numbers, `[N, positions]`, for outputs `[N, positions, classes]`: a prediction is
+            then correct where it is correct at all positions.
         max_unrolls: Values of `max_unroll`, each set in all blocks; their thresholds do not change.
             None for 1, 2, 3, 5, 10, 20, ... up to the smallest `max_unroll` of the blocks.
         thresholds: Values of `threshold`, each set in all blocks; their `max_unroll` does not
@@ -56,8 +58,8 @@ def accuracy_by_depth(
 
     Raises:
         ValueError: The model has no such block, or one that is used twice or lies in a nested
-            model; a setting is out of its range; or the data set is empty, or is infinite while
-            `samples` is None.
+            model; a setting is out of its range; the labels do not fit the outputs, or are those of
+            a regression; or the data set is empty, or is infinite while `samples` is None.
 
     Example:
         >>> print(accuracy_by_depth(model, (images, labels), max_unrolls=[1, 3, 10]))

@@ -55,10 +55,10 @@ def with_depth(model: keras.Model) -> keras.Model:
 
     Returns:
         A functional model of the same inputs, with a dict of outputs. `"logits"` is `[N,
-        num_classes]`; its key is `"outputs"` where the model ends in a softmax or a sigmoid, or
-        where neither its last layers nor its loss show that its outputs are logits. `"depth"`,
-        int32 `[N, blocks]`, is the number of updates; `"status"`, int32 `[N, blocks]`, a
-        `keras_iterconv.unrolling.Status`.
+        num_classes]`; its key is `"outputs"` where the model ends in a softmax or a sigmoid, has
+        outputs for each position, or where neither its last layers nor its loss show that its
+        outputs are logits. `"depth"`, int32 `[N, blocks]`, is the number of updates; `"status"`,
+        int32 `[N, blocks]`, a `keras_iterconv.unrolling.Status`.
 
     Raises:
         ValueError: The model is not functional, has no iterated block, has one that is used twice

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from keras_iterconv._support.outputs import LINEAR, output_activation, output_key
 from keras_iterconv.datasets import ImageData
 from keras_iterconv.depth.depth_model import iterated_blocks, processing_depth, with_depth
-from keras_iterconv.metrics import is_wrong
+from keras_iterconv.tasks import TASKS
 
 # Number of classes shown; as many rows of images fit on a page.
 CLASSES = 10
@@ -85,7 +85,7 @@ def measure_depths(model: keras.Model, name: str, data: ImageData, images: int) 
         NoFigureError: All images have the same depth, or the data set is multi-label.
     """
     raw, labels = data.test.images[:images], data.test.labels[:images]
-    if labels.ndim > 1:
+    if data.task is not TASKS["classes"]:
         raise NoFigureError(
             f"an image of {data.name} shows several classes; the figure needs one class an image"
         )
@@ -109,7 +109,7 @@ def measure_depths(model: keras.Model, name: str, data: ImageData, images: int) 
         labels,
         depth,
         processing_depth(model),
-        ~is_wrong(outputs, labels),
+        ~data.task.is_wrong(outputs, labels),
         probabilities.max(axis=1),
     )
 

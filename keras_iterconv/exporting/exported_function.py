@@ -1,7 +1,6 @@
 """The function of an exported file: from raw images to logits, probabilities, depth and status."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -12,19 +11,14 @@ from keras_iterconv._support.outputs import LINEAR, SIGMOID, SOFTMAX, output_act
 from keras_iterconv.depth.depth_model import iterated_blocks
 from keras_iterconv.depth.depth_settings import DepthSettings
 from keras_iterconv.layers.protocol import Block, is_block
+from keras_iterconv.preprocessing import Preprocessing
+from keras_iterconv.tasks import TASKS, Task
 from keras_iterconv.unrolling import Unrolled
 
-OUTPUTS = ("logits", "probabilities", "depth", "status")
+_ACTIVATIONS = {SOFTMAX: tf.nn.softmax, SIGMOID: tf.nn.sigmoid}
 # Bounds of p and 1 - p: the logits of probabilities 0 and 1 are infinite.
 _SMALLEST = float(np.finfo(np.float32).tiny)
 _SMALLEST_REST = 2.0**-24
-
-
-class Normalization(NamedTuple):
-    """Mean and standard deviation of the raw pixel values, `[C]` each, to standardise images."""
-
-    mean: np.ndarray
-    std: np.ndarray
 
 
 def shared_depth(model: keras.Model) -> DepthSettings | None:
@@ -47,6 +41,11 @@ def shared_depth(model: keras.Model) -> DepthSettings | None:
     return depths.pop() if depths else None
 
 
+def output_names(task: Task) -> tuple[str, ...]:
+    """Return the names of the outputs of an exported file, in order."""
+    return (*task.output_names, "depth", "status")
+
+
 def run_block(block: Block, inputs: tf.Tensor, depth: DepthSettings) -> Unrolled:
     """Return the result of an adjustable block at the given depth settings."""
     return block.run_to(inputs, depth.max_unroll, depth.threshold)
@@ -55,31 +54,31 @@ def run_block(block: Block, inputs: tf.Tensor, depth: DepthSettings) -> Unrolled
 def infer(
     model: keras.Model,
     images: tf.Tensor,
-    normalization: Normalization,
+    preprocessing: Preprocessing,
     depth: DepthSettings | None = None,
-    multi_label: bool = False,
+    task: Task = TASKS["classes"],
     run_block: Callable = run_block,
 ) -> dict[str, tf.Tensor]:
-    """Return the four outputs of an exported file.
+    """Return the outputs of an exported file.
 
     Args:
         model: Functional model in float32 from standardised images to logits, or to probabilities
-            by a softmax (a sigmoid where `multi_label`). Probabilities are returned unchanged, and
-            the logits are computed from them.
+            by the activation of `task`. Probabilities are returned unchanged, and the logits are
+            computed from them. For a task without probabilities, a model of any one output.
         images: Raw pixel values, float32 `[N, H, W, C]`.
-        normalization: Mean and standard deviation of raw pixel values.
+        preprocessing: Standardisation of raw pixel values.
         depth: Depth settings of the blocks of adaptive depth; None for the blocks' own settings.
-        multi_label: Whether the probabilities of the classes are independent (sigmoid).
+        task: Task of the model.
         run_block: Function `(block, inputs, depth)` that runs an adjustable block.
 
     Returns:
-        `logits` and `probabilities`, float32 `[N, classes]`; `depth` and `status`, int32
-        `[N, blocks]`.
+        `logits` and `probabilities`, float32 `[N, classes]` (`[N, positions, classes]` for one
+        label a position), or `outputs` for a regression; `depth` and `status`, int32 `[N, blocks]`.
 
     Raises:
         ValueError: The model's outputs are neither logits nor such probabilities.
     """
-    activation = _check_activation(model, multi_label)
+    activation = _check_activation(model, task)
     depths, statuses = [], []
 
     def apply(layer, *args, **kwargs):
@@ -94,12 +93,10 @@ def infer(
         statuses.append(unrolled.status)
         return unrolled.state
 
-    outputs = keras_graph.run(model, (images - normalization.mean) / normalization.std, apply)
-    logits, probabilities = as_logits(outputs, activation), outputs
-    if activation == LINEAR:
-        probabilities = tf.nn.sigmoid(logits) if multi_label else tf.nn.softmax(logits)
-    values = (logits, probabilities, tf.stack(depths, axis=1), tf.stack(statuses, axis=1))
-    return dict(zip(OUTPUTS, values, strict=True))
+    outputs = keras_graph.run(model, preprocessing(images), apply)
+    predictions = _predict(outputs, activation, task)
+    values = (*predictions, tf.stack(depths, axis=1), tf.stack(statuses, axis=1))
+    return dict(zip(output_names(task), values, strict=True))
 
 
 def as_logits(outputs: tf.Tensor, activation: str) -> tf.Tensor:
@@ -121,9 +118,18 @@ def _log(values: tf.Tensor, smallest: float) -> tf.Tensor:
     return tf.math.log(tf.where(values < smallest, smallest, values))
 
 
-def _check_activation(model: keras.Model, multi_label: bool) -> str:
-    activation, expected = output_activation(model), SIGMOID if multi_label else SOFTMAX
-    if activation not in (LINEAR, expected):
+def _predict(outputs: tf.Tensor, activation: str | None, task: Task) -> tuple[tf.Tensor, ...]:
+    """Return the tensors of `task.output_names`, from a model's outputs and their activation."""
+    if task.activation is None:
+        return (outputs,)
+    if activation != LINEAR:
+        return as_logits(outputs, activation), outputs
+    return outputs, _ACTIVATIONS[task.activation](outputs)
+
+
+def _check_activation(model: keras.Model, task: Task) -> str | None:
+    activation, expected = output_activation(model), task.activation
+    if expected is not None and activation not in (LINEAR, expected):
         ends = "in a layer of unknown outputs" if activation is None else f"in a {activation}"
         raise ValueError(
             f"`model` must end in logits or in a {expected}, as a Keras layer or activation, "

@@ -11,7 +11,7 @@ import tf2onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from keras_iterconv.depth.depth_model import iterated_blocks
-from keras_iterconv.exporting.exported_function import OUTPUTS, Normalization, infer, shared_depth
+from keras_iterconv.exporting.exported_function import infer, output_names, shared_depth
 from keras_iterconv.exporting.onnx_blocks import (
     OPSET,
     BlockConverter,
@@ -25,6 +25,8 @@ from keras_iterconv.exporting.onnx_graph import (
     simplify,
     sort_nodes,
 )
+from keras_iterconv.preprocessing import Preprocessing
+from keras_iterconv.tasks import TASKS, Task
 from keras_iterconv.unrolling import Unrolled
 
 # The oldest version of the format that supports opset 18, for older runtimes.
@@ -33,23 +35,22 @@ IR_VERSION = 8
 
 def to_onnx(
     model: keras.Model,
-    normalization: Normalization,
+    preprocessing: Preprocessing,
     metadata: Mapping[str, str],
-    multi_label: bool = False,
+    task: Task = TASKS["classes"],
 ) -> onnx.ModelProto:
     """Return a model as an ONNX model.
 
     Args:
         model: Functional model in float32, from standardised images to logits or probabilities.
-        normalization: Mean and standard deviation of raw pixel values.
+        preprocessing: Standardisation of raw pixel values.
         metadata: Metadata of the file.
-        multi_label: Whether the probabilities of the classes are independent (sigmoid).
+        task: Task of the model.
 
     Returns:
         A model of opset 18. Its input is `image`, float32 `[N, H, W, C]` in raw values; a net of
         adaptive depth has two more inputs with defaults, the scalars `threshold`, float32, and
-        `max_unroll`, int32. The outputs are `logits` and `probabilities`, float32 `[N, classes]`,
-        and `depth` and `status`, int32 `[N, blocks]`.
+        `max_unroll`, int32. The outputs are those of `infer`.
 
     Raises:
         ValueError: Blocks of adaptive depth differ in threshold or `max_unroll`, a block's solver
@@ -57,12 +58,13 @@ def to_onnx(
     """
     depth = shared_depth(model)
     blocks = [block for block in iterated_blocks(model) if block.adjustable]
-    converted = _convert_around(model, blocks, normalization, multi_label)
+    outputs = output_names(task)
+    converted = _convert_around(model, blocks, preprocessing, task)
     graph = converted.graph
     simplify(graph)
     ends = [value.name for value in graph.input[1:]]
-    starts = [value.name for value in graph.output[len(OUTPUTS) :]]
-    del graph.input[1:], graph.output[len(OUTPUTS) :]
+    starts = [value.name for value in graph.output[len(outputs) :]]
+    del graph.input[1:], graph.output[len(outputs) :]
     if depth is not None:
         graph.input.append(helper.make_tensor_value_info("threshold", TensorProto.FLOAT, ()))
         graph.input.append(helper.make_tensor_value_info("max_unroll", TensorProto.INT32, ()))
@@ -72,14 +74,14 @@ def to_onnx(
             inputs[1] = _add_value(graph, f"{block.name}/max_unroll", np.int32(block.max_unroll))
         else:
             inputs.append("threshold")
-        outputs = ends[3 * number : 3 * number + 3]
-        graph.node.append(helper.make_node(f"block{number}", inputs, outputs))
+        results = ends[3 * number : 3 * number + 3]
+        graph.node.append(helper.make_node(f"block{number}", inputs, results))
     sort_nodes(graph)
     converter = BlockConverter()
     for number, block in enumerate(blocks):
         inline(graph, f"block{number}", converter.convert(block, block.input.shape[1:]))
     remove_identities(graph)
-    rename_outputs(graph, OUTPUTS)
+    rename_outputs(graph, outputs)
     if depth is not None:
         # An initializer with the name of an input is its default.
         _add_value(graph, "threshold", np.float32(depth.threshold))
@@ -96,7 +98,7 @@ def to_onnx(
     return converted
 
 
-def _convert_around(model, blocks, normalization, multi_label) -> onnx.ModelProto:
+def _convert_around(model, blocks, preprocessing, task) -> onnx.ModelProto:
     """Return the converted model without its NAIS blocks.
 
     The input of each block is an output of the graph, and the block's outputs are inputs.
@@ -121,8 +123,8 @@ def _convert_around(model, blocks, normalization, multi_label) -> onnx.ModelProt
             starts[block] = to_channels_first(u)
             return Unrolled(to_channels_last(state), made, status)
 
-        outputs = infer(model, image, normalization, None, multi_label, cut)
-        return (*(outputs[name] for name in OUTPUTS), *(starts[block] for block in blocks))
+        outputs = infer(model, image, preprocessing, None, task, cut)
+        return (*outputs.values(), *(starts[block] for block in blocks))
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     function = tf.function(around, input_signature=specs, autograph=False)

@@ -7,7 +7,9 @@ import tensorflow as tf
 
 from keras_iterconv.depth.depth_model import iterated_blocks
 from keras_iterconv.depth.depth_settings import DepthSettings
-from keras_iterconv.exporting.exported_function import Normalization, infer, shared_depth
+from keras_iterconv.exporting.exported_function import infer, shared_depth
+from keras_iterconv.preprocessing import Preprocessing
+from keras_iterconv.tasks import TASKS, Task
 
 SIGNATURE = "serving_default"
 # The depth settings are inputs of a second signature: inputs of a SavedModel cannot be optional.
@@ -17,21 +19,20 @@ DEPTH_SIGNATURE = "with_depth"
 def write_saved_model(
     model: keras.Model,
     path: str | os.PathLike,
-    normalization: Normalization,
-    multi_label: bool = False,
+    preprocessing: Preprocessing,
+    task: Task = TASKS["classes"],
 ) -> None:
     """Write a model as a SavedModel.
 
     Its signature `serving_default` has the input `image`, float32 `[N, H, W, C]` in raw values, and
-    the outputs `logits` and `probabilities`, float32 `[N, classes]`, and `depth` and `status`,
-    int32 `[N, blocks]`. A net of adaptive depth has a second signature, `with_depth`, whose further
-    inputs are the scalars `threshold`, float32, and `max_unroll`, int32.
+    the outputs of `infer`. A net of adaptive depth has a second signature, `with_depth`, whose
+    further inputs are the scalars `threshold`, float32, and `max_unroll`, int32.
 
     Args:
         model: Functional model in float32, from standardised images to logits or probabilities.
         path: Folder to write.
-        normalization: Mean and standard deviation of raw pixel values.
-        multi_label: Whether the probabilities of the classes are independent (sigmoid).
+        preprocessing: Standardisation of raw pixel values.
+        task: Task of the model.
 
     Raises:
         ValueError: Blocks of adaptive depth differ in threshold or `max_unroll`, or the outputs are
@@ -41,7 +42,7 @@ def write_saved_model(
 
     @tf.function(input_signature=[image], autograph=False)
     def serve(image):
-        return infer(model, image, normalization, None, multi_label)
+        return infer(model, image, preprocessing, None, task)
 
     @tf.function(
         input_signature=[
@@ -53,7 +54,7 @@ def write_saved_model(
     )
     def serve_with_depth(image, threshold, max_unroll):
         depth = DepthSettings(max_unroll, threshold)
-        return infer(model, image, normalization, depth, multi_label)
+        return infer(model, image, preprocessing, depth, task)
 
     signatures = {SIGNATURE: serve}
     if shared_depth(model) is not None:

@@ -10,7 +10,7 @@ from keras_iterconv._support.keras_graph import Call, calls, check_functional
 from keras_iterconv._support.private_keras import layers_within
 from keras_iterconv.indices.index_report import IndexReport, StageErrors, make_report
 from keras_iterconv.layers import ResidualStage
-from keras_iterconv.metrics import chance_error, is_wrong
+from keras_iterconv.tasks import Task, infer_task
 
 REPEATS = 16
 
@@ -32,8 +32,10 @@ def measure_indices(
         model: Functional model of one output, logits or probabilities, with at least one
             `ResidualStage`. Each stage must lie on all paths from input to output.
         dataset: Batches `(images, labels)`, e.g. a `tf.data.Dataset`; or one pair of arrays.
-            Labels are class numbers, `[N]`, or multi-hot, `[N, classes]`: a prediction is then
-            correct where the n largest outputs are those of the n labelled classes.
+            Labels are class numbers, `[N]`; or multi-hot, `[N, classes]`: a prediction is then
+            correct where the n largest outputs are those of the n labelled classes; or class
+            numbers, `[N, positions]`, for outputs `[N, positions, classes]`: a prediction is then
+            correct where it is correct at all positions.
         resamples: Number of bootstrap samples for the intervals.
         seed: Seed of the bootstrap, an integer of at least 0.
         samples: Number of images, from the first on. None for all images of a finite data set.
@@ -43,8 +45,9 @@ def measure_indices(
 
     Raises:
         ValueError: An argument is out of its range; the model has no stage, or one that is used
-            twice, lies in a nested model or is not on all paths; or the data set is empty, or
-            infinite while `samples` is None.
+            twice, lies in a nested model or is not on all paths; the labels do not fit the outputs,
+            or are those of a regression; or the data set is empty, or infinite while `samples` is
+            None.
 
     Reference:
         Lippl et al. 2024, "Iterative convergence indices", Fig. 2.
@@ -67,7 +70,7 @@ def measure_indices(
         StageErrors(*(np.concatenate(curve, axis=1) for curve in zip(*stage, strict=True)))
         for stage in zip(*wrong_of_batches, strict=True)
     ]
-    chance = chance_error(labels, model.output_shape[-1])
+    chance = net.task.chance_error(labels, model.output_shape[-1])
     return make_report([call.layer.name for call in stages], errors, chance, resamples, seed)
 
 
@@ -111,9 +114,14 @@ def residual_stages(model: keras.Model) -> list[Call]:
 
 
 class _PerturbedNet:
-    """The parts of a net that are run separately, each traced once."""
+    """The parts of a net that are run separately, each traced once.
+
+    Attributes:
+        task: The task, inferred from the last batch; None before the first.
+    """
 
     def __init__(self, model: keras.Model, stages: list[Call]):
+        self.task: Task | None = None
         self.stages = [call.layer for call in stages]
         trunk = keras.Model(model.input, [*(call.inputs[0] for call in stages), model.output])
         self.trunk = tf.function(lambda x: trunk(x, training=False), reduce_retracing=True)
@@ -134,14 +142,15 @@ class _PerturbedNet:
     def wrong(self, images, labels) -> list[StageErrors]:
         """Return, for each stage and perturbation, whether each prediction is wrong."""
         *inputs, outputs = self.trunk(images)
-        full = is_wrong(outputs, labels)
+        self.task = infer_task(outputs.shape, labels)
+        full = self.task.is_wrong(np.asarray(outputs), labels)
         return [self._wrong_of_stage(s, x, full, labels) for s, x in enumerate(inputs)]
 
     def _wrong_of_stage(self, s, x, full, labels) -> StageErrors:
         blocks, update = self.stages[s].blocks, self.updates[s]
 
         def wrong(state):
-            return is_wrong(self.readouts[s](state), labels)
+            return self.task.is_wrong(np.asarray(self.readouts[s](state)), labels)
 
         def run(state, schedule):
             for t in schedule:

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from keras_iterconv.exporting.exported_function import Normalization
+from keras_iterconv.preprocessing import Preprocessing
 
 # Neither square nor equal to each other: swapped axes show.
 ADAPTIVE_SHAPE, ADAPTIVE_SCALE = (4, 6, 1), 16
@@ -214,6 +214,6 @@ def draw_raw():
 
 
 @pytest.fixture(scope="session")
-def normalization():
+def preprocessing():
     """Return the mean and the standard deviation of what `draw_raw` draws."""
-    return Normalization(np.float32([3.0]), np.float32([2.0]))
+    return Preprocessing((3.0,), (2.0,))

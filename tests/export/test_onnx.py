@@ -13,6 +13,7 @@ from keras_iterconv.exporting import onnx_blocks
 from keras_iterconv.exporting.folding import fold
 from keras_iterconv.exporting.onnx_graph import all_graphs, subgraphs
 from keras_iterconv.exporting.onnx_model import to_onnx
+from keras_iterconv.tasks import TASKS
 
 CHAIN = {"filters": (4, 8), "blocks": 2}
 NETS = {
@@ -61,7 +62,7 @@ class Net:
 
 
 @pytest.fixture(scope="module")
-def nets(make_model, normalization, tmp_path_factory):
+def nets(make_model, preprocessing, tmp_path_factory):
     """Return a function that gives the net of a kind, converted once."""
     folder, made = tmp_path_factory.mktemp("nets"), {}
 
@@ -69,7 +70,7 @@ def nets(make_model, normalization, tmp_path_factory):
         if kind not in made:
             name, settings = NETS[kind]
             model = make_model(name, **settings)
-            converted = to_onnx(fold(model), normalization, METADATA)
+            converted = to_onnx(fold(model), preprocessing, METADATA)
             made[kind] = Net(model, converted, folder / f"{kind}.onnx")
         return made[kind]
 
@@ -142,13 +143,13 @@ def test_a_state_that_stands_still_is_settled_at_every_positive_threshold(
 
 
 @pytest.fixture(scope="module")
-def still_net(make_model, normalization, tmp_path_factory):
+def still_net(make_model, preprocessing, tmp_path_factory):
     """Return a net whose only block never changes its state."""
     model = make_model("nais_mnist", units=3, threshold=0.5)
     for weight in ki.iterated_blocks(model)[0].weights:
         weight.assign(np.zeros(weight.shape))
     path = tmp_path_factory.mktemp("still") / "net.onnx"
-    return Net(model, to_onnx(fold(model), normalization, METADATA), path)
+    return Net(model, to_onnx(fold(model), preprocessing, METADATA), path)
 
 
 @pytest.mark.parametrize("kind", NETS)
@@ -276,10 +277,10 @@ def test_the_file_is_sound(nets, kind):
     assert net.session.get_modelmeta().producer_name == "keras_iterconv"
 
 
-def test_the_classifier_takes_it(make_model, normalization, draw_raw, tmp_path):
+def test_the_classifier_takes_it(make_model, preprocessing, draw_raw, tmp_path):
     name, settings = NETS["adaptive"]
     model = make_model(name, **settings)
-    onnx.save(to_onnx(fold(model), normalization, {**METADATA, **DEFAULTS}), tmp_path / "net.onnx")
+    onnx.save(to_onnx(fold(model), preprocessing, {**METADATA, **DEFAULTS}), tmp_path / "net.onnx")
     classifier = OnnxClassifier(tmp_path / "net.onnx")
     assert (classifier.threshold, classifier.max_unroll) == (0.05, 10)
     answers = classifier.classify(draw_raw(5))._asdict()
@@ -287,12 +288,12 @@ def test_the_classifier_takes_it(make_model, normalization, draw_raw, tmp_path):
 
 
 def test_an_untied_net_makes_no_more_updates_than_it_has_weights_for(
-    make_model, normalization, draw_raw, tmp_path
+    make_model, preprocessing, draw_raw, tmp_path
 ):
     name, settings = NETS["untied_adaptive"]
     metadata = {**METADATA, "threshold": "0.3", "max_unroll": "6"}
     onnx.save(
-        to_onnx(fold(make_model(name, **settings)), normalization, metadata), tmp_path / "net.onnx"
+        to_onnx(fold(make_model(name, **settings)), preprocessing, metadata), tmp_path / "net.onnx"
     )
     classifier = OnnxClassifier(tmp_path / "net.onnx")
     assert classifier.classify(draw_raw(2), threshold=0, max_unroll=6).depth.max() == 6
@@ -301,12 +302,12 @@ def test_an_untied_net_makes_no_more_updates_than_it_has_weights_for(
 
 
 def test_each_class_may_have_a_probability_of_its_own(
-    nets, make_model, normalization, draw_raw, tmp_path
+    nets, make_model, preprocessing, draw_raw, tmp_path
 ):
     model, images = nets("dense").model, draw_raw(4)
     other = Net(
         model,
-        to_onnx(fold(model), normalization, METADATA, multi_label=True),
+        to_onnx(fold(model), preprocessing, METADATA, TASKS["label_sets"]),
         tmp_path / "net.onnx",
     )
     found = other.run(images)
@@ -316,14 +317,14 @@ def test_each_class_may_have_a_probability_of_its_own(
     np.testing.assert_array_equal(found["logits"], nets("dense").run(images)["logits"])
 
 
-def test_blocks_alike_are_converted_once(nets, make_model, normalization, monkeypatch):
+def test_blocks_alike_are_converted_once(nets, make_model, preprocessing, monkeypatch):
     conversions, convert = [], onnx_blocks._convert
     monkeypatch.setattr(
         onnx_blocks, "_convert", lambda block, *a: conversions.append(block) or convert(block, *a)
     )
     name, settings = NETS["adaptive"]
     longer = make_model(name, **{**settings, "blocks": 5})
-    converted = to_onnx(fold(longer), normalization, METADATA)
+    converted = to_onnx(fold(longer), preprocessing, METADATA)
     assert len(conversions) == len(CHAIN["filters"])
     grown = len(converted.SerializeToString()) - len(nets("adaptive").converted.SerializeToString())
     weights = 4 * (longer.count_params() - nets("adaptive").model.count_params())
@@ -331,20 +332,20 @@ def test_blocks_alike_are_converted_once(nets, make_model, normalization, monkey
 
 
 @pytest.mark.parametrize(("name", "settings"), [("nais_mnist", {}), ("resnet_w8", {"blocks": 2})])
-def test_a_file_is_hardly_larger_than_its_weights(make_model, normalization, name, settings):
+def test_a_file_is_hardly_larger_than_its_weights(make_model, preprocessing, name, settings):
     model = make_model(name, **settings)
-    size = len(to_onnx(fold(model), normalization, METADATA).SerializeToString())
+    size = len(to_onnx(fold(model), preprocessing, METADATA).SerializeToString())
     assert 0.95 * 4 * model.count_params() < size < 1.1 * 4 * model.count_params() + 10_000
 
 
-def test_depths_that_differ_are_refused(make_model, normalization):
+def test_depths_that_differ_are_refused(make_model, preprocessing):
     model = make_model("nais_adaptive", **CHAIN)
     ki.iterated_blocks(model)[0].max_unroll = 3
     with pytest.raises(ValueError, match="has one `threshold` and one `max_unroll`"):
-        to_onnx(fold(model), normalization, METADATA)
+        to_onnx(fold(model), preprocessing, METADATA)
 
 
-def test_anderson_is_refused(make_model, normalization):
+def test_anderson_is_refused(make_model, preprocessing):
     settings = {"units": 24, "threshold": 0.5, "solver": "anderson", "activation": "tanh"}
     with pytest.raises(ValueError, match='or build the block with `solver="picard"`'):
-        to_onnx(fold(make_model("nais_mnist", **settings)), normalization, METADATA)
+        to_onnx(fold(make_model("nais_mnist", **settings)), preprocessing, METADATA)

@@ -58,12 +58,12 @@ print(sorted(n for n in sys.modules if n.split(".")[0] in ("keras_iterconv", "it
 
 
 @pytest.fixture(scope="module")
-def served(make_model, draw_raw, normalization, tmp_path_factory):
+def served(make_model, draw_raw, preprocessing, tmp_path_factory):
     """Return, by kind, the model, its folder, and what another process got from the folder."""
     folder, models = tmp_path_factory.mktemp("saved"), {}
     for kind, (name, settings) in NETS.items():
         models[kind] = make_model(name, **settings)
-        write_saved_model(fold(models[kind]), folder / kind, normalization)
+        write_saved_model(fold(models[kind]), folder / kind, preprocessing)
         images = {f"images{batch}": draw_raw(batch) for batch in BATCHES}
         spoilt = draw_raw(3)
         spoilt[1, 2, 2] = np.nan
@@ -146,13 +146,13 @@ def test_each_weight_is_written_once(served, kind):
 
 
 @pytest.fixture(scope="module")
-def serve_still(make_model, normalization, tmp_path_factory):
+def serve_still(make_model, preprocessing, tmp_path_factory):
     """Return the signature with depth of a net whose only block never changes its state."""
     model = make_model("nais_mnist", units=3, threshold=0.5)
     for weight in ki.iterated_blocks(model)[0].weights:
         weight.assign(np.zeros(weight.shape))
     folder = tmp_path_factory.mktemp("still")
-    write_saved_model(model, folder, normalization)
+    write_saved_model(model, folder, preprocessing)
     return tf.saved_model.load(folder).signatures["with_depth"]
 
 
@@ -169,9 +169,9 @@ def test_a_state_that_stands_still_is_settled_at_every_positive_threshold(
     np.testing.assert_array_equal(found["status"], [[updates == 5]] * 3)
 
 
-def test_depths_that_differ_are_refused(make_model, normalization, tmp_path):
+def test_depths_that_differ_are_refused(make_model, preprocessing, tmp_path):
     model = make_model("nais_adaptive", filters=(4,), blocks=2)
     ki.iterated_blocks(model)[0].threshold = 0.5
     with pytest.raises(ValueError, match="`threshold` and one `max_unroll`"):
-        write_saved_model(model, tmp_path / "net", normalization)
+        write_saved_model(model, tmp_path / "net", preprocessing)
     assert not (tmp_path / "net").exists()

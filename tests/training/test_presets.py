@@ -7,7 +7,6 @@ import keras_iterconv as ki
 from keras_iterconv import datasets
 from keras_iterconv.datasets import steps_per_epoch, training_batches
 from keras_iterconv.models.registry import list_settings
-from training.objectives import make_loss
 from training.optimization import make_optimizer
 from training.settings import PRESETS, make_settings
 
@@ -45,7 +44,7 @@ def test_the_loss_falls_in_30_steps(settings, tiny_digitclutter):
     model = make_small(settings, data)
     steps = steps_per_epoch(data.train, settings.batch_size)
     optimizer = make_optimizer(settings, steps, model.trainable_variables)
-    model.compile(optimizer, make_loss(data.multi_label))
+    model.compile(optimizer, data.task.make_loss())
     batches = training_batches(
         data.train,
         mean=data.mean,

@@ -24,6 +24,7 @@ from keras_iterconv.datasets import (
 )
 from keras_iterconv.datasets.digitclutter import draw_picture, draw_pictures, lay_out, plot_samples
 from keras_iterconv.datasets.digitclutter_builder import Digitclutter, make_config
+from keras_iterconv.tasks import TASKS
 
 MIDDLE = (256, 256)
 
@@ -300,7 +301,7 @@ def test_loaded_parts_are_the_builders_own(tiny_digitclutter):
         for index, (picture, classes) in enumerate(drawn(size, part=part)):
             assert np.array_equal(split.images[index], picture)
             assert np.flatnonzero(split.labels[index]).tolist() == sorted(classes)
-    assert data.multi_label
+    assert data.task is TASKS[datasets.CATALOGUE["digitclutter3"].task] is TASKS["label_sets"]
     assert data.input_shape == (32, 32, 1)
     assert (data.classes, data.scale) == (tuple("0123456789"), 255)
     assert data.mean == pytest.approx(data.train.images.mean(dtype=float), rel=1e-6)

@@ -3,6 +3,7 @@ import pytest
 
 from keras_iterconv.datasets import Split
 from keras_iterconv.datasets.image_data import channel_statistics
+from keras_iterconv.tasks import TASKS
 
 
 def test_statistics_equal_numpys_in_double_precision():
@@ -40,10 +41,10 @@ def test_take_keeps_the_given_order():
 
 def test_a_label_can_be_a_set_of_classes():
     split = Split(np.zeros((3, 8, 8, 1), np.uint8), np.eye(3, 5, dtype=np.int32))
-    assert split.multi_label
+    assert split.task is TASKS["label_sets"]
     assert len(split) == 3
     assert split.take(np.array([2, 0])).labels.tolist() == [[0, 0, 1, 0, 0], [1, 0, 0, 0, 0]]
-    assert not Split(split.images, np.zeros(3, np.int32)).multi_label
+    assert Split(split.images, np.zeros(3, np.int32)).task is TASKS["classes"]
 
 
 @pytest.mark.parametrize(

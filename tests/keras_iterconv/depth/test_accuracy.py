@@ -142,6 +142,30 @@ def test_labels_of_other_kinds(make_net, images, labels, kind):
     assert 0 < report.own.accuracy < 1
 
 
+def test_a_sample_is_right_where_all_its_positions_are(images, labels):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(images.shape[1:])
+    state = ki.NAISDense(8, max_unroll=9)(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, keras.layers.Reshape((2, 4))(keras.layers.Dense(8)(state)))
+    given = model(images).numpy().argmax(axis=-1)
+    given[::3, 1] = labels[::3]
+    report = ki.accuracy_by_depth(model, (images, given), [1, 3, 9], [])
+    for point in report.by_max_unroll:
+        ki.set_depth(model, max_unroll=point.max_unroll)
+        right = model(images).numpy().argmax(axis=-1) == given
+        assert point.accuracy == pytest.approx(np.mean([all(row) for row in right]))
+    assert 0.3 < report.own.accuracy < right.mean()
+    assert report.by_max_unroll[0].accuracy != report.own.accuracy
+
+
+def test_a_regression_is_refused(make_net, images):
+    model = make_net()
+    numbers = np.random.default_rng(0).normal(size=(len(images), 4))
+    with pytest.raises(ValueError, match=r"`labels` must be class numbers \[N\].*a regression"):
+        ki.accuracy_by_depth(model, (images, numbers), [1], [])
+    assert ki.processing_depth(model) == ki.processing_depth(make_net())
+
+
 def test_batches_of_all_kinds_say_the_same(make_net, images, labels):
     expected = ki.accuracy_by_depth(make_net(), (images, labels))
     dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(7)

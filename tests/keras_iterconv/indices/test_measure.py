@@ -112,6 +112,24 @@ def test_multi_hot_labels(nets):
     np.testing.assert_allclose(got, indices, rtol=0, atol=0.05)
 
 
+def test_labels_of_positions(nets):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((3, 2, 2))
+    stage = ki.ResidualStage(2, 3, name="stage")
+    model = keras.Model(inputs, keras.layers.Dense(CLASSES)(stage(inputs)))
+    x = np.random.default_rng(0).normal(size=(60, 3, 2, 2)).astype(np.float32)
+    labels = model(x).numpy().argmax(axis=-1)
+    labels[:10, 2, 0] = (labels[:10, 2, 0] + 1) % CLASSES
+    report = ki.measure_indices(model, (x, labels), resamples=20)
+    assert report.chance == pytest.approx(1 - 1 / CLASSES**6)
+    assert report.error == pytest.approx(10 / 60)
+    for t, early in enumerate(report.errors[0].early_readout):
+        found = nets.run(model, x, "stage", list(range(t + 1))).argmax(axis=-1)
+        wrong = [np.any(one != label) for one, label in zip(found, labels, strict=True)]
+        assert early == pytest.approx(np.mean(wrong), abs=1.01 / 60)
+    assert report.errors[0].early_readout[0] > 0.3
+
+
 @pytest.mark.usefixtures("traced")
 def test_batches_of_any_size_and_arrays_say_the_same(nets):
     model, x = nets.chain((2, 2)), nets.images(61)
@@ -203,7 +221,7 @@ def test_an_identity_tail_converges_where_it_begins(nets):
     nothing = np.zeros(CLASSES)
     model = nets.adding([nothing, nothing, unit(2), nothing, nothing])
     report = ki.measure_indices(model, zeros_and_class_two(), resamples=20)
-    np.testing.assert_array_equal(report.errors[0].early_readout, [1, 1, 0, 0, 0])
+    np.testing.assert_array_equal(report.errors[0].early_readout_readout, [1, 1, 0, 0, 0])
     np.testing.assert_array_equal(report.errors[0].left_out, [0, 0, 1, 0, 0])
     assert report.error == 0
     # Two of four early readouts miss by 1 where chance misses by 3/4.
@@ -299,7 +317,7 @@ def test_a_stage_of_one_block_has_no_index(nets):
     for index in INDICES:
         assert np.isnan(getattr(report, index)[0])
         assert report.reasons[0][index] == "a stage of one block has no index"
-    np.testing.assert_array_equal(report.errors[0].early_readout, [0])
+    np.testing.assert_array_equal(report.errors[0].early_readout_readout, [0])
     np.testing.assert_array_equal(report.errors[0].left_out, [1])
 
 
