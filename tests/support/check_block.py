@@ -17,11 +17,11 @@ import onnxruntime
 import tensorflow as tf
 
 import keras_iterconv as ki
-from keras_iterconv.exporting.exported_function import Normalization
 from keras_iterconv.exporting.folding import fold
 from keras_iterconv.exporting.onnx_graph import all_graphs, subgraphs
 from keras_iterconv.exporting.onnx_model import to_onnx
 from keras_iterconv.exporting.saved_model import write_saved_model
+from keras_iterconv.preprocessing import Preprocessing
 from keras_iterconv.unrolling import Status
 
 # Rounding of one number in half precision, and how much of it a chain of contracting updates keeps.
@@ -299,7 +299,7 @@ def check_export(case: BlockCase) -> None:
     images = _first(case.inputs)
     expected = {name: value.numpy() for name, value in ki.with_depth(model)(images).items()}
     channels = images.shape[-1]
-    plain = Normalization(np.zeros(channels, np.float32), np.ones(channels, np.float32))
+    plain = Preprocessing((0.0,) * channels, (1.0,) * channels)
     with tempfile.TemporaryDirectory() as folder:
         write_saved_model(fold(model), folder, plain)
         serve = tf.saved_model.load(folder).signatures["serving_default"]
