@@ -19,7 +19,6 @@ from iterconv.command_errors import UserError, as_user_error, check_folder
 from keras_iterconv import datasets
 from keras_iterconv._support.checks import unknown_name
 from keras_iterconv._support.keras_files import load_model_file, save_model_file
-from keras_iterconv.certificates.rows import plain
 from keras_iterconv.datasets import CATALOGUE, DatasetError
 from keras_iterconv.depth.figure_by_class import NoFigureError, draw_depths, measure_depths
 from keras_iterconv.exporting.exported_function import shared_depth
@@ -27,6 +26,7 @@ from keras_iterconv.exporting.folding import fold
 from keras_iterconv.exporting.onnx_graph import count_operators
 from keras_iterconv.exporting.onnx_model import to_onnx
 from keras_iterconv.exporting.saved_model import write_saved_model
+from keras_iterconv.layers.rules.rows import plain
 from keras_iterconv.not_finite import find_not_finite_variable
 from keras_iterconv.preprocessing import Preprocessing
 from keras_iterconv.runs import FinishedRun, read_finished_run

@@ -12,7 +12,6 @@ from keras_iterconv._support.replicas import clips, total_on_first_replica
 from keras_iterconv.coupling import GradientCoupling, as_coupling
 from keras_iterconv.guarantees import ConvergeCaps, RestoreGuarantees
 from keras_iterconv.layers.guaranteed_layer import GuaranteedLayer
-from keras_iterconv.layers.residual_function import ResidualFunction
 from keras_iterconv.preprocessing import Preprocessing
 from keras_iterconv.spectral import TOLERANCE
 
@@ -141,9 +140,7 @@ class IterativeModel(keras.Model):
             tolerance: The residual to stop at, relative to the norm's square.
         """
         for layer in self._guaranteed_layers():
-            if isinstance(layer, ResidualFunction):
-                layer.converge_cap(tolerance=tolerance)
-                layer.note_guarantee()
+            layer.converge_guarantee(tolerance)
 
     def _guaranteed_layers(self) -> list[GuaranteedLayer]:
         return [

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from keras_iterconv._support.checks import check_choice, check_positive_int
-from keras_iterconv.certificates.norms import NORMS
+from keras_iterconv.layers.rules.norms import NORMS
 
 STEPS = 40
 # Number of outputs whose gradients are tried as the first direction in the infinity norm.

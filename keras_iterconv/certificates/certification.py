@@ -7,10 +7,10 @@ import tensorflow as tf
 from keras_iterconv._support.keras_graph import calls, check_functional
 from keras_iterconv._support.private_keras import layers_within
 from keras_iterconv.certificates.ascent import largest_ratio
-from keras_iterconv.certificates.blocks import BLOCKS, block_rows
 from keras_iterconv.certificates.network import network_bound, network_norm, row_key
-from keras_iterconv.certificates.rows import BlockRow
 from keras_iterconv.certificates.stability_report import StabilityReport
+from keras_iterconv.layers.protocol import is_iteration_layer, rows_of
+from keras_iterconv.layers.rules.rows import BlockRow
 
 PROBES = 8
 
@@ -65,8 +65,8 @@ def block_rows_of(model: keras.Model) -> dict[tuple, list[BlockRow]]:
     for call in calls(model):
         key = row_key(call)
         # A block that is called twice with inputs of one size has one row.
-        if isinstance(call.layer, BLOCKS) and key not in rows:
-            rows[key] = block_rows(call.layer, key[1])
+        if is_iteration_layer(call.layer) and key not in rows:
+            rows[key] = rows_of(call.layer, key[1])
     return rows
 
 
@@ -74,15 +74,15 @@ def _check_model(model) -> None:
     check_functional(model)
     for layer in model.layers:
         inside = layers_within(layer)
-        if not isinstance(layer, BLOCKS) and any(isinstance(part, BLOCKS) for part in inside):
+        if not is_iteration_layer(layer) and any(map(is_iteration_layer, inside)):
             raise ValueError(
                 f"A block lies in {layer.name!r}, a model or layer nested in {model.name!r}; build "
                 "all blocks into one functional model to certify them"
             )
-    if not any(isinstance(layer, BLOCKS) for layer in model.layers):
+    if not any(map(is_iteration_layer, model.layers)):
         raise ValueError(
-            "`model` must hold at least one block (NAISConv2D, NAISDense, ResidualBlock, "
-            f"ResidualStage or ResidualUpdate); {model.name!r} has none."
+            "`model` must hold at least one block of keras_iterconv or of your own, an "
+            f"`IterationLayer`; {model.name!r} has none"
         )
 
 

@@ -5,23 +5,23 @@ import numpy as np
 
 from keras_iterconv._support.keras_graph import Call, calls
 from keras_iterconv._support.private_keras import is_operation
-from keras_iterconv.certificates.blocks import BLOCKS, KINDS
-from keras_iterconv.certificates.gains import (
-    ACTIVATION_SLOPES,
-    conv_block_gain,
-    dense_block_gain,
-    function_bounds,
-)
-from keras_iterconv.certificates.norms import conv_norm, matrix_norm
-from keras_iterconv.certificates.rows import ResidualRow
-from keras_iterconv.layers import (
-    BatchNormalization,
-    NAISConv2D,
-    NAISDense,
-    ResidualStage,
-    ResidualUpdate,
-)
+from keras_iterconv.layers import BatchNormalization
+from keras_iterconv.layers.protocol import NoBoundError, has_rule, is_block, is_iteration_layer
+from keras_iterconv.layers.rules.norms import conv_norm, matrix_norm
+from keras_iterconv.layers.rules.rows import BlockRow
 
+ACTIVATION_SLOPES = {
+    keras.activations.linear: 1.0,
+    keras.activations.relu: 1.0,
+    keras.activations.relu6: 1.0,
+    keras.activations.leaky_relu: 1.0,
+    keras.activations.tanh: 1.0,
+    keras.activations.elu: 1.0,
+    keras.activations.softplus: 1.0,
+    keras.activations.sigmoid: 0.25,
+    # p (1 - p) on the diagonal and -p q beside it: at most 1/2 in both norms.
+    keras.activations.softmax: 0.5,
+}
 _ACTIVATIONS = (keras.layers.Activation, keras.layers.ReLU)
 # Exactly these classes: a subclass may compute anything.
 # In evaluation these layers change no value, only the shape.
@@ -36,18 +36,14 @@ _IDENTITIES = (
 )
 
 
-class NoBoundError(Exception):
-    """The net has no Lipschitz bound by these rules; the message is the reason."""
-
-
 def network_norm(model: keras.Model) -> str:
-    """Return the norm in which a net is bounded: `"infinity"` where it holds a NAISConv2D."""
-    held = any(isinstance(layer, NAISConv2D) for layer in model.layers)
-    return "infinity" if held else "2"
+    """Return the norm in which a net is bounded: `"infinity"` where one of its blocks needs it."""
+    blocks = [layer for layer in model.layers if is_iteration_layer(layer)]
+    return "infinity" if any(block.bound_norm == "infinity" for block in blocks) else "2"
 
 
 def network_bound(
-    model: keras.Model, norm: str, rows: dict[tuple, list[ResidualRow]]
+    model: keras.Model, norm: str, rows: dict[tuple, list[BlockRow]]
 ) -> tuple[float | None, str | None]:
     """Return a bound of ||F(x) - F(y)|| / ||x - y|| over all inputs, in evaluation.
 
@@ -57,7 +53,7 @@ def network_bound(
     Args:
         model: Functional model.
         norm: Norm of all tensors, `"2"` or `"infinity"`.
-        rows: Rows of the residual layers, by `row_key`.
+        rows: Rows of the blocks, by `row_key`.
 
     Returns:
         The bound and None, or None and the reason why there is no bound.
@@ -92,7 +88,7 @@ def _carry(call: Call, gains: list[float], norm: str, rows, carried, makers) -> 
     layer = call.layer
     _check_options(call)
     gain = gains[0]
-    if isinstance(layer, BLOCKS):
+    if is_iteration_layer(layer):
         return _carry_block(call, gains, norm, rows)
     if type(layer) in _IDENTITIES:
         return gain
@@ -130,36 +126,21 @@ def _carry_merge(call: Call, gains: list[float], norm: str) -> float:
 
 
 def _carry_block(call: Call, gains: list[float], norm: str, rows) -> float:
-    layer, gain = call.layer, gains[0]
-    if type(layer) not in KINDS:
+    layer = call.layer
+    if not has_rule(layer, "lipschitz_gain"):
         raise NoBoundError(f"no rule for the block {layer.name!r}, a {type(layer).__name__}")
-    if getattr(layer, "threshold", None) is not None:
+    if is_block(layer) and layer.threshold is not None:
         raise NoBoundError(
             f"{layer.name!r} stops each sample by a threshold: the output is discontinuous where "
             "the number of updates changes"
         )
-    if isinstance(layer, ResidualUpdate):
-        return gains[0] + layer.step_size * gains[1]
-    if isinstance(layer, NAISDense):
-        return gain * dense_block_gain(layer, norm)
-    if isinstance(layer, NAISConv2D):
-        return gain * conv_block_gain(layer)
-    if norm == "2":
-        found = [row.capped_bound for row in rows[row_key(call)]]
-    else:
-        found = function_bounds(layer)
-    if not isinstance(layer, ResidualStage):
-        return gain * found[0]
-    state = gain
-    for t in call.options.get("schedule", range(layer.blocks)):
-        skip = state if layer.skip_from == "previous" else gain
-        state = skip + found[t] * state
-    return state
+    return layer.lipschitz_gain(gains, norm, rows[row_key(call)], call.options)
 
 
 def _check_options(call: Call) -> None:
     for name, value in call.options.items():
-        if value is False or (name == "schedule" and isinstance(call.layer, ResidualStage)):
+        scheduled = is_block(call.layer) and call.layer.scheduled
+        if value is False or (name == "schedule" and scheduled):
             continue
         if isinstance(call.layer, keras.layers.Layer):
             raise NoBoundError(f"{call.layer.name!r} is called with {name}={value!r}")

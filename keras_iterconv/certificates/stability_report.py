@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from keras_iterconv._support.text_table import as_text
-from keras_iterconv.certificates.rows import BlockRow, plain
+from keras_iterconv.layers.rules.rows import BlockRow, plain
 
 _NORM_NAMES = {"2": "2-norm", "infinity": "infinity norm"}
 

@@ -1,10 +1,8 @@
 """Folding of Lipschitz caps and normalisations into kernels, for inference."""
 
 import keras
-import numpy as np
 
-from keras_iterconv.layers.protocol import is_block
-from keras_iterconv.layers.residual_function import BATCH_NORM_EPSILON, ResidualFunction
+from keras_iterconv.layers.protocol import is_iteration_layer
 
 
 def fold(model: keras.Model) -> keras.Model:
@@ -25,40 +23,15 @@ def fold(model: keras.Model) -> keras.Model:
     """
 
     def copy(layer):
-        config = {**layer.get_config(), "dtype": "float32"}
-        if isinstance(layer, ResidualFunction):
-            config["lipschitz_cap"] = None
-        return type(layer).from_config(config)
+        config = layer.folded_config() if is_iteration_layer(layer) else layer.get_config()
+        return type(layer).from_config({**config, "dtype": "float32"})
 
     # The view is not compiled: a clone compiles itself like its original.
     view = keras.Model(model.input, model.output, name=model.name)
     folded = keras.models.clone_model(view, clone_function=copy)
     for layer, twin in zip(view.layers, folded.layers, strict=True):
-        if isinstance(layer, ResidualFunction):
-            _fold_function(layer, twin)
+        if is_iteration_layer(layer):
+            twin.assign_folded(layer)
         else:
             twin.set_weights(layer.get_weights())
-        if is_block(layer) and layer.adjustable:
-            # The configuration of an untied block holds the number of updates with weights.
-            twin.max_unroll = layer.max_unroll
     return folded
-
-
-def _fold_function(layer: ResidualFunction, folded: ResidualFunction) -> None:
-    """Assign the folded weights of a residual function or a stage of them to the copy."""
-    # Computed in double precision and rounded once.
-    values = {
-        name: np.asarray(keras.ops.convert_to_numpy(getattr(layer, name)), np.float64)
-        for name in layer.value_names()
-    }
-    scale = values["gamma2"] / np.sqrt(values["variance2"] + BATCH_NORM_EPSILON)
-    values["kernel1"] = values["kernel1"] * scale[..., np.newaxis, np.newaxis, np.newaxis, :]
-    values["beta2"] = values["beta2"] - values["mean2"] * scale
-    values["mean2"] = np.zeros_like(scale)
-    values["gamma2"] = np.ones_like(scale)
-    values["variance2"] = np.full_like(scale, 1 - BATCH_NORM_EPSILON)
-    divisor = values.pop("divisor", None)
-    if divisor is not None:
-        values["kernel2"] = values["kernel2"] / divisor[..., *[np.newaxis] * 4]
-    for name in folded.value_names():
-        getattr(folded, name).assign(values[name])

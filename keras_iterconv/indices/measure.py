@@ -9,7 +9,7 @@ from keras_iterconv._support.checks import check_positive_int, check_seed
 from keras_iterconv._support.keras_graph import Call, calls, check_functional
 from keras_iterconv._support.private_keras import layers_within
 from keras_iterconv.indices.index_report import IndexReport, StageErrors, make_report
-from keras_iterconv.layers import ResidualStage
+from keras_iterconv.layers.protocol import is_block
 from keras_iterconv.tasks import Task, infer_task
 
 REPEATS = 16
@@ -30,7 +30,8 @@ def measure_indices(
 
     Args:
         model: Functional model of one output, logits or probabilities, with at least one
-            `ResidualStage`. Each stage must lie on all paths from input to output.
+            stage whose blocks can be run in any order, such as a `ResidualStage`. Each stage must
+            lie on all paths from input to output.
         dataset: Batches `(images, labels)`, e.g. a `tf.data.Dataset`; or one pair of arrays.
             Labels are class numbers, `[N]`; or multi-hot, `[N, classes]`: a prediction is then
             correct where the n largest outputs are those of the n labelled classes; or class
@@ -74,6 +75,10 @@ def measure_indices(
     return make_report([call.layer.name for call in stages], errors, chance, resamples, seed)
 
 
+def _is_stage(layer) -> bool:
+    return is_block(layer) and layer.scheduled
+
+
 def residual_stages(model: keras.Model) -> list[Call]:
     """Return the calls of the residual stages of a functional model, from input to output.
 
@@ -82,9 +87,7 @@ def residual_stages(model: keras.Model) -> list[Call]:
     """
     check_functional(model)
     for layer in model.layers:
-        if isinstance(layer, keras.Model) and any(
-            isinstance(inner, ResidualStage) for inner in layers_within(layer)
-        ):
+        if isinstance(layer, keras.Model) and any(map(_is_stage, layers_within(layer))):
             raise ValueError(
                 f"A stage lies in {layer.name!r}, a model nested in {model.name!r}; build "
                 "all stages into one functional model, so that they can be run separately"
@@ -94,11 +97,12 @@ def residual_stages(model: keras.Model) -> list[Call]:
             "`model` must have one output, the logits or probabilities. "
             f"Received: model={model.name!r} with {len(model.outputs)} outputs"
         )
-    stages = [call for call in calls(model) if isinstance(call.layer, ResidualStage)]
+    stages = [call for call in calls(model) if _is_stage(call.layer)]
     if not stages:
         raise ValueError(
-            f"{model.name!r} has no ResidualStage, so there is no index to measure. Indices are "
-            "defined for models with a `ResidualStage`: resnet_w*, icr_w*, pcr_w*, or your own."
+            f"{model.name!r} has no stage whose blocks can be run in another order, so there is "
+            "no index to measure. Use a `ResidualStage`, as resnet_w*, icr_w* and pcr_w* do, or a "
+            "block of your own with `scheduled = True`"
         )
     layers = [call.layer for call in stages]
     for stage in layers:
@@ -147,7 +151,7 @@ class _PerturbedNet:
         return [self._wrong_of_stage(s, x, full, labels) for s, x in enumerate(inputs)]
 
     def _wrong_of_stage(self, s, x, full, labels) -> StageErrors:
-        blocks, update = self.stages[s].blocks, self.updates[s]
+        blocks, update = self.stages[s].max_unroll, self.updates[s]
 
         def wrong(state):
             return self.task.is_wrong(np.asarray(self.readouts[s](state)), labels)

@@ -14,7 +14,6 @@ class AdjustableDepth(Block):
     """
 
     adjustable = True
-    name: str
 
     @property
     def needs_threshold(self) -> str | None:
@@ -83,6 +82,11 @@ class AdjustableDepth(Block):
     def depth_variables(self) -> tuple[tf.Variable, tf.Variable]:
         """The variables of `max_unroll` and `threshold` in traced graphs; they are no weights."""
         return self._max_unroll_variable, self._threshold_variable
+
+    def assign_folded(self, original: "AdjustableDepth") -> None:
+        super().assign_folded(original)
+        # The configuration of an untied block holds the number of updates with weights.
+        self.max_unroll = original.max_unroll
 
     def depth_config(self) -> dict:
         """Return `max_unroll`, `threshold` and `tied` for `get_config`."""

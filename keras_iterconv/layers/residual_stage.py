@@ -1,6 +1,6 @@
 """A stage of residual blocks at one resolution."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -8,8 +8,10 @@ import tensorflow as tf
 
 from keras_iterconv._support.checks import check_choice
 from keras_iterconv.layers.ordered_gradients import copies_with_ordered_gradient
-from keras_iterconv.layers.protocol import Block
+from keras_iterconv.layers.protocol import Block, ImageSize
 from keras_iterconv.layers.residual_function import ResidualFunction
+from keras_iterconv.layers.rules.residual_rule import function_bounds, residual_rows
+from keras_iterconv.layers.rules.rows import BlockRow
 from keras_iterconv.unrolling import Unrolled
 
 SKIPS = ("previous", "stage_input")
@@ -92,7 +94,7 @@ class ResidualStage(Block, ResidualFunction):
         return self._blocks
 
     @property
-    def max_unroll(self) -> int:
+    def max_unroll(self) -> int:  # type: ignore[override]
         """T, the number of updates: each block is one update of the state."""
         return self._blocks
 
@@ -189,6 +191,23 @@ class ResidualStage(Block, ResidualFunction):
             keras.KerasTensor(samples, dtype="int32"),
             keras.KerasTensor(samples, dtype="int32"),
         )
+
+    def certificate_rows(self, image: ImageSize) -> list[BlockRow]:
+        return residual_rows(self, self.folded_kernels(), image, self.skip_from)
+
+    def lipschitz_gain(
+        self,
+        gains: Sequence[float],
+        norm: str,
+        rows: Sequence[BlockRow],
+        options: Mapping[str, Any],
+    ) -> float:
+        bounds = function_bounds(self.folded_kernels(), norm, rows)
+        state = gains[0]
+        for t in options.get("schedule", range(self.blocks)):
+            skip = state if self.skip_from == "previous" else gains[0]
+            state = skip + bounds[t] * state
+        return state
 
     def get_config(self) -> dict[str, Any]:
         return {

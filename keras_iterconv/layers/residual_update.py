@@ -1,13 +1,14 @@
 """The update of a residual block whose pre-activation other layers compute."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_iterconv._support.checks import check_between, check_choice
-from keras_iterconv.layers.protocol import Block
+from keras_iterconv.layers.protocol import Block, ImageSize
+from keras_iterconv.layers.rules.rows import BlockRow, FreeRow
 from keras_iterconv.unrolling import ACTIVATIONS, Unrolled
 
 
@@ -77,6 +78,27 @@ class ResidualUpdate(Block, keras.layers.Layer):
                 keras.KerasTensor(samples, dtype="int32"),
             )
         return state
+
+    def certificate_rows(self, image: ImageSize) -> list[BlockRow]:
+        return [
+            FreeRow(
+                name=self.name,
+                kind=type(self).__name__,
+                holds=False,
+                reason="the transfer is not constrained: no theorem covers it",
+                step_size=self.step_size,
+            )
+        ]
+
+    def lipschitz_gain(
+        self,
+        gains: Sequence[float],
+        norm: str,
+        rows: Sequence[BlockRow],
+        options: Mapping[str, Any],
+    ) -> float:
+        state, transfer = gains
+        return state + self.step_size * transfer
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -6,8 +6,8 @@ import pytest
 import scipy.sparse.linalg
 
 import keras_iterconv as ki
-from keras_iterconv.certificates.blocks import conv_row_factors
 from keras_iterconv.certificates.certification import block_rows_of
+from keras_iterconv.layers.rules.conv_rule import conv_row_factors
 
 IMAGE = (6, 5)
 FILTERS = 4

@@ -7,8 +7,9 @@ import tensorflow as tf
 
 import keras_iterconv as ki
 from keras_iterconv.certificates import certification
-from keras_iterconv.certificates.gains import conv_block_gain, dense_block_gain
 from keras_iterconv.certificates.network import network_bound
+from keras_iterconv.layers.rules.conv_rule import conv_block_gain
+from keras_iterconv.layers.rules.dense_rule import dense_block_gain
 
 L = keras.layers
 ASCENDED = ("nais10", "nais_adaptive", "nais_mnist", "pcr_w8", "resnet_na_bn", "resnet_sh_stable")

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from keras_iterconv.certificates import StabilityReport
-from keras_iterconv.certificates.rows import ConvRow, DenseRow, FreeRow, ResidualRow
+from keras_iterconv.layers.rules.rows import ConvRow, DenseRow, FreeRow, ResidualRow
 
 CONV = ConvRow(
     name="stage1_block1", kind="NAISConv2D", norm="infinity", factor=0.987654, holds=True,

@@ -363,7 +363,7 @@ def test_states_along_a_stage_are_computed_once(nets, blocks, monkeypatch):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda x: keras.layers.Conv2D(2, 1)(x), "has no ResidualStage, so there is no index"),
+        (lambda x: keras.layers.Conv2D(2, 1)(x), "has no stage whose blocks can be run in another order"),
         (
             lambda x: keras.Sequential([ki.ResidualStage(2, 2)], name="inner")(x),
             "A stage lies in 'inner', a model nested in",

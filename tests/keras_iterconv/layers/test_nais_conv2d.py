@@ -7,7 +7,7 @@ import scipy.linalg
 import tensorflow as tf
 
 import keras_iterconv as ki
-from keras_iterconv.certificates.blocks import block_rows
+from keras_iterconv.layers.protocol import rows_of
 
 STATES = ("initial", "random", "thrown", "trained")
 
@@ -84,7 +84,7 @@ def test_an_untied_block_need_not_converge_though_its_guarantee_holds(make_input
         set_weights(layer, x, "initial")
         # Untied updates with different fixed points.
         layer.E.assign(0.5 * np.random.default_rng(0).normal(size=layer.E.shape))
-        (row,) = block_rows(layer, x.shape[1:3])
+        (row,) = rows_of(layer, x.shape[1:3])
         assert row.holds
         _, depth, status = layer(x, return_depth=True)
         converged = status.numpy() == ki.unrolling.Status.CONVERGED

@@ -5,6 +5,10 @@ from typing import Any
 
 import numpy as np
 
+NOT_FINITE = "the weights are not finite"
+NON_EXPANSIVE = "non-expansive and monotone: the state converges, to a limit that depends on x(0)"
+ONE_POINT = "the state converges to one fixed point for each input, from any x(0)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class BlockRow:
@@ -32,8 +36,8 @@ class BlockRow:
     reason: str | None = None
 
     def measured(self) -> str:
-        """Return the measured norms as a short text."""
-        raise NotImplementedError
+        """Return the measured norms as a short text; the factor, for a row of no other fields."""
+        return "" if self.factor is None else f"factor {self.factor:.3g}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as numbers and strings; values that are not finite become None."""

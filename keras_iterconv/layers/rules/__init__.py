@@ -1,0 +1,1 @@
+"""The rules of the blocks for certificates: their report rows, and their Lipschitz bounds."""

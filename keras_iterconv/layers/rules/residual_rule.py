@@ -1,0 +1,98 @@
+"""The rules of residual functions, alone and in stages."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_iterconv.layers.rules.norms import conv_norm
+from keras_iterconv.layers.rules.rows import NOT_FINITE, BlockRow, ResidualRow
+
+# Relative excess of L / c over mu that is tolerated; the error of the norms is a tenth of it.
+CAP_SLACK = 1e-3
+
+
+def residual_rows(
+    layer: Any, kernels: Sequence[tuple], image: tuple | None, skip_from: str | None
+) -> list[BlockRow]:
+    """Return the row of a residual function f, or of each f of a stage, for the moving statistics.
+
+    Args:
+        layer: The residual function or the stage.
+        kernels: For each f the kernel of BN2 . Conv1 . BN1, the kernel of Conv2, and the divisor.
+        image: `(height, width)` of the inputs.
+        skip_from: The stage's `skip_from`; None for f alone.
+
+    Raises:
+        ValueError: The image's height or width is unknown.
+    """
+    if image is None or None in image:
+        raise ValueError(
+            f"To certify {layer.name!r} its inputs must have a known height and width: the norm of "
+            f"a convolution depends on them. Received: inputs of {image} pixels"
+        )
+    rows: list[BlockRow] = []
+    for t, (first, second, divisor) in enumerate(kernels):
+        # The power iteration starts from new vectors: the layer's stored ones are under test.
+        norm1, norm2 = (conv_norm(kernel, image, "2") for kernel in (first, second))
+        bound, cap = norm1 * norm2, layer.lipschitz_cap
+        capped = bound / divisor
+        cap_holds = None if cap is None else bool(capped <= cap * (1 + CAP_SLACK))
+        rows.append(
+            ResidualRow(
+                name=layer.name if skip_from is None else f"{layer.name}[{t}]",
+                kind=type(layer).__name__,
+                norm="2",
+                factor=capped + (skip_from == "previous"),
+                **_residual_guarantee(skip_from, capped, cap, cap_holds),
+                norm1=norm1,
+                norm2=norm2,
+                bound=bound,
+                divisor=divisor,
+                capped_bound=capped,
+                cap=cap,
+                cap_holds=cap_holds,
+                skip_from=skip_from,
+            )
+        )
+    return rows
+
+
+def _residual_guarantee(
+    skip_from: str | None, capped: float, cap: float | None, cap_holds: bool | None
+) -> dict[str, Any]:
+    if skip_from == "previous":
+        why = "z + f(z) is not a contraction: convergence is not guaranteed"
+        if not np.isfinite(capped):
+            why = NOT_FINITE
+        elif cap_holds is False:
+            why += "; f exceeds its Lipschitz cap"
+        return {"holds": False, "reason": why}
+    what = "contraction: repeating this block converges to one fixed point for each input"
+    if skip_from is None:
+        what = f"for a skip from the input, x + f(z): {what}; for z + f(z): no guarantee"
+    reason = None
+    if not np.isfinite(capped):
+        reason = NOT_FINITE
+    elif cap_holds is False:
+        reason = "f exceeds its Lipschitz cap: call `model.converge_caps()`"
+    elif not capped < 1:
+        reason = "the Lipschitz bound of f is not below 1"
+        if cap is not None:
+            reason = "the Lipschitz cap is not below 1"
+    return {
+        "guarantee": what,
+        "reference": "Lippl et al., Banach fixed point theorem",
+        "holds": reason is None,
+        "reason": reason,
+    }
+
+
+def function_bounds(kernels: Sequence[tuple], norm: str, rows: Sequence[Any]) -> list[float]:
+    """Return the Lipschitz bound of each capped f of a residual layer, in a norm."""
+    if norm == "2":
+        return [row.capped_bound for row in rows]
+    return [
+        conv_norm(first, None, norm) * conv_norm(second, None, norm) / divisor
+        for first, second, divisor in kernels
+    ]
