@@ -221,7 +221,7 @@ def test_an_identity_tail_converges_where_it_begins(nets):
     nothing = np.zeros(CLASSES)
     model = nets.adding([nothing, nothing, unit(2), nothing, nothing])
     report = ki.measure_indices(model, zeros_and_class_two(), resamples=20)
-    np.testing.assert_array_equal(report.errors[0].early_readout_readout, [1, 1, 0, 0, 0])
+    np.testing.assert_array_equal(report.errors[0].early_readout, [1, 1, 0, 0, 0])
     np.testing.assert_array_equal(report.errors[0].left_out, [0, 0, 1, 0, 0])
     assert report.error == 0
     # Two of four early readouts miss by 1 where chance misses by 3/4.
@@ -317,7 +317,7 @@ def test_a_stage_of_one_block_has_no_index(nets):
     for index in INDICES:
         assert np.isnan(getattr(report, index)[0])
         assert report.reasons[0][index] == "a stage of one block has no index"
-    np.testing.assert_array_equal(report.errors[0].early_readout_readout, [0])
+    np.testing.assert_array_equal(report.errors[0].early_readout, [0])
     np.testing.assert_array_equal(report.errors[0].left_out, [1])
 
 
@@ -363,7 +363,10 @@ def test_states_along_a_stage_are_computed_once(nets, blocks, monkeypatch):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda x: keras.layers.Conv2D(2, 1)(x), "has no stage whose blocks can be run in another order"),
+        (
+            lambda x: keras.layers.Conv2D(2, 1)(x),
+            "has no stage whose blocks can be run in another order",
+        ),
         (
             lambda x: keras.Sequential([ki.ResidualStage(2, 2)], name="inner")(x),
             "A stage lies in 'inner', a model nested in",
