@@ -1,13 +1,18 @@
-"""What several test files share: a clean Keras, blocks of both kinds, and their NumPy doubles."""
+"""Fixtures of all tests: a clean Keras, and what `tests.support` builds."""
 
-import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
+import keras_iterconv  # noqa: F401  # isort: skip  # settles TensorFlow's environment first
 
 import gc
 
 import keras
-import numpy as np
 import pytest
 import tensorflow as tf
+
+# So that a failed assertion in `tests.support` shows its values.
+pytest.register_assert_rewrite("tests.support")
+
+from tests.support import builders  # noqa: E402
+from tests.support.numpy_double import NumpyDouble, dense_conv_matrix  # noqa: E402
 
 # Two logical CPUs, for the tests with replicas; TensorFlow takes this only before it runs anything.
 tf.config.set_logical_device_configuration(
@@ -16,12 +21,6 @@ tf.config.set_logical_device_configuration(
 
 # A GPU would round float32 products to TF32, and miss the tolerances.
 tf.config.experimental.enable_tensor_float_32_execution(False)
-
-# Neither square nor as large as the kernels of the tests: swapped axes and wrong padding show.
-IMAGE = (5, 4)
-CHANNELS = 6
-ACTIVATIONS = {"relu": lambda x: np.maximum(x, 0.0), "tanh": np.tanh}
-SLOPES = {"relu": lambda x: np.where(x > 0, 1.0, 0.0), "tanh": lambda x: 1 - np.tanh(x) ** 2}
 
 
 def pytest_collection_finish(session):
@@ -69,65 +68,6 @@ def clean_keras():
     keras.config.set_floatx("float32")
 
 
-def dense_conv_matrix(kernel, height, width):
-    """Write a zero-padded convolution of stride 1 as the matrix on flat images that it is."""
-    kh, kw, channels, filters = kernel.shape
-    matrix = np.zeros((height, width, filters, height, width, channels))
-    for i, j, a, b in np.ndindex(height, width, kh, kw):
-        y, x = i + a - kh // 2, j + b - kw // 2
-        if 0 <= y < height and 0 <= x < width:
-            matrix[i, j, :, y, x, :] += kernel[a, b].T
-    return matrix.reshape(height * width * filters, height * width * channels)
-
-
-class NumpyDouble:
-    """Update k of a NAIS block in float64, x + h sigma(A x + B u + b) on flat vectors.
-
-    A and B are dense matrices, of the convolutions too; they come from the layer's weights and
-    from the papers' formulas, not from the layer's code.
-    """
-
-    def __init__(self, layer, k=0, image=IMAGE):
-        def value(weight):
-            array = np.asarray(weight.numpy(), np.float64)
-            return array if layer.tied else array[k]
-
-        self.step_size = layer.step_size
-        self.activation = layer.activation
-        if isinstance(layer, ki.NAISDense):
-            R = value(layer.R)
-            self.A = -R.T @ R - layer.shift * np.eye(layer.units)
-            self.b = value(layer.b)
-            self.B = value(layer.B).T if layer.non_autonomous else None
-            return
-        C, middle = value(layer.C).copy(), layer.kernel_size // 2
-        for c in range(layer.filters):
-            delta = 0.0 if layer.delta is None else value(layer.delta)[c]
-            C[middle, middle, c, c] = -1.0 - delta
-        self.A = dense_conv_matrix(C, *image)
-        self.B = dense_conv_matrix(value(layer.D), *image)
-        self.b = np.tile(value(layer.E), image[0] * image[1])
-
-    def preactivation(self, x, u):
-        drive = 0.0 if self.B is None else flat(u) @ self.B.T
-        return flat(x) @ self.A.T + drive + self.b
-
-    def change(self, x, u):
-        pre = self.preactivation(x, u)
-        return self.step_size * ACTIVATIONS[self.activation](pre).reshape(np.shape(x))
-
-    def slopes(self, x, u):
-        return SLOPES[self.activation](self.preactivation(x, u))
-
-    def jacobian(self, slopes):
-        """Return d x(k+1) / d x(k) of one sample whose activations have these slopes."""
-        return np.eye(len(self.A)) + self.step_size * slopes[:, None] * self.A
-
-
-def flat(samples):
-    return np.asarray(samples, np.float64).reshape(len(samples), -1)
-
-
 @pytest.fixture
 def conv_matrix():
     return dense_conv_matrix
@@ -140,89 +80,30 @@ def numpy_double():
 
 @pytest.fixture
 def make_block():
-    """Return a function that makes a small block of a kind, `"dense"` or `"conv"`."""
-
-    def make(kind, **settings):
-        settings = {"max_unroll": 5, **settings}
-        layer = ki.NAISDense if kind == "dense" else ki.NAISConv2D
-        return layer(CHANNELS, **settings)
-
-    return make
+    return builders.make_block
 
 
 @pytest.fixture
 def make_inputs():
-    """Return a function that draws inputs for a block of a kind, float32."""
-
-    def make(kind, samples=3, channels=CHANNELS, scale=1.0, seed=1):
-        shape = (samples, channels) if kind == "dense" else (samples, *IMAGE, channels)
-        return (scale * np.random.default_rng(seed).normal(size=shape)).astype(np.float32)
-
-    return make
+    return builders.make_inputs
 
 
 @pytest.fixture
 def excess():
-    """Return a function that says by how much a block's weights pass their bound, in float64.
-
-    The bound of Algorithm 1 is relative, so that both kinds are around 1.
-    """
-
-    def measure(layer):
-        stacks = 1 if layer.tied else layer.max_unroll
-        worst = -np.inf
-        for k in range(stacks):
-            if isinstance(layer, ki.NAISDense):
-                R = np.asarray(layer.R.numpy() if layer.tied else layer.R.numpy()[k], np.float64)
-                bound = 1 - 2 * layer.shift if layer.bound is None else layer.bound
-                worst = max(worst, np.linalg.norm(R.T @ R) / bound - 1)
-                continue
-            C = np.asarray(layer.C.numpy() if layer.tied else layer.C.numpy()[k], np.float64)
-            middle = layer.kernel_size // 2
-            for c in range(layer.filters):
-                delta = -1 - C[middle, middle, c, c]
-                others = np.abs(C[..., c]).sum() - abs(1 + delta)
-                worst = max(worst, others + abs(delta) - (1 - layer.margin))
-                worst = max(worst, abs(delta) - (1 - layer.center_margin))
-        return worst
-
-    return measure
+    return builders.excess
 
 
 @pytest.fixture
 def set_weights():
-    """Return a function that brings a block's weights into one of the states they may be in.
+    return builders.set_weights
 
-    `"initial"`; `"random"`: drawn, then projected; `"thrown"`: one optimizer step of a huge rate;
-    `"trained"`: fifteen steps towards random targets. Biases and delta are not zero but for the
-    first.
-    """
 
-    def prepare(layer, inputs, how, seed=2):
-        if not layer.built:
-            layer.build(inputs.shape)
-        rng = np.random.default_rng(seed)
-        weights = layer.trainable_variables
-        if how == "random":
-            for weight in weights:
-                weight.assign(rng.normal(size=weight.shape))
-                if weight.constraint is not None:
-                    weight.assign(weight.constraint(weight))
-        elif how == "thrown":
-            gradients = [tf.constant(rng.normal(size=w.shape), w.dtype) for w in weights]
-            keras.optimizers.SGD(1e6).apply(gradients, weights)
-        elif how == "trained":
-            targets = rng.normal(size=inputs.shape).astype(inputs.dtype)
-            optimizer = keras.optimizers.Adam(0.1)
-            for _ in range(15):
-                with tf.GradientTape() as tape:
-                    loss = tf.reduce_mean(tf.square(layer(inputs) - targets))
-                optimizer.apply(tape.gradient(loss, weights), weights)
-        elif how != "initial":
-            raise ValueError(how)
-        return layer
-
-    return prepare
+@pytest.fixture
+def untraced():
+    """Run what TensorFlow would trace line by line: for single calls that is much quicker."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture

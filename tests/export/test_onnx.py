@@ -14,6 +14,7 @@ from keras_iterconv.exporting.folding import fold
 from keras_iterconv.exporting.onnx_graph import all_graphs, subgraphs
 from keras_iterconv.exporting.onnx_model import to_onnx
 from keras_iterconv.tasks import TASKS
+from tests.support.comparisons import assert_same_predictions
 
 CHAIN = {"filters": (4, 8), "blocks": 2}
 NETS = {
@@ -77,27 +78,12 @@ def nets(make_model, preprocessing, tmp_path_factory):
     return get
 
 
-def softmax(logits):
-    odds = np.exp(np.float64(logits) - logits.max(axis=1, keepdims=True))
-    return odds / odds.sum(axis=1, keepdims=True)
-
-
-def assert_equal(found, expected):
-    logits = np.asarray(expected["logits"])
-    # Logits of an image are sums that cancel: rounding is relative to the largest.
-    largest = np.abs(logits).max(axis=1, keepdims=True)
-    np.testing.assert_allclose(found["logits"] / largest, logits / largest, rtol=0, atol=1e-4)
-    np.testing.assert_array_equal(found["depth"], expected["depth"])
-    np.testing.assert_array_equal(found["status"], expected["status"])
-    np.testing.assert_allclose(found["probabilities"], softmax(logits), atol=1e-4)
-
-
 @pytest.mark.parametrize("batch", [1, 3, 7])
 @pytest.mark.parametrize("kind", NETS)
 def test_it_answers_as_keras(nets, draw_raw, kind, batch):
     net, images = nets(kind), draw_raw(batch)
     found = net.run(images)
-    assert_equal(found, ki.with_depth(net.model)((images - 3) / 2))
+    assert_same_predictions(found, ki.with_depth(net.model)((images - 3) / 2))
     assert list(found) == ["logits", "probabilities", "depth", "status"]
     assert [v.dtype for v in found.values()] == [np.float32, np.float32, np.int32, np.int32]
     if kind in ADAPTIVE[:3] and batch == 7:
@@ -126,9 +112,9 @@ def test_another_depth_is_that_of_set_depth(nets, draw_raw, kind, threshold, max
     given = {} if threshold is None else {"threshold": np.array(threshold, np.float32)}
     if max_unroll is not None:
         given["max_unroll"] = np.array(max_unroll, np.int32)
-    assert_equal(net.run(images, **given), expected)
+    assert_same_predictions(net.run(images, **given), expected)
     # Nothing of it stays.
-    assert_equal(net.run(images), ki.with_depth(net.model)((images - 3) / 2))
+    assert_same_predictions(net.run(images), ki.with_depth(net.model)((images - 3) / 2))
 
 
 @pytest.mark.parametrize(("threshold", "updates"), [(1e-39, 1), (1e-45, 1), (0, 5)])
@@ -284,7 +270,7 @@ def test_the_classifier_takes_it(make_model, preprocessing, draw_raw, tmp_path):
     classifier = OnnxClassifier(tmp_path / "net.onnx")
     assert (classifier.threshold, classifier.max_unroll) == (0.05, 10)
     answers = classifier.classify(draw_raw(5))._asdict()
-    assert_equal(answers, ki.with_depth(model)((draw_raw(5) - 3) / 2))
+    assert_same_predictions(answers, ki.with_depth(model)((draw_raw(5) - 3) / 2))
 
 
 def test_an_untied_net_makes_no_more_updates_than_it_has_weights_for(

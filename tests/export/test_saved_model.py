@@ -9,8 +9,10 @@ import pytest
 import tensorflow as tf
 
 import keras_iterconv as ki
+from keras_iterconv.exporting.exported_function import OUTPUTS
 from keras_iterconv.exporting.folding import fold
 from keras_iterconv.exporting.saved_model import write_saved_model
+from tests.support.comparisons import assert_same_predictions
 
 CHAIN = {"filters": (4, 8), "blocks": 1}
 NETS = {
@@ -85,16 +87,9 @@ def served(make_model, draw_raw, preprocessing, tmp_path_factory):
 
 
 def assert_equal(answers, prefix, expected):
-    logits = np.asarray(expected["logits"])
-    largest = np.abs(logits).max(axis=1, keepdims=True)
-    found = answers[f"{prefix}/logits"]
-    np.testing.assert_allclose(found / largest, logits / largest, rtol=0, atol=1e-4)
-    odds = np.exp(np.float64(logits) - logits.max(axis=1, keepdims=True))
-    odds /= odds.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(answers[f"{prefix}/probabilities"], odds, atol=1e-4)
-    for name in ("depth", "status"):
-        np.testing.assert_array_equal(answers[f"{prefix}/{name}"], expected[name])
-        assert answers[f"{prefix}/{name}"].dtype == np.int32
+    found = {name: answers[f"{prefix}/{name}"] for name in OUTPUTS}
+    assert_same_predictions(found, expected)
+    assert found["depth"].dtype == found["status"].dtype == np.int32
 
 
 @pytest.mark.parametrize("kind", NETS)

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_iterconv as ki
+from tests.support.comparisons import assert_same_weights
 
 LOSS = keras.losses.SparseCategoricalCrossentropy
 IMAGE = (5, 4, 2)
@@ -47,11 +48,6 @@ def train(model, optimizer, steps=4, batch=8, seed=0, run_eagerly=True, **kwargs
 
 def sgd(**settings):
     return keras.optimizers.SGD(**{"learning_rate": 0.1, "momentum": 0.9, **settings})
-
-
-def assert_same_weights(a, b, atol):
-    for left, right in zip(a.get_weights(), b.get_weights(), strict=True):
-        np.testing.assert_allclose(left, right, rtol=0, atol=atol)
 
 
 def reference(gradients, strength, kernel="uniform", members=None):

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_iterconv as ki
+from tests.support.builders import two_replicas
 
 IMAGE = (4, 4, 3)
 LAYERS = {
@@ -131,13 +132,6 @@ def test_a_net_takes_symbolic_inputs_of_another_shape():
 def test_the_view_of_a_plain_keras_model_answers_for_no_images():
     view = ki.with_depth(convolutional(keras.Model))
     assert view(np.zeros((0, *IMAGE)))["logits"].shape == (0, 4)
-
-
-def two_replicas():
-    # Without collectives, as in test_trainer.
-    return tf.distribute.MirroredStrategy(
-        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
-    )
 
 
 def make_data():

@@ -9,15 +9,9 @@ import tensorflow as tf
 
 import keras_iterconv as ki
 from keras_iterconv.layers import BatchNormalization
+from tests.support.builders import two_replicas
 
 SGD, SCALED = keras.optimizers.SGD, keras.optimizers.LossScaleOptimizer
-
-
-def two_replicas():
-    # Without collectives, as in test_trainer.py.
-    return tf.distribute.MirroredStrategy(
-        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
-    )
 
 
 def slope(y_true, y_pred):

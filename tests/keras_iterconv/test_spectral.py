@@ -12,14 +12,6 @@ from keras_iterconv import spectral
 EPSILON = 1e-3
 
 
-@pytest.fixture
-def untraced():
-    """Run what TensorFlow would trace line by line: for a single call that is much quicker."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 def dense_operator(kernel, image, strides=(1, 1), padding="same", circular=False):
     """Write a convolution as the matrix on flat images that it is, one tap after the other."""
     kh, kw, channels, filters = kernel.shape

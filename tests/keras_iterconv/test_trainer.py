@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_iterconv as ki
+from tests.support.comparisons import assert_same_weights
 
 LOSS = keras.losses.SparseCategoricalCrossentropy
 
@@ -41,11 +42,6 @@ def train(model, steps=5, sample_weight=None, **kwargs):
     )
     history = model.fit(x, y, batch_size=8, shuffle=False, verbose=0, sample_weight=sample_weight)
     return {key: values[0] for key, values in history.history.items()}
-
-
-def assert_same_weights(a, b, atol):
-    for left, right in zip(a.get_weights(), b.get_weights(), strict=True):
-        np.testing.assert_allclose(left, right, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

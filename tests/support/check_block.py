@@ -23,6 +23,7 @@ from keras_iterconv.exporting.onnx_model import to_onnx
 from keras_iterconv.exporting.saved_model import write_saved_model
 from keras_iterconv.preprocessing import Preprocessing
 from keras_iterconv.unrolling import Status
+from tests.support.comparisons import assert_near, assert_same_predictions
 
 # Rounding of one number in half precision, and how much of it a chain of contracting updates keeps.
 HALF_PRECISION = {"mixed_float16": 2**-10, "mixed_bfloat16": 2**-7}
@@ -182,7 +183,7 @@ def check_gradients(case: BlockCase) -> None:
     for mode, tolerance in (case.gradients or {None: 1e-10}).items():
         settings = {} if mode is None else {"gradient": mode}
         block = _ready(case, like=first, dtype="float64", **settings)
-        _assert_near(_gradients(block, inputs, loss_of_call), expected, tolerance)
+        assert_near(_gradients(block, inputs, loss_of_call), expected, tolerance)
 
 
 def _gradients(block, inputs, loss: Callable) -> list[tf.Tensor]:
@@ -206,13 +207,6 @@ def _check_along_a_direction(block, inputs, loss: Callable) -> None:
     parts = zip(of_inputs, tf.nest.flatten(directions), strict=True)
     found = sum(tf.reduce_sum(gradient * direction) for gradient, direction in parts)
     np.testing.assert_allclose(found, (value(step) - value(-step)) / (2 * step), rtol=1e-6)
-
-
-def _assert_near(found, expected, tolerance) -> None:
-    """Compare gradients, each relative to its largest number."""
-    for ours, theirs in zip(found, expected, strict=True):
-        largest = max(np.abs(theirs).max(), 1e-2)
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * largest)
 
 
 def check_samples(case: BlockCase) -> None:
@@ -255,7 +249,7 @@ def check_nan(case: BlockCase) -> None:
         _gradients(block, _map(tf.constant, inputs), masked_loss)
         for inputs in (spoilt, case.inputs)
     )
-    _assert_near(got, clean, 1e-5)
+    assert_near(got, clean, 1e-5)
 
 
 def check_precision(case: BlockCase) -> None:
@@ -303,14 +297,14 @@ def check_export(case: BlockCase) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_saved_model(fold(model), folder, plain)
         serve = tf.saved_model.load(folder).signatures["serving_default"]
-        _assert_same_predictions(serve(image=tf.constant(images)), expected)
+        assert_same_predictions(serve(image=tf.constant(images)), expected)
     converted = to_onnx(fold(model), plain, {})
     session = onnxruntime.InferenceSession(
         converted.SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    names = list(expected)
+    names = [*expected, "probabilities"]
     found = dict(zip(names, session.run(names, {"image": images}), strict=True))
-    _assert_same_predictions(found, expected)
+    assert_same_predictions(found, expected)
     if block.channels_first:
         loops = [n for g in all_graphs(converted.graph) for n in g.node if n.op_type == "Loop"]
         assert loops
@@ -321,13 +315,6 @@ def _operators(loop: onnx.NodeProto) -> list[str]:
     """Return the operators in the body of a loop, also in its inner graphs."""
     bodies = [part for body in subgraphs(loop) for part in all_graphs(body)]
     return [node.op_type for body in bodies for node in body.node]
-
-
-def _assert_same_predictions(found, expected) -> None:
-    largest = np.abs(expected["logits"]).max()
-    np.testing.assert_allclose(found["logits"], expected["logits"], rtol=0, atol=1e-4 * largest)
-    for name in ("depth", "status"):
-        np.testing.assert_array_equal(found[name], expected[name])
 
 
 CHECKS: dict[str, Callable[[BlockCase], None]] = {

@@ -25,6 +25,7 @@ from keras_iterconv.datasets import (
 from keras_iterconv.datasets.digitclutter import draw_picture, draw_pictures, lay_out, plot_samples
 from keras_iterconv.datasets.digitclutter_builder import Digitclutter, make_config
 from keras_iterconv.tasks import TASKS
+from tests.support.comparisons import one_sentence
 
 MIDDLE = (256, 256)
 
@@ -338,14 +339,6 @@ def test_a_limit_out_of_range_is_refused_before_anything_is_drawn(tiny_digitclut
     with pytest.raises(ValueError, match=f"`limit_train` must be at .*limit_train={limit}"):
         datasets.load("digitclutter3", limit_train=limit)
     assert not tiny_digitclutter.exists()
-
-
-def one_sentence(error) -> str:
-    text = str(error.value)
-    assert "\n" not in text
-    assert text.endswith(".")
-    assert ". " not in text
-    return text
 
 
 def test_a_folder_that_cannot_be_written_is_told_in_one_sentence(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 from keras_iterconv import datasets
 from keras_iterconv.datasets import DatasetCorruptedError, DatasetNotFoundError, tfds_reader
 from keras_iterconv.datasets.tfds_reader import is_reachable
+from tests.support.comparisons import one_sentence
 
 
 @pytest.fixture
@@ -28,14 +29,6 @@ def empty_folder(tmp_path, monkeypatch):
 
 def everything_under(folder):
     return sorted(str(path) for path in folder.rglob("*"))
-
-
-def one_sentence(error) -> str:
-    text = str(error.value)
-    assert "\n" not in text
-    assert text.endswith(".")
-    assert ". " not in text
-    return text
 
 
 def test_without_a_connection(empty_folder, monkeypatch, capfd):

@@ -9,14 +9,8 @@ import keras_iterconv as ki
 
 CLASSES = 4
 INDICES = ("convergence", "recurrence", "divergence")
-
-
-@pytest.fixture(autouse=True)
-def untraced():
-    """Run what TensorFlow would trace line by line: for small nets that is much quicker."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+# For small nets that is much quicker.
+pytestmark = pytest.mark.usefixtures("untraced")
 
 
 @pytest.fixture

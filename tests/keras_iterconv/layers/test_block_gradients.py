@@ -8,6 +8,7 @@ import tensorflow as tf
 import keras_iterconv as ki
 from keras_iterconv.unrolling import GRADIENTS, MODES
 from keras_iterconv.unrolling.gradients.implicit import implicit_mode
+from tests.support.comparisons import assert_near
 
 KINDS = ("dense", "conv")
 EXACT = ("unroll", "recompute")
@@ -129,12 +130,6 @@ def frozen_by_single_updates(layer, u):
         if layer.initial_state == "input":
             totals[-1][n] += v[0]
     return totals
-
-
-def assert_near(got, expected, tolerance):
-    """Compare gradients, each relative to its largest number."""
-    for a, b in zip(got, expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(np.abs(b).max(), 1e-2))
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])

@@ -8,16 +8,13 @@ import tensorflow as tf
 
 import keras_iterconv as ki
 from keras_iterconv.layers.protocol import rows_of
+from tests.support.numpy_double import spectral_radius
 
 STATES = ("initial", "random", "thrown", "trained")
 
 
 def infinity_norm(matrix):
     return scipy.linalg.norm(matrix, np.inf)
-
-
-def spectral_radius(matrix):
-    return np.abs(scipy.linalg.eigvals(matrix)).max()
 
 
 @pytest.mark.parametrize("how", STATES)

@@ -9,6 +9,7 @@ import scipy.linalg
 import tensorflow as tf
 
 import keras_iterconv as ki
+from tests.support.numpy_double import spectral_radius
 
 STATES = ("initial", "random", "thrown", "trained")
 # The default bound, the relaxed one, and a rectangular R under both.
@@ -19,10 +20,6 @@ BOUNDS = {
     "rank 1, relaxed": {"rank": 1, "bound": 2 * (1 - 0.01)},
     "shift 0.1, relaxed": {"shift": 0.1, "bound": 2 * (1 - 0.1)},
 }
-
-
-def spectral_radius(matrix):
-    return np.abs(scipy.linalg.eigvals(matrix)).max()
 
 
 @pytest.mark.parametrize("how", STATES)
