@@ -97,6 +97,8 @@ def test_a_finished_run_is_trained_further(console, tmp_path):
     config = json.loads((run / "config.json").read_text())
     assert config["settings"]["epochs"] == 3
     assert config["extensions"] == [{"epochs": 1, "done": 1}]
+    assert "--epochs 1" in result["command"]
+    assert result["command"].endswith("; after 1 epochs --resume RUN --epochs 3")
     # The rate of the second epoch is that of a schedule of three.
     rows = RunFolder(run).read_history(3)
     assert rows[1]["learning_rate"] == pytest.approx(0.02 * (1 + np.cos(np.pi * 2 / 3)) / 2)
