@@ -82,3 +82,20 @@ def two_replicas():
     return tf.distribute.MirroredStrategy(
         ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
     )
+
+
+def inputs_for(make_inputs, kind, samples=3, channels=6):
+    """Return inputs of several scales, so that depths differ."""
+    u = make_inputs(kind, samples, channels=channels)
+    return u * np.geomspace(1e-4, 1, samples).reshape(-1, *[1] * (u.ndim - 1)).astype(u.dtype)
+
+
+def make_ready(make_block, set_weights, kind, u, **settings):
+    """Return a block with random weights and a small bias, away from the kinks of ReLU."""
+    layer = set_weights(make_block(kind, **settings), u, "random")
+    bias = layer.b if kind == "dense" else layer.E
+    bias.assign(0.001 * bias)
+    # Nor where tanh is saturated, and the series of `implicit` long.
+    drive = layer.B if kind == "dense" else layer.D
+    drive.assign(0.1 * drive)
+    return layer
