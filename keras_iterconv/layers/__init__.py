@@ -1,19 +1,24 @@
-"""Keras layers, one public class a file."""
+"""Keras layers, one public class a file, and what a block of one's own needs."""
 
 from keras_iterconv.layers.iterated_block import IteratedBlock
 from keras_iterconv.layers.nais_conv2d import NAISConv2D
 from keras_iterconv.layers.nais_dense import NAISDense
 from keras_iterconv.layers.normalization import BatchNormalization
+from keras_iterconv.layers.protocol import Block, NoBoundError
 from keras_iterconv.layers.residual_block import ResidualBlock
 from keras_iterconv.layers.residual_function import ResidualFunction
 from keras_iterconv.layers.residual_stage import ResidualStage
 from keras_iterconv.layers.residual_update import ResidualUpdate
+from keras_iterconv.layers.rules.rows import BlockRow
 
 __all__ = [
     "BatchNormalization",
+    "Block",
+    "BlockRow",
     "IteratedBlock",
     "NAISConv2D",
     "NAISDense",
+    "NoBoundError",
     "ResidualBlock",
     "ResidualFunction",
     "ResidualStage",

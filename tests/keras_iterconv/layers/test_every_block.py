@@ -7,6 +7,7 @@ import pytest
 
 import keras_iterconv as ki
 from tests.support.check_block import CHECKS, BlockCase
+from tests.support.separable_block import SeparableBlock
 
 EXACT = {"unroll": 1e-10, "recompute": 1e-10}
 
@@ -61,16 +62,20 @@ CASES = {
         EXACT,
     ),
     "update": BlockCase(partial(ki.ResidualUpdate, 0.5), [FEATURES, draw(5, 6, seed=2)]),
+    "a user's, adaptive": BlockCase(
+        partial(SeparableBlock, 12, threshold=0.02), IMAGES, {**EXACT, "implicit": 5e-2}
+    ),
+    "a user's, untied": BlockCase(partial(SeparableBlock, 3, tied=False), IMAGES, EXACT),
 }  # fmt: skip
 
 
-# This case is there for its gradient mode: its updates are those of the first case.
-PAIRS = [
-    (name, check)
-    for name in CASES
-    for check in CHECKS
-    if name != "dense, implicit" or check in ("saving", "gradients", "nan", "fit")
-]
+ONLY = {
+    # There for its gradient mode: its updates are those of the first case.
+    "dense, implicit": ("saving", "gradients", "nan", "fit"),
+    # Its depthwise kernels are transposed in each update, as docs/extending.md says.
+    "a user's, untied": ("saving", "gradients", "samples"),
+}
+PAIRS = [(name, check) for name in CASES for check in ONLY.get(name, CHECKS)]
 
 
 @pytest.mark.parametrize(("name", "check"), PAIRS)
