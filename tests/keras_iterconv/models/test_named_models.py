@@ -124,21 +124,21 @@ def test_a_sample_does_not_depend_on_its_batch(deep):
         np.testing.assert_array_equal(apart["status"], together["status"][-21:])
 
 
-def test_logits_are_float32_under_mixed_precision():
+@pytest.mark.parametrize("name", ["nais_adaptive", "resnet_sh_na_bn"])
+def test_logits_are_float32_under_mixed_precision(name):
     keras.config.set_dtype_policy("mixed_bfloat16")
-    for name in ("nais_adaptive", "resnet_sh_na_bn"):
-        model = make_small(name)
-        assert {v.dtype for v in model.weights} == {"float32"}
-        out = ki.with_depth(model)(images())
-        assert out["logits"].dtype == tf.float32
-        assert out["depth"].dtype == out["status"].dtype == tf.int32
-        assert np.isfinite(out["logits"]).all()
+    model = make_small(name)
+    assert {v.dtype for v in model.weights} == {"float32"}
+    out = ki.with_depth(model)(images())
+    assert out["logits"].dtype == tf.float32
+    assert out["depth"].dtype == out["status"].dtype == tf.int32
+    assert np.isfinite(out["logits"]).all()
 
 
-def test_normalisation_where_the_dimensions_change_and_before_the_head():
-    for name in ("nais10", "resnet54_plain"):
-        layers = [layer.name for layer in make_small(name).layers if "norm" in layer.name]
-        assert layers == ["transition1_norm", "transition2_norm", "head_norm"]
+@pytest.mark.parametrize("name", ["nais10", "resnet54_plain"])
+def test_normalisation_where_the_dimensions_change_and_before_the_head(name):
+    layers = [layer.name for layer in make_small(name).layers if "norm" in layer.name]
+    assert layers == ["transition1_norm", "transition2_norm", "head_norm"]
 
 
 @pytest.mark.parametrize("name", ["resnet54", "resnet54_wide"])
