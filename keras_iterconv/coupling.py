@@ -1,6 +1,7 @@
 """Soft gradient coupling: the gradients of separate weights are blended with their mean."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -180,7 +181,7 @@ class GradientCoupling:
             )
         return coupled
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         members = self.members
         return {
             "strength": self.strength,
@@ -192,12 +193,12 @@ class GradientCoupling:
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Any:
         members = config["members"]
         return cls(**{**config, "members": None if members is None else slice(*members)})
 
 
-def _is_slice_of_numbers(members) -> bool:
+def _is_slice_of_numbers(members: Any) -> bool:
     try:
         members.indices(1)
     except (AttributeError, TypeError, ValueError):
@@ -205,7 +206,7 @@ def _is_slice_of_numbers(members) -> bool:
     return True
 
 
-def as_coupling(coupling):
+def as_coupling(coupling: Any) -> Any:
     """Return the `coupling` given to `compile` as a callable on gradients and variables, or None.
 
     Raises:
@@ -222,14 +223,14 @@ def as_coupling(coupling):
         ) from error
 
 
-def _check_strength(strength) -> float:
+def _check_strength(strength: Any) -> float:
     number = isinstance(strength, int | float | np.floating | np.integer)
     if not number or isinstance(strength, bool) or not 0 <= strength <= 1:
         raise ValueError(f"`strength` must lie in [0, 1]. Received: strength={strength!r}")
     return float(strength)
 
 
-def _check_groups(groups) -> list[list]:
+def _check_groups(groups: Any) -> list[list]:
     wrong = isinstance(groups, str) or not isinstance(groups, Sequence) or not len(groups)
     if wrong or any(isinstance(g, str) or not isinstance(g, Sequence) for g in groups):
         raise ValueError(
@@ -258,14 +259,14 @@ def _check_groups(groups) -> list[list]:
     return [list(group) for group in groups]
 
 
-def _check_once(once: bool, member) -> None:
+def _check_once(once: bool, member: Any) -> None:
     if not once:
         raise ValueError(
             f"`groups` must hold each variable once. Received twice: {_name(member)!r}"
         )
 
 
-def _nothing_to_couple(frozen_stacks) -> str:
+def _nothing_to_couple(frozen_stacks: Sequence) -> str:
     if frozen_stacks:
         return (
             "There is nothing to couple: all stacked variables are frozen, "
@@ -286,8 +287,8 @@ def _check_shapes(group):
         )
 
 
-def _find(member, variables, frozen) -> int:
-    def is_member(variable) -> bool:
+def _find(member: Any, variables: Sequence, frozen: Sequence) -> int:
+    def is_member(variable: Any) -> bool:
         return _name(variable) == member if isinstance(member, str) else variable is member
 
     variable_indices = [i for i, variable in enumerate(variables) if is_member(variable)]
@@ -305,11 +306,11 @@ def _find(member, variables, frozen) -> int:
     return variable_indices[0]
 
 
-def _first_names(variables) -> str:
+def _first_names(variables: Sequence) -> str:
     return ", ".join(_name(variable) for variable in variables[:8])
 
 
-def _name(variable) -> str:
+def _name(variable: Any) -> str:
     if isinstance(variable, str):
         return variable
     return getattr(variable, "path", None) or variable.name

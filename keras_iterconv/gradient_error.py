@@ -1,6 +1,8 @@
 """The errors of a model's gradient modes against its exact gradient, on a given batch."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -61,7 +63,7 @@ class GradientReport:
         return as_text(table)
 
 
-def gradient_error(model: keras.Model, x, y) -> GradientReport:
+def gradient_error(model: keras.Model, x: Any, y: Any) -> GradientReport:
     """Compare each gradient mode with the exact gradient of the loss on one batch.
 
     The loss is the one that the model was compiled with. The model runs in training, with batch
@@ -109,7 +111,7 @@ def gradient_error(model: keras.Model, x, y) -> GradientReport:
     return GradientReport(tuple(_compare(m, g, exact, paths) for m, g in found.items()))
 
 
-def _gradients(model, x, y) -> list[np.ndarray]:
+def _gradients(model: Any, x: Any, y: Any) -> list[np.ndarray]:
     @tf.function
     def run(x, y):
         with tf.GradientTape() as tape:
@@ -124,12 +126,14 @@ def _gradients(model, x, y) -> list[np.ndarray]:
     return [gradient.numpy().astype(np.float64) for gradient in gradients]
 
 
-def _restore(model, state) -> None:
+def _restore(model: Any, state: Any) -> None:
     for variable, value in zip(model.non_trainable_variables, state, strict=True):
         variable.assign(value)
 
 
-def _compare(mode, gradients, exact, paths) -> GradientError:
+def _compare(
+    mode: str, gradients: Sequence, exact: Sequence, paths: Sequence[str]
+) -> GradientError:
     def ratio(numerator, denominator):
         return float(numerator / denominator) if denominator else float(numerator > 0)
 

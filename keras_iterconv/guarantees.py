@@ -11,19 +11,19 @@ class RestoreGuarantees(keras.callbacks.Callback):
     start. Where another callback saves the model, `IterativeModel` restores the guarantees first.
     """
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         self.model.restore_guarantees()
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict | None = None) -> None:
         self.model.restore_guarantees()
 
-    def on_predict_begin(self, logs=None):
+    def on_predict_begin(self, logs: dict | None = None) -> None:
         self.model.restore_guarantees()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self.model.restore_guarantees()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None) -> None:
         # The optimizer may have replaced the weights by their averages.
         self.model.restore_guarantees()
 
@@ -38,26 +38,26 @@ class ConvergeCaps(RestoreGuarantees):
 
     _trained = False
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         # A model that was trained before has its norms. Computed again, they may differ in the last
         # bit, and a resumed run would differ from an uninterrupted one.
         if int(self.model.optimizer.iterations.numpy()) == 0:
             self.model.converge_caps()
         super().on_train_begin()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._trained = True
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict | None = None) -> None:
         self._converge()
         super().on_test_begin()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         # Does nothing after a validation, which has converged the caps already.
         self._converge()
         super().on_epoch_end(epoch)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None) -> None:
         self.model.converge_caps()
         super().on_train_end()
 

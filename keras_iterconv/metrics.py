@@ -1,11 +1,12 @@
 """Accuracies of predictions of several classes: sets of classes, and one class a position."""
 
 import math
+from typing import Any
 
 import keras
 
 
-def exact_set(y_true, y_pred):
+def exact_set(y_true: Any, y_pred: Any) -> Any:
     """Return whether the n largest outputs are those of exactly the n classes of the label.
 
     Each label has its own n. Ties at the n-th place count as wrong, and so do outputs that are not
@@ -45,14 +46,14 @@ class ExactSetAccuracy(keras.metrics.MeanMetricWrapper):
         Spoerer, McClure and Kriegeskorte 2017.
     """
 
-    def __init__(self, name: str = "accuracy", dtype=None):
+    def __init__(self, name: str = "accuracy", dtype: Any = None):
         super().__init__(fn=exact_set, name=name, dtype=dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "dtype": self.dtype}
 
 
-def all_positions(y_true, y_pred):
+def all_positions(y_true: Any, y_pred: Any) -> Any:
     """Return whether the class of the largest output is that of the label at all positions.
 
     A sample with an output that is not finite is wrong.
@@ -88,8 +89,8 @@ class AllPositionsAccuracy(keras.metrics.MeanMetricWrapper):
         1.0
     """
 
-    def __init__(self, name: str = "accuracy", dtype=None):
+    def __init__(self, name: str = "accuracy", dtype: Any = None):
         super().__init__(fn=all_positions, name=name, dtype=dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "dtype": self.dtype}

@@ -1,7 +1,7 @@
 """The search for the block and update at which a sample's state stops being finite."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -29,7 +29,7 @@ class NotFinite(NamedTuple):
     update: int
 
 
-def find_not_finite(model: keras.Model, images) -> list[NotFinite]:
+def find_not_finite(model: keras.Model, images: Any) -> list[NotFinite]:
     """Return the samples whose state or output is not finite, and the block where this starts.
 
     The model runs in evaluation, so that samples do not depend on each other: in training, batch
@@ -73,7 +73,7 @@ def find_not_finite(model: keras.Model, images) -> list[NotFinite]:
     return [NotFinite(int(n), *found[n]) for n in sorted(found)]
 
 
-def _first_updates(block, inputs, options: dict) -> list[int]:
+def _first_updates(block: Any, inputs: Any, options: dict) -> list[int]:
     """Return the first update after which each sample's state is not finite, by bisection.
 
     Args:

@@ -7,6 +7,8 @@ Reference:
     Ciccone et al. 2018, Algorithms 1 and 2, Theorems 2 and 3.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -25,7 +27,7 @@ def center_mask(kernel_size: tuple[int, int], filters: int) -> np.ndarray:
     return mask
 
 
-def write_center(kernel, delta):
+def write_center(kernel: Any, delta: Any) -> tf.Tensor:
     """Return a kernel whose centre tap from each channel to itself is -1 - delta.
 
     Args:
@@ -47,7 +49,7 @@ def write_center(kernel, delta):
     return tf.reshape(flat, kernel.shape)
 
 
-def project_dense(R, shift: float, bound: float | None = None):
+def project_dense(R: Any, shift: float, bound: float | None = None) -> tf.Tensor:
     """Return R scaled so that the Frobenius norm of R'R is at most `bound` (Algorithm 1).
 
     Every eigenvalue of A = -R'R - shift I then lies in [-bound - shift, -shift], and an update
@@ -78,7 +80,7 @@ def project_dense(R, shift: float, bound: float | None = None):
     return tf.where(outside, tf.sqrt(bound / tf.where(outside, norm, 1)) * scaled, R)
 
 
-def project_delta(delta, center_margin: float):
+def project_delta(delta: Any, center_margin: float) -> tf.Tensor:
     """Return delta, `[..., filters]`, clipped to [-1 + eta, 1 - eta] (first step of Algorithm 2).
 
     Args:
@@ -88,7 +90,9 @@ def project_delta(delta, center_margin: float):
     return tf.clip_by_value(tf.convert_to_tensor(delta), center_margin - 1, 1 - center_margin)
 
 
-def project_conv(kernel, delta, margin: float, center_margin: float):
+def project_conv(
+    kernel: Any, delta: Any, margin: float, center_margin: float
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Return a kernel that bounds the infinity norm of the update's Jacobian (Algorithm 2).
 
     The bound is 1 - margin where all slopes of the activation and the step size are one. For
@@ -146,7 +150,7 @@ class DenseProjection(keras.constraints.Constraint):
     def __call__(self, value):
         return project_dense(value, self.shift, self.bound)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"shift": self.shift, "bound": self.bound}
 
 
@@ -160,7 +164,7 @@ class DeltaProjection(keras.constraints.Constraint):
     def __call__(self, value):
         return project_delta(value, self.center_margin)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"center_margin": self.center_margin}
 
 
@@ -176,7 +180,7 @@ class ConvProjection(keras.constraints.Constraint):
         delta: The trained variable delta of the same layer, or None for a fixed centre.
     """
 
-    def __init__(self, margin: float, center_margin: float, delta=None):
+    def __init__(self, margin: float, center_margin: float, delta: Any = None):
         self.margin = margin
         self.center_margin = center_margin
         self.delta = delta

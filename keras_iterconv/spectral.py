@@ -9,7 +9,7 @@ Reference:
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -37,11 +37,11 @@ class ConvOperator(NamedTuple):
     strides: tuple[int, int] = (1, 1)
     padding: str = "same"
 
-    def apply(self, images):
+    def apply(self, images: Any) -> tf.Tensor:
         """Map `[N, height, width, channels]` to `[N, out height, out width, filters]`."""
         return tf.nn.conv2d(images, self.kernel, self.strides, self.padding.upper())
 
-    def adjoint(self, images):
+    def adjoint(self, images: Any) -> tf.Tensor:
         """Map `[N, out height, out width, filters]` to `[N, height, width, channels]`."""
         return tf.nn.conv2d_transpose(
             images,
@@ -52,7 +52,7 @@ class ConvOperator(NamedTuple):
         )
 
 
-def fold_scales(kernel, input_scale, output_scale):
+def fold_scales(kernel: Any, input_scale: tf.Tensor, output_scale: tf.Tensor) -> tf.Tensor:
     """Return a kernel with the scales of the normalisations before and after it folded in.
 
     The shifts of the normalisations do not change the norm. The fold is exact under zero padding,
@@ -69,7 +69,7 @@ def fold_scales(kernel, input_scale, output_scale):
     return kernel * input_scale[:, None] * output_scale
 
 
-def power_step(operator: ConvOperator, vector):
+def power_step(operator: ConvOperator, vector: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the estimates of norm and first singular vector after one step of power iteration.
 
     Args:
@@ -155,7 +155,7 @@ def _converge(kernel, image_shape, strides, padding, iterations, tolerance):
     return vector
 
 
-def _orthogonal(vector, basis: list):
+def _orthogonal(vector: tf.Tensor, basis: list) -> tf.Tensor:
     """Return the part of a vector orthogonal to an orthonormal basis, scaled to norm one."""
     vector = _unit(vector)
     if basis:
@@ -172,7 +172,7 @@ def _orthogonal(vector, basis: list):
 
 def converged_norm(
     operator: ConvOperator, iterations: int = ITERATIONS, tolerance: float = TOLERANCE
-):
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the norm of an operator and its first right singular vector.
 
     Args:
@@ -207,13 +207,13 @@ def _scale(kernel):
 
 
 def conv_operator_norm(
-    kernel,
+    kernel: Any,
     image_shape: Sequence[int],
     strides: int | Sequence[int] = 1,
     padding: str = "same",
     iterations: int = ITERATIONS,
     tolerance: float = TOLERANCE,
-):
+) -> tf.Tensor:
     """Return the operator norm of a convolution, by power iteration.
 
     The norm is the largest factor by which the convolution can increase the 2-norm of an image.
@@ -261,7 +261,7 @@ def conv_operator_norm(
     return converged_norm(operator, iterations, tolerance)[0]
 
 
-def start_vectors(count: int, image_shape, dtype="float32"):
+def start_vectors(count: int, image_shape: Sequence[int], dtype: Any = "float32") -> tf.Tensor:
     """Return start vectors for power iteration: fixed normal draws, scaled to norm one.
 
     Args:
@@ -276,7 +276,7 @@ def start_vectors(count: int, image_shape, dtype="float32"):
     return tf.math.l2_normalize(vectors, axis=(1, 2, 3))
 
 
-def reshaped_norm_bound(kernel):
+def reshaped_norm_bound(kernel: Any) -> tf.Tensor:
     """Return the spectral norm of the reshaped kernel times sqrt(kh * kw).
 
     It is an upper bound of `conv_operator_norm` at stride 1, for images of any size, zero-padded or
@@ -294,7 +294,7 @@ def reshaped_norm_bound(kernel):
     return tf.linalg.svd(matrix, compute_uv=False)[0] * (height * width) ** 0.5
 
 
-def circular_conv_norm(kernel, image_shape: Sequence[int]):
+def circular_conv_norm(kernel: Any, image_shape: Sequence[int]) -> tf.Tensor:
     """Return the exact norm of a convolution with circular padding and stride 1, by FFT and SVD.
 
     It serves as a cross-check of `conv_operator_norm`. On a torus, the operator decomposes into one
@@ -328,7 +328,7 @@ def circular_conv_norm(kernel, image_shape: Sequence[int]):
     return tf.reduce_max(tf.cast(values, kernel.dtype))
 
 
-def cap_divisor(bound, cap: float):
+def cap_divisor(bound: Any, cap: float) -> tf.Tensor:
     """Return c = max(L / mu, 1): the Lipschitz constant of f / c is at most mu.
 
     Lippl et al. print mu / L. Their text and the Lipschitz bound require L / mu.
@@ -343,7 +343,7 @@ def cap_divisor(bound, cap: float):
     return tf.maximum(bound / cap, 1.0)
 
 
-def _float_kernel(kernel) -> tf.Tensor:
+def _float_kernel(kernel: Any) -> tf.Tensor:
     kernel = tf.convert_to_tensor(kernel)
     if kernel.dtype != tf.float64:
         kernel = tf.cast(kernel, tf.float32)
@@ -355,7 +355,7 @@ def _float_kernel(kernel) -> tf.Tensor:
     return kernel
 
 
-def _check_image(image_shape, kernel) -> tuple[int, int, int]:
+def _check_image(image_shape: Sequence[int], kernel: Any) -> tuple[int, int, int]:
     channels = kernel.shape[2]
     sizes = tuple(image_shape) if isinstance(image_shape, Sequence) else (image_shape,)
     if len(sizes) not in (2, 3) or (len(sizes) == 3 and sizes[2] != channels):

@@ -2,6 +2,8 @@
 
 import functools
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -42,7 +44,7 @@ class IterativeModel(keras.Model):
     class_names = None
     card = None
 
-    def compile(self, *args, coupling=None, **kwargs):
+    def compile(self, *args: Any, coupling: Any = None, **kwargs: Any) -> None:
         """Configure the model for training.
 
         Args:
@@ -65,30 +67,32 @@ class IterativeModel(keras.Model):
         if isinstance(coupling, GradientCoupling):
             coupling.find_coupled(self.trainable_variables, self.non_trainable_variables)
 
-    def make_train_function(self, force=False):
+    def make_train_function(self, force: bool = False) -> Callable:
         # Layers may have been frozen since `compile`. An error within a training step would be
         # hidden in the traceback of a graph.
         self._check_coupling(self.coupling)
         return super().make_train_function(force)
 
     @functools.wraps(keras.Model.fit)
-    def fit(self, *args, **kwargs):
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         # `ConvergeCaps` runs first, so that other callbacks use a model with converged caps.
         # `RestoreGuarantees` runs last, since they may change weights.
         given = self._with_callbacks(super().fit, args, kwargs, ConvergeCaps(), RestoreGuarantees())
         return super().fit(*given.args, **given.kwargs)
 
     @functools.wraps(keras.Model.evaluate)
-    def evaluate(self, *args, **kwargs):
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         given = self._with_callbacks(super().evaluate, args, kwargs, None, RestoreGuarantees())
         return super().evaluate(*given.args, **given.kwargs)
 
     @functools.wraps(keras.Model.predict)
-    def predict(self, *args, **kwargs):
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
         given = self._with_callbacks(super().predict, args, kwargs, None, RestoreGuarantees())
         return super().predict(*given.args, **given.kwargs)
 
-    def _with_callbacks(self, method, args, kwargs, first, last) -> inspect.BoundArguments:
+    def _with_callbacks(
+        self, method: Callable, args: Any, kwargs: Any, first: Any, last: Any
+    ) -> inspect.BoundArguments:
         """Return the arguments of a method with two callbacks added.
 
         Args:
@@ -149,26 +153,28 @@ class IterativeModel(keras.Model):
             if isinstance(layer, GuaranteedLayer) and layer.built and layer.guaranteed_variables()
         ]
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         # Keras calls this method for each file, before it saves the variables of the layers.
         self.restore_guarantees()
         super().save_own_variables(store)
 
     @functools.wraps(keras.Model.save)
-    def save(self, filepath, *args, **kwargs):
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         # For HDF5 files Keras does not call `save_own_variables` of the model.
         if str(filepath).endswith((".h5", ".hdf5")):
             self.restore_guarantees()
         return super().save(filepath, *args, **kwargs)
 
     @functools.wraps(keras.Model.get_state_tree)
-    def get_state_tree(self, *args, **kwargs):
+    def get_state_tree(self, *args: Any, **kwargs: Any) -> dict:
         # `OrbaxCheckpoint` writes this tree.
         self.restore_guarantees()
         return super().get_state_tree(*args, **kwargs)
 
     @functools.wraps(keras.Model.export)
-    def export(self, filepath, format="tf_saved_model", *args, **kwargs):
+    def export(
+        self, filepath: Any, format: str = "tf_saved_model", *args: Any, **kwargs: Any
+    ) -> None:
         if format in ("onnx", "litert"):
             raise ValueError(
                 "`format` must be a format to which Keras can convert loops of adaptive depth, "
@@ -178,7 +184,7 @@ class IterativeModel(keras.Model):
         self.restore_guarantees()
         super().export(filepath, format, *args, **kwargs)
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> dict:
         """Make one training step on a batch; Keras calls this method on each replica."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
@@ -196,7 +202,7 @@ class IterativeModel(keras.Model):
         self._track_loss(loss, x)
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
-    def test_step(self, data):
+    def test_step(self, data: Any) -> dict:
         """Evaluate one batch; Keras calls this method on each replica."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y_pred = self(x, training=False)
@@ -237,7 +243,7 @@ class IterativeModel(keras.Model):
 
         return super()._run_through_graph(inputs, operation_fn, call_fn)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         if self.preprocessing is not None:
             config["preprocessing"] = [list(numbers) for numbers in self.preprocessing]
@@ -246,7 +252,7 @@ class IterativeModel(keras.Model):
         return config
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Any:
         config = dict(config)
         preprocessing, class_names = (
             config.pop("preprocessing", None),
@@ -259,13 +265,13 @@ class IterativeModel(keras.Model):
             model.class_names = tuple(class_names)
         return model
 
-    def get_compile_config(self):
+    def get_compile_config(self) -> dict[str, Any]:
         config = super().get_compile_config()
         if config:  # It is empty for a model that is not compiled, and must remain empty.
             config["coupling"] = keras.saving.serialize_keras_object(self.coupling)
         return config
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict[str, Any]) -> None:
         config = keras.saving.deserialize_keras_object(config)
         self.compile(**config)
         if self.built:

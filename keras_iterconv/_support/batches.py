@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -9,7 +10,7 @@ import tensorflow as tf
 BATCH_SIZE = 256
 
 
-def labelled_batches(dataset, samples: int | None = None) -> Iterator:
+def labelled_batches(dataset: Any, samples: int | None = None) -> Iterator:
     """Yield the batches `(images, labels)` of a data set.
 
     Args:
@@ -35,7 +36,7 @@ def _first(batches: Iterator, samples: int) -> Iterator:
             return
 
 
-def _all_batches(dataset, ends: bool) -> Iterator:
+def _all_batches(dataset: Any, ends: bool) -> Iterator:
     pair = isinstance(dataset, tuple | list) and len(dataset) == 2
     # A list of two batches is not a pair of arrays: its elements are pairs.
     if pair and not isinstance(dataset[0], tuple | list):

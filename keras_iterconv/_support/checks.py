@@ -4,6 +4,7 @@ import difflib
 import numbers
 import operator
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 
@@ -15,7 +16,7 @@ SMALLEST = 2.0**-126
 LARGEST = 2.0**128 - 2.0**104
 
 
-def check_positive_int(name: str, value) -> int:
+def check_positive_int(name: str, value: Any) -> int:
     """Return `value` as an int where it is an integer from 1 to 2**31 - 1.
 
     Raises:
@@ -32,7 +33,7 @@ def check_positive_int(name: str, value) -> int:
     return whole
 
 
-def check_seed(seed) -> int:
+def check_seed(seed: Any) -> int:
     """Return `seed` as an int where it is an integer of at least 0.
 
     Raises:
@@ -48,7 +49,7 @@ def check_seed(seed) -> int:
 
 
 def check_between(
-    name: str, value, low: float, high: float, *, closed: bool = False, least: float = SMALLEST
+    name: str, value: Any, low: float, high: float, *, closed: bool = False, least: float = SMALLEST
 ) -> float:
     """Return `value` as a float where it lies in (low, high), or in (low, high] where `closed`.
 
@@ -77,7 +78,7 @@ def check_between(
     return float(value)
 
 
-def check_shift(shift, bound) -> tuple[float, float | None]:
+def check_shift(shift: Any, bound: Any) -> tuple[float, float | None]:
     """Return epsilon of Eq. 13 and delta of Algorithm 1 (or None) as floats, checked."""
     shift = check_between("shift", shift, 0, 0.5)
     if bound is not None:
@@ -85,7 +86,7 @@ def check_shift(shift, bound) -> tuple[float, float | None]:
     return shift, bound
 
 
-def check_margins(margin, center_margin) -> tuple[float, float]:
+def check_margins(margin: Any, center_margin: Any) -> tuple[float, float]:
     """Return epsilon and eta of Algorithm 2, after checking 0 < margin < center_margin < 1."""
     center_margin = check_between("center_margin", center_margin, 0, 1)
     margin = check_between("margin", margin, 0, 1)
@@ -111,7 +112,7 @@ def check_channels_last() -> None:
         )
 
 
-def check_choice(name: str, value, known) -> str:
+def check_choice(name: str, value: Any, known: Iterable[str]) -> str:
     """Return `value` where it is one of the `known` strings.
 
     Raises:

@@ -5,7 +5,8 @@ computes in one operation, raises an error. A replica of a strategy gets an empt
 are fewer samples than replicas. Transposed convolutions and pooling work on empty batches.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -21,7 +22,9 @@ CONVOLUTIONS = (
 )
 
 
-def on_any_batch(convolve: Callable, inputs: tf.Tensor, output_shape, dtype) -> tf.Tensor:
+def on_any_batch(
+    convolve: Callable, inputs: tf.Tensor, output_shape: Sequence[int | None], dtype: tf.DType
+) -> tf.Tensor:
     """Return `convolve(inputs)`, or an empty tensor of the correct shape for an empty batch.
 
     Args:
@@ -40,7 +43,7 @@ def on_any_batch(convolve: Callable, inputs: tf.Tensor, output_shape, dtype) -> 
     return tf.ensure_shape(result, [inputs.shape[0], *output_shape[1:]])
 
 
-def layer_on_any_batch(layer, call: Callable) -> Callable:
+def layer_on_any_batch(layer: Any, call: Callable) -> Callable:
     """Return a function that calls a layer of a functional model, also on an empty batch.
 
     Args:

@@ -14,7 +14,7 @@ import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NoReturn
 
 import jsonschema
 
@@ -151,7 +151,7 @@ def read_text(file: Path, limit: int = TEXT_LIMIT) -> str:
         raise FileError(f"{file} is not text in UTF-8 ({error.reason})") from error
 
 
-def open_regular(file: Path):
+def open_regular(file: Path) -> IO[bytes]:
     """Return a regular file opened for reading bytes; a link, a folder or a device is rejected.
 
     Raises:
@@ -211,7 +211,7 @@ def parse_json(text: str | bytes, schema: dict[str, Any], name: str) -> Any:
     return content
 
 
-def _refuse_constant(constant: str):
+def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON number")
 
 

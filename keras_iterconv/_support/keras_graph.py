@@ -1,8 +1,8 @@
 """The calls of layers in the graph of a functional model."""
 
 import functools
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import keras
 
@@ -36,7 +36,7 @@ def calls(model: keras.Model) -> Iterator[Call]:
         yield Call(node.operation, node.input_tensors, node.outputs, options)
 
 
-def check_functional(model) -> None:
+def check_functional(model: Any) -> None:
     """Raise `ValueError` where `model` is not a functional Keras model."""
     if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
         raise ValueError(
@@ -45,7 +45,7 @@ def check_functional(model) -> None:
         )
 
 
-def run(model: keras.Model, inputs, apply):
+def run(model: keras.Model, inputs: Any, apply: Callable) -> Any:
     """Return a functional model's outputs, with `apply(layer, *args, **kwargs)` for each layer.
 
     Args:

@@ -1,5 +1,8 @@
 """Detection of a classifier's kind of outputs: logits or probabilities."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -70,7 +73,7 @@ def _of_model(model: keras.Model) -> str | None:
     return of_tensor(model.outputs[0])
 
 
-def _of_call(call: Call, of_tensor) -> str | None:
+def _of_call(call: Call, of_tensor: Callable) -> str | None:
     if _passes(call.layer):
         return of_tensor(call.inputs[0])
     if _has_kind(call.layer):
@@ -82,7 +85,7 @@ def _of_call(call: Call, of_tensor) -> str | None:
     return kind if type(call.layer).__name__ in keeps else None
 
 
-def _of_layer(layer) -> str | None:
+def _of_layer(layer: Any) -> str | None:
     """Return the kind of a layer's outputs where it does not depend on the inputs."""
     if isinstance(layer, keras.Sequential):
         last = next((inner for inner in reversed(layer.layers) if not _passes(inner)), None)
@@ -103,14 +106,14 @@ def _of_layer(layer) -> str | None:
     return _BY_NAME.get(type(layer).__name__, LINEAR)
 
 
-def _passes(layer) -> bool:
+def _passes(layer: Any) -> bool:
     """Return whether a layer changes neither the values nor the order of the classes."""
     if type(layer) is keras.layers.Activation and layer.activation is keras.activations.linear:
         return True
     return _package(layer) == "keras" and type(layer).__name__ in _PASSES
 
 
-def _has_kind(layer) -> bool:
+def _has_kind(layer: Any) -> bool:
     """Return whether the kind of a layer's outputs is independent of its inputs."""
     return (
         _package(layer) != "keras"
@@ -121,11 +124,11 @@ def _has_kind(layer) -> bool:
     )
 
 
-def _package(layer) -> str:
+def _package(layer: Any) -> str:
     return type(layer).__module__.split(".")[0]
 
 
-def _of_loss(loss) -> str | None:
+def _of_loss(loss: Any) -> str | None:
     """Return the kind of outputs that a loss expects."""
     if isinstance(loss, str):
         loss = keras.losses.get(loss)

@@ -6,6 +6,7 @@ that have not passed these tests.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 
@@ -33,7 +34,7 @@ def nodes(model: keras.Model) -> Iterator:
         yield from model._nodes_by_depth[depth]
 
 
-def run_through_graph(model: keras.Model, inputs, operation_fn: Callable):
+def run_through_graph(model: keras.Model, inputs: Any, operation_fn: Callable) -> Any:
     """Return a functional model's outputs, with `operation_fn(layer)` called for each layer."""
     return model._run_through_graph(inputs, operation_fn)
 
@@ -43,6 +44,6 @@ def layers_within(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return list(layer._flatten_layers(include_self=False))
 
 
-def is_operation(layer) -> bool:
+def is_operation(layer: Any) -> bool:
     """Return whether a node's layer is a Keras operation on tensors, not a layer."""
     return type(layer).__module__.startswith(_OPERATIONS)

@@ -1,9 +1,11 @@
 """Gradients of a training step on several replicas."""
 
+from typing import Any
+
 import tensorflow as tf
 
 
-def clips(optimizer) -> bool:
+def clips(optimizer: Any) -> bool:
     """Return whether a Keras optimizer, or an optimizer inside it, clips gradients."""
     inside = [getattr(optimizer, "inner_optimizer", None), *getattr(optimizer, "optimizers", ())]
     return any(

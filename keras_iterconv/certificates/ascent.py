@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -22,7 +23,7 @@ STRIDE = 0.05
 _UNDEFINED = -1.0
 
 
-def largest_ratio(function: Callable, x, norm: str = "2", steps: int = STEPS) -> float:
+def largest_ratio(function: Callable, x: Any, norm: str = "2", steps: int = STEPS) -> float:
     """Return the largest ratio of output distance to input distance that gradient ascent finds.
 
     Each x of the batch starts a pair (x, x + d); d is drawn with a fixed seed. The steps change d

@@ -1,5 +1,7 @@
 """The stability report of a trained net."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,7 +17,7 @@ from keras_iterconv.layers.rules.rows import BlockRow
 PROBES = 8
 
 
-def certify(model: keras.Model, probe=None) -> StabilityReport:
+def certify(model: keras.Model, probe: Any = None) -> StabilityReport:
     """Return whether the papers' guarantee holds for each block, and a Lipschitz bound of the net.
 
     The report holds for the current weights and moving statistics, in evaluation and in exact
@@ -70,7 +72,7 @@ def block_rows_of(model: keras.Model) -> dict[tuple, list[BlockRow]]:
     return rows
 
 
-def _check_model(model) -> None:
+def _check_model(model: Any) -> None:
     check_functional(model)
     for layer in model.layers:
         inside = layers_within(layer)

@@ -1,5 +1,8 @@
 """A Lipschitz bound of a whole net, computed along its functional graph."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -84,7 +87,9 @@ def row_key(call: Call) -> tuple:
     return id(call.layer), image
 
 
-def _carry(call: Call, gains: list[float], norm: str, rows, carried, makers) -> float:
+def _carry(
+    call: Call, gains: list[float], norm: str, rows: Mapping, carried: dict, makers: dict
+) -> float:
     layer = call.layer
     _check_options(call)
     gain = gains[0]
@@ -125,7 +130,7 @@ def _carry_merge(call: Call, gains: list[float], norm: str) -> float:
     raise NoBoundError(f"no rule for the layer {layer.name!r}, a {kind}")
 
 
-def _carry_block(call: Call, gains: list[float], norm: str, rows) -> float:
+def _carry_block(call: Call, gains: list[float], norm: str, rows: Mapping) -> float:
     layer = call.layer
     if not has_rule(layer, "lipschitz_gain"):
         raise NoBoundError(f"no rule for the block {layer.name!r}, a {type(layer).__name__}")
@@ -146,7 +151,7 @@ def _check_options(call: Call) -> None:
             raise NoBoundError(f"{call.layer.name!r} is called with {name}={value!r}")
 
 
-def _slope(layer) -> float:
+def _slope(layer: Any) -> float:
     if isinstance(layer, keras.layers.ReLU):
         if layer.threshold:
             raise NoBoundError(f"{layer.name!r} is discontinuous at its threshold")
@@ -159,17 +164,17 @@ def _slope(layer) -> float:
         ) from None
 
 
-def _channels_last(layer) -> bool:
+def _channels_last(layer: Any) -> bool:
     return layer.data_format == "channels_last"
 
 
-def _known(sizes, layer) -> tuple:
+def _known(sizes: Sequence[int | None], layer: Any) -> tuple:
     if None in sizes:
         raise NoBoundError(f"the height or width of the input of {layer.name!r} is unknown")
     return tuple(sizes)
 
 
-def _convolution(call: Call, norm: str, scale=None) -> float:
+def _convolution(call: Call, norm: str, scale: np.ndarray | None = None) -> float:
     """Return the operator norm of a Conv2D, its filters multiplied by `scale` where given."""
     layer = call.layer
     plain = layer.dilation_rate == (1, 1) and layer.groups == 1 and _channels_last(layer)
@@ -187,7 +192,7 @@ def _convolution(call: Call, norm: str, scale=None) -> float:
     return conv_norm(kernel, image, norm, tuple(layer.strides), layer.padding)
 
 
-def _normalization(call: Call, gain: float, norm: str, carried, makers) -> float:
+def _normalization(call: Call, gain: float, norm: str, carried: dict, makers: dict) -> float:
     layer = call.layer
     if layer.axis not in (-1, len(call.inputs[0].shape) - 1):
         raise NoBoundError(f"{layer.name!r} does not normalise along the last axis")

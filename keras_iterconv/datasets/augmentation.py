@@ -10,6 +10,7 @@ mirrored. Grey images are not: they show digits, and a mirrored digit is not a d
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -67,7 +68,7 @@ def _standard(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     return tf.gather(cropped, columns, axis=2, batch_dims=1)
 
 
-def _addons(tfa) -> Augmentation:
+def _addons(tfa: Any) -> Augmentation:
     def augment(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         _, height, width, channels = images.shape
         down, right = height // 8, width // 8

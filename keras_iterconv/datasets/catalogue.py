@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def _read_digits():
     return splits, tuple(str(name) for name in digits.target_names)
 
 
-def _read_digitclutter(digits: int, limit_train: int | None):
+def _read_digitclutter(digits: int, limit_train: int | None) -> Any:
     # Imported here because this module imports TFDS, which takes long to load.
     from keras_iterconv.datasets.digitclutter_builder import read_digitclutter
 

@@ -4,7 +4,9 @@ import contextlib
 import dataclasses
 import io
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -103,7 +105,7 @@ class Digitclutter(tfds.core.GeneratorBasedBuilder):
         sizes = zip(PARTS, self.builder_config.sizes, strict=True)
         return {part: self._generate_examples(part, size) for part, size in sizes}
 
-    def _generate_examples(self, part: str, size: int):
+    def _generate_examples(self, part: str, size: int) -> Iterator:
         config = self.builder_config
         # Closed here to end the workers at once where writing fails.
         with contextlib.closing(draw_pictures(config.seed, config.digits, part, size)) as pictures:
@@ -113,7 +115,7 @@ class Digitclutter(tfds.core.GeneratorBasedBuilder):
                 yield index, {"image": picture, "digits": classes, "label": label}
 
 
-def read_digitclutter(digits: int, limit_train: int | None = None):
+def read_digitclutter(digits: int, limit_train: int | None = None) -> Any:
     """Return a Digitclutter data set from the TFDS folder, generated there where it is missing.
 
     Args:

@@ -1,5 +1,7 @@
 """Batches for training and for evaluation, of images in memory."""
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
@@ -143,7 +145,9 @@ def evaluation_batches(
     return _finish(dataset)
 
 
-def _assembler(split: Split, mean: np.ndarray, std: np.ndarray, augmentation: Augmentation):
+def _assembler(
+    split: Split, mean: np.ndarray, std: np.ndarray, augmentation: Augmentation
+) -> Callable:
     """Return a function from image indices and random numbers to a batch."""
     # On a machine with a GPU an eager constant would be placed there, and each batch copied back.
     with tf.device("CPU:0"):

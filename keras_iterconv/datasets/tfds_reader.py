@@ -8,8 +8,10 @@ import os
 import re
 import tempfile
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -95,7 +97,7 @@ def read_tfds(name: str, source: str) -> tuple[dict[str, tuple], tuple[str, ...]
 
 
 def read_parts(
-    builder, parts: dict[str, str], remedy: str
+    builder: Any, parts: dict[str, str], remedy: str
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return parts of a prepared data set, in memory.
 
@@ -133,7 +135,7 @@ def read_parts(
     return splits
 
 
-def _download(builder, folder: str, source: str) -> None:
+def _download(builder: Any, folder: str, source: str) -> None:
     """Download and prepare a data set; remove all new files where that fails."""
 
     def not_found(reason: str) -> DatasetNotFoundError:
@@ -160,7 +162,7 @@ def _download(builder, folder: str, source: str) -> None:
 
 
 @contextmanager
-def remove_new_empty_folders(innermost: Path):
+def remove_new_empty_folders(innermost: Path) -> Iterator[None]:
     """Remove, after a failure, the new empty folders of a data set.
 
     TFDS creates them before it writes a file.

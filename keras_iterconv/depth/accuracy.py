@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 import numpy as np
@@ -27,7 +28,7 @@ _FACTORS = (1000, 100, 10, 1, 0.1)
 
 def accuracy_by_depth(
     model: keras.Model,
-    dataset,
+    dataset: Any,
     max_unrolls: Iterable[int] | None = None,
     thresholds: Iterable[float | None] | None = None,
     samples: int | None = None,
@@ -139,7 +140,7 @@ def _default_thresholds(own: tuple[DepthSettings, ...]) -> list[float]:
     return [] if threshold in (None, MIXED) else [threshold * factor for factor in _FACTORS]
 
 
-def _listed(name: str, values) -> list:
+def _listed(name: str, values: Any) -> list:
     if not isinstance(values, Iterable) or isinstance(values, str):
         raise ValueError(f"`{name}` must be a list of values. Received: {name}={values!r}")
     return list(values)

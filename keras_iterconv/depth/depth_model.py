@@ -1,5 +1,7 @@
 """The depth of a net, and a model that also returns the depth of each sample."""
 
+from typing import Any
+
 import keras
 
 from keras_iterconv._support.keras_graph import check_functional
@@ -16,10 +18,10 @@ class ReturnDepth(keras.layers.Wrapper):
     called before with fewer outputs.
     """
 
-    def call(self, inputs, **options):
+    def call(self, inputs: Any, **options: Any) -> Any:
         return self.layer(inputs, return_depth=True, **options)
 
-    def compute_output_spec(self, inputs, **options):
+    def compute_output_spec(self, inputs: Any, **options: Any) -> Any:
         return self.layer.compute_output_spec(inputs, return_depth=True, **options)
 
 

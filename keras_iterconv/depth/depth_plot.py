@@ -1,7 +1,8 @@
 """The figure of accuracy against updates."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,7 +18,7 @@ _UNROLL_COLOR, _THRESHOLD_COLOR = "#332288", "#CC6677"
 _NEAR = 1.06
 
 
-def plot_accuracy_by_depth(report: DepthReport, path: str | os.PathLike | None = None):
+def plot_accuracy_by_depth(report: DepthReport, path: str | os.PathLike | None = None) -> Figure:
     """Return a figure of accuracy, with its standard error, against the mean updates of an image.
 
     One curve varies `max_unroll`, the other one the threshold. Each point is labelled with its
@@ -68,7 +69,14 @@ def plot_accuracy_by_depth(report: DepthReport, path: str | os.PathLike | None =
     return figure
 
 
-def _curve(axes, points: Sequence[DepthPoint], names, label: str, color: str, above: bool) -> None:
+def _curve(
+    axes: Any,
+    points: Sequence[DepthPoint],
+    names: Iterable[str],
+    label: str,
+    color: str,
+    above: bool,
+) -> None:
     axes.errorbar(
         [point.updates for point in points],
         [point.accuracy for point in points],

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
@@ -100,7 +101,7 @@ class DepthReport:
     def __str__(self) -> str:
         return as_text(self.table())
 
-    def plot(self):
+    def plot(self) -> Figure:
         """Return a figure of accuracy against updates.
 
         Returns:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -49,7 +50,7 @@ class DepthLogger(keras.callbacks.Callback):
 
     def __init__(
         self,
-        dataset,
+        dataset: Any,
         log_dir: str | os.PathLike,
         samples: int = BATCH_SIZE,
         frequency: int = 1,
@@ -65,13 +66,13 @@ class DepthLogger(keras.callbacks.Callback):
         self.run = run
         self._traced = self._traced_model = self._writer = None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         if self.run is None and self._traced_model is not self.model:
             self._traced, self._traced_model = TracedDepth(self.model), self.model
         # A new event file for each training: TensorBoard shows all files of a folder as one run.
         self._writer = tf.summary.create_file_writer(self.log_dir)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if (epoch + 1) % self.frequency:
             return
         run = self._traced if self.run is None else self.run
@@ -95,11 +96,11 @@ class DepthLogger(keras.callbacks.Callback):
         # What was logged survives if the process is killed.
         self._writer.flush()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None) -> None:
         self._writer.close()
 
 
-def _first_images(dataset, samples: int) -> np.ndarray:
+def _first_images(dataset: Any, samples: int) -> np.ndarray:
     if hasattr(dataset, "shape"):
         dataset = [dataset]
     batches = labelled_batches(dataset, samples)

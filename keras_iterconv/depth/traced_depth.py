@@ -1,5 +1,7 @@
 """Compiled functions of a net and its depth that stay valid when its depth settings change."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -28,7 +30,7 @@ class TracedDepth:
         self.output = output_key(model)
         self._functions = {}
 
-    def __call__(self, images) -> dict[str, np.ndarray]:
+    def __call__(self, images: Any) -> dict[str, np.ndarray]:
         """Return the outputs of the model of `with_depth`, as arrays."""
         fixed = kinds(read_settings(self._blocks))
         if fixed not in self._functions:

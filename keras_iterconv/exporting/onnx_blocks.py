@@ -1,6 +1,8 @@
 """Conversion of NAIS blocks to ONNX graphs; blocks with equal graphs are converted once."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -32,7 +34,7 @@ class BlockConverter:
     def __init__(self):
         self._graphs = {}
 
-    def convert(self, block: IteratedBlock, input_shape) -> onnx.GraphProto:
+    def convert(self, block: IteratedBlock, input_shape: Sequence[int]) -> onnx.GraphProto:
         """Return the graph of a block.
 
         Args:
@@ -148,7 +150,7 @@ def _convert(block: IteratedBlock, input_shape: tuple, shapes: tuple) -> onnx.Gr
     return graph
 
 
-def _convert_parts(block, start, u, weights) -> dict[str, onnx.GraphProto]:
+def _convert_parts(block: Any, start: Any, u: Any, weights: Any) -> dict[str, onnx.GraphProto]:
     """Return the graphs of the loop template's operators: x(0) with the drive, and one update."""
 
     def start_loop(u, *weights):
@@ -173,7 +175,7 @@ def _convert_parts(block, start, u, weights) -> dict[str, onnx.GraphProto]:
     }
 
 
-def _convert_graph(function, signature) -> onnx.GraphProto:
+def _convert_graph(function: Callable, signature: Sequence) -> onnx.GraphProto:
     """Return the graph of a function that reads no variables; its inputs keep their order."""
     function = tf.function(function, input_signature=signature, autograph=False)
     model, _ = tf2onnx.convert.from_function(function, signature, opset=OPSET)

@@ -5,7 +5,7 @@ A name denotes one value in a graph and all of its inner graphs.
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from graphlib import TopologicalSorter
 
 import onnx
@@ -152,7 +152,7 @@ def _shorten_names(graph: onnx.GraphProto) -> None:
     _rename_all(graph, rename)
 
 
-def _rename_all(graph: onnx.GraphProto, rename) -> None:
+def _rename_all(graph: onnx.GraphProto, rename: Callable[[str], str]) -> None:
     """Rename all values, and remove the names of nodes."""
     for part in all_graphs(graph):
         # A graph must have a name.
@@ -165,7 +165,7 @@ def _rename_all(graph: onnx.GraphProto, rename) -> None:
             value.name = rename(value.name)
 
 
-def rename_outputs(graph: onnx.GraphProto, names) -> None:
+def rename_outputs(graph: onnx.GraphProto, names: Iterable[str]) -> None:
     """Rename the outputs of a graph, in their order."""
     for output, name in zip(graph.output, names, strict=True):
         graph.node.append(helper.make_node("Identity", [output.name], [name]))

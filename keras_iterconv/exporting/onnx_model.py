@@ -1,7 +1,8 @@
 """Conversion of models to ONNX, with loops of adaptive depth."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -98,7 +99,7 @@ def to_onnx(
     return converted
 
 
-def _convert_around(model, blocks, preprocessing, task) -> onnx.ModelProto:
+def _convert_around(model: Any, blocks: Sequence, preprocessing: Any, task: Any) -> onnx.ModelProto:
     """Return the converted model without its NAIS blocks.
 
     The input of each block is an output of the graph, and the block's outputs are inputs.
@@ -132,7 +133,7 @@ def _convert_around(model, blocks, preprocessing, task) -> onnx.ModelProto:
     return converted
 
 
-def _add_value(graph: onnx.GraphProto, name: str, value) -> str:
+def _add_value(graph: onnx.GraphProto, name: str, value: Any) -> str:
     """Add a constant to a graph, and return its name."""
     graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
     return name

@@ -27,7 +27,7 @@ _CURVES = (
 )
 
 
-def plot_indices(reports: Sequence, labels: Sequence[str] | None = None):
+def plot_indices(reports: Sequence, labels: Sequence[str] | None = None) -> Figure:
     """Return a figure of error curves (a), indices (b), and error against indices (c) of nets.
 
     Args:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
@@ -125,7 +126,7 @@ class IndexReport:
     def __str__(self) -> str:
         return as_text(self.table())
 
-    def plot(self):
+    def plot(self) -> Figure:
         """Return a figure of the error curves and the indices, as in Fig. 2 of Lippl et al.
 
         Returns:
@@ -176,7 +177,7 @@ def make_report(
     )
 
 
-def compute_indices(errors: StageErrors, chance: float):
+def compute_indices(errors: StageErrors, chance: float) -> tuple:
     """Return CI, RI and DI, each `[...]`, of error curves `[..., steps]`.
 
     CI = 1 - mean_{t<T} (e_t - e_T) / (chance - e_T), RI = 1 - mean_{t<T} (d_t - d_T) /

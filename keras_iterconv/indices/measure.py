@@ -1,5 +1,7 @@
 """Measuring the indices of a net, by running it with perturbed stages."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -17,7 +19,7 @@ REPEATS = 16
 
 def measure_indices(
     model: keras.Model,
-    dataset,
+    dataset: Any,
     resamples: int = 1000,
     seed: int = 0,
     samples: int | None = None,
@@ -75,7 +77,7 @@ def measure_indices(
     return make_report([call.layer.name for call in stages], errors, chance, resamples, seed)
 
 
-def _is_stage(layer) -> bool:
+def _is_stage(layer: Any) -> bool:
     return is_block(layer) and layer.scheduled
 
 
@@ -143,14 +145,14 @@ class _PerturbedNet:
             ) from error
         return tf.function(lambda state: rest(state, training=False), reduce_retracing=True)
 
-    def wrong(self, images, labels) -> list[StageErrors]:
+    def wrong(self, images: Any, labels: np.ndarray) -> list[StageErrors]:
         """Return, for each stage and perturbation, whether each prediction is wrong."""
         *inputs, outputs = self.trunk(images)
         self.task = infer_task(outputs.shape, labels)
         full = self.task.is_wrong(np.asarray(outputs), labels)
         return [self._wrong_of_stage(s, x, full, labels) for s, x in enumerate(inputs)]
 
-    def _wrong_of_stage(self, s, x, full, labels) -> StageErrors:
+    def _wrong_of_stage(self, s: int, x: Any, full: np.ndarray, labels: np.ndarray) -> StageErrors:
         blocks, update = self.stages[s].max_unroll, self.updates[s]
 
         def wrong(state):

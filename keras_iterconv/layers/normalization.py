@@ -83,7 +83,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return or_moving(super()._moments(inputs, mask), moving, inputs)
 
 
-def normalize_batch(x: Any, gamma, beta, moving, epsilon: float):
+def normalize_batch(
+    x: Any, gamma: Any, beta: Any, moving: Sequence[Any], epsilon: float
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Normalise images by the statistics of their batch.
 
     Args:
@@ -112,6 +114,6 @@ def normalize_batch(x: Any, gamma, beta, moving, epsilon: float):
     return unfused(y), tf.stop_gradient(mean), tf.stop_gradient(variance)
 
 
-def or_moving(statistics, moving, x: Any) -> list:
+def or_moving(statistics: Sequence[tf.Tensor], moving: Sequence[Any], x: Any) -> list:
     """Return a batch's statistics, or the moving statistics where the batch is empty."""
     return [tf.where(tf.shape(x)[0] > 0, *pair) for pair in zip(statistics, moving, strict=True)]

@@ -204,7 +204,7 @@ class ResidualFunction(IterationLayer, GuaranteedLayer):
             for i in range(self._blocks)
         ]
 
-    def _evaluate(self, state, block: BlockValues):
+    def _evaluate(self, state: tf.Tensor, block: BlockValues) -> tf.Tensor:
         """Return f(state), capped, in evaluation."""
         scale1, scale2 = scales(block)
         # The second normalisation is folded into the kernel before it. The first one cannot be
@@ -218,7 +218,7 @@ class ResidualFunction(IterationLayer, GuaranteedLayer):
             kernel2 = kernel2 / block.divisor
         return tf.nn.conv2d(y, self._cast(kernel2), 1, "SAME")
 
-    def _train(self, state, block: BlockValues):
+    def _train(self, state: tf.Tensor, block: BlockValues) -> tuple[tf.Tensor, BlockValues]:
         """Return f(state), capped, in training, and the block with its moving values updated."""
         y, mean1, variance1 = normalize_batch(
             state, block.gamma1, block.beta1, (block.mean1, block.variance1), BATCH_NORM_EPSILON
@@ -245,7 +245,9 @@ class ResidualFunction(IterationLayer, GuaranteedLayer):
         y = tf.nn.conv2d(tf.nn.relu(y), self._cast(kernel2), 1, "SAME")
         return y, block._replace(**moved)
 
-    def _train_recomputed(self, state, block: BlockValues):
+    def _train_recomputed(
+        self, state: tf.Tensor, block: BlockValues
+    ) -> tuple[tf.Tensor, BlockValues]:
         """Return the result of `_train`, whose activations the backward pass recomputes."""
         count = len(self.value_names())
 
@@ -260,7 +262,7 @@ class ResidualFunction(IterationLayer, GuaranteedLayer):
     def _cast(self, value):
         return tf.cast(value, self.compute_dtype)
 
-    def _lipschitz_bound(self, block: BlockValues):
+    def _lipschitz_bound(self, block: BlockValues) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Return L of Eq. 3 after one step of power iteration, and the next two vectors."""
         image = block.vector1.shape
         folded = ConvOperator(folded_kernel(block), image)
@@ -268,7 +270,7 @@ class ResidualFunction(IterationLayer, GuaranteedLayer):
         norm2, vector2 = power_step(ConvOperator(block.kernel2, image), block.vector2[tf.newaxis])
         return norm1 * norm2, vector1[0], vector2[0]
 
-    def _store_moving(self, blocks: list[BlockValues]):
+    def _store_moving(self, blocks: list[BlockValues]) -> None:
         """Assign the values that a training step changed without a gradient to the variables."""
         for name in MOVING + (CAPPING if self.lipschitz_cap is not None else ()):
             values = [getattr(block, name) for block in blocks]
@@ -368,7 +370,7 @@ class ResidualFunction(IterationLayer, GuaranteedLayer):
         }
 
 
-def scales(block: BlockValues):
+def scales(block: BlockValues) -> tuple[tf.Tensor, ...]:
     """Return the factors gamma / sqrt(variance + epsilon) of both normalisations, `[filters]` each.
 
     Gradients flow to gamma only.
@@ -379,6 +381,6 @@ def scales(block: BlockValues):
     )
 
 
-def folded_kernel(block: BlockValues):
+def folded_kernel(block: BlockValues) -> tf.Tensor:
     """Return the kernel of BN2 . Conv1 . BN1."""
     return fold_scales(block.kernel1, *scales(block))

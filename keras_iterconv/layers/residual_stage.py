@@ -118,7 +118,7 @@ class ResidualStage(Block, ResidualFunction):
         change = self._evaluate(state, self.block_values(k))
         return (state if self.skip_from == "previous" else inputs) + change
 
-    def _check_schedule(self, schedule) -> list[int]:
+    def _check_schedule(self, schedule: Sequence[int] | None) -> list[int]:
         if schedule is None:
             return list(range(self.blocks))
         valid = isinstance(schedule, Sequence) and all(

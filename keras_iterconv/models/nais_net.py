@@ -1,6 +1,7 @@
 """NAIS-Net: the convolutional chain of 54 blocks, and the single block for MNIST."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -17,7 +18,7 @@ def nais_net(
     filters: Sequence[int] = (16, 32, 64),
     blocks: int = 18,
     name: str = "nais_net",
-    **block_options,
+    **block_options: Any,
 ) -> IterativeModel:
     """Return a convolutional NAIS-Net: stages of `NAISConv2D` blocks.
 
@@ -53,7 +54,7 @@ def nais_dense_net(
     units: int = 128,
     embedding: bool = False,
     name: str = "nais_dense_net",
-    **block_options,
+    **block_options: Any,
 ) -> IterativeModel:
     """Return a NAIS-Net of one fully connected block on the flattened image.
 

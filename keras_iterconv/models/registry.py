@@ -3,7 +3,7 @@
 import inspect
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keras_iterconv._support.architecture_kinds import CONVOLUTIONAL, FULLY_CONNECTED
 from keras_iterconv._support.checks import check_channels_last, check_positive_int, unknown_name
@@ -108,7 +108,7 @@ def list_models() -> list[str]:
 
 
 def create_model(
-    name: str, input_shape: Sequence[int], num_classes: int, **overrides
+    name: str, input_shape: Sequence[int], num_classes: int, **overrides: Any
 ) -> IterativeModel:
     """Return a model of a named architecture, with newly initialised weights.
 

@@ -1,6 +1,7 @@
 """The ResNets of Lippl et al., and the convolutional and fully connected baselines of NAIS-Net."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -18,7 +19,7 @@ def residual_net(
     width: int = 16,
     blocks: int = 16,
     name: str = "residual_net",
-    **stage_options,
+    **stage_options: Any,
 ) -> IterativeModel:
     """Return a pre-activation ResNet of Lippl et al.: three stages of `ResidualStage`.
 

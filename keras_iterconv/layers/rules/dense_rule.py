@@ -93,7 +93,7 @@ def _dense_stretch(h: float, values: np.ndarray) -> float:
     return float(max(1.0, abs(1 - h * center)) + h * spread)
 
 
-def _tied_dense_gain(layer, start: float, P, B, stretch: float) -> float:
+def _tied_dense_gain(layer: Any, start: float, P: np.ndarray, B: Any, stretch: float) -> float:
     """Return the smaller of two bounds of ||dx(K)|| / ||du|| in the 2-norm.
 
     Without drives, j updates increase the norm of a difference by a factor of at most

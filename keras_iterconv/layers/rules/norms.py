@@ -1,5 +1,7 @@
 """Upper bounds of the operator norms of linear layers, in the 2-norm and the infinity norm."""
 
+from typing import Any
+
 import numpy as np
 
 from keras_iterconv.spectral import TOLERANCE, conv_operator_norm
@@ -14,7 +16,13 @@ def matrix_norm(matrix: np.ndarray, norm: str) -> float:
     return float(np.linalg.norm(matrix.T, 2 if norm == "2" else np.inf))
 
 
-def conv_norm(kernel, image, norm: str, strides=1, padding: str = "same") -> float:
+def conv_norm(
+    kernel: Any,
+    image: tuple | None,
+    norm: str,
+    strides: int | tuple[int, int] = 1,
+    padding: str = "same",
+) -> float:
     """Return an upper bound of the operator norm of a convolution `[kh, kw, channels, filters]`.
 
     The infinity norm is the largest sum of |taps| into a filter. On an image that is too small for

@@ -137,7 +137,7 @@ class FreeRow(BlockRow):
         return "" if self.step_size is None else f"h {self.step_size:g}"
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """Return `value`, a NumPy float as a float, and None for a number that is not finite."""
     if isinstance(value, float | np.floating):
         return float(value) if np.isfinite(value) else None
