@@ -52,7 +52,7 @@ def find_not_finite(model: keras.Model, images: Any) -> list[NotFinite]:
         [NotFinite(sample=17, block='stage2_block4', update=3)]
     """
     keras_graph.check_functional(model)
-    found = {}
+    found: dict[Any, tuple] = {}
 
     def apply(layer, *args, **kwargs):
         if not is_block(layer):

@@ -30,7 +30,7 @@ class Preprocessing(NamedTuple):
         Raises:
             ValueError: The images have another number of channels.
         """
-        shape = images.shape if tf.is_tensor(images) else tf.TensorShape(np.shape(images))
+        shape = tf.TensorShape(images.shape if tf.is_tensor(images) else np.shape(images))
         if not shape.with_rank_at_least(1)[-1:].is_compatible_with([len(self.mean)]):
             raise ValueError(
                 f"`images` must have {len(self.mean)} channels, on the last axis. "
@@ -40,4 +40,5 @@ class Preprocessing(NamedTuple):
             images = tf.cast(images, tf.float32)
         else:
             images = np.asarray(images, np.float32)
-        return (images - np.float32(self.mean)) / np.float32(self.std)
+        mean, std = (np.asarray(numbers, np.float32) for numbers in (self.mean, self.std))
+        return (images - mean) / std

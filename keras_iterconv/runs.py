@@ -222,9 +222,10 @@ def read_finished_run(path: str | os.PathLike) -> FinishedRun:
     found = RunFiles.open(path, "RUN")
     config = files.read_json(found.config, config_schema(_SETTINGS))
     settings, result = config["settings"], found.read_result()
-    for file in (found.result, found.last, found.curves):
-        if not file.exists():
-            raise RunError(f"{path} holds no finished run: {file.name} is missing")
+    missing = [file for file in (found.last, found.curves) if not file.exists()]
+    if result is None or missing:
+        file = found.result if result is None else missing[0]
+        raise RunError(f"{path} holds no finished run: {file.name} is missing")
     if result["epochs"] < settings["epochs"]:
         raise RunError(
             f"{path} holds no finished run: its result is of {result['epochs']} of "

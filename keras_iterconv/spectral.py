@@ -132,7 +132,9 @@ def _converge(kernel, image_shape, strides, padding, iterations, tolerance):
     steps = min(KRYLOV, math.prod(image_shape))
 
     def cycle(k, start, moving):
-        basis, images, following = [], [], start
+        basis: list[tf.Tensor] = []
+        images: list[tf.Tensor] = []
+        following = start
         for _ in range(steps):
             following = _orthogonal(following, basis)
             image = operator.apply(following)
@@ -243,10 +245,10 @@ def conv_operator_norm(
     """
     kernel = _float_kernel(kernel)
     image_shape = _check_image(image_shape, kernel)
-    strides = (strides, strides) if not isinstance(strides, Sequence) else tuple(strides)
-    if len(strides) != 2:
+    pair = tuple(strides) if isinstance(strides, Sequence) else (strides, strides)
+    if len(pair) != 2:
         raise ValueError(f"`strides` must be one number or two. Received: strides={strides!r}")
-    strides = tuple(check_positive_int("strides", stride) for stride in strides)
+    vertical, horizontal = (check_positive_int("strides", stride) for stride in pair)
     padding = check_choice("padding", padding, PADDINGS)
     iterations = check_positive_int("iterations", iterations)
     tolerance = check_between("tolerance", tolerance, 0, 1)
@@ -257,7 +259,7 @@ def conv_operator_norm(
             'With `padding="valid"` the images must be at least as large as the kernel. '
             f"Received: kernel of shape {tuple(kernel.shape)}, image_shape={image_shape}"
         )
-    operator = ConvOperator(kernel, image_shape, strides, padding)
+    operator = ConvOperator(kernel, image_shape, (vertical, horizontal), padding)
     return converged_norm(operator, iterations, tolerance)[0]
 
 
@@ -328,7 +330,7 @@ def circular_conv_norm(kernel: Any, image_shape: Sequence[int]) -> tf.Tensor:
     return tf.reduce_max(tf.cast(values, kernel.dtype))
 
 
-def cap_divisor(bound: Any, cap: float) -> tf.Tensor:
+def cap_divisor(bound: Any, cap: Any) -> tf.Tensor:
     """Return c = max(L / mu, 1): the Lipschitz constant of f / c is at most mu.
 
     Lippl et al. print mu / L. Their text and the Lipschitz bound require L / mu.

@@ -13,8 +13,9 @@ import re
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 import jsonschema
 
@@ -151,7 +152,7 @@ def read_text(file: Path, limit: int = TEXT_LIMIT) -> str:
         raise FileError(f"{file} is not text in UTF-8 ({error.reason})") from error
 
 
-def open_regular(file: Path) -> IO[bytes]:
+def open_regular(file: Path) -> BufferedReader:
     """Return a regular file opened for reading bytes; a link, a folder or a device is rejected.
 
     Raises:

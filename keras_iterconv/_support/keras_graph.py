@@ -19,7 +19,7 @@ class Call(NamedTuple):
         options: Keyword arguments that are neither tensors nor None.
     """
 
-    layer: object
+    layer: Any
     inputs: list
     outputs: list
     options: dict

@@ -64,7 +64,7 @@ def output_key(model: keras.Model) -> str:
 def _of_model(model: keras.Model) -> str | None:
     made_by = {id(tensor): call for call in calls(model) for tensor in call.outputs}
 
-    def of_tensor(tensor) -> str | None:
+    def of_tensor(tensor: Any) -> str | None:
         call = made_by.get(id(tensor))
         if call is None or not call.inputs:
             return None

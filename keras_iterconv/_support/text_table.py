@@ -10,6 +10,7 @@ WIDTH = 110
 
 def as_text(table: Table) -> str:
     """Return a table as plain text, the same in a terminal, in a notebook and in a file."""
-    console = Console(file=io.StringIO(), width=WIDTH, color_system=None, highlight=False)
+    text = io.StringIO()
+    console = Console(file=text, width=WIDTH, color_system=None, highlight=False)
     console.print(table)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())

@@ -64,7 +64,7 @@ def network_bound(
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         return None, "the net has more than one input or output"
     carried = {id(model.inputs[0]): 1.0}
-    makers = {}
+    makers: dict[int, Call] = {}
     try:
         for call in calls(model):
             if not call.inputs:

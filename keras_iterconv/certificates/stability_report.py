@@ -83,7 +83,7 @@ class StabilityReport:
         return table
 
     def _cells(self, row: BlockRow, notes: dict[str, int]) -> tuple[str, ...]:
-        note = row.reason if row.guarantee is None else f"{row.guarantee} ({row.reference})"
+        note = str(row.reason) if row.guarantee is None else f"{row.guarantee} ({row.reference})"
         number = notes.setdefault(note, len(notes) + 1)
         word = "none" if row.guarantee is None else "holds" if row.holds else "broken"
         cell = f"{word} [{number}]"

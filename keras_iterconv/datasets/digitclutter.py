@@ -15,10 +15,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, suppress
 from functools import cache, partial
 from pathlib import Path
+from typing import IO, cast
 
 import matplotlib
 import numpy as np
@@ -89,7 +90,7 @@ def draw_picture(classes: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 def draw_pictures(
     seed: int, digits: int, part: str, count: int, *, workers: int | None = None
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+) -> Generator[tuple[np.ndarray, np.ndarray]]:
     """Yield the first images of a part, in their order.
 
     Args:
@@ -129,7 +130,8 @@ def draw_pictures(
         for process in processes:
             stack.callback(_end, process)
         for index in range(count):
-            record = processes[index % workers].stdout.read(size)
+            output = cast(IO[bytes], processes[index % workers].stdout)
+            record = output.read(size)
             if len(record) < size:
                 code = processes[index % workers].wait()
                 raise RuntimeError(f"a process that generates {part} images ended with code {code}")
@@ -195,7 +197,7 @@ def _masks():
             ImageDraw.Draw(sheet).text(
                 (CANVAS, baseline), str(digit), 255, letters, anchor="ms", stroke_width=stroke
             )
-            box = sheet.getbbox()
+            box = cast(tuple[int, int, int, int], sheet.getbbox())
             layers.append((ink, (sheet.crop(box), box[0] - CANVAS, box[1] - CANVAS)))
         masks.append(layers)
     return masks
@@ -203,7 +205,7 @@ def _masks():
 
 def _end(process: subprocess.Popen) -> None:
     process.kill()
-    process.stdout.close()
+    cast(IO[bytes], process.stdout).close()
     process.wait()
 
 

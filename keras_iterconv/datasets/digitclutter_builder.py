@@ -34,7 +34,7 @@ class DigitclutterConfig(tfds.core.BuilderConfig):
     """
 
     digits: int = 2
-    sizes: tuple[int, int, int] = SIZES
+    sizes: tuple[int, ...] = SIZES
     seed: int = 0
 
 

@@ -1,7 +1,7 @@
 """The figure of accuracy against updates."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -49,7 +49,14 @@ def plot_accuracy_by_depth(report: DepthReport, path: str | os.PathLike | None =
             names = [format_threshold(point.threshold) for point in report.by_threshold]
             label = f"by threshold (max_unroll {own.max_unroll})"
             _curve(axes, report.by_threshold, names, label, _THRESHOLD_COLOR, above=True)
-        ring = {"ls": "none", "marker": "o", "ms": 10, "mfc": "none", "mec": "0.2", "zorder": 3}
+        ring: dict[str, Any] = {
+            "ls": "none",
+            "marker": "o",
+            "ms": 10,
+            "mfc": "none",
+            "mec": "0.2",
+            "zorder": 3,
+        }
         axes.plot(own.updates, own.accuracy, label="own settings", **ring)
         axes.set_title(f"{report.name}, {report.samples:,} images", fontsize=9, loc="left")
         axes.set_xlabel("updates an image, mean")
@@ -72,7 +79,7 @@ def plot_accuracy_by_depth(report: DepthReport, path: str | os.PathLike | None =
 def _curve(
     axes: Any,
     points: Sequence[DepthPoint],
-    names: Iterable[str],
+    names: Sequence[str],
     label: str,
     color: str,
     above: bool,
@@ -104,10 +111,10 @@ def _curve(
 
 def _neighbours(points: Sequence[DepthPoint]) -> list[tuple[int, int]]:
     """Return the first and last index of each group of points too close for separate labels."""
-    groups = []
+    groups: list[list[int]] = []
     for index, point in enumerate(points):
         if groups and point.updates < _NEAR * points[groups[-1][0]].updates:
             groups[-1][1] = index
         else:
             groups.append([index, index])
-    return [tuple(group) for group in groups]
+    return [(first, last) for first, last in groups]

@@ -1,14 +1,16 @@
 """Accuracy and number of updates at each depth setting, and their table."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
 from keras_iterconv._support.text_table import as_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MIXED = "mixed"
 _COLUMNS = ("max_unroll", "threshold", "accuracy", "updates", "share", "at limit", "not finite")
@@ -101,7 +103,7 @@ class DepthReport:
     def __str__(self) -> str:
         return as_text(self.table())
 
-    def plot(self) -> Figure:
+    def plot(self) -> "Figure":
         """Return a figure of accuracy against updates.
 
         Returns:

@@ -1,6 +1,7 @@
 """Changing the depth settings of a net that is built, trained or not."""
 
 from collections.abc import Sequence
+from types import EllipsisType
 from typing import NamedTuple
 
 import keras
@@ -32,7 +33,11 @@ def is_adaptive(model: keras.Model) -> bool:
     return any(block.threshold is not None for block in iterated_blocks(model))
 
 
-def set_depth(model: keras.Model, max_unroll: int = ..., threshold: float | None = ...) -> None:
+def set_depth(
+    model: keras.Model,
+    max_unroll: int | EllipsisType = ...,
+    threshold: float | EllipsisType | None = ...,
+) -> None:
     """Set the depth of all NAIS blocks of a net, trained or not.
 
     It takes effect at once, in compiled functions too, except where a block changes between fixed
@@ -63,9 +68,9 @@ def set_depth(model: keras.Model, max_unroll: int = ..., threshold: float | None
     before = read_settings(blocks)
     wanted = before
     if max_unroll is not ...:
-        wanted = [block._replace(max_unroll=max_unroll) for block in wanted]
+        wanted = tuple(block._replace(max_unroll=max_unroll) for block in wanted)
     if threshold is not ...:
-        wanted = [block._replace(threshold=threshold) for block in wanted]
+        wanted = tuple(block._replace(threshold=threshold) for block in wanted)
     try:
         apply_settings(blocks, wanted)
     except BaseException:

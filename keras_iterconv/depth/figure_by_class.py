@@ -1,7 +1,7 @@
 """The depth of each test image by class, as in Fig. 5 of NAIS-Net, with accuracy and confidence."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -141,7 +141,8 @@ def draw_depths(path: Path, depths: Depths) -> Figure:
     figure = Figure(figsize=(12, 3.4 + 0.62 * len(shown)), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(f"{depths.name}: depth of {len(depths.depth):,} test images")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[3.0, 0.4 + 0.62 * len(shown)])
+    subfigures: Any = figure.subfigures(2, 1, height_ratios=[3.0, 0.4 + 0.62 * len(shown)])
+    top, bottom = subfigures
     everything, by_class, accuracy, confidence = top.subplots(
         1, 4, gridspec_kw={"width_ratios": [1.1, 1.2, 1, 1]}
     )

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -64,7 +64,9 @@ class DepthLogger(keras.callbacks.Callback):
         if run is not None and not callable(run):
             raise ValueError(f"`run` must be a function or None. Received: run={run!r}")
         self.run = run
-        self._traced = self._traced_model = self._writer = None
+        self._traced: TracedDepth | None = None
+        self._traced_model: keras.Model | None = None
+        self._writer: Any = None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         if self.run is None and self._traced_model is not self.model:
@@ -75,7 +77,7 @@ class DepthLogger(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if (epoch + 1) % self.frequency:
             return
-        run = self._traced if self.run is None else self.run
+        run = cast(Callable, self._traced if self.run is None else self.run)
         tally = DepthTally()
         for begin in range(0, len(self._images), BATCH_SIZE):
             outputs = run(self._images[begin : begin + BATCH_SIZE])

@@ -28,7 +28,7 @@ class TracedDepth:
         self._blocks = iterated_blocks(model)
         self._view = with_depth(model)
         self.output = output_key(model)
-        self._functions = {}
+        self._functions: dict[Any, Any] = {}
 
     def __call__(self, images: Any) -> dict[str, np.ndarray]:
         """Return the outputs of the model of `with_depth`, as arrays."""

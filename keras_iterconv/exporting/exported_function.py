@@ -99,7 +99,7 @@ def infer(
     return dict(zip(output_names(task), values, strict=True))
 
 
-def as_logits(outputs: tf.Tensor, activation: str) -> tf.Tensor:
+def as_logits(outputs: tf.Tensor, activation: str | None) -> tf.Tensor:
     """Return the logits of a model's outputs, finite where the outputs are finite.
 
     Args:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from keras_iterconv.exporting.onnx_graph import fold_constants, place_constants, simplify
 from keras_iterconv.exporting.onnx_loops import make_loop
 from keras_iterconv.layers import IteratedBlock
-from keras_iterconv.unrolling import BoundUpdate
+from keras_iterconv.unrolling import BoundUpdate, EulerUpdate
 
 OPSET = 18
 
@@ -108,7 +108,7 @@ class _Stack:
 
 def _with_kernels_of_onnx(bound: BoundUpdate) -> BoundUpdate:
     """Return a convolutional update that takes its kernels in the order of ONNX."""
-    update = bound.update
+    update = cast(EulerUpdate, bound.update)
     transfer, drive = update.transfer, update.make_drives
 
     def transpose_then_transfer(state, k, weights, drives):
@@ -117,7 +117,7 @@ def _with_kernels_of_onnx(bound: BoundUpdate) -> BoundUpdate:
         )
 
     def transpose_then_drive(inputs, *weights):
-        return drive(inputs, *map(_from_onnx, weights))
+        return cast(Callable, drive)(inputs, *map(_from_onnx, weights))
 
     changed = dataclasses.replace(
         update, transfer=transpose_then_transfer, make_drives=drive and transpose_then_drive
@@ -137,7 +137,8 @@ def _convert(block: IteratedBlock, input_shape: tuple, shapes: tuple) -> onnx.Gr
         if layout == "NHWC":
             update, state = block.build_update(u), block.make_initial_state(u)
         else:
-            update = _with_kernels_of_onnx(block.build_update(u, layout))
+            build: Callable[..., BoundUpdate] = block.build_update
+            update = _with_kernels_of_onnx(build(u, layout))
             state = to_channels_first(block.make_initial_state(to_channels_last(u)))
         rest = iter(weights)
         tensors = [u if tensor is u else next(rest) for tensor in update.tensors]

@@ -3,11 +3,13 @@
 A name denotes one value in a graph and all of its inner graphs.
 """
 
+import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from graphlib import TopologicalSorter
 
+import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -54,13 +56,17 @@ def inline(graph: onnx.GraphProto, operator: str, inner: onnx.GraphProto) -> Non
             names |= dict(zip((value.name for value in inner.output), node.output, strict=True))
             copy = onnx.GraphProto()
             copy.CopyFrom(inner)
-            _rename_all(copy, lambda name, names=names: names.get(name, f"{operator}/{name}"))
+            _rename_all(copy, functools.partial(_renamed, names, operator))
             known = {value.name for value in graph.input}
             graph.input.extend(value for value in free if value.name not in known)
             part.initializer.extend(copy.initializer)
             nodes = list(part.node)
             del part.node[:]
             part.node.extend([*nodes[:place], *copy.node, *nodes[place + 1 :]])
+
+
+def _renamed(names: Mapping[str, str], operator: str, name: str) -> str:
+    return names.get(name, f"{operator}/{name}")
 
 
 def sort_nodes(graph: onnx.GraphProto) -> None:
@@ -115,8 +121,9 @@ def fold_constants(graph: onnx.GraphProto) -> None:
                 continue
             values = {name: numpy_helper.to_array(constants[name]) for name in node.input}
             (value,) = ReferenceEvaluator(node).run(None, values)
-            constants[node.output[0]] = numpy_helper.from_array(value, node.output[0])
-            part.initializer.append(constants[node.output[0]])
+            folded = numpy_helper.from_array(np.asarray(value), node.output[0])
+            constants[folded.name] = folded
+            part.initializer.append(folded)
             part.node.remove(node)
         used = used_names(part)
         for constant in list(part.initializer):

@@ -1,6 +1,7 @@
 """The figure of error curves and indices, as Lippl et al., Fig. 2."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -80,7 +81,8 @@ def plot_indices(reports: Sequence, labels: Sequence[str] | None = None) -> Figu
     ):
         figure = Figure(figsize=(max(10, 1.25 * columns), 8.6), layout="constrained")
         FigureCanvasAgg(figure)
-        top, middle, bottom = figure.subfigures(3, 1, height_ratios=(1.1, 1, 1))
+        subfigures: Any = figure.subfigures(3, 1, height_ratios=(1.1, 1, 1))
+        top, middle, bottom = subfigures
         _curves(top, reports, labels, colors, stages)
         _values(middle, reports, labels, colors, conditions, stages)
         _against_error(bottom, reports, labels, colors, conditions)

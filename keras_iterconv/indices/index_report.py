@@ -1,14 +1,16 @@
 """Indices and their confidence intervals, computed from wrong predictions, and their table."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
 from keras_iterconv._support.text_table import as_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CONFIDENCE = 0.95
 INDICES = ("convergence", "recurrence", "divergence")
@@ -126,7 +128,7 @@ class IndexReport:
     def __str__(self) -> str:
         return as_text(self.table())
 
-    def plot(self) -> Figure:
+    def plot(self) -> "Figure":
         """Return a figure of the error curves and the indices, as in Fig. 2 of Lippl et al.
 
         Returns:

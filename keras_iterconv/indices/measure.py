@@ -12,7 +12,7 @@ from keras_iterconv._support.keras_graph import Call, calls, check_functional
 from keras_iterconv._support.private_keras import layers_within
 from keras_iterconv.indices.index_report import IndexReport, StageErrors, make_report
 from keras_iterconv.layers.protocol import is_block
-from keras_iterconv.tasks import Task, infer_task
+from keras_iterconv.tasks import infer_task
 
 REPEATS = 16
 
@@ -127,7 +127,7 @@ class _PerturbedNet:
     """
 
     def __init__(self, model: keras.Model, stages: list[Call]):
-        self.task: Task | None = None
+        self.task: Any = None
         self.stages = [call.layer for call in stages]
         trunk = keras.Model(model.input, [*(call.inputs[0] for call in stages), model.output])
         self.trunk = tf.function(lambda x: trunk(x, training=False), reduce_retracing=True)

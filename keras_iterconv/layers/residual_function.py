@@ -56,9 +56,9 @@ class BlockValues(NamedTuple):
     beta2: tf.Tensor
     mean2: tf.Tensor
     variance2: tf.Tensor
-    vector1: tf.Tensor | None = None
-    vector2: tf.Tensor | None = None
-    divisor: tf.Tensor | None = None
+    vector1: Any = None
+    vector2: Any = None
+    divisor: Any = None
 
 
 # The variables that a training step changes without a gradient; with a cap, those of `CAPPING` too.
@@ -190,19 +190,23 @@ class ResidualFunction(IterationLayer, GuaranteedLayer):
         """Return the names of the layer's variables, as in `BlockValues`."""
         return BlockValues._fields if self.lipschitz_cap is not None else BlockValues._fields[:-3]
 
-    def block_values(self, t: int | tf.Tensor | None = None) -> list[BlockValues] | BlockValues:
-        """Return the values of all blocks, or of block t, an int or an int32 scalar."""
-        values = {name: tf.convert_to_tensor(getattr(self, name)) for name in self.value_names()}
+    def block_value(self, t: int | tf.Tensor) -> BlockValues:
+        """Return the values of block t of a stage, an int or an int32 scalar."""
+        return BlockValues(**{name: value[t] for name, value in self._tensors().items()})
+
+    def block_values(self) -> list[BlockValues]:
+        """Return the values of all blocks."""
+        values = self._tensors()
         if self._blocks is None:
-            block = BlockValues(**values)
-            return block if t is not None else [block]
-        if t is not None:
-            return BlockValues(**{name: value[t] for name, value in values.items()})
+            return [BlockValues(**values)]
         unstacked = {name: tf.unstack(value) for name, value in values.items()}
         return [
             BlockValues(**{name: by_block[i] for name, by_block in unstacked.items()})
             for i in range(self._blocks)
         ]
+
+    def _tensors(self) -> dict[str, tf.Tensor]:
+        return {name: tf.convert_to_tensor(getattr(self, name)) for name in self.value_names()}
 
     def _evaluate(self, state: tf.Tensor, block: BlockValues) -> tf.Tensor:
         """Return f(state), capped, in evaluation."""

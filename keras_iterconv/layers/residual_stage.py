@@ -1,7 +1,7 @@
 """A stage of residual blocks at one resolution."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import keras
 import tensorflow as tf
@@ -91,12 +91,12 @@ class ResidualStage(Block, ResidualFunction):
     @property
     def blocks(self) -> int:
         """T, the number of blocks."""
-        return self._blocks
+        return cast(int, self._blocks)
 
     @property
     def max_unroll(self) -> int:  # type: ignore[override]
         """T, the number of updates: each block is one update of the state."""
-        return self._blocks
+        return cast(int, self._blocks)
 
     def update(self, state: tf.Tensor, inputs: tf.Tensor, k: int | tf.Tensor) -> tf.Tensor:
         """Run one block, in evaluation.
@@ -115,7 +115,7 @@ class ResidualStage(Block, ResidualFunction):
         if isinstance(k, int) and not 0 <= k < self.blocks:
             raise ValueError(f"`k` must be from 0 to {self.blocks - 1}. Received: k={k}")
         state, inputs = (tf.cast(z, self.compute_dtype) for z in (state, inputs))
-        change = self._evaluate(state, self.block_values(k))
+        change = self._evaluate(state, self.block_value(k))
         return (state if self.skip_from == "previous" else inputs) + change
 
     def _check_schedule(self, schedule: Sequence[int] | None) -> list[int]:

@@ -48,7 +48,7 @@ def _mnist_resnets() -> dict[str, Architecture]:
 
 # Widths of the first stage in Lippl et al., and block options by family; mu = 0.95.
 _WIDTHS = (8, 16, 32, 64)
-_FAMILIES = {
+_FAMILIES: dict[str, dict[str, Any]] = {
     "resnet": {},
     "icr": {"lipschitz_cap": 0.95},
     "pcr": {"lipschitz_cap": 0.95, "skip_from": "stage_input"},
@@ -164,7 +164,7 @@ def list_settings(name: str) -> list[str]:
     names = set(inspect.signature(architecture.build).parameters)
     if architecture.block is not None:
         # The builder sets the number of channels of its blocks.
-        block = set(inspect.signature(architecture.block.__init__).parameters)
+        block = set(inspect.signature(architecture.block).parameters)
         names |= block - {"filters", "units"}
     reserved = {"self", "kwargs", "block_options", "stage_options", "input_shape", "num_classes"}
     reserved |= {"name", *architecture.fixed}

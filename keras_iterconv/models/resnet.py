@@ -193,7 +193,7 @@ def resnet_dense(
             units, use_bias=False, kernel_initializer=small(), name=f"B{suffix}"
         )(flat)
 
-    suffixes = [""] * max_unroll if shared else range(1, max_unroll + 1)
+    suffixes: list[str | int] = [""] * max_unroll if shared else [*range(1, max_unroll + 1)]
     state_layers = {suffix: state_layer(suffix) for suffix in suffixes}
     if non_autonomous:
         drives = {suffix: drive(suffix) for suffix in state_layers}

@@ -18,7 +18,7 @@ def matrix_norm(matrix: np.ndarray, norm: str) -> float:
 
 def conv_norm(
     kernel: Any,
-    image: tuple | None,
+    image: Any,
     norm: str,
     strides: int | tuple[int, int] = 1,
     padding: str = "same",
