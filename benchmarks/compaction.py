@@ -1,6 +1,7 @@
 """Policies of compaction, the removal of stopped samples: `python -m benchmarks.compaction`."""
 
 import functools
+from collections.abc import Callable
 from typing import Annotated
 
 import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
@@ -80,7 +81,7 @@ def _cases(batch_size: int) -> dict[str, np.ndarray]:
     }
 
 
-def _scales(block: ki.NAISConv2D, images):
+def _scales(block: ki.NAISConv2D, images: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function from depths to the scales of images with these depths at threshold 1."""
     state, norms = images, []
     for k in range(UPDATES):
@@ -88,8 +89,8 @@ def _scales(block: ki.NAISConv2D, images):
         norms.append(np.linalg.norm(np.reshape(after - state, (len(images), -1)), axis=1))
         state = after
     # The update is positively homogeneous (ReLU, no bias): at scale c its norm is multiplied by c.
-    norms = np.stack(norms)
-    middle = np.sqrt(norms[:-1] * norms[1:])
+    stacked = np.stack(norms)
+    middle = np.sqrt(stacked[:-1] * stacked[1:])
 
     def scales(depths):
         sample_indices = np.arange(len(depths))
@@ -120,7 +121,7 @@ def _chain(block, blocks, cost):
     return run
 
 
-def _run(run, inputs) -> None:
+def _run(run: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor) -> None:
     run(inputs)[0].numpy()
 
 

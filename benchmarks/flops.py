@@ -1,6 +1,7 @@
 """The number of operations in a model's convolutions; a multiply-add counts as two."""
 
 import math
+from collections.abc import Sequence
 
 import keras
 
@@ -39,7 +40,7 @@ def training_flops(model: keras.Model) -> int:
     return total
 
 
-def _convolutions(layer) -> list[tuple[int, int]]:
+def _convolutions(layer: keras.layers.Layer) -> list[tuple[int, int]]:
     """Return the convolutions of a layer, each as its count and its operations per image."""
     if isinstance(layer, keras.layers.Conv2D):
         return [(1, _operations(layer.kernel.shape, layer.output.shape))]
@@ -56,5 +57,5 @@ def _convolutions(layer) -> list[tuple[int, int]]:
     return []
 
 
-def _operations(kernel_shape, output_shape) -> int:
+def _operations(kernel_shape: Sequence[int], output_shape: Sequence[int]) -> int:
     return 2 * math.prod(kernel_shape[-4:]) * math.prod(output_shape[1:3])

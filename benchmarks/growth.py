@@ -69,7 +69,8 @@ def growth(
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     base = Point(batch=batch_size, image=image)
-    measured, seconds = {}, {}
+    measured: dict = {}
+    seconds: dict[str, dict] = {}
     for panel in panels or PANELS:
         seconds[panel] = {}
         for size in PANELS[panel]:

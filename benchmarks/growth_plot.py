@@ -1,9 +1,11 @@
 """The figure of the time of a training step against four sizes."""
 
 import os
+from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
@@ -38,7 +40,7 @@ def plot_growth(content: dict, path: str | os.PathLike | None = None) -> Figure:
         The figure, with one panel for each size; all panels share the axis of seconds.
     """
     panels, base = content["seconds"], content["base"]
-    style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    style: dict[Any, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     with matplotlib.rc_context(style):
         columns = min(2, len(panels))
         rows = -(-len(panels) // columns)
@@ -58,10 +60,10 @@ def plot_growth(content: dict, path: str | os.PathLike | None = None) -> Figure:
     return figure
 
 
-def _draw_panel(axes, panel: str, curves: dict, base: dict) -> None:
+def _draw_panel(axes: Axes, panel: str, curves: dict, base: dict) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
-    sizes = []
+    sizes = np.empty(0)
     for name, points in curves.items():
         sizes = np.array([float(size) for size in points])
         runs = [np.array(values) for values in points.values()]
@@ -89,7 +91,7 @@ def _draw_panel(axes, panel: str, curves: dict, base: dict) -> None:
     _draw_law(axes, curves, sizes, power, law)
 
 
-def _draw_law(axes, curves: dict, sizes, power: int, law: str) -> None:
+def _draw_law(axes: Axes, curves: dict, sizes: np.ndarray, power: int, law: str) -> None:
     """Draw the growth of the arithmetic, as a line below the lowest last point of the curves."""
     lowest = min(float(np.median(list(points.values())[-1])) for points in curves.values())
     values = 0.5 * lowest * (sizes / sizes[-1]) ** power
@@ -115,7 +117,7 @@ def _short(size: str, value: int) -> str:
     }[size]
 
 
-def _label_ends(axes, curves: dict) -> None:
+def _label_ends(axes: Axes, curves: dict) -> None:
     """Write each curve's name beside its last point, moved if names would overlap."""
     ends = {}
     for name, points in curves.items():

@@ -1,9 +1,10 @@
 """Time of the indices against as many plain evaluations: `python -m benchmarks.indices`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
 
+import keras
 import numpy as np
 import tensorflow as tf
 import typer
@@ -72,13 +73,13 @@ def indices(
     show(title, header, lines, content, output)
 
 
-def count_schedules(model) -> int:
+def count_schedules(model: keras.Model) -> int:
     """Return the number of schedules of blocks for which the indices evaluate the model.
 
     The schedules are the unchanged one and, for each stage, a readout after each block but the
     last, each block left out, and the last block repeated.
     """
-    schedules = {()}
+    schedules: set[tuple] = {()}
     for block in ki.iterated_blocks(model):
         if not isinstance(block, ki.ResidualStage):
             continue
@@ -92,7 +93,7 @@ def count_schedules(model) -> int:
     return len(schedules)
 
 
-def _no_value(_) -> None:
+def _no_value(_: Any) -> None:
     """Return None, since `interleave` would take a value for seconds."""
 
 

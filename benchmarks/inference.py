@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
 
@@ -78,7 +78,6 @@ def inference(
         for threshold, runs in seconds.items():
             depth, differing = depths[threshold]
             ideal, gain = limit / depth, speedup(baseline, runs)
-            rate = images / float(np.median(runs))
             rows.append(
                 {
                     "batch_size": batch_size,
@@ -93,18 +92,7 @@ def inference(
                     "depths_unlike_the_masked_loop": differing,
                 }
             )
-            lines.append(
-                [
-                    str(batch_size),
-                    "never" if threshold == NEVER else f"{threshold:g}",
-                    f"{rate:.1f}",
-                    f"{depth:.2f}",
-                    f"{ideal:.2f}",
-                    f"{gain:.2f}",
-                    f"{gain / ideal:.0%}",
-                    f"{differing:.2%}",
-                ]
-            )
+            lines.append(_line(rows[-1], images))
     header = [
         "batch",
         "threshold",
@@ -120,6 +108,20 @@ def inference(
     )
     show(title, header, lines, {"machine": describe_machine(), "rows": rows}, output)
     print("speed-up: over fixed depth; other depths: share that differs from a masked loop")
+
+
+def _line(row: dict[str, Any], images: int) -> list[str]:
+    """Return the line of the printed table for a row of the JSON file."""
+    return [
+        str(row["batch_size"]),
+        "never" if row["threshold"] is None else f"{row['threshold']:g}",
+        f"{images / float(np.median(row['seconds'])):.1f}",
+        f"{row['mean_depth']:.2f}",
+        f"{row['ideal_speedup']:.2f}",
+        f"{row['speedup']:.2f}",
+        f"{row['share_of_ideal']:.0%}",
+        f"{row['depths_unlike_the_masked_loop']:.2%}",
+    ]
 
 
 def _train(folder: str, dataset: str, epochs: int, blocks: int) -> Path:
@@ -189,7 +191,7 @@ def _set_threshold(model: keras.Model, threshold: float) -> None:
         variable.assign(threshold)
 
 
-def masked_depths(model: keras.Model, images, threshold: float) -> np.ndarray:
+def masked_depths(model: keras.Model, images: tf.Tensor, threshold: float) -> np.ndarray:
     """Return the depth of each image in each block, `[N, blocks]`, from a loop without compaction.
 
     Args:

@@ -4,8 +4,9 @@ import gc
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
 
@@ -55,7 +56,7 @@ def memory(
         return
     updates = sorted(updates or [10, 50])
     names = [*KEEPING, *CONSTANT, *([STOCK] if everything else [])]
-    peaks = {name: {} for name in names}
+    peaks: dict[str, dict[int, float]] = {name: {} for name in names}
     for name in names:
         for count in updates if everything or name in CONSTANT else updates[:1]:
             peaks[name][count] = _run_fresh(name, count, blocks, batch_size, side, steps)
@@ -120,6 +121,7 @@ def one(name: str, updates: int, blocks: int, batch_size: int, side: int, steps:
             gradient=gradient,
         )
 
+    run: Callable[[], Any]
     if name == "PyTorch":
         from . import torch_layers  # noqa: F401  # an import is no part of the peak
 

@@ -1,5 +1,8 @@
 """Equal NAIS-Nets for comparison: of stock Keras layers, unrolled in Python, and in PyTorch."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -103,7 +106,7 @@ class UnrolledBlock(ki.NAISConv2D):
         return state
 
 
-def change_of(block: ki.NAISConv2D, inputs):
+def change_of(block: ki.NAISConv2D, inputs: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return the function from a tied block's state X to its change, h sigma(C * X + D * U + E)."""
     kernel = block.state_kernel()
     activation = {"relu": tf.nn.relu, "tanh": tf.nn.tanh}[block.activation]
@@ -116,7 +119,7 @@ def change_of(block: ki.NAISConv2D, inputs):
     return change
 
 
-def torch_twin(model: keras.Model):
+def torch_twin(model: keras.Model) -> Any:
     """Return a NAIS-Net rebuilt in PyTorch, channels last, with equal weights and projections.
 
     Args:

@@ -1,8 +1,11 @@
 """Predictions by Keras and by ONNX Runtime: `python -m benchmarks.onnx_inference`."""
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
+
+import keras
 
 import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
 
@@ -46,7 +49,8 @@ def onnx_inference(
     data = datasets.load(entry["dataset"])
     raw = data.test.images[:images].astype(np.float32)
     scaled = (raw - np.float32(entry["mean"])) / np.float32(entry["std"])
-    lines, rows = [], []
+    lines: list[list[str]] = []
+    rows: list[dict] = []
     for size in batch_sizes or [1, 64]:
         parts = [slice(begin, begin + size) for begin in range(0, images, size)]
         candidates = {
@@ -56,8 +60,8 @@ def onnx_inference(
                 _classify, classifier, [raw[p] for p in parts], 0.0
             ),
         }
-        for candidate in candidates.values():
-            candidate()
+        for run in candidates.values():
+            run()
         seconds = interleave(candidates, rounds)
         depth = float(classifier.classify(raw).depth.mean())
         ideal = entry["depth"]["max_unroll"] / depth
@@ -80,12 +84,14 @@ def onnx_inference(
     )
 
 
-def _predict(model, batches) -> None:
+def _predict(model: keras.Model, batches: Sequence[Any]) -> None:
     for batch in batches:
         model.predict_on_batch(batch)
 
 
-def _classify(classifier, batches, threshold) -> None:
+def _classify(
+    classifier: OnnxClassifier, batches: Sequence[np.ndarray], threshold: float | None
+) -> None:
     for batch in batches:
         classifier.classify(batch, threshold=threshold)
 

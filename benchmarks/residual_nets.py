@@ -1,5 +1,7 @@
 """The ResNet of Lippl et al., rebuilt from stock Keras layers and in PyTorch with equal weights."""
 
+from typing import Any
+
 import keras
 
 import keras_iterconv as ki
@@ -33,7 +35,7 @@ def _stock_stage(state, stage):
     return state
 
 
-def torch_twin(model: keras.Model):
+def torch_twin(model: keras.Model) -> Any:
     """Return the model rebuilt in PyTorch, channels last, with equal weights."""
     from torch import nn
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
 
@@ -21,7 +22,7 @@ def random_batch(batch_size: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     return images, rng.integers(CLASSES, size=batch_size)
 
 
-def copy_of(model: keras.Model, name: str, **overrides) -> ki.IterativeModel:
+def copy_of(model: keras.Model, name: str, **overrides: Any) -> ki.IterativeModel:
     """Return a model of `create_model(name)` with other settings and the weights of `model`."""
     twin = ki.create_model(name, model.input_shape[1:], model.output_shape[-1], **overrides)
     twin.set_weights(model.get_weights())
@@ -49,7 +50,9 @@ def _loss():
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def fit_steps(model, images, labels, steps: int, **options) -> Callable[[], float]:
+def fit_steps(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, steps: int, **options: Any
+) -> Callable[[], float]:
     """Return a function that trains one epoch by `fit` and returns the seconds of its steps.
 
     Args:
@@ -74,7 +77,9 @@ def fit_steps(model, images, labels, steps: int, **options) -> Callable[[], floa
     return run
 
 
-def bare_steps(model, images, labels, steps: int) -> Callable[[], None]:
+def bare_steps(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, steps: int
+) -> Callable[[], None]:
     """Return a function that trains by a compiled step, without the overhead of `fit`."""
     loss, optimizer, variables = _loss(), _optimizer(), model.trainable_variables
     optimizer.build(variables)
@@ -95,7 +100,7 @@ def bare_steps(model, images, labels, steps: int) -> Callable[[], None]:
     return run
 
 
-def torch_steps(net, images, labels, steps: int) -> Callable[[], None]:
+def torch_steps(net: Any, images: np.ndarray, labels: np.ndarray, steps: int) -> Callable[[], None]:
     """Return a function that trains a PyTorch model in eager mode, with its projections."""
     import torch
 

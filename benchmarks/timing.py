@@ -3,8 +3,9 @@
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ MATRIX = 2048
 
 
 def interleave(
-    candidates: dict[str, Callable[[], float | None]], rounds: int
+    candidates: Mapping[str, Callable[[], float | None]], rounds: int
 ) -> dict[str, list[float]]:
     """Time each candidate once in each round, in turn.
 
@@ -29,7 +30,7 @@ def interleave(
     Returns:
         Seconds, a list for each candidate.
     """
-    seconds = {name: [] for name in candidates}
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for number in range(rounds):
         names = list(candidates)
         # The order rotates: a candidate that always followed a heavy one would be slower.
@@ -76,8 +77,8 @@ def show_rates(
     images: int,
     baseline: str,
     output: str | None,
-    flops: dict[str, float] | None = None,
-    **facts,
+    flops: Mapping[str, float] | None = None,
+    **facts: Any,
 ) -> None:
     """Print rates, ranges and ratios, and write them as JSON if a file is given.
 

@@ -1,6 +1,7 @@
 """A model rebuilt in PyTorch, channels last. Only this module and its callers import torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -25,13 +26,13 @@ def rebuild(model: keras.Model, make_blocks: Callable) -> nn.Sequential:
     Returns:
         A module from `[N, channels, height, width]`, see `to_torch`, to logits.
     """
-    modules = []
+    modules: list[Any] = []
     for layer in model.layers[1:]:
         modules += make_blocks(layer) or _plain(layer)
     return nn.Sequential(*modules).to(memory_format=torch.channels_last)
 
 
-def _plain(layer) -> list[nn.Module]:
+def _plain(layer: keras.layers.Layer) -> list[nn.Module]:
     if isinstance(layer, keras.layers.Conv2D):
         return convolution(layer.kernel, layer.strides[0])
     if isinstance(layer, keras.layers.BatchNormalization):
@@ -48,7 +49,7 @@ def _plain(layer) -> list[nn.Module]:
     raise ValueError(f"{layer.name!r} has no equivalent in PyTorch")
 
 
-def convolution(kernel, stride: int = 1) -> list[nn.Module]:
+def convolution(kernel: keras.Variable, stride: int = 1) -> list[nn.Module]:
     """Return a 3x3 convolution with TensorFlow's kernel and, for stride 2, its padding."""
     weight = torch_kernel(kernel)
     layer = nn.Conv2d(
@@ -67,7 +68,7 @@ class _SamePadding(nn.Module):
         return nn.functional.pad(x, (width, 1, height, 1))
 
 
-def batch_norm(weights, epsilon: float, momentum: float) -> nn.Module:
+def batch_norm(weights: Sequence[keras.Variable], epsilon: float, momentum: float) -> nn.Module:
     """Return the batch normalisation with these weights: gamma, beta, mean and variance."""
     gamma, beta, mean, variance = (tensor(weight) for weight in weights)
     layer = nn.BatchNorm2d(len(gamma), eps=epsilon, momentum=1 - momentum)
@@ -76,12 +77,12 @@ def batch_norm(weights, epsilon: float, momentum: float) -> nn.Module:
     return layer
 
 
-def tensor(value) -> torch.Tensor:
+def tensor(value: Any) -> torch.Tensor:
     """Return a copy of a Keras variable or an array."""
     return torch.from_numpy(np.array(keras.ops.convert_to_numpy(value)))
 
 
-def torch_kernel(kernel) -> torch.Tensor:
+def torch_kernel(kernel: Any) -> torch.Tensor:
     """Return TensorFlow's kernel, `[h, w, in, out]`, in PyTorch's order of axes."""
     return tensor(kernel).permute(3, 2, 0, 1).contiguous()
 

@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
 
 import keras
+import numpy as np
 import typer
 
 from . import nais_nets, residual_nets
@@ -88,7 +89,13 @@ def _given(blocks: int | None) -> dict[str, int]:
     return {} if blocks is None else {"blocks": blocks}
 
 
-def _nais_candidates(ours, name, blocks, batch, everything) -> dict[str, Candidate]:
+def _nais_candidates(
+    ours: keras.Model,
+    name: str,
+    blocks: int | None,
+    batch: tuple[np.ndarray, np.ndarray, int],
+    everything: bool,
+) -> dict[str, Candidate]:
     """Return the candidates for a NAIS-Net."""
     from .torch_layers import evaluate
 
@@ -97,7 +104,9 @@ def _nais_candidates(ours, name, blocks, batch, everything) -> dict[str, Candida
     if everything:
         twins["stock Keras layers"] = nais_nets.stock_twin(ours)
         twins["unrolled graph, bare step"] = nais_nets.unrolled_twin(ours)
-    checked = {twin: lambda x, net=net: net(x, training=False) for twin, net in twins.items()}
+    checked: dict[str, Callable[..., Any]] = {
+        twin: lambda x, net=net: net(x, training=False) for twin, net in twins.items()
+    }
     checked[PYTORCH] = lambda images: evaluate(theirs, images)
     check_equal(ours, checked, batch[0][:4])
 

@@ -4,6 +4,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -34,11 +35,11 @@ def make_report(
     of_limit = ""
     if net.adaptive:
         threshold = net.threshold if threshold is None else threshold
-        limit = net.max_unroll if max_unroll is None else max_unroll
+        limit: Any = net.max_unroll if max_unroll is None else max_unroll
         title += f": each of {blocks} blocks" if blocks > 1 else ": one block"
         title += f" until its update is below {threshold:g}, at most {limit} times"
         of_limit = f" of {blocks * limit}"
-    rows = [HEAD]
+    rows: list[Sequence[str]] = [HEAD]
     for entry in found:
         first, *others = entry["top"] or [None]
         prediction = [first["class"], f"{first['probability']:.1%}"] if first else ["none", ""]

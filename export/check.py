@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -189,7 +189,7 @@ def _check_onnx(path: Path, name: str, entry: dict) -> OnnxClassifier:
         )
     onnx.checker.check_model(model, full_check=True)
     classifier = OnnxClassifier(path)
-    metadata = {
+    metadata: dict[str, Any] = {
         "classes": list(classifier.classes),
         "scale": classifier.scale,
         "input_shape": list(classifier.input_shape),
@@ -227,10 +227,11 @@ def compare(model: keras.Model, runs: Sequence[Predict], entry: dict, data: Imag
         ZooError: A status differs, or a depth differs by more than 1.
     """
     mean, std = np.float32(entry["mean"]), np.float32(entry["std"])
-    activation, depths = output_activation(model), [None]
+    activation = output_activation(model)
+    depths: list[DepthSettings | None] = [None]
     if entry["depth"] is not None:
-        stored = DepthSettings(**entry["depth"])
-        depths.append(DepthSettings(max(1, stored.max_unroll // 2), stored.threshold * 10))
+        stored = entry["depth"]
+        depths.append(DepthSettings(max(1, stored["max_unroll"] // 2), stored["threshold"] * 10))
     differences, equal = [0.0], [True]
     for depth in depths:
         if depth is not None:
@@ -264,7 +265,7 @@ def _classify(
     return classifier.classify(images, **(depth._asdict() if depth else {}))
 
 
-def _serve(run, images: np.ndarray, depth: DepthSettings | None) -> Predictions:
+def _serve(run: Any, images: np.ndarray, depth: DepthSettings | None) -> Predictions:
     """Return the predictions of a SavedModel."""
     image = tf.constant(images)
     if depth is None:

@@ -5,7 +5,7 @@ import math
 import numbers
 import operator
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,7 +89,7 @@ class OnnxClassifier:
                     f"{path} is not a model that keras_iterconv exported: {what}; export it again"
                 )
 
-        def metadata(name: str, fits: Callable[[Any], bool], expected: str) -> Any:
+        def metadata(name: str, fits: Callable[[Any], Any], expected: str) -> Any:
             require(name in self.metadata, f"its metadata lacks `{name}`")
             try:
                 value = json.loads(self.metadata[name])
@@ -101,20 +101,10 @@ class OnnxClassifier:
         self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
         inputs = {part.name: part for part in session.get_inputs()}
         outputs = {part.name: part for part in session.get_outputs()}
-        require(set(inputs) == {"image"}, f"its inputs are {sorted(inputs)} instead of ['image']")
-        shape = inputs["image"].shape
-        require(
-            inputs["image"].type == "tensor(float)"
-            and len(shape) == 4
-            and all(isinstance(size, int) for size in shape[1:]),
-            f"`image` is {inputs['image'].type} {shape} instead of float32 [N, H, W, C]",
-        )
-        for name, kind in _OUTPUTS.items():
-            found = outputs[name].type if name in outputs else "missing"
-            require(found == kind, f"its output `{name}` is {found} instead of {kind}")
+        _check_tensors(inputs, outputs, require)
         for name in ("model", "dataset"):
             require(name in self.metadata, f"its metadata lacks `{name}`")
-        self.input_shape: tuple[int, int, int] = tuple(shape[1:])
+        self.input_shape: tuple[int, int, int] = tuple(inputs["image"].shape[1:])
         self.classes: tuple[str, ...] = tuple(metadata("classes", _is_names, "a list of names"))
         count = outputs["logits"].shape[-1]
         require(
@@ -244,7 +234,24 @@ class OnnxClassifier:
         return feeds
 
 
-def _open_session(path: str):
+def _check_tensors(
+    inputs: Mapping[str, Any], outputs: Mapping[str, Any], require: Callable[[bool, str], None]
+) -> None:
+    """Require the inputs and outputs, by their names, that an exported model has."""
+    require(set(inputs) == {"image"}, f"its inputs are {sorted(inputs)} instead of ['image']")
+    shape = inputs["image"].shape
+    require(
+        inputs["image"].type == "tensor(float)"
+        and len(shape) == 4
+        and all(isinstance(size, int) for size in shape[1:]),
+        f"`image` is {inputs['image'].type} {shape} instead of float32 [N, H, W, C]",
+    )
+    for name, kind in _OUTPUTS.items():
+        found = outputs[name].type if name in outputs else "missing"
+        require(found == kind, f"its output `{name}` is {found} instead of {kind}")
+
+
+def _open_session(path: str) -> tuple[Any, Any]:
     """Return a session of ONNX Runtime, and the options of its runs."""
     # Imported here, so that a command can report a missing package in one line.
     try:

@@ -71,20 +71,6 @@ def make_card(name: str, entry: Mapping, folder: Path, zoo: Path) -> str:
         zoo: The zoo's folder; the card names it unless it is the checkout's.
     """
     result, certificate, depth = entry["result"], entry["certificate"], entry["depth"]
-    bound, ratio = certificate["bound"], certificate["largest_ratio"]
-    factor, gains = certificate["largest_factor"], []
-    if factor is not None:
-        gains.append(f"A block multiplies distances by at most {_number(factor)}.")
-    if bound is None:
-        gains.append("No Lipschitz bound of the whole model is known.")
-    else:
-        gains.append(
-            f"The model's Lipschitz bound is {_number(bound)} ({certificate['norm']} norm)."
-        )
-    if ratio is not None:
-        gains.append(
-            f"Gradient ascent found a distance that the model multiplies by {_number(ratio)}."
-        )
     updates = f"{result['processing_depth']}"
     if depth is not None:
         updates = (
@@ -132,13 +118,32 @@ def make_card(name: str, entry: Mapping, folder: Path, zoo: Path) -> str:
         depth_figure=_DEPTH if (folder / DEPTH_FIGURE).exists() else "",
         held=certificate["blocks_that_hold"],
         blocks=certificate["blocks"],
-        gain=" ".join(gains),
+        gain=_gain(certificate),
         findings="\n".join(
             f"- {count} of {certificate['blocks']} blocks: {text}"
             for text, count in certificate["findings"].items()
         ),
         operators=operators,
     )
+
+
+def _gain(certificate: Mapping) -> str:
+    """Return the sentences about the factors by which a model multiplies distances."""
+    bound, ratio = certificate["bound"], certificate["largest_ratio"]
+    factor, gains = certificate["largest_factor"], []
+    if factor is not None:
+        gains.append(f"A block multiplies distances by at most {_number(factor)}.")
+    if bound is None:
+        gains.append("No Lipschitz bound of the whole model is known.")
+    else:
+        gains.append(
+            f"The model's Lipschitz bound is {_number(bound)} ({certificate['norm']} norm)."
+        )
+    if ratio is not None:
+        gains.append(
+            f"Gradient ascent found a distance that the model multiplies by {_number(ratio)}."
+        )
+    return " ".join(gains)
 
 
 def _pixels(entry: Mapping) -> str:

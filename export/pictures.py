@@ -4,7 +4,7 @@ import glob
 import logging
 import os
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, ImageStat, UnidentifiedImageError
@@ -144,7 +144,7 @@ def read_picture(
     return picture._replace(resized_from=None if size == (width, height) else size)
 
 
-def _resize(image: Image.Image, width: int, height: int):
+def _resize(image: Image.Image, width: int, height: int) -> tuple[np.ndarray, Any]:
     """Return the pixels of the centred part, and the crop; None if that is the whole picture."""
     if image.size == (width, height):
         return np.asarray(image, np.float32), None
@@ -190,8 +190,9 @@ def _decode(path: str) -> Image.Image:
                 "for example"
             ) from error
         except Image.DecompressionBombError as error:
+            largest = 2 * (Image.MAX_IMAGE_PIXELS or 0)
             raise PictureError(
-                f"{path} is too large: expected at most {2 * Image.MAX_IMAGE_PIXELS:,} pixels, "
+                f"{path} is too large: expected at most {largest:,} pixels, "
                 "since more could be a decompression bomb; make it smaller first"
             ) from error
         except OSError as error:

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TextIO
 
 import numpy as np
 
@@ -146,7 +147,9 @@ def _classify(
     net: OnnxClassifier, options: argparse.Namespace
 ) -> tuple[list[dict], list[PictureError | ModelFileError]]:
     """Return an entry for each classified image, and the errors of the others."""
-    files, problems, found = [], [], []
+    files: list[str] = []
+    found: list[dict] = []
+    problems: list[PictureError | ModelFileError] = []
     for argument in options.images:
         try:
             files += find_pictures(argument)
@@ -201,7 +204,7 @@ def _entry(
     probabilities, size, crop = prediction.probabilities, picture.resized_from, picture.crop
     order = np.argsort(-probabilities, kind="stable")[:top]
     if not picture.has_contrast or not np.isfinite(probabilities).all():
-        order = []
+        order = order[:0]
     return {
         "file": file,
         "top": [{"class": classes[k], "probability": float(probabilities[k])} for k in order],
@@ -247,7 +250,7 @@ def _tell(line: str) -> None:
         _give_up(sys.stderr)
 
 
-def _give_up(stream) -> None:
+def _give_up(stream: TextIO) -> None:
     """Redirect a stream to the null device, or its buffer fails again when Python exits."""
     if stream is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

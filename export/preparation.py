@@ -162,7 +162,9 @@ def _average_3x3(values: np.ndarray) -> np.ndarray:
     return (columns[:, :-2] + columns[:, 1:-1] + columns[:, 2:]) / 9
 
 
-def _place(levels, old, size, preparation) -> tuple[np.ndarray, np.ndarray]:
+def _place(
+    levels: np.ndarray, old: np.ndarray, size: tuple[int, int], preparation: Preparation
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the image, and the left, top, right and bottom of the mark in it."""
     cells = preparation.cells
     left, top, right, bottom = old.tolist()

@@ -70,7 +70,7 @@ def publish(
             f'{error}: publishing needs `pip install "keras-iterconv[export]"`'
         ) from error
     console = make_console()
-    if check:
+    if run is None:
         check_zoo(Path(zoo), console, trust)
     else:
         publish_run(Path(run), name, Path(zoo), formats, console)

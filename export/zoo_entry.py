@@ -4,7 +4,7 @@ import dataclasses
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +200,9 @@ def _draw_depth(
         # The scale of the run's training images, which depends on `limit_train` and
         # `validation_share`.
         data = dataclasses.replace(
-            data, mean=np.float32(run.data["mean"]), std=np.float32(run.data["std"])
+            data,
+            mean=np.asarray(run.data["mean"], np.float32),
+            std=np.asarray(run.data["std"], np.float32),
         )
         depths = measure_depths(model, name, data, FIGURE_PICTURES)
     except (DatasetError, NoFigureError) as error:
@@ -209,18 +211,18 @@ def _draw_depth(
         draw_depths(path, depths)
 
 
-def _certify(model: keras.Model, input_shape) -> dict[str, Any]:
+def _certify(model: keras.Model, input_shape: Sequence[int]) -> dict[str, Any]:
     """Return the summary of a model's certificate."""
     probe = np.random.default_rng(0).normal(size=(PROBE, *input_shape)).astype(np.float32)
     report = ki.certify(model, probe)
     found = report.to_dict()
-    factors = [row.factor for row in report.blocks]
+    factors = [row.factor for row in report.blocks if row.factor is not None]
     return {
         "holds": report.holds,
         "blocks": len(report.blocks),
         "blocks_that_hold": sum(row.holds for row in report.blocks),
         "findings": Counter(row.reason or row.guarantee for row in report.blocks),
-        "largest_factor": None if None in factors else plain(max(factors)),
+        "largest_factor": plain(max(factors)) if len(factors) == len(report.blocks) else None,
         **{key: found[key] for key in ("norm", "bound", "largest_ratio")},
     }
 

@@ -4,6 +4,7 @@ import importlib
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 HELP = "Train, publish and run networks of iterated residual blocks."
 
@@ -35,7 +36,7 @@ def predict() -> None:
     # Only for the list of commands: `main` runs this command before.
 
 
-def _load(name: str):
+def _load(name: str) -> ModuleType:
     """Return a module of the commands, imported by its name in the wheel or in the checkout."""
     if find_spec(f"iterconv.{name.partition('.')[0]}") is not None:
         return importlib.import_module(f"iterconv.{name}")

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import typer
 from typer.exceptions import TyperException
@@ -88,7 +89,7 @@ def _drop_output() -> None:
         os.close(nowhere)
 
 
-def flags_of(command) -> dict[str, str]:
+def flags_of(command: Any) -> dict[str, str]:
     """Return the longest flag of each option by its parameter's name, sub-commands included."""
     flags = {}
     for parameter in command.params:
@@ -135,7 +136,9 @@ def check_folder(option: str, path: str | os.PathLike) -> None:
         raise UserError(f"{option} must be a path in UTF-8: {name!r}") from error
 
 
-def as_user_error(function: Callable, *args, names: Mapping[str, str] | None = None, **kwargs):
+def as_user_error(
+    function: Callable, *args: Any, names: Mapping[str, str] | None = None, **kwargs: Any
+) -> Any:
     """Return a function's result, with its `ValueError` raised as a `UserError`.
 
     Args:

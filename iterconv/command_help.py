@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -59,7 +59,7 @@ def make_app(help: str) -> typer.Typer:
     return app
 
 
-def make_command_app(function) -> typer.Typer:
+def make_command_app(function: Callable[..., None]) -> typer.Typer:
     """Return the Typer app of one command."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(cls=Command)(function)
@@ -77,14 +77,14 @@ def options_of(group: str) -> Callable:
         its flags if they do not follow from the parameter's name.
     """
 
-    def make(help: str, default: str = "", *flags: str):
+    def make(help: str, default: str = "", *flags: str) -> Any:
         return typer.Option(*flags, help=help, show_default=default or False, rich_help_panel=group)
 
     return make
 
 
-def _write_groups(command, ctx, formatter) -> None:
-    groups = {}
+def _write_groups(command: Any, ctx: Any, formatter: Any) -> None:
+    groups: dict[str, list] = {}
     for parameter in command.get_params(ctx):
         record = parameter.get_help_record(ctx)
         if record is None:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 from rich.console import Console
@@ -164,7 +164,7 @@ class ProgressLines(keras.callbacks.Callback):
         self.epochs = epochs
         self.steps = steps
         self.record = record
-        self._progress = None
+        self._progress: Any = None
 
     def on_epoch_begin(self, epoch, logs=None):
         self._progress = Progress(

@@ -98,7 +98,9 @@ def load_epoch_state(
         ) from error
 
 
-def _read(model, folder, epochs, steps_per_epoch) -> EpochState | None:
+def _read(
+    model: keras.Model, folder: RunFolder, epochs: int, steps_per_epoch: int
+) -> EpochState | None:
     variables = stateful_variables(model)
     with open_regular(folder.within_epoch) as stream, zipfile.ZipFile(stream) as archive:
         header = parse_json(_read_member(archive, MEMBER, _HEADER), EPOCH_STATE, MEMBER)

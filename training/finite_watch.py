@@ -1,6 +1,6 @@
 """The search for the cause of a loss that is NaN or infinite."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
@@ -21,7 +21,7 @@ class FiniteWatch:
 
     def __init__(self, session: "_Session"):
         self._session = session
-        self._values = []
+        self._values: list[Any] = []
 
     def before_step(self) -> None:
         """Keep the weights; TensorFlow copies only those that the step changes."""

@@ -1,5 +1,7 @@
 """The optimizer and the learning-rate schedule of a run."""
 
+from typing import Any
+
 import keras
 
 from keras_iterconv._support.extras import require_addons
@@ -12,7 +14,7 @@ MOMENTUM = 0.9
 _DROPS = {"step": (3 / 9, 5 / 9, 7 / 9), "step-twice": (1 / 2, 3 / 4)}
 
 
-def make_schedule(settings: Settings, steps_per_epoch: int):
+def make_schedule(settings: Settings, steps_per_epoch: int) -> Any:
     """Return the learning-rate schedule over the optimizer's steps.
 
     `cosine` decreases to zero over the run. `step` divides by 10 after 1/3, 5/9 and 7/9 of the

@@ -190,3 +190,4 @@ def _make_numbered(folder: Path, name: str) -> Path:
         except FileExistsError:
             continue
         return path
+    raise AssertionError  # The count has no end.

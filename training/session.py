@@ -5,7 +5,7 @@ import dataclasses
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -156,7 +156,7 @@ def _extend(
 
 
 @contextlib.contextmanager
-def _precision(mixed: bool):
+def _precision(mixed: bool) -> Iterator[None]:
     """Build layers under a mixed-precision policy: float16 on a GPU, bfloat16 on a CPU."""
     before = keras.config.dtype_policy()
     if mixed:

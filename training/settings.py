@@ -170,7 +170,7 @@ _DEFAULTS = {
 }
 
 
-def make_settings(preset: str | None = None, **given) -> Settings:
+def make_settings(preset: str | None = None, **given: Any) -> Settings:
     """Return the given settings, completed by those of a preset and by defaults for the data set.
 
     Args:
@@ -185,7 +185,7 @@ def make_settings(preset: str | None = None, **given) -> Settings:
     """
     if preset is not None and preset not in PRESETS:
         raise UserError(unknown_name("preset", preset, PRESETS))
-    chosen = dict(PRESETS.get(preset, {}))
+    chosen = dict(PRESETS[preset]) if preset is not None else {}
     chosen.update({name: value for name, value in given.items() if value is not None})
     if "model" not in chosen:
         raise UserError("--model or --preset must be given, for example --model nais10")

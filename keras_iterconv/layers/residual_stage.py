@@ -69,6 +69,8 @@ class ResidualStage(Block, ResidualFunction):
 
     scheduled = True
 
+    _blocks: int
+
     def __init__(
         self,
         filters: int,

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -134,7 +134,7 @@ def depth_figure(
 
     folder = as_user_error(find_zoo, zoo)
     model = as_user_error(ki.load_pretrained, name, folder, names={"name": "NAME"})
-    given = {"threshold": threshold, "max_unroll": max_unroll}
+    given: dict[str, Any] = {"threshold": threshold, "max_unroll": max_unroll}
     given = {setting: value for setting, value in given.items() if value is not None}
     if given:
         as_user_error(ki.set_depth, model, **given)
@@ -157,7 +157,7 @@ def _check_picture(output: str) -> None:
         raise UserError(f"--output must be a file in a folder that exists: {output!r}")
 
 
-def _draw(console: Console, output: str, draw: Callable, measured) -> None:
+def _draw(console: Console, output: str, draw: Callable, measured: Any) -> None:
     """Write the figure of the measurements, and print its path."""
     # Imported late: it imports all of the package.
     from keras_iterconv._support.files import replacing

@@ -46,7 +46,7 @@ class Measure(NamedTuple):
 
     mean: float
     spread: float
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's method
 
 
 # The five conditions of Lippl et al. for the model without caps. To save time, only two for the

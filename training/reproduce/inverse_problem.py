@@ -10,6 +10,7 @@ Reference:
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -40,20 +41,25 @@ def sample_latents(samples: int, seed: int, stream: int) -> np.ndarray:
     return np.random.default_rng((seed, stream)).uniform(-1, 1, (samples, 2)).astype("float32")
 
 
-def forward_model(z, alpha: Sequence[float] = ALPHA) -> np.ndarray:
+def forward_model(z: np.ndarray, alpha: Sequence[float] = ALPHA) -> np.ndarray:
     """Return the observation x = alpha z, with z's shape `[N, n]` and dtype."""
     z = np.asarray(z)
     return z * np.asarray(alpha, z.dtype)
 
 
-def correct(z, x, alpha: Sequence[float] = ALPHA, epsilon: Sequence[float] = EPSILON) -> np.ndarray:
+def correct(
+    z: Any, x: Any, alpha: Sequence[float] = ALPHA, epsilon: Sequence[float] = EPSILON
+) -> np.ndarray:
     """Return the updated estimate, z - s epsilon (alpha z - x) with s = sign(alpha)."""
-    alpha, epsilon = np.asarray(alpha, float), np.asarray(epsilon, float)
-    return z - np.sign(alpha) * epsilon * (alpha * z - x)
+    a, e = np.asarray(alpha, float), np.asarray(epsilon, float)
+    return z - np.sign(a) * e * (a * z - x)
 
 
 def error_corrective(
-    x, steps: int = BLOCKS, alpha: Sequence[float] = ALPHA, epsilon: Sequence[float] = EPSILON
+    x: np.ndarray,
+    steps: int = BLOCKS,
+    alpha: Sequence[float] = ALPHA,
+    epsilon: Sequence[float] = EPSILON,
 ) -> np.ndarray:
     """Return the estimates of the error-corrective algorithm, which starts from z(0) = x.
 
@@ -71,7 +77,7 @@ def error_corrective(
     Raises:
         ValueError: The updates would not converge, or a shape is wrong.
     """
-    alpha, epsilon = check_steps(alpha, epsilon)
+    check_steps(alpha, epsilon)
     steps = check_positive_int("steps", steps)
     x = np.asarray(x, float)
     if x.ndim != 2 or x.shape[1] != len(alpha):
@@ -123,7 +129,9 @@ class BlockNet:
     model: keras.Model
 
 
-def _chain(size: int, encoder, blocks, decoder, dtype=None) -> BlockNet:
+def _chain(
+    size: int, encoder: Any, blocks: Any, decoder: Any, dtype: str | None = None
+) -> BlockNet:
     """Return the network that applies each block once."""
     inputs = keras.Input((size,), dtype=dtype)
     state = encoder(inputs)
@@ -156,10 +164,10 @@ def hand_built_net(
         ValueError: The updates would not converge.
     """
     blocks = check_positive_int("blocks", blocks)
-    alpha, epsilon = check_steps(alpha, epsilon)
-    one = np.eye(len(alpha))
+    factors, sizes = check_steps(alpha, epsilon)
+    one = np.eye(len(factors))
     zero = np.zeros_like(one)
-    step = np.diag(np.sign(alpha) * epsilon)
+    step = np.diag(np.sign(factors) * sizes)
 
     def dense(units: int, kernel: np.ndarray) -> keras.layers.Dense:
         layer = keras.layers.Dense(units, use_bias=False, dtype=dtype)
@@ -167,9 +175,9 @@ def hand_built_net(
         layer.set_weights([kernel])
         return layer
 
-    size = len(alpha)
+    size = len(factors)
     state = keras.Input((2 * size,), dtype=dtype)
-    errors = dense(2 * size, np.block([[-one, one], [np.diag(alpha), -np.diag(alpha)]]))(state)
+    errors = dense(2 * size, np.block([[-one, one], [np.diag(factors), -np.diag(factors)]]))(state)
     errors = keras.layers.ReLU(dtype=dtype)(errors)
     update = dense(2 * size, np.block([[zero, -step], [zero, step]]))(errors)
     block = keras.Model(state, keras.layers.Add(dtype=dtype)([state, update]))
@@ -255,7 +263,7 @@ def train_net(
     return net
 
 
-def read_out(net: BlockNet, x, schedule: Iterable[int]) -> np.ndarray:
+def read_out(net: BlockNet, x: np.ndarray, schedule: Iterable[int]) -> np.ndarray:
     """Return the decoded states before the first and after each block of a schedule.
 
     Args:
@@ -290,7 +298,7 @@ class Readouts:
     repeated: np.ndarray
 
 
-def disturb(net: BlockNet, x, extra_steps: int = EXTRA_STEPS) -> Readouts:
+def disturb(net: BlockNet, x: np.ndarray, extra_steps: int = EXTRA_STEPS) -> Readouts:
     """Return the readouts of a network under the three disturbances.
 
     Args:
@@ -305,7 +313,7 @@ def disturb(net: BlockNet, x, extra_steps: int = EXTRA_STEPS) -> Readouts:
     return Readouts(path[: len(blocks) + 1], np.stack(left_out), path[len(blocks) :])
 
 
-def mean_error(readout, z) -> np.ndarray:
+def mean_error(readout: np.ndarray, z: np.ndarray) -> np.ndarray:
     """Return the mean distance from the true z over N samples, `[..., N, 2]` to `[...]`."""
     return np.linalg.norm(np.asarray(readout, float) - z, axis=-1).mean(axis=-1)
 
@@ -331,7 +339,7 @@ class Experiment:
 
 
 def run_experiment(
-    pictured_z,
+    pictured_z: Any,
     seeds: Sequence[int],
     *,
     training_steps: int = TRAINING_STEPS,

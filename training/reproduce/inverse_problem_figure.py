@@ -1,6 +1,7 @@
 """The figure and the table of the toy inverse problem, after Fig. 1 of Lippl et al."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -113,7 +114,13 @@ def draw_schema(axes: Axes) -> None:
         axes.text(x, y, text, ha="center", va="center", fontsize=11, bbox=frame, zorder=3)
 
     def arrow(start: tuple[float, float], end: tuple[float, float], colour: str = "0.25") -> None:
-        style = {"arrowstyle": "-|>", "color": colour, "lw": 1.4, "shrinkA": 0, "shrinkB": 0}
+        style: dict[str, Any] = {
+            "arrowstyle": "-|>",
+            "color": colour,
+            "lw": 1.4,
+            "shrinkA": 0,
+            "shrinkB": 0,
+        }
         axes.annotate("", end, start, arrowprops=style, zorder=2)
 
     positive, negative, added = COLOURS["feedforward"], COLOURS["resnet"], COLOURS["algorithm"]
@@ -200,7 +207,7 @@ def draw_repeated_errors(axes: Axes, experiment: Experiment) -> None:
     _finish_errors(axes, experiment, ends)
 
 
-def _title(axes: Axes, text: str, note: str = "", letter: str = "", colour="black") -> None:
+def _title(axes: Axes, text: str, note: str = "", letter: str = "", colour: str = "black") -> None:
     """Write a panel's title and the note under it, aligned to the left edge."""
     if letter:
         axes.annotate(
@@ -216,7 +223,7 @@ def _title(axes: Axes, text: str, note: str = "", letter: str = "", colour="blac
 
 def _draw_path(axes: Axes, path: np.ndarray, kind: str) -> None:
     """Draw readouts `[steps, 2]`, the first one hollow."""
-    style = {"color": COLOURS[kind], "marker": MARKERS[kind], "ms": 4, "lw": 1.3}
+    style: dict[str, Any] = {"color": COLOURS[kind], "marker": MARKERS[kind], "ms": 4, "lw": 1.3}
     axes.plot(*path.T, **style)
     axes.plot(*path[0], **style, mfc="white", zorder=3)
 
@@ -241,7 +248,7 @@ def _share_square(panels: list[Axes], reach: float | None = None) -> None:
 
 def _draw_spread(axes: Axes, steps: np.ndarray, errors: np.ndarray, kind: str) -> None:
     """Draw the mean over the seeds, and a band from the minimum to the maximum."""
-    style = {"color": COLOURS[kind], "marker": MARKERS[kind], "ms": 4, "lw": 1.4}
+    style: dict[str, Any] = {"color": COLOURS[kind], "marker": MARKERS[kind], "ms": 4, "lw": 1.4}
     axes.plot(steps, errors.mean(axis=0), **style)
     axes.fill_between(
         steps, errors.min(axis=0), errors.max(axis=0), color=COLOURS[kind], alpha=0.2, lw=0
