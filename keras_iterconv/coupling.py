@@ -182,6 +182,7 @@ class GradientCoupling:
         return coupled
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the coupling, as JSON can hold them."""
         members = self.members
         return {
             "strength": self.strength,
@@ -193,7 +194,8 @@ class GradientCoupling:
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Any:
+    def from_config(cls, config: dict[str, Any]) -> "GradientCoupling":
+        """Return the coupling that gave this configuration."""
         members = config["members"]
         return cls(**{**config, "members": None if members is None else slice(*members)})
 

@@ -36,6 +36,7 @@ def conv_row_factors(layer: Any) -> np.ndarray:
 
 
 def conv_row(layer: Any) -> ConvRow:
+    """Return the certificate's row of a convolutional block."""
     C, delta = conv_kernels(layer)
     others = np.abs(C).sum(axis=(1, 2, 3)) - np.abs(1 + delta)
     excess = np.maximum(

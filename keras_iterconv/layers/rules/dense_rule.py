@@ -24,6 +24,7 @@ def dense_matrices(layer: Any) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def dense_row(layer: Any) -> DenseRow:
+    """Return the certificate's row of a dense block."""
     P, _ = dense_matrices(layer)
     R, h = stacked(layer, layer.R), layer.step_size
     finite = np.isfinite(P).all()
