@@ -12,19 +12,18 @@ import tensorflow as tf
 import typer
 
 from benchmarks.measured_tables import show
+from iterconv.command_help import make_command_app
 from keras_iterconv.unrolling import unroll_adaptive
 from keras_iterconv.unrolling.adaptive import COMPACTION_COST
 
 from .timing import describe_machine, interleave, speedup
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 UPDATES = 10
 # Assumed cost of one compaction, in updates: 0, so that stopped samples are removed at once; more
 # than any gain, so that none is removed; and the library's own.
 POLICIES = {"at once": 0.0, "never": 1e30, "ours": COMPACTION_COST}
 
 
-@app.command()
 def compaction(
     blocks: Annotated[int, typer.Option(help="Number of blocks in the chain.")] = 12,
     filters: Annotated[int, typer.Option(help="Number of channels.")] = 16,
@@ -124,6 +123,8 @@ def _chain(block, blocks, cost):
 def _run(run: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor) -> None:
     run(inputs)[0].numpy()
 
+
+app = make_command_app(compaction)
 
 if __name__ == "__main__":
     app()

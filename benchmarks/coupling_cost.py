@@ -8,11 +8,9 @@ import typer
 
 from benchmarks.steps import CLASSES, fit_steps, random_batch
 from benchmarks.timing import interleave, show_rates
+from iterconv.command_help import make_command_app
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-
-@app.command()
 def coupling(
     model: Annotated[str, typer.Option(help="Name of a resnet_w8 to resnet_w64.")] = "resnet_w16",
     blocks: Annotated[int, typer.Option(help="Number of blocks in a stage.")] = 16,
@@ -42,6 +40,8 @@ def coupling(
     )
     show_rates(title, seconds, steps * batch_size, "no coupling", output)
 
+
+app = make_command_app(coupling)
 
 if __name__ == "__main__":
     app()

@@ -11,12 +11,13 @@ import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment b
 import keras
 import typer
 
+from iterconv.command_help import make_command_app
+
 from . import nais_nets
 from .growth_plot import plot_growth
 from .steps import CLASSES, bare_steps, random_batch, torch_steps
 from .timing import describe_machine, interleave
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 # Those of blocks with ReLU.
 GRADIENTS = [mode.name for mode in ki.unrolling.MODES.values() if "two_sided" not in mode.needs]
 
@@ -45,7 +46,6 @@ PANELS = {
 }
 
 
-@app.command()
 def growth(
     blocks: Annotated[int, typer.Option(help="Number of blocks in the chain.")] = 3,
     batch_size: Annotated[int, typer.Option(help="Images in a step, except in panel batch.")] = 32,
@@ -58,7 +58,8 @@ def growth(
         list[str] | None,
         typer.Option(
             "--panel",
-            help="Size to vary, repeatable: updates, width, batch or image; default: all.",
+            help="Size to vary, repeatable: updates, width, batch or image.",
+            show_default="all",
         ),
     ] = None,
     output: Annotated[
@@ -123,6 +124,8 @@ def _measure(point: Point, blocks: int, steps: int, rounds: int) -> dict[str, li
     runs = interleave(candidates, rounds)
     return {name: [value / steps for value in values] for name, values in runs.items()}
 
+
+app = make_command_app(growth)
 
 if __name__ == "__main__":
     app()

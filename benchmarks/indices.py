@@ -10,16 +10,14 @@ import tensorflow as tf
 import typer
 
 from benchmarks.measured_tables import show
+from iterconv.command_help import make_command_app
 from keras_iterconv.indices.measure import REPEATS
 from keras_iterconv.tasks import is_wrong
 
 from .steps import CLASSES, random_batch
 from .timing import describe_machine, interleave, speedup
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-
-@app.command()
 def indices(
     model: Annotated[
         str, typer.Option(help="Name of a resnet_w*, icr_w* or pcr_w*.")
@@ -96,6 +94,8 @@ def count_schedules(model: keras.Model) -> int:
 def _no_value(_: Any) -> None:
     """Return None, since `interleave` would take a value for seconds."""
 
+
+app = make_command_app(indices)
 
 if __name__ == "__main__":
     app()

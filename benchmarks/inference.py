@@ -16,19 +16,18 @@ import tensorflow as tf
 import typer
 
 from benchmarks.measured_tables import show
+from iterconv.command_help import make_command_app
 from keras_iterconv import datasets
 from keras_iterconv.datasets import evaluation_batches
 
 from .nais_nets import change_of
 from .timing import describe_machine, interleave, speedup
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 # A threshold below the norm of any update, 0 included; a user cannot set it.
 NEVER = -1.0
 THRESHOLDS = (1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0)
 
 
-@app.command()
 def inference(
     weights: Annotated[
         str | None,
@@ -40,7 +39,9 @@ def inference(
     thresholds: Annotated[
         list[float] | None,
         typer.Option(
-            "--threshold", help="Stopping threshold, repeatable; default: its own and 1e-4 to 1."
+            "--threshold",
+            help="Stopping threshold, repeatable.",
+            show_default="its own and 1e-4 to 1",
         ),
     ] = None,
     max_unroll: Annotated[
@@ -48,7 +49,9 @@ def inference(
     ] = None,
     batch_sizes: Annotated[
         list[int] | None,
-        typer.Option("--batch-size", help="Images in a batch, repeatable; default: 1 and 64."),
+        typer.Option(
+            "--batch-size", help="Images in a batch, repeatable.", show_default="1 and 64"
+        ),
     ] = None,
     images: Annotated[int, typer.Option(help="Number of test images in a run.")] = 64,
     rounds: Annotated[int, typer.Option(help="Number of timed rounds.")] = 9,
@@ -216,6 +219,8 @@ def masked_depths(model: keras.Model, images: tf.Tensor, threshold: float) -> np
         depths.append(depth)
     return np.stack(depths, axis=1)
 
+
+app = make_command_app(inference)
 
 if __name__ == "__main__":
     app()

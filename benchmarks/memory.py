@@ -13,12 +13,18 @@ import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment b
 import typer
 
 from benchmarks.measured_tables import show
+from iterconv.command_help import CommandGroup
 
 from . import nais_nets
 from .steps import CLASSES, fit_steps, random_batch, torch_steps
 from .timing import describe_machine
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=CommandGroup,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
 # The second group keeps no states: its peak should not depend on the number of updates.
 KEEPING = ("PyTorch", "unroll")
 CONSTANT = [mode.name for mode in ki.unrolling.MODES.values() if not mode.keeps_tensors]
@@ -32,7 +38,7 @@ def memory(
     context: typer.Context,
     updates: Annotated[
         list[int] | None,
-        typer.Option(help="Number of updates of a block, repeatable; default: 10 and 50."),
+        typer.Option(help="Number of updates of a block, repeatable.", show_default="10 and 50"),
     ] = None,
     blocks: Annotated[int, typer.Option(help="Number of blocks in a stage.")] = 18,
     batch_size: Annotated[int, typer.Option(help="Number of images in a step.")] = 64,

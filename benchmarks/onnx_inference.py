@@ -14,21 +14,21 @@ import typer
 
 from benchmarks.measured_tables import show
 from export.classifier import OnnxClassifier
+from iterconv.command_help import make_command_app
 from keras_iterconv import datasets
 from keras_iterconv.zoo.index import read_index, verified_file
 
 from .timing import describe_machine, interleave, speedup
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-
-@app.command()
 def onnx_inference(
     name: Annotated[str, typer.Argument(help="Name of a model in the zoo with a threshold.")],
     zoo: Annotated[str, typer.Option(help="Folder of the zoo.")] = "saved_models",
     batch_sizes: Annotated[
         list[int] | None,
-        typer.Option("--batch-size", help="Images in a batch, repeatable; default: 1 and 64."),
+        typer.Option(
+            "--batch-size", help="Images in a batch, repeatable.", show_default="1 and 64"
+        ),
     ] = None,
     images: Annotated[int, typer.Option(help="Number of test images in a run.")] = 64,
     rounds: Annotated[int, typer.Option(help="Number of timed rounds.")] = 7,
@@ -95,6 +95,8 @@ def _classify(
     for batch in batches:
         classifier.classify(batch, threshold=threshold)
 
+
+app = make_command_app(onnx_inference)
 
 if __name__ == "__main__":
     app()

@@ -10,6 +10,8 @@ import keras
 import numpy as np
 import typer
 
+from iterconv.command_help import make_command_app
+
 from . import nais_nets, residual_nets
 from .flops import training_flops
 from .steps import (
@@ -23,7 +25,6 @@ from .steps import (
 )
 from .timing import interleave, show_rates
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 # Those of blocks with ReLU.
 GRADIENTS = [mode.name for mode in ki.unrolling.MODES.values() if "two_sided" not in mode.needs]
 PYTORCH = "PyTorch, eager"
@@ -41,7 +42,6 @@ class Candidate(NamedTuple):
     flops: int
 
 
-@app.command()
 def train_step(
     model: Annotated[str, typer.Option(help="nais10, nais1 or resnet_w8 to _w64.")] = "nais10",
     blocks: Annotated[int | None, typer.Option(help="Number of blocks in a stage.")] = None,
@@ -147,6 +147,8 @@ def _residual_candidates(ours, name, blocks, batch):
     flops = training_flops(ours)
     return {name: Candidate(run, flops) for name, run in runs.items()}, capped
 
+
+app = make_command_app(train_step)
 
 if __name__ == "__main__":
     app()

@@ -14,6 +14,13 @@ _depth = options_of("Depth of NAIS-Nets")
 _residual = options_of("Residual nets")
 _run = options_of("Run")
 MODEL_DEFAULT = "the model's own"
+# Written out, since the modes' own table loads TensorFlow; a test compares the two.
+GRADIENT_HELP = (
+    "Gradient mode. unroll: exact, keeps a tensor for each update. "
+    "recompute: exact, keeps none. "
+    "implicit: not exact, keeps none, needs a linear pre-activation, tied weights, tanh. "
+    "frozen: not exact, keeps none, needs a linear pre-activation."
+)
 
 
 def fit(
@@ -97,7 +104,7 @@ def fit(
     gradient: Annotated[
         str | None,
         _depth(
-            "Gradient mode: unroll, recompute (less memory) or frozen (faster, biased).",
+            GRADIENT_HELP,
             MODEL_DEFAULT,
         ),
     ] = None,

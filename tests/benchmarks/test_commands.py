@@ -21,6 +21,25 @@ def run(module, *options):
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "compaction",
+        "coupling_cost",
+        "growth",
+        "indices",
+        "inference",
+        "memory",
+        "onnx_inference",
+        "train_step",
+    ],
+)
+def test_the_help_has_the_layout_of_all_commands(name):
+    shown = run(importlib.import_module(f"benchmarks.{name}"), "--help")
+    assert "\n\nOptions:\n" in shown
+    assert "  --help " in shown.split("\nOptions:\n")[1].splitlines()[-1]
+
+
+@pytest.mark.parametrize(
     ("model", "options", "candidates"),
     [
         (

@@ -11,8 +11,28 @@ from pathlib import Path
 
 import pytest
 
+from keras_iterconv.unrolling import MODES
+from training import fit
+
 ROOT = Path(__file__).parents[2]
+# What a gradient mode needs of an update, in the words of the help.
+NEEDED = {
+    "linear": "a linear pre-activation",
+    "tied": "tied weights",
+    "two_sided": "tanh",
+}
 QUICK = ("--epochs", 1, "--batch-size", 32, "--limit-train", 64)
+
+
+def described(mode):
+    exact = "exact" if mode.exact else "not exact"
+    kept = "keeps a tensor for each update" if mode.keeps_tensors else "keeps none"
+    needs = [f"needs {', '.join(NEEDED[need] for need in mode.needs)}"] if mode.needs else []
+    return f"{mode.name}: {', '.join([exact, kept, *needs])}."
+
+
+def test_the_help_of_gradient_is_the_table_of_modes():
+    assert " ".join(["Gradient mode.", *map(described, MODES.values())]) == fit.GRADIENT_HELP
 
 
 def test_a_run_of_the_command_line(fit_command, tmp_path):
