@@ -1,0 +1,93 @@
+"""Rules of verdicts: comparisons of measures over seeds, fixed before the runs."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy import stats
+
+from .experiment import Outcome, Verdict
+
+# With fewer values a difference has no measure of chance.
+FEWEST = 3
+CONFIDENCE = 0.95
+
+
+def show(values: Sequence[float] | np.ndarray, form: str = ".3f") -> str:
+    """Return mean and standard deviation of some values as text."""
+    values = np.asarray(values, np.float64)
+    if len(values) == 0:
+        return "no value"
+    if len(values) == 1:
+        return f"{values[0]:{form}} (one seed)"
+    return f"{values.mean():{form}} ± {values.std(ddof=1):{form}} ({len(values)} seeds)"
+
+
+def interval(differences: np.ndarray) -> tuple[float, float]:
+    """Return the 95% interval of a mean, by Student's t.
+
+    Args:
+        differences: At least two values.
+    """
+    half = stats.sem(differences) * stats.t.ppf((1 + CONFIDENCE) / 2, len(differences) - 1)
+    return float(differences.mean() - half), float(differences.mean() + half)
+
+
+def judge_sign(
+    differences: np.ndarray, expected: int, evidence: str, margin: float = 0.0
+) -> Verdict:
+    """Judge whether a mean difference has the expected sign.
+
+    It agrees if the 95% interval of the mean lies beyond the margin on the expected side, differs
+    if it lies on the other side of the margin, and is undecidable otherwise or with fewer than
+    three values.
+
+    Args:
+        differences: One difference for each seed.
+        expected: 1 for larger, -1 for smaller.
+        evidence: The numbers, as text; the interval is added.
+        margin: The smallest difference that counts, in the units of the differences.
+    """
+    differences = np.asarray(differences, np.float64)
+    if len(differences) < FEWEST:
+        return Verdict(Outcome.UNDECIDABLE, f"{evidence}; {len(differences)} of 3 seeds")
+    low, high = interval(differences)
+    text = f"{evidence}; difference {differences.mean():+.3g} [{low:+.3g}, {high:+.3g}]"
+    signed = sorted((expected * low, expected * high))
+    if signed[0] > margin:
+        return Verdict(Outcome.AGREES, text)
+    if signed[1] < margin:
+        return Verdict(Outcome.DIFFERS, text)
+    return Verdict(Outcome.UNDECIDABLE, text)
+
+
+def judge_not_worse(differences: np.ndarray, tolerance: float, evidence: str) -> Verdict:
+    """Judge whether a mean difference is at most a tolerance.
+
+    It agrees if the upper end of the 95% interval is at most the tolerance, differs if the lower
+    end is above it, and is undecidable otherwise or with fewer than three values.
+
+    Args:
+        differences: One difference for each seed; larger is worse.
+        tolerance: The largest difference that counts as no worse.
+        evidence: The numbers, as text; the interval is added.
+    """
+    return judge_sign(-np.asarray(differences, np.float64), 1, evidence, -tolerance)
+
+
+def paired(first: Mapping[int, float], second: Mapping[int, float]) -> np.ndarray:
+    """Return first minus second for the seeds that both have."""
+    seeds = sorted(set(first) & set(second))
+    return np.array([first[seed] - second[seed] for seed in seeds])
+
+
+def combine(verdicts: Sequence[Verdict]) -> Verdict:
+    """Return the verdict of a claim of several parts: it agrees only where all parts do.
+
+    It differs where one part differs.
+    """
+    evidence = "; ".join(verdict.evidence for verdict in verdicts)
+    outcomes = {verdict.outcome for verdict in verdicts}
+    for outcome in (Outcome.DIFFERS, Outcome.UNDECIDABLE):
+        if outcome in outcomes:
+            return Verdict(outcome, evidence)
+    return Verdict(Outcome.AGREES, evidence)
