@@ -111,9 +111,25 @@ def fit(
     blocks: Annotated[
         int | None, _residual("Number of blocks of a stage, also in NAIS-Nets.", MODEL_DEFAULT)
     ] = None,
+    width: Annotated[
+        int | None, _residual("Number of channels of the first stage.", MODEL_DEFAULT)
+    ] = None,
+    initial_gamma: Annotated[
+        float | None, _residual("Initial scale of normalisations in blocks.", MODEL_DEFAULT)
+    ] = None,
     coupling: Annotated[
         float | None,
         _residual("Share of the stage's mean gradient in each block's gradient, 0 to 1.", "none"),
+    ] = None,
+    coupling_kernel: Annotated[
+        str | None,
+        _residual("Weights of the blocks in that mean: uniform or triangular.", "uniform"),
+    ] = None,
+    coupling_members: Annotated[
+        str | None,
+        _residual(
+            "Coupled blocks, FIRST:LAST as a slice: 5: for all but five, -8: for eight.", "all"
+        ),
     ] = None,
     lipschitz_cap: Annotated[
         float | None, _residual("Largest Lipschitz constant of a residual function.", MODEL_DEFAULT)

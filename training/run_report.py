@@ -48,7 +48,12 @@ def print_header(
         f"{_count(strategy.num_replicas_in_sync, 'replica')}",
     )
     if settings.coupling is not None:
-        table.add_row("coupling", f"{settings.coupling:g} of the blocks' mean gradient")
+        blocks = settings.coupling_members or "all"
+        table.add_row(
+            "coupling",
+            f"{settings.coupling:g} of the blocks' mean gradient, {settings.coupling_kernel} "
+            f"kernel, blocks {blocks}",
+        )
     table.add_row("folder", str(folder.path))
     console.print(table)
 

@@ -220,7 +220,7 @@ class _Session:
                 optimizer,
                 self.data.task.make_loss(),
                 metrics=self.data.task.make_metrics(),
-                coupling=settings.coupling,
+                coupling=settings.gradient_coupling(),
             )
             self.model.optimizer.build(self.model.trainable_variables)
             self._build_metrics()

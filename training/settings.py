@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
+import re
 from typing import Any
 
 from iterconv.command_errors import UserError
 from keras_iterconv._support.architecture_kinds import CONVOLUTIONAL, FULLY_CONNECTED
 from keras_iterconv._support.checks import LARGEST, SMALLEST, unknown_name
+from keras_iterconv.coupling import KERNELS, GradientCoupling
 from keras_iterconv.datasets import AUGMENTATIONS, CATALOGUE, PIXELS, VALIDATION_SHARE
 from keras_iterconv.models.registry import ARCHITECTURES, list_settings
 
@@ -17,14 +19,18 @@ STRATEGIES = ("none", "mirrored")
 # Without clipping, a model of 540 updates diverges in its first steps at a useful learning rate.
 CLIP_NORM = 5.0
 _OVERRIDES = (
+    "width",
     "max_unroll",
     "threshold",
     "step_size",
     "gradient",
     "blocks",
     "lipschitz_cap",
+    "initial_gamma",
     "shared_initialization",
 )
+# The first and the last block, as in a slice of Python.
+_MEMBERS = re.compile(r"(-?\d{1,6})?:(-?\d{1,6})?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,13 +57,19 @@ class Settings:
         mixed_precision: Whether to compute in half precision: float16 on a GPU, bfloat16 on a CPU.
         strategy: `"none"`, or `"mirrored"` for all GPUs or, without a GPU, two logical CPUs.
         seed: The seed of the initial weights, the order of the images and their augmentation.
+        width: Number of channels of the first stage; None for the model's own.
         max_unroll: Number of updates of a block; None for the model's own number.
         threshold: Stopping threshold; None for the model's own.
         step_size: Step size h of an update; None for the model's own.
         gradient: Gradient mode of the blocks; None for the model's own.
         blocks: Number of blocks in a stage; None for the model's own.
         lipschitz_cap: The cap mu of every residual function; None for the model's own.
+        initial_gamma: Initial scale of the normalisations in residual blocks; None for the model's
+            own.
         coupling: Strength lambda of the gradient coupling; None for no coupling.
+        coupling_kernel: Kernel of the coupling over the blocks, one of `KERNELS`.
+        coupling_members: The blocks of a stage that are coupled, `"FIRST:LAST"` as a slice of
+            Python: `"5:"` for all but the first five, `"-8:"` for the last eight; None for all.
         shared_initialization: Whether the blocks of a stage start from the same kernels; None for
             True if `coupling` is given, 0 included, as in Lippl et al.
         limit_train: Number of training images to use; None for all.
@@ -77,13 +89,17 @@ class Settings:
     mixed_precision: bool = False
     strategy: str = "none"
     seed: int = 0
+    width: int | None = None
     max_unroll: int | None = None
     threshold: float | None = None
     step_size: float | None = None
     gradient: str | None = None
     blocks: int | None = None
     lipschitz_cap: float | None = None
+    initial_gamma: float | None = None
     coupling: float | None = None
+    coupling_kernel: str = "uniform"
+    coupling_members: str | None = None
     shared_initialization: bool | None = None
     limit_train: int | None = None
 
@@ -100,6 +116,14 @@ class Settings:
                 raise UserError(f"--{_flag(name)} must be at least 0: {getattr(self, name)}")
         if self.coupling is not None and not 0 <= self.coupling <= 1:
             raise UserError(f"--coupling must be from 0 to 1: {self.coupling}")
+        changed = self.coupling_kernel != "uniform" or self.coupling_members is not None
+        if changed and self.coupling is None:
+            raise UserError("--coupling-kernel and --coupling-members need --coupling")
+        if self.coupling_members is not None and not _MEMBERS.fullmatch(self.coupling_members):
+            raise UserError(
+                "--coupling-members must be FIRST:LAST, for example 5: or -8: "
+                f"{self.coupling_members!r}"
+            )
         if self.weight_decay * self.learning_rate >= 1:
             raise UserError(
                 f"--weight-decay must be below 1 / --learning-rate, {1 / self.learning_rate:g}, "
@@ -126,11 +150,22 @@ class Settings:
             ("strategy", STRATEGIES),
             ("augment", AUGMENTATIONS),
             ("pixels", PIXELS),
+            ("coupling_kernel", KERNELS),
         ):
             if getattr(self, name) not in known:
                 raise UserError(
                     f"--{_flag(name)} must be one of {', '.join(known)}: {getattr(self, name)}"
                 )
+
+    def gradient_coupling(self) -> GradientCoupling | None:
+        """Return the coupling of the gradients; None for none."""
+        if self.coupling is None:
+            return None
+        members = None
+        if self.coupling_members is not None:
+            first, last = self.coupling_members.split(":")
+            members = slice(int(first) if first else None, int(last) if last else None)
+        return GradientCoupling(self.coupling, self.coupling_kernel, members)
 
     def overrides(self) -> dict[str, Any]:
         """Return the settings that override those of `keras_iterconv.create_model`.

@@ -80,17 +80,26 @@ def test_a_run_leaves_its_folder(quick, console, tmp_path, model):
 
 
 def test_a_run_of_stages_measures_their_indices(quick, console, tmp_path):
-    settings = quick("resnet_w8", blocks=2, coupling=0.5, lipschitz_cap=0.9, epochs=1)
+    settings = quick(
+        "resnet_w8", blocks=2, width=4, initial_gamma=0.5, lipschitz_cap=0.9, epochs=1,
+        coupling=0.5, coupling_kernel="triangular", coupling_members="0:2",
+    )  # fmt: skip
     result = session.start(settings, tmp_path / "run", console)
     assert (tmp_path / "run" / "indices.png").stat().st_size > 10_000
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
 
     last = keras.models.load_model(tmp_path / "run" / "last.keras")
-    assert last.coupling.strength == 0.5
+    coupling = last.coupling
+    assert (coupling.strength, coupling.kernel, coupling.members) == (
+        0.5,
+        "triangular",
+        slice(0, 2),
+    )
     stages = [block for block in last.layers if hasattr(block, "skip_from")]
     assert {(s.blocks, s.lipschitz_cap, s.shared_initialization) for s in stages} == {
         (2, 0.9, True)
     }
+    assert [(s.filters, s.initial_gamma) for s in stages] == [(4, 0.5), (8, 0.5), (16, 0.5)]
     indices = result["indices"]
     assert indices["stages"] == ["stage1", "stage2", "stage3"]
     assert indices["samples"] == len(datasets.load("digits").test)

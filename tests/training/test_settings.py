@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 
 import keras_iterconv as ki
@@ -143,3 +144,47 @@ def test_presets_of_lippl_et_al_are_those_of_pre_activation_nets():
         128, 0.1, "step-twice",
     )  # fmt: skip
     assert (settings.augment, settings.clip_norm, settings.coupling) == ("standard", 0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "members", "first_row"),
+    [
+        ("uniform", None, [0.625, 0.125, 0.125, 0.125]),
+        # 1, 3/4, 1/2 and 1/4, over their sum of 5/2; half of it is added to half of the identity.
+        ("triangular", None, [0.7, 0.15, 0.1, 0.05]),
+        ("uniform", "1:", [1, 0, 0, 0]),
+        ("uniform", "-4:2", [0.75, 0.25, 0, 0]),
+    ],
+)
+def test_the_coupling_of_a_run(kernel, members, first_row):
+    settings = make_settings(
+        model="resnet_w8", coupling=0.5, coupling_kernel=kernel, coupling_members=members
+    )
+    np.testing.assert_allclose(settings.gradient_coupling().matrix(4)[0], first_row)
+
+
+def test_a_run_without_coupling_has_none():
+    assert make_settings(model="resnet_w8").gradient_coupling() is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"coupling_kernel": "triangular"}, "need --coupling"),
+        ({"coupling_members": "5:"}, "need --coupling"),
+        ({"coupling": 0.5, "coupling_kernel": "gaussian"}, "uniform, triangular: gaussian"),
+        ({"coupling": 0.5, "coupling_members": "5"}, "must be FIRST:LAST"),
+        ({"coupling": 0.5, "coupling_members": "a:b"}, "must be FIRST:LAST"),
+        ({"coupling": 0.5, "coupling_members": "1:2:3"}, "must be FIRST:LAST"),
+    ],
+)
+def test_couplings_that_are_refused(given, message):
+    with pytest.raises(UserError, match=message):
+        make_settings(model="resnet_w8", **given)
+
+
+def test_width_and_scale_of_a_residual_net_are_settings():
+    settings = make_settings(model="resnet_w8", width=4, initial_gamma=0.1)
+    assert settings.overrides() == {"width": 4, "initial_gamma": 0.1}
+    with pytest.raises(UserError, match="--width is not an option of nais10"):
+        make_settings(model="nais10", width=4).overrides()
