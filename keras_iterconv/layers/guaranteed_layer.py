@@ -24,7 +24,7 @@ class GuaranteedLayer(keras.layers.Layer):
 
     def restore_guarantee(self) -> None:
         """Restore the guarantee for the present weights, if they have changed."""
-        if self._fingerprint() != self._guaranteed:
+        if self.guaranteed_variables() and self._fingerprint() != self._guaranteed:
             self._restore_guarantee()
             self.note_guarantee()
 

@@ -259,6 +259,15 @@ def test_projected_weights_stay_to_the_bit(layer, size):
         assert_equal_weights(block, before)
 
 
+@pytest.mark.parametrize("layer_class", [ki.ResidualBlock, ki.ResidualStage])
+def test_without_a_cap_there_is_nothing_to_restore(layer_class):
+    layer = layer_class(CHANNELS, **({} if layer_class is ki.ResidualBlock else {"blocks": 2}))
+    layer.build((None, 3, 3, CHANNELS))
+    before = layer.get_weights()
+    layer.restore_guarantee()
+    assert_equal_weights(layer, before)
+
+
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_what_has_not_changed_costs_no_projection_and_no_norm(kind, tmp_path, monkeypatch):
     model = make_net(kind)

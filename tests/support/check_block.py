@@ -75,7 +75,7 @@ def _ready(case: BlockCase, like: keras.layers.Layer | None = None, **settings):
         # In the order of creation, as an optimizer does.
         if weight.constraint is not None:
             weight.assign(weight.constraint(weight))
-    if hasattr(block, "restore_guarantee") and block.guaranteed_variables():
+    if hasattr(block, "restore_guarantee"):
         block.restore_guarantee()
     return block
 
