@@ -276,8 +276,8 @@ def _nothing_to_couple(frozen_stacks: Sequence) -> str:
             "again, or train without a coupling."
         )
     return (
-        "There is nothing to couple: the model has no stacked variables, as ResidualStage and "
-        "untied NAIS blocks have. Pass `groups`, or train without a coupling."
+        "There is nothing to couple: no layer of the model keeps the weights of several blocks in "
+        "one stacked variable. Pass `groups`, or train without a coupling."
     )
 
 
