@@ -19,6 +19,7 @@ from keras_iterconv.unrolling import (
     EulerUpdate,
     Unrolled,
     call_traced_once,
+    check_anderson,
     unroll_adaptive,
     unroll_anderson,
     unroll_fixed,
@@ -106,12 +107,8 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
         self.initial_state = check_choice("initial_state", initial_state, INITIAL_STATES)
         self.gradient = check_choice("gradient", gradient, MODES)
         MODES[gradient].check(self)
-        if solver == "anderson" and not (self.tied and activation == "tanh"):
-            raise ValueError(
-                '`solver="anderson"` needs `activation="tanh"` and `tied=True`: only then the '
-                'block has exactly one fixed point for each input. Use `solver="picard"`. '
-                f"Received: activation={activation!r}, tied={tied!r}"
-            )
+        if solver == "anderson":
+            check_anderson(self)
         # Keras compiles with XLA if all layers support it. XLA runs these loops 40 times slower on
         # a CPU, and cannot differentiate a loop whose length depends on the data.
         self.supports_jit = False

@@ -3,7 +3,7 @@
 Free of Keras layers.
 """
 
-from keras_iterconv.unrolling.anderson import SOLVERS, unroll_anderson
+from keras_iterconv.unrolling.anderson import SOLVERS, check_anderson, unroll_anderson
 from keras_iterconv.unrolling.differentiable import unroll_adaptive, unroll_fixed
 from keras_iterconv.unrolling.euler_update import ACTIVATIONS, Activation, EulerUpdate
 from keras_iterconv.unrolling.gradients import GRADIENTS, MODES
@@ -23,6 +23,7 @@ __all__ = [
     "Unrolled",
     "Update",
     "call_traced_once",
+    "check_anderson",
     "unroll_adaptive",
     "unroll_anderson",
     "unroll_fixed",

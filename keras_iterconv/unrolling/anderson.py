@@ -4,6 +4,8 @@ It is for tied updates with tanh, which have exactly one fixed point for each sa
 end at the same state, up to the stopping threshold.
 """
 
+from typing import Any
+
 import tensorflow as tf
 
 from keras_iterconv.unrolling.adaptive import run_adaptive
@@ -20,6 +22,21 @@ from keras_iterconv.unrolling.trajectory import Trajectory
 from keras_iterconv.unrolling.update import BoundUpdate
 
 SOLVERS = ("picard", "anderson")
+
+
+def check_anderson(update: Any) -> None:
+    """Raise `ValueError` where an update, or a block, is not one that Anderson acceleration is for.
+
+    The gradient of a converged sample is the implicit one, so that the needs are the same.
+    """
+    if IMPLICIT.fits(update):
+        return
+    raise ValueError(
+        '`solver="anderson"` needs `activation="tanh"` and `tied=True`, and an update x + h tanh(...)'
+        " whose pre-activation is linear in the state, as `linear=True` states: only then there is "
+        'exactly one fixed point for each input. Use `solver="picard"`. Received: '
+        f"tied={update.tied}, two_sided={update.two_sided}, linear={update.linear}"
+    )
 
 
 def unroll_anderson(
@@ -39,7 +56,8 @@ def unroll_anderson(
     or at the state at which the plain loop ends.
 
     Args:
-        update: The update to repeat: tied, contracting, with a two-sided activation.
+        update: The update to repeat, an `EulerUpdate`: tied, linear, contracting, with a two-sided
+            activation.
         state: The initial state x(0), `[N, ...]`, float32 or float64.
         max_unroll: The largest number of evaluations of a sample, and the largest number of
             updates of the plain loop; an int or an int32 scalar.
@@ -50,9 +68,13 @@ def unroll_anderson(
         loops: up to twice `max_unroll`. Where a sample converged, the gradient is that of the
         fixed point, taken at the last state; elsewhere it is the exact gradient of the plain loop.
 
+    Raises:
+        ValueError: The update is not tied, linear and two-sided.
+
     Reference:
         Walker and Ni 2011, "Anderson acceleration for fixed-point iterations"; type II, mixing 1.
     """
+    check_anderson(update.update)
 
     @tf.custom_gradient
     def forward(state, *tensors):

@@ -47,7 +47,9 @@ class Map:
                 seen.append(int(state.shape[0]))
             return tf.cast(state, dtype) @ tf.cast(weights[0], dtype) + drives[0]
 
-        return EulerUpdate(transfer, ACTIVATIONS["tanh"], self.step, dtype).bind((W,), (u,))
+        return EulerUpdate(transfer, ACTIVATIONS["tanh"], self.step, dtype, linear=True).bind(
+            (W,), (u,)
+        )
 
     def run(self, max_unroll, threshold, unroll=unroll_anderson, dtype=tf.float64, seen=None):
         x, W, u = (tf.constant(z, dtype) for z in (self.x, self.W, self.u))

@@ -13,6 +13,7 @@ from keras_iterconv.unrolling import (
     Update,
     call_traced_once,
     unroll_adaptive,
+    unroll_anderson,
     unroll_fixed,
 )
 
@@ -187,6 +188,13 @@ def test_a_sample_that_is_not_finite_touches_no_other(gradient, threshold, bad):
 def test_modes_that_need_more_of_an_update_say_so(gradient):
     with pytest.raises(ValueError, match="linear in the state"):
         unroll(problem(), None, True, gradient)
+
+
+def test_anderson_acceleration_is_for_euler_updates():
+    state, weights, drive = problem()
+    update = TwoStates(True).bind(weights, (drive,))
+    with pytest.raises(ValueError, match=r"linear in the state.*Use `solver=.picard.`"):
+        unroll_anderson(update, state, UPDATES, THRESHOLD)
 
 
 def test_no_samples_and_one_precision():
