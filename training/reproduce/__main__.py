@@ -92,6 +92,58 @@ def coupling(
     _draw(console, str(folder / "indices.png"), draw, results)
 
 
+@app.command(name="list", cls=Command)
+def list_experiments() -> None:
+    """List the experiments that `run` knows."""
+    load_quietly()
+    from rich.table import Table
+
+    from .catalogue_of_experiments import NAMES, find_experiment
+
+    table = Table("name", "paper", "shows", "at the scale cpu")
+    for experiment in map(find_experiment, NAMES):
+        table.add_row(experiment.name, experiment.source, experiment.title, experiment.reduced)
+    make_console().print(table)
+
+
+@app.command(cls=Command)
+def run(
+    name: Annotated[str, typer.Argument(help="Name of an experiment; `list` shows them.")],
+    scale: Annotated[
+        str, typer.Option(help="cpu (reduced, for two cores) or paper (in full).")
+    ] = "cpu",
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Number of seeds of each condition.", show_default="the experiment's"),
+    ] = None,
+    output: Annotated[
+        str, typer.Option(help="Folder for results and trainings, one for all experiments.")
+    ] = "runs/reproduce",
+) -> None:
+    """Run an experiment of a paper, and judge its claims.
+
+    Finished cases are kept: repeat the command to continue after an interruption.
+    """
+    if seeds is not None and not 1 <= seeds <= 100:
+        raise UserError(f"--seeds must be from 1 to 100: {seeds}")
+    check_folder("--output", output)
+    load_quietly()
+    from .catalogue_of_experiments import find_experiment
+    from .experiment import SCALES
+    from .runner import run_experiment
+
+    if scale not in SCALES:
+        raise UserError(f"--scale must be one of {', '.join(SCALES)}: {scale}")
+    experiment = find_experiment(name)
+    console, folder = make_console(), Path(output) / scale
+    results = run_experiment(experiment, folder, scale, console, seeds)
+    for claim in experiment.claims:
+        verdict = claim.judge(results)
+        console.print(f"{claim.source}: {claim.text} [bold]{verdict.outcome.value}[/bold]")
+        console.print(f"  {verdict.evidence}", style="dim")
+    _draw(console, str(folder / f"{name}.png"), experiment.draw, results)
+
+
 @app.command(name="depth-figure", cls=Command)
 def depth_figure(
     name: Annotated[str, typer.Argument(help="Name of a model in the zoo.")],

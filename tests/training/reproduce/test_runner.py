@@ -7,10 +7,12 @@ import os
 import signal
 
 import pytest
+import typer
 from rich.console import Console
 
 from iterconv.command_errors import UserError
 from training.reproduce import runner
+from training.reproduce.__main__ import app
 from training.reproduce.experiment import Case, Experiment
 from training.reproduce.runner import read_results, run_experiment
 
@@ -155,3 +157,19 @@ def test_the_remaining_time_follows_the_condition():
     # 10 + 1 + the mean of both.
     assert runner._remaining(lines, cases) == ", about 16 minutes left"
     assert runner._remaining({}, cases) == ""
+
+
+def test_the_command_lists_and_refuses(capsys):
+    assert _main(["list"]) is None
+    assert "coupling" in capsys.readouterr().out
+    for arguments, message in (
+        (["run", "couplin"], "NAME"),
+        (["run", "coupling", "--scale", "huge"], "--scale must be one of cpu, paper: huge"),
+        (["run", "coupling", "--seeds", "0"], "--seeds must be from 1 to 100: 0"),
+    ):
+        with pytest.raises(UserError, match=message):
+            _main(arguments)
+
+
+def _main(arguments):
+    return typer.main.get_command(app)(arguments, standalone_mode=False)

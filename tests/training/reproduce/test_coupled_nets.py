@@ -1,0 +1,107 @@
+"""The experiment on coupled nets: its conditions, its verdicts on made-up nets, its figure."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.reproduce.experiment import Outcome, Results, Row
+from training.reproduce.experiments.coupled_nets import (
+    COUPLED_NETS,
+    STRENGTHS,
+    conditions,
+    name_of,
+)
+from training.reproduce.trainings import run_name
+from training.settings import make_settings
+
+WIDTHS = (2, 4, 8)
+SEEDS = range(3)
+
+
+def made_up(convergence, divergence, error, datasets=("mnist", "digitclutter5")):
+    """Return results whose measures are functions of width and strength, with a little noise."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for dataset in datasets:
+        for width in WIDTHS:
+            for strength in STRENGTHS:
+                for seed in SEEDS:
+                    s = 0.0 if strength is None else strength
+                    mean = {
+                        "convergence": convergence(width, s) + 0.005 * rng.normal(),
+                        "divergence": divergence(width, s) + 0.005 * rng.normal(),
+                        "recurrence": 1 + 0.01 * rng.normal(),
+                    }
+                    measures = {
+                        "error": error(width, s) + 0.0005 * rng.normal(),
+                        "indices": {"mean": mean},
+                    }
+                    rows.append(Row(name_of(dataset, width, strength), seed, measures))
+    return Results(rows)
+
+
+AS_THE_PAPER = {
+    "convergence": lambda width, s: 0.5 + 0.2 * s + 0.02 * width,
+    "divergence": lambda width, s: 0.5 - 0.2 * s - 0.02 * width,
+    "error": lambda width, s: 0.05 + 0.08 * s / width,
+}
+OTHERWISE = {
+    "convergence": lambda width, s: 0.9 - 0.2 * s,
+    "divergence": lambda width, s: 0.2 + 0.2 * s,
+    "error": lambda width, s: 0.08 - 0.01 * s * width / 2,
+}
+
+
+def verdicts(results):
+    return [claim.judge(results).outcome for claim in COUPLED_NETS.claims]
+
+
+def test_nets_as_those_of_the_paper_agree():
+    found = verdicts(made_up(**AS_THE_PAPER))
+    # In these, index and error rise together with the coupling, so that the last claim differs.
+    assert found == [Outcome.AGREES] * 5 + [Outcome.DIFFERS]
+
+
+def test_nets_of_the_opposite_kind_differ():
+    found = verdicts(made_up(**OTHERWISE))
+    assert [found[0], found[1], found[3]] == [Outcome.DIFFERS] * 3
+    assert found[2] == Outcome.AGREES
+
+
+def test_unrelated_measures_agree_with_the_last_claim():
+    rng = np.random.default_rng(1)
+    noise = {name: lambda width, s: 0.5 + 0.1 * rng.normal() for name in AS_THE_PAPER}
+    assert verdicts(made_up(**noise))[-1] == Outcome.AGREES
+
+
+def test_one_data_set_that_differs_is_enough():
+    rows = made_up(**AS_THE_PAPER, datasets=("mnist",)).rows
+    rows += made_up(**OTHERWISE, datasets=("digitclutter5",)).rows
+    assert verdicts(Results(rows))[0] == Outcome.DIFFERS
+
+
+@pytest.mark.parametrize("seeds", [0, 1])
+def test_few_results_decide_nothing(seeds):
+    rows = [row for row in made_up(**AS_THE_PAPER).rows if row.seed < seeds]
+    few = [row for row in rows if ", width 2, " in row.condition]
+    assert Outcome.AGREES not in verdicts(Results(few))[:2] + verdicts(Results(few))[3:]
+
+
+@pytest.mark.parametrize("scale", ["cpu", "paper"])
+def test_every_condition_is_a_training_of_its_own(scale):
+    settings = {name: make_settings(**given) for name, given in conditions(scale).items()}
+    assert len({run_name(each) for each in settings.values()}) == len(settings)
+    for name, each in settings.items():
+        assert each.dataset in name
+        assert each.overrides()["width"] == each.width
+        # Lippl et al. have 16 blocks a stage, the model's own number.
+        assert each.blocks is None
+        assert each.coupling is None or each.overrides()["shared_initialization"]
+
+
+def test_the_figure_shows_each_data_set(tmp_path):
+    COUPLED_NETS.draw(tmp_path / "coupling.png", made_up(**AS_THE_PAPER))
+    with Image.open(tmp_path / "coupling.png") as image:
+        assert image.width > 1000
+        assert image.height > 600
+        assert len(image.convert("RGB").getcolors(2**24)) > 100

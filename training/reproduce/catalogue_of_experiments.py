@@ -1,0 +1,25 @@
+"""The experiments by name, each in a module that is imported when it is needed."""
+
+import importlib
+
+from iterconv.command_errors import UserError
+from keras_iterconv._support.checks import unknown_name
+
+from .experiment import Experiment
+
+_PLACES = {
+    "coupling": ("coupled_nets", "COUPLED_NETS"),
+}
+NAMES = tuple(_PLACES)
+
+
+def find_experiment(name: str) -> Experiment:
+    """Return an experiment by its name.
+
+    Raises:
+        UserError: There is no experiment of this name.
+    """
+    if name not in _PLACES:
+        raise UserError(unknown_name("NAME", name, NAMES))
+    module, attribute = _PLACES[name]
+    return getattr(importlib.import_module(f"{__package__}.experiments.{module}"), attribute)

@@ -1,0 +1,234 @@
+"""Coupled residual nets: indices and error by strength of the coupling, and by width."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from ..experiment import Claim, Experiment, Outcome, Results, Verdict
+from ..residual_measures import errors, index_means, measure, slopes
+from ..verdicts import FEWEST, combine, judge_sign, show
+
+# The strengths of the coupling; None for independent initial weights and no coupling.
+STRENGTHS = (None, 0.0, 0.5, 0.9, 1.0)
+# Coupled from a shared start, and not tied: the trend is claimed for these.
+TREND = (0.0, 0.5, 0.9)
+WIDTHS = {"cpu": (2, 4, 8), "paper": (8, 16, 32, 64)}
+CPU_DATA = {"mnist": {"epochs": 6}, "digitclutter5": {"epochs": 12}}
+PAPER_DATA = ("cifar10", "digitclutter5", "mnist", "cifar100")
+
+
+def name_of(dataset: str, width: int, strength: float | None) -> str:
+    """Return the name of a condition."""
+    kind = "independent" if strength is None else f"coupling {strength:g}"
+    return f"{dataset}, width {width}, {kind}"
+
+
+def conditions(scale: str) -> Mapping[str, Mapping[str, Any]]:
+    """Return the settings of all conditions of a scale, by name."""
+    if scale == "cpu":
+        data: dict[str, dict[str, Any]] = {
+            dataset: {"limit_train": 10_000, **settings} for dataset, settings in CPU_DATA.items()
+        }
+    else:
+        data = {
+            dataset: {
+                "epochs": 200,
+                "batch_size": 128,
+                "learning_rate": 0.1,
+                "schedule": "step-twice",
+                "weight_decay": 1e-3,
+                "augment": "standard" if dataset.startswith("cifar") else "none",
+            }
+            for dataset in PAPER_DATA
+        }
+    return {
+        name_of(dataset, width, strength): {
+            "model": "resnet_w8",
+            "width": width,
+            "dataset": dataset,
+            "coupling": strength,
+            **settings,
+        }
+        for dataset, settings in data.items()
+        for width in WIDTHS[scale]
+        for strength in STRENGTHS
+    }
+
+
+def _grid(results: Results) -> dict[str, list[int]]:
+    """Return the widths of each data set in the results."""
+    found: dict[str, set[int]] = {}
+    for condition in results.conditions:
+        dataset, width, _ = condition.split(", ")
+        found.setdefault(dataset, set()).add(int(width.split()[1]))
+    return {dataset: sorted(widths) for dataset, widths in found.items()}
+
+
+def _judge_trend(results: Results, index: str, expected: int) -> Verdict:
+    """Judge the slope of an index over the strengths 0, 0.5 and 0.9, for all widths together."""
+    verdicts = []
+    for dataset, widths in _grid(results).items():
+        found = [
+            slopes(
+                results,
+                [name_of(dataset, width, strength) for strength in TREND],
+                list(TREND),
+                partial(index_means, index=index),
+            )
+            for width in widths
+        ]
+        pooled = np.concatenate(found) if found else np.array([])
+        verdicts.append(
+            judge_sign(pooled, expected, f"{dataset}: slope of the {index} index {show(pooled)}")
+        )
+    return combine(verdicts) if verdicts else Verdict(Outcome.UNDECIDABLE, "no results")
+
+
+def _judge_recurrence(results: Results) -> Verdict:
+    verdicts = []
+    for dataset in _grid(results):
+        names = [name for name in results.conditions if name.startswith(dataset)]
+        values = np.concatenate(
+            [list(index_means(results, name, "recurrence").values()) for name in names]
+        )
+        text = f"{dataset}: mean {values.mean():.3f}, {len(values)} nets"
+        if len(values) < FEWEST:
+            verdicts.append(Verdict(Outcome.UNDECIDABLE, text))
+        else:
+            near = abs(values.mean() - 1) <= 0.1
+            verdicts.append(Verdict(Outcome.AGREES if near else Outcome.DIFFERS, text))
+    return combine(verdicts) if verdicts else Verdict(Outcome.UNDECIDABLE, "no results")
+
+
+def _judge_error(results: Results) -> Verdict:
+    """Judge the slope of the error over all strengths from a shared start."""
+    verdicts = []
+    strengths = [strength for strength in STRENGTHS if strength is not None]
+    for dataset, widths in _grid(results).items():
+        pooled = np.concatenate(
+            [
+                slopes(
+                    results,
+                    [name_of(dataset, width, strength) for strength in strengths],
+                    strengths,
+                    errors,
+                )
+                for width in widths
+            ]
+        )
+        verdicts.append(
+            judge_sign(pooled, 1, f"{dataset}: error per unit of coupling {show(pooled, '.2%')}")
+        )
+    return combine(verdicts) if verdicts else Verdict(Outcome.UNDECIDABLE, "no results")
+
+
+def _judge_interaction(results: Results) -> Verdict:
+    """Judge whether the rise of the error from 0 to 0.9 is smaller at the largest width."""
+    verdicts = []
+    for dataset, widths in _grid(results).items():
+        rises = []
+        for width in (widths[0], widths[-1]):
+            before, after = (
+                errors(results, name_of(dataset, width, strength)) for strength in (0.0, 0.9)
+            )
+            seeds = sorted(set(before) & set(after))
+            rises.append({seed: after[seed] - before[seed] for seed in seeds})
+        seeds = sorted(set(rises[0]) & set(rises[1]))
+        differences = np.array([rises[1][seed] - rises[0][seed] for seed in seeds])
+        text = f"{dataset}: rise at width {widths[-1]} less that at {widths[0]}"
+        verdicts.append(judge_sign(differences, -1, text))
+    return combine(verdicts) if verdicts else Verdict(Outcome.UNDECIDABLE, "no results")
+
+
+def _judge_unrelated(results: Results) -> Verdict:
+    """Judge the rank correlation of index and error among nets of equal size."""
+    texts, related = [], False
+    for dataset, widths in _grid(results).items():
+        for index in ("convergence", "divergence"):
+            found = []
+            for width in widths:
+                names = [name_of(dataset, width, strength) for strength in STRENGTHS]
+                pairs = [
+                    (value, errors(results, name)[seed])
+                    for name in names
+                    for seed, value in index_means(results, name, index).items()
+                ]
+                if len(pairs) > FEWEST:
+                    found.append(stats.spearmanr(*zip(*pairs, strict=True)).statistic)
+            if len(found) < FEWEST:
+                return Verdict(Outcome.UNDECIDABLE, "too few nets")
+            texts.append(f"{dataset}, {index} index: rank correlations {show(found, '+.2f')}")
+            related |= bool(min(np.abs(found)) > 0.5 and len(set(np.sign(found))) == 1)
+    if not texts:
+        return Verdict(Outcome.UNDECIDABLE, "no results")
+    return Verdict(Outcome.DIFFERS if related else Outcome.AGREES, "; ".join(texts))
+
+
+CLAIMS = (
+    Claim(
+        "Coupling raises the convergence index.",
+        "Lippl et al., Fig. 3a",
+        "The slope of the index over the strengths 0, 0.5 and 0.9, one for each width and seed, is "
+        "positive: its 95% interval lies above 0, on every data set.",
+        partial(_judge_trend, index="convergence", expected=1),
+    ),
+    Claim(
+        "Coupling lowers the divergence index.",
+        "Lippl et al., Fig. 3a",
+        "The slope of the index over the strengths 0, 0.5 and 0.9, one for each width and seed, is "
+        "negative: its 95% interval lies below 0, on every data set.",
+        partial(_judge_trend, index="divergence", expected=-1),
+    ),
+    Claim(
+        "The recurrence index is centred around 1.",
+        "Lippl et al., S1 Fig.",
+        "The mean over all nets of a data set lies within 0.1 of 1, on every data set.",
+        _judge_recurrence,
+    ),
+    Claim(
+        "A stronger coupling leads to a higher error.",
+        "Lippl et al., Fig. 3b",
+        "The slope of the test error over the strengths 0, 0.5, 0.9 and 1, one for each width and "
+        "seed, is positive: its 95% interval lies above 0, on every data set.",
+        _judge_error,
+    ),
+    Claim(
+        "At a coupling of 0.9 the error rises less in wide nets.",
+        "Lippl et al., Fig. 3b",
+        "The rise of the error from strength 0 to 0.9 is smaller at the largest width than at the "
+        "smallest: the 95% interval of the difference, one for each seed, lies below 0.",
+        _judge_interaction,
+    ),
+    Claim(
+        "Among nets of equal size, index and error are unrelated.",
+        "Lippl et al., Fig. 3c",
+        "It differs if, for one data set and index, all widths have rank correlations of index and "
+        "error of one sign and of at least 0.5.",
+        _judge_unrelated,
+    ),
+)
+
+
+def draw(path: Path, results: Results) -> None:
+    """Draw the two indices and the error against the strength, a line for each width."""
+    from .coupled_figure import draw_coupled
+
+    draw_coupled(path, results, _grid(results), name_of, STRENGTHS)
+
+
+COUPLED_NETS = Experiment(
+    name="coupling",
+    title="Coupled residual nets: indices and error by strength and width",
+    source="Lippl et al., Fig. 3 and S1 Fig.",
+    conditions=conditions,
+    seeds={"cpu": 3, "paper": 6},
+    compute=measure,
+    claims=CLAIMS,
+    draw=draw,
+    reduced="Widths 2, 4 and 8 in place of 8 to 64, 10,000 training images of MNIST and "
+    "Digitclutter-5, few epochs.",
+)
