@@ -46,7 +46,8 @@ class BlockConverter:
             status; its weights are initializers.
 
         Raises:
-            ValueError: The block's solver is Anderson acceleration.
+            ValueError: The block's solver is Anderson acceleration, or its update has drives that
+                the graph cannot compute.
         """
         if block.solver != "picard":
             raise ValueError(
@@ -56,6 +57,7 @@ class BlockConverter:
             )
         u = tf.zeros([1, *input_shape])
         update = block.build_update(u)
+        _check_drives(block, update, u)
         weights = [operand for operand in update.tensors if operand is not u]
         weights = [_to_onnx(weight, block.channels_first) for weight in weights]
         shapes = tuple(tuple(weight.shape) for weight in weights)
@@ -76,6 +78,21 @@ class BlockConverter:
         place_constants(graph)
         fold_constants(graph)
         return graph
+
+
+def _check_drives(block: IteratedBlock, update: BoundUpdate, u: tf.Tensor) -> None:
+    """Raise `ValueError` where what depends on the inputs u is anything but u or one drive of it.
+
+    All other tensors of an update become constants of the file.
+    """
+    of_inputs = (*update.drives, *update.drive_inputs[:1])
+    if any(tensor is not u for tensor in of_inputs) or len(update.with_drives().drives) > 1:
+        raise ValueError(
+            f"{block.name!r} cannot be exported to ONNX: `build_update` must pass on its inputs "
+            "unchanged, as the only drive or as the first of `drive_inputs`, from which the "
+            "`make_drives` of its update may compute one drive. Received: "
+            f"{len(update.drives)} drives and {len(update.drive_inputs)} drive inputs"
+        )
 
 
 def _name(number: int) -> str:
