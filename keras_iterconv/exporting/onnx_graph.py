@@ -117,7 +117,9 @@ def fold_constants(graph: onnx.GraphProto) -> None:
         outputs = {output.name for output in part.output}
         for node in list(part.node):
             folds = node.input and all(name in constants for name in node.input)
-            if not folds or len(node.output) != 1 or node.output[0] in outputs:
+            # The inner graphs of a node read values that are not among its inputs.
+            folds = folds and not subgraphs(node) and len(node.output) == 1
+            if not folds or node.output[0] in outputs:
                 continue
             values = {name: numpy_helper.to_array(constants[name]) for name in node.input}
             (value,) = ReferenceEvaluator(node).run(None, values)

@@ -79,11 +79,12 @@ STEPS = [
     onnx_graph.remove_identities,
     onnx_graph.remove_unused,
     onnx_graph.place_constants,
+    onnx_graph.fold_constants,
     onnx_graph.sort_nodes,
     onnx_graph._shorten_names,
     onnx_graph.simplify,
 ]
-NAMES = ["nothing", "identities", "unused", "constants", "sort", "names", "simplify"]
+NAMES = ["nothing", "identities", "unused", "constants", "fold", "sort", "names", "simplify"]
 
 
 @pytest.mark.parametrize("n", [0, 1, 4])
@@ -227,6 +228,43 @@ def test_what_a_branch_reads_is_used():
     for c, right in ((True, [2, 0]), (False, np.exp([2, -4]))):
         (y,) = run(graph, x=np.float32([1, -2]), c=np.array(c))
         np.testing.assert_allclose(y, right, rtol=1e-6)
+
+
+def test_nodes_that_read_only_constants_become_constants():
+    graph = loop_graph()
+    _, body = loop_in(graph)
+    graph.initializer.remove(next(c for c in graph.initializer if c.name == "W"))
+    body.initializer.append(numpy_helper.from_array(np.ascontiguousarray(W.T), "W_transposed"))
+    nodes = [node("Transpose", ["W_transposed"], ["W"], perm=[1, 0]), *body.node]
+    del body.node[:]
+    body.node.extend(nodes)
+    onnx_graph.fold_constants(graph)
+    assert "Transpose" not in operators(body)
+    assert [constant.name for constant in body.initializer] == ["W"]
+    x = np.float32([[1, -2]])
+    y, sums = run(graph, n=np.array(3), x=x)
+    right, right_sums = expected(3, x)
+    np.testing.assert_allclose(y, right, rtol=1e-6)
+    np.testing.assert_allclose(sums, right_sums, rtol=1e-6)
+
+
+def test_a_branch_on_a_constant_is_not_folded():
+    branches = {
+        f"{name}_branch": helper.make_graph(
+            [node(operator, ["x"], [f"{name}_z"])], name, [], [value(f"{name}_z", [2])]
+        )
+        for name, operator in (("then", "Relu"), ("else", "Exp"))
+    }
+    graph = helper.make_graph(
+        [node("If", ["c"], ["z"], **branches), node("Neg", ["z"], ["y"])],
+        "graph",
+        [value("x", [2])],
+        [value("y", [2])],
+        [numpy_helper.from_array(np.array(True), "c")],
+    )
+    onnx_graph.fold_constants(graph)
+    (y,) = run(graph, x=np.float32([1, -2]))
+    np.testing.assert_array_equal(y, [-1, 0])
 
 
 def test_names_are_short_and_those_outside_stay():
