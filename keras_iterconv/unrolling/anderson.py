@@ -32,10 +32,10 @@ def check_anderson(update: Any) -> None:
     if IMPLICIT.fits(update):
         return
     raise ValueError(
-        '`solver="anderson"` needs `activation="tanh"` and `tied=True`, and an update x + h tanh(...)'
-        " whose pre-activation is linear in the state, as `linear=True` states: only then there is "
-        'exactly one fixed point for each input. Use `solver="picard"`. Received: '
-        f"tied={update.tied}, two_sided={update.two_sided}, linear={update.linear}"
+        '`solver="anderson"` needs `activation="tanh"` and `tied=True`, and an update '
+        "x + h tanh(...) whose pre-activation is linear in the state, as `linear=True` states: "
+        'only then there is exactly one fixed point for each input. Use `solver="picard"`. '
+        f"Received: tied={update.tied}, two_sided={update.two_sided}, linear={update.linear}"
     )
 
 

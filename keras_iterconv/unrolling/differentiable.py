@@ -101,6 +101,12 @@ def _differentiable(
     mode = MODES[gradient] if isinstance(gradient, str) else gradient
     mode.check(update.update)
     leaves = tf.nest.flatten(state)
+    dtypes = [tf.as_dtype(leaf.dtype) for leaf in leaves]
+    if not all(dtype.is_floating for dtype in dtypes):
+        raise ValueError(
+            "`state` must hold tensors of floating-point numbers; cast them. "
+            f"Received: state of dtypes {[dtype.name for dtype in dtypes]}"
+        )
 
     # TensorFlow takes and returns the gradients of flat lists of tensors.
     @tf.custom_gradient

@@ -63,7 +63,18 @@ class Update:
     def bind(
         self, weights: tuple = (), drives: tuple = (), drive_inputs: tuple = ()
     ) -> "BoundUpdate":
-        """Return the update with its tensors."""
+        """Return the update with its tensors, those that `BoundUpdate` describes.
+
+        Raises:
+            ValueError: There are `drive_inputs` without a `make_drives` that reads them, or drives
+                too, which `make_drives` would replace.
+        """
+        if drive_inputs and (self.make_drives is None or drives):
+            raise ValueError(
+                "`drive_inputs` must be empty unless the update has a function `make_drives`, and no "
+                f"`drives` are given, which it returns. Received: {len(drive_inputs)} drive "
+                f"inputs, {len(drives)} drives, make_drives={self.make_drives}"
+            )
         return BoundUpdate(self, tuple(weights), tuple(drives), tuple(drive_inputs))
 
     def begin_step(

@@ -1,6 +1,7 @@
 """Updates of any form on structures of tensors, against loops over each sample alone."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -204,3 +205,27 @@ def test_no_samples_and_one_precision():
     assert end.state["fast"].shape == (0, 2, 2)
     assert end.depth.shape == (0,)
     assert unroll(tensors, THRESHOLD, True).state["slow"].dtype == tf.float32
+
+
+def test_a_state_of_integers_is_refused():
+    state, weights, drive = problem()
+    state = {**state, "slow": tf.cast(state["slow"], tf.int32)}
+    with pytest.raises(ValueError, match=r"`state` must hold tensors of floating.*'int32'"):
+        unroll((state, weights, drive), None, True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Driven(Update):
+    """An update with drives that are made once."""
+
+    make_drives: Callable | None = None
+
+
+@pytest.mark.parametrize(
+    ("update", "tensors"),
+    [(Driven(), {}), (Driven(lambda z: (z,)), {"drives": (tf.ones([1, 2]),)})],
+    ids=["nothing makes drives of them", "drives too"],
+)
+def test_drive_inputs_that_would_have_no_gradient_are_refused(update, tensors):
+    with pytest.raises(ValueError, match=r"`drive_inputs` must be empty unless.*Received: 1 "):
+        update.bind(drive_inputs=(tf.ones([1, 2]),), **tensors)
