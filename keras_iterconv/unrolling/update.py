@@ -71,8 +71,8 @@ class Update:
         """
         if drive_inputs and (self.make_drives is None or drives):
             raise ValueError(
-                "`drive_inputs` must be empty unless the update has a function `make_drives`, and no "
-                f"`drives` are given, which it returns. Received: {len(drive_inputs)} drive "
+                "`drive_inputs` must be empty unless the update has a function `make_drives`, and "
+                f"no `drives` are given, which it returns. Received: {len(drive_inputs)} drive "
                 f"inputs, {len(drives)} drives, make_drives={self.make_drives}"
             )
         return BoundUpdate(self, tuple(weights), tuple(drives), tuple(drive_inputs))
