@@ -15,6 +15,8 @@ from keras_iterconv.layers.protocol import is_iteration_layer, rows_of
 from keras_iterconv.layers.rules.rows import BlockRow
 
 PROBES = 8
+# Relative excess of a measured ratio over a bound that rounding in float32 may cause.
+BOUND_SLACK = 1e-3
 
 
 def certify(model: keras.Model, probe: Any = None) -> StabilityReport:
@@ -51,6 +53,9 @@ def certify(model: keras.Model, probe: Any = None) -> StabilityReport:
     ratio = None
     if probe is not None:
         ratio = largest_ratio(lambda x: model(x, training=False), probe, norm)
+    if bound is not None and ratio is not None and ratio > bound * (1 + BOUND_SLACK):
+        reason = f"a rule of a block is wrong: two inputs exceed the bound of {bound:.4g}"
+        bound = None
     return StabilityReport(
         name=model.name,
         blocks=[row for block in rows.values() for row in block],

@@ -6,11 +6,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_iterconv._support.checks import check_choice
 from keras_iterconv._support.keras_graph import Call, calls
 from keras_iterconv._support.private_keras import is_operation
 from keras_iterconv.layers import BatchNormalization
 from keras_iterconv.layers.protocol import NoBoundError, has_rule, is_block, is_iteration_layer
-from keras_iterconv.layers.rules.norms import conv_norm, matrix_norm
+from keras_iterconv.layers.rules.norms import NORMS, conv_norm, matrix_norm
 from keras_iterconv.layers.rules.rows import BlockRow
 
 ACTIVATION_SLOPES = {
@@ -42,7 +43,8 @@ _IDENTITIES = (
 def network_norm(model: keras.Model) -> str:
     """Return the norm in which a net is bounded: `"infinity"` where one of its blocks needs it."""
     blocks = [layer for layer in model.layers if is_iteration_layer(layer)]
-    return "infinity" if any(block.bound_norm == "infinity" for block in blocks) else "2"
+    norms = {check_choice("bound_norm", block.bound_norm, NORMS) for block in blocks}
+    return "infinity" if "infinity" in norms else "2"
 
 
 def network_bound(

@@ -87,6 +87,12 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
     # Keras sets it to None.
     input_spec: Any
 
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        # What a base class states of its update is not true of another one.
+        if "build_update" in vars(cls) and "linear" not in vars(cls):
+            cls.linear = False
+
     def __init__(
         self,
         max_unroll: int = 10,
@@ -178,7 +184,8 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
             shape: The shape of the weight of one update.
             initializer: A function without arguments that returns a new Keras initializer.
             constraint: The projection of the weight, also applied to its initial value: a Keras
-                constraint, or None.
+                constraint, or None. For an untied block it receives the whole stack, so that its
+                axes must be counted from the last.
 
         Returns:
             The weight. It is float32 under every mixed precision policy, since its gradients are
@@ -257,6 +264,17 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
         state = tf.broadcast_to(tf.where(not_finite, zero + float("nan"), zero), shape)
         return tf.ensure_shape(state, static)
 
+    def _initial_state(self, inputs: tf.Tensor) -> tf.Tensor:
+        state = self.make_initial_state(inputs)
+        expected = self.compute_output_shape(inputs.shape)
+        if not state.shape.is_compatible_with(expected) or state.dtype.name != self.state_dtype:
+            raise ValueError(
+                f"`make_initial_state` of {self.name!r} must return a state of the shape "
+                f"{tuple(expected)} and dtype {self.state_dtype}. "
+                f"Received: a tensor of shape {tuple(state.shape)} and dtype {state.dtype.name}"
+            )
+        return state
+
     def update(self, state: tf.Tensor, inputs: tf.Tensor, k: int = 0) -> tf.Tensor:
         """Return the state after one update.
 
@@ -332,7 +350,7 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
         **options: Any,
     ) -> Unrolled:
         inputs = tf.cast(inputs, self.compute_dtype)
-        update, state = self.build_update(inputs), self.make_initial_state(inputs)
+        update, state = self.build_update(inputs), self._initial_state(inputs)
         return self.iterate(update, state, max_unroll, 0.0 if threshold is None else threshold)
 
     def call(
@@ -341,7 +359,7 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
         # Images may be integers, which Keras does not cast.
         inputs = tf.cast(inputs, self.compute_dtype)
         update = self.build_update(inputs)
-        state = self.make_initial_state(inputs)
+        state = self._initial_state(inputs)
         unrolled = self.iterate(update, state, *self.depth_variables, training)
         state = tf.cast(unrolled.state, self.compute_dtype)
         if return_depth:

@@ -152,4 +152,10 @@ def rows_of(layer: IterationLayer, image: ImageSize) -> list[BlockRow]:
     rule: Callable = IterationLayer.certificate_rows
     if has_rule(layer, "certificate_rows"):
         rule = type(layer).certificate_rows
-    return rule(layer, image)
+    rows = rule(layer, image)
+    if not rows:
+        raise ValueError(
+            f"`certificate_rows` of {type(layer).__name__} must return at least one row. "
+            f"Received: {rows!r}"
+        )
+    return rows

@@ -111,7 +111,13 @@ class EulerUpdate(Update):
         self, state: tf.Tensor, k: int | tf.Tensor, weights: tuple, drives: tuple
     ) -> tf.Tensor:
         """Return sigma(transfer(state)), in the compute dtype."""
-        return self.activation.value(self._transfer(state, k, weights, drives))
+        value = self._transfer(state, k, weights, drives)
+        if not value.shape.is_compatible_with(state.shape):
+            raise ValueError(
+                f"`transfer` must return a pre-activation of the state's shape, "
+                f"{tuple(state.shape)}. Received: a tensor of the shape {tuple(value.shape)}"
+            )
+        return self.activation.value(value)
 
     def change(self, value: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
         """Return h times a value, in the state's dtype."""

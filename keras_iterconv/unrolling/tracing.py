@@ -7,7 +7,12 @@ from typing import Any
 import tensorflow as tf
 
 from keras_iterconv.unrolling.result import Unrolled
-from keras_iterconv.unrolling.update import BoundUpdate, Update
+from keras_iterconv.unrolling.update import BoundUpdate, State, Update
+
+# Number of descriptions of updates that are remembered.
+TRACES = 256
+# Descriptions that were found to read no other tensors, the newest last.
+_CLOSED: dict[Update, None] = {}
 
 
 def call_traced_once(
@@ -27,14 +32,49 @@ def call_traced_once(
     Returns:
         The `Unrolled` that `unroll` returns.
     """
+    check_closed(update, tensors[0])
     if tf.executing_eagerly():
         return unroll(update, *tensors, **options)
     traced = _trace(unroll, update.update, tuple(options.items()))
     return traced((update.weights, update.drives, update.drive_inputs), *tensors)
 
 
+def check_closed(update: BoundUpdate, state: State) -> None:
+    """Raise `ValueError` where an update reads tensors that are not bound to it.
+
+    They would get no gradient, and a graph that is shared would hold those of one block. Each
+    description is traced once for this.
+
+    Args:
+        update: The update.
+        state: x(0), a tensor `[N, ...]` or a structure of them.
+    """
+    if update.update in _CLOSED:
+        return
+
+    def step(state, weights, drives, drive_inputs):
+        bound = update.update.bind(weights, drives, drive_inputs).with_drives()
+        return bound.step(state, tf.constant(0))
+
+    specs = tf.nest.map_structure(
+        lambda z: tf.TensorSpec(z.shape, z.dtype),
+        (state, update.weights, update.drives, update.drive_inputs),
+    )
+    traced = tf.function(step, autograph=False).get_concrete_function(*specs)
+    if traced.captured_inputs:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in traced.captured_inputs)
+        raise ValueError(
+            "An update must read no tensors or variables but its weights, drives and drive inputs: "
+            "others would get no gradient. Pass them to `bind`, or make constants NumPy arrays. "
+            f"Received: {type(update.update).__name__} that reads tensors of the shapes {shapes}"
+        )
+    _CLOSED[update.update] = None
+    if len(_CLOSED) > TRACES:
+        del _CLOSED[next(iter(_CLOSED))]
+
+
 # Bounded: an update that differs at each call adds one graph at each call.
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=TRACES)
 def _trace(unroll: Callable[..., Unrolled], update: Update, options: tuple) -> Callable:
     @tf.function(autograph=False)
     def traced(update_tensors, *tensors):

@@ -87,6 +87,8 @@ class Update:
             structure of tensors; and a function that returns the new state.
         """
         new, change = self.step(state, k, weights, drives)
+        check_like("The new state of an update", new, state)
+        check_like("The change of an update", change, state)
         return change, state, lambda: new
 
     def kept_specs(self, state: State) -> Any:
@@ -201,6 +203,30 @@ class BoundUpdate(NamedTuple):
     ) -> tuple[Any, Any, list, list]:
         """Return `Update.step_back` for the tensors of this update."""
         return self.update.step_back(after, k, kept, g, moved, self.weights, self.drives)
+
+
+def check_like(what: str, found: Any, state: State) -> None:
+    """Raise `ValueError` where a structure has not the static shapes and dtypes of the state."""
+
+    def describe(structure):
+        return tf.nest.map_structure(
+            lambda z: f"{z.dtype.name} {tuple(z.shape) if z.shape.rank is not None else '?'}",
+            structure,
+        )
+
+    try:
+        tf.nest.assert_same_structure(found, state)
+        pairs = zip(tf.nest.flatten(found), tf.nest.flatten(state), strict=True)
+        fits = all(
+            z.dtype == other.dtype and z.shape.is_compatible_with(other.shape) for z, other in pairs
+        )
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{what} must have the structure, shapes and dtypes of the state, {describe(state)}. "
+            f"Received: {describe(found)}"
+        )
 
 
 def masked(moved: tf.Tensor, x: Any, y: Any) -> Any:

@@ -120,7 +120,8 @@ def _classifier(block, inputs) -> ki.IterativeModel:
     image = keras.Input(_first(inputs).shape[1:])
     state = _apply(block, image, inputs)
     if len(state.shape) > 2:
-        state = keras.layers.GlobalAveragePooling2D()(state)
+        pooling = {3: keras.layers.GlobalAveragePooling1D, 4: keras.layers.GlobalAveragePooling2D}
+        state = pooling[len(state.shape)]()(state)
     return ki.IterativeModel(image, keras.layers.Dense(CLASSES)(state))
 
 

@@ -79,18 +79,19 @@ class SeparableBlock(IteratedBlock):
         return float(1 - self.step_size + self.step_size * tf.reduce_max(sums))
 
     def certificate_rows(self, image):
-        factor, reason = self.factor(), None
-        if not self.tied:
+        factor, guarantee, reason = self.factor(), None, None
+        if self.tied:
+            guarantee = "the state converges to one fixed point for each input"
+            reason = None if factor < 1 else "a row sum is not below 1"
+        else:
             reason = "untied updates need not share a fixed point"
-        elif not factor < 1:
-            reason = "a row sum is not below 1"
         return [
             BlockRow(
                 name=self.name,
                 kind="SeparableBlock",
                 norm="infinity",
                 factor=factor,
-                guarantee="the state converges to one fixed point for each input",
+                guarantee=guarantee,
                 reference="row sums below 1",
                 holds=reason is None,
                 reason=reason,

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import scipy.signal
+import tensorflow as tf
 
 import keras_iterconv as ki
 from tests.support.separable_block import SeparableBlock
@@ -107,3 +108,81 @@ def test_a_rule_does_not_pass_to_subclasses():
 def test_the_page_shows_this_block():
     source = (ROOT / "tests/support/separable_block.py").read_text().split('"""\n', 1)[1]
     assert source.strip() in (ROOT / "docs/extending.md").read_text()
+
+
+class Wrong(SeparableBlock):
+    """A block with one mistake."""
+
+    def __init__(self, mistake, **kwargs):
+        super().__init__(**kwargs)
+        self.mistake = mistake
+        self.scale = tf.Variable(0.5)
+
+    def build_update(self, inputs, data_format="NHWC"):
+        weights = [tf.convert_to_tensor(w) for w in (self.depthwise, self.pointwise)]
+        transfers = {
+            "inputs": lambda x, k, w, d: 0.5 * inputs - x,
+            "weight": lambda x, k, w, d: x * weights[1][0, 0, 0],
+            "variable": lambda x, k, w, d: -x * self.scale,
+            "shape": lambda x, k, w, d: tf.reduce_sum(x, axis=1, keepdims=True),
+        }
+        transfer = transfers.get(self.mistake, lambda x, k, w, d: -x)
+        return self.euler_update(transfer).bind(weights, (inputs,))
+
+    def make_initial_state(self, inputs):
+        state = super().make_initial_state(inputs)
+        return state[:, :2] if self.mistake == "start" else state
+
+    def certificate_rows(self, image):
+        return [] if self.mistake == "rows" else super().certificate_rows(image)
+
+    def lipschitz_gain(self, gains, norm, rows, options):
+        return 1e-6
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+@pytest.mark.parametrize("threshold", [None, 0.1])
+@pytest.mark.parametrize("mistake", ["inputs", "weight", "variable"])
+def test_an_update_that_closes_over_tensors_is_refused(mistake, threshold, mode):
+    block = Wrong(mistake, max_unroll=2, threshold=threshold)
+    call = tf.function(block) if mode == "graph" else block
+    with pytest.raises(ValueError, match="must read no tensors or variables but"):
+        call(IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ("shape", r"`transfer` must return a pre-activation of the state's shape, \(3, 6, 5, 4\)"),
+        ("start", "`make_initial_state` of .* must return a state of the shape"),
+    ],
+)
+def test_wrong_shapes_are_named(mistake, message):
+    with pytest.raises(ValueError, match=message):
+        Wrong(mistake, max_unroll=2)(IMAGES)
+
+
+def test_a_certificate_without_rows_is_refused():
+    with pytest.raises(ValueError, match="must return at least one row"):
+        ki.certify(functional(Wrong("rows", max_unroll=2)))
+
+
+def test_a_bound_that_two_inputs_exceed_is_no_bound():
+    report = ki.certify(functional(Wrong(None, max_unroll=2)), probe=IMAGES)
+    assert report.bound is None
+    assert "a rule of a block is wrong" in report.bound_reason
+    assert report.largest_ratio > 1e-3
+
+
+def test_a_norm_that_does_not_exist_is_refused():
+    block = Wrong(None, max_unroll=2)
+    block.bound_norm = "1"
+    with pytest.raises(ValueError, match="`bound_norm`"):
+        ki.certify(functional(block))
+
+
+def test_another_update_is_not_taken_for_linear():
+    assert SeparableBlock().linear
+    assert not Wrong(None).linear
+    with pytest.raises(ValueError, match="linear in the state"):
+        Wrong(None, gradient="frozen")
