@@ -14,9 +14,9 @@ from typing import TextIO
 
 import numpy as np
 
-from .answers_table import make_report
 from .classifier import ModelFileError, OnnxClassifier, Predictions
 from .pictures import Picture, PictureError, find_pictures, read_picture
+from .predictions_table import make_report
 from .preparation import INVERT
 
 __all__ = ["OnnxClassifier", "main"]

@@ -8,7 +8,7 @@ from keras_iterconv._support.checks import unknown_name
 from .experiment import Experiment
 
 _PLACES = {
-    "coupling": ("coupled_nets", "COUPLED_NETS"),
+    "coupling": ("coupled_stages", "COUPLED_STAGES"),
 }
 NAMES = tuple(_PLACES)
 

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from training.reproduce.experiment import Outcome, Results, Row
-from training.reproduce.experiments.coupled_nets import (
-    COUPLED_NETS,
+from training.reproduce.experiments.coupled_stages import (
+    COUPLED_STAGES,
     STRENGTHS,
     conditions,
     name_of,
@@ -53,7 +53,7 @@ OTHERWISE = {
 
 
 def verdicts(results):
-    return [claim.judge(results).outcome for claim in COUPLED_NETS.claims]
+    return [claim.judge(results).outcome for claim in COUPLED_STAGES.claims]
 
 
 def test_nets_as_those_of_the_paper_agree():
@@ -100,7 +100,7 @@ def test_every_condition_is_a_training_of_its_own(scale):
 
 
 def test_the_figure_shows_each_data_set(tmp_path):
-    COUPLED_NETS.draw(tmp_path / "coupling.png", made_up(**AS_THE_PAPER))
+    COUPLED_STAGES.draw(tmp_path / "coupling.png", made_up(**AS_THE_PAPER))
     with Image.open(tmp_path / "coupling.png") as image:
         assert image.width > 1000
         assert image.height > 600

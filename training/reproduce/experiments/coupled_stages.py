@@ -220,7 +220,7 @@ def draw(path: Path, results: Results) -> None:
     draw_coupled(path, results, _grid(results), name_of, STRENGTHS)
 
 
-COUPLED_NETS = Experiment(
+COUPLED_STAGES = Experiment(
     name="coupling",
     title="Coupled residual nets: indices and error by strength and width",
     source="Lippl et al., Fig. 3 and S1 Fig.",
