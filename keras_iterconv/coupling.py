@@ -1,6 +1,6 @@
 """Soft gradient coupling: the gradients of separate weights are blended with their mean."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -208,7 +208,7 @@ def _is_slice_of_numbers(members: Any) -> bool:
     return True
 
 
-def as_coupling(coupling: Any) -> Any:
+def as_coupling(coupling: Any) -> Callable | None:
     """Return the `coupling` given to `compile` as a callable on gradients and variables, or None.
 
     Raises:

@@ -63,7 +63,9 @@ class GradientReport:
         return as_text(table)
 
 
-def gradient_error(model: keras.Model, x: Any, y: Any) -> GradientReport:
+def gradient_error(
+    model: keras.Model, x: np.ndarray | tf.Tensor, y: np.ndarray | tf.Tensor
+) -> GradientReport:
     """Compare each gradient mode with the exact gradient of the loss on one batch.
 
     The loss is the one that the model was compiled with. The model runs in training, with batch

@@ -4,9 +4,10 @@ import math
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 
-def exact_set(y_true: Any, y_pred: Any) -> Any:
+def exact_set(y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
     """Return whether the n largest outputs are those of exactly the n classes of the label.
 
     Each label has its own n. Ties at the n-th place count as wrong, and so do outputs that are not
@@ -46,14 +47,14 @@ class ExactSetAccuracy(keras.metrics.MeanMetricWrapper):
         Spoerer, McClure and Kriegeskorte 2017.
     """
 
-    def __init__(self, name: str = "accuracy", dtype: Any = None):
+    def __init__(self, name: str = "accuracy", dtype: str | None = None):
         super().__init__(fn=exact_set, name=name, dtype=dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "dtype": self.dtype}
 
 
-def all_positions(y_true: Any, y_pred: Any) -> Any:
+def all_positions(y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
     """Return whether the class of the largest output is that of the label at all positions.
 
     A sample with an output that is not finite is wrong.
@@ -89,7 +90,7 @@ class AllPositionsAccuracy(keras.metrics.MeanMetricWrapper):
         1.0
     """
 
-    def __init__(self, name: str = "accuracy", dtype: Any = None):
+    def __init__(self, name: str = "accuracy", dtype: str | None = None):
         super().__init__(fn=all_positions, name=name, dtype=dtype)
 
     def get_config(self) -> dict[str, Any]:

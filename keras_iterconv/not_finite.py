@@ -29,7 +29,7 @@ class NotFinite(NamedTuple):
     update: int
 
 
-def find_not_finite(model: keras.Model, images: Any) -> list[NotFinite]:
+def find_not_finite(model: keras.Model, images: np.ndarray | tf.Tensor) -> list[NotFinite]:
     """Return the samples whose state or output is not finite, and the block where this starts.
 
     The model runs in evaluation, so that samples do not depend on each other: in training, batch

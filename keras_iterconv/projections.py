@@ -27,7 +27,9 @@ def center_mask(kernel_size: tuple[int, int], filters: int) -> np.ndarray:
     return mask
 
 
-def write_center(kernel: Any, delta: Any) -> tf.Tensor:
+def write_center(
+    kernel: tf.Tensor | keras.Variable, delta: tf.Tensor | keras.Variable
+) -> tf.Tensor:
     """Return a kernel whose centre tap from each channel to itself is -1 - delta.
 
     Args:
@@ -49,7 +51,9 @@ def write_center(kernel: Any, delta: Any) -> tf.Tensor:
     return tf.reshape(flat, kernel.shape)
 
 
-def project_dense(R: Any, shift: float, bound: float | None = None) -> tf.Tensor:
+def project_dense(
+    R: tf.Tensor | keras.Variable, shift: float, bound: float | None = None
+) -> tf.Tensor:
     """Return R scaled so that the Frobenius norm of R'R is at most `bound` (Algorithm 1).
 
     Every eigenvalue of A = -R'R - shift I then lies in [-bound - shift, -shift], and an update
@@ -80,7 +84,7 @@ def project_dense(R: Any, shift: float, bound: float | None = None) -> tf.Tensor
     return tf.where(outside, tf.sqrt(bound / tf.where(outside, norm, 1)) * scaled, R)
 
 
-def project_delta(delta: Any, center_margin: float) -> tf.Tensor:
+def project_delta(delta: tf.Tensor | keras.Variable, center_margin: float) -> tf.Tensor:
     """Return delta, `[..., filters]`, clipped to [-1 + eta, 1 - eta] (first step of Algorithm 2).
 
     Args:
@@ -91,7 +95,10 @@ def project_delta(delta: Any, center_margin: float) -> tf.Tensor:
 
 
 def project_conv(
-    kernel: Any, delta: Any, margin: float, center_margin: float
+    kernel: tf.Tensor | keras.Variable,
+    delta: tf.Tensor | keras.Variable,
+    margin: float,
+    center_margin: float,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Return a kernel that bounds the infinity norm of the update's Jacobian (Algorithm 2).
 

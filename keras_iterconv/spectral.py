@@ -11,6 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_iterconv._support.checks import check_between, check_choice, check_positive_int
@@ -37,11 +39,11 @@ class ConvOperator(NamedTuple):
     strides: tuple[int, int] = (1, 1)
     padding: str = "same"
 
-    def apply(self, images: Any) -> tf.Tensor:
+    def apply(self, images: tf.Tensor) -> tf.Tensor:
         """Map `[N, height, width, channels]` to `[N, out height, out width, filters]`."""
         return tf.nn.conv2d(images, self.kernel, self.strides, self.padding.upper())
 
-    def adjoint(self, images: Any) -> tf.Tensor:
+    def adjoint(self, images: tf.Tensor) -> tf.Tensor:
         """Map `[N, out height, out width, filters]` to `[N, height, width, channels]`."""
         return tf.nn.conv2d_transpose(
             images,
@@ -52,7 +54,7 @@ class ConvOperator(NamedTuple):
         )
 
 
-def fold_scales(kernel: Any, input_scale: tf.Tensor, output_scale: tf.Tensor) -> tf.Tensor:
+def fold_scales(kernel: tf.Tensor, input_scale: tf.Tensor, output_scale: tf.Tensor) -> tf.Tensor:
     """Return a kernel with the scales of the normalisations before and after it folded in.
 
     The shifts of the normalisations do not change the norm. The fold is exact under zero padding,
@@ -209,7 +211,7 @@ def _scale(kernel):
 
 
 def conv_operator_norm(
-    kernel: Any,
+    kernel: np.ndarray | tf.Tensor | keras.Variable,
     image_shape: Sequence[int],
     strides: int | Sequence[int] = 1,
     padding: str = "same",
@@ -263,7 +265,9 @@ def conv_operator_norm(
     return converged_norm(operator, iterations, tolerance)[0]
 
 
-def start_vectors(count: int, image_shape: Sequence[int], dtype: Any = "float32") -> tf.Tensor:
+def start_vectors(
+    count: int, image_shape: Sequence[int], dtype: str | tf.DType = "float32"
+) -> tf.Tensor:
     """Return start vectors for power iteration: fixed normal draws, scaled to norm one.
 
     Args:
@@ -278,7 +282,7 @@ def start_vectors(count: int, image_shape: Sequence[int], dtype: Any = "float32"
     return tf.math.l2_normalize(vectors, axis=(1, 2, 3))
 
 
-def reshaped_norm_bound(kernel: Any) -> tf.Tensor:
+def reshaped_norm_bound(kernel: np.ndarray | tf.Tensor | keras.Variable) -> tf.Tensor:
     """Return the spectral norm of the reshaped kernel times sqrt(kh * kw).
 
     It is an upper bound of `conv_operator_norm` at stride 1, for images of any size, zero-padded or
@@ -296,7 +300,9 @@ def reshaped_norm_bound(kernel: Any) -> tf.Tensor:
     return tf.linalg.svd(matrix, compute_uv=False)[0] * (height * width) ** 0.5
 
 
-def circular_conv_norm(kernel: Any, image_shape: Sequence[int]) -> tf.Tensor:
+def circular_conv_norm(
+    kernel: np.ndarray | tf.Tensor | keras.Variable, image_shape: Sequence[int]
+) -> tf.Tensor:
     """Return the exact norm of a convolution with circular padding and stride 1, by FFT and SVD.
 
     It serves as a cross-check of `conv_operator_norm`. On a torus, the operator decomposes into one
@@ -330,7 +336,7 @@ def circular_conv_norm(kernel: Any, image_shape: Sequence[int]) -> tf.Tensor:
     return tf.reduce_max(tf.cast(values, kernel.dtype))
 
 
-def cap_divisor(bound: Any, cap: Any) -> tf.Tensor:
+def cap_divisor(bound: float | tf.Tensor, cap: Any) -> tf.Tensor:
     """Return c = max(L / mu, 1): the Lipschitz constant of f / c is at most mu.
 
     Lippl et al. print mu / L. Their text and the Lipschitz bound require L / mu.

@@ -44,7 +44,7 @@ class IterativeModel(keras.Model):
     class_names = None
     card = None
 
-    def compile(self, *args: Any, coupling: Any = None, **kwargs: Any) -> None:
+    def compile(self, *args: Any, coupling: float | Callable | None = None, **kwargs: Any) -> None:
         """Configure the model for training.
 
         Args:
@@ -252,7 +252,9 @@ class IterativeModel(keras.Model):
         return config
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Any:
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict | None = None
+    ) -> "IterativeModel":
         config = dict(config)
         preprocessing, class_names = (
             config.pop("preprocessing", None),

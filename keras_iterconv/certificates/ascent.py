@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_iterconv._support.checks import check_choice, check_positive_int
@@ -23,7 +23,9 @@ STRIDE = 0.05
 _UNDEFINED = -1.0
 
 
-def largest_ratio(function: Callable, x: Any, norm: str = "2", steps: int = STEPS) -> float:
+def largest_ratio(
+    function: Callable, x: np.ndarray | tf.Tensor, norm: str = "2", steps: int = STEPS
+) -> float:
     """Return the largest ratio of output distance to input distance that gradient ascent finds.
 
     Each x of the batch starts a pair (x, x + d); d is drawn with a fixed seed. The steps change d

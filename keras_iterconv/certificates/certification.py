@@ -19,7 +19,7 @@ PROBES = 8
 BOUND_SLACK = 1e-3
 
 
-def certify(model: keras.Model, probe: Any = None) -> StabilityReport:
+def certify(model: keras.Model, probe: np.ndarray | tf.Tensor | None = None) -> StabilityReport:
     """Return whether the papers' guarantee holds for each block, and a Lipschitz bound of the net.
 
     The report holds for the current weights and moving statistics, in evaluation and in exact

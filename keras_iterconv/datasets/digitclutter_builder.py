@@ -6,7 +6,6 @@ import io
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -115,7 +114,7 @@ class Digitclutter(tfds.core.GeneratorBasedBuilder):
                 yield index, {"image": picture, "digits": classes, "label": label}
 
 
-def read_digitclutter(digits: int, limit_train: int | None = None) -> Any:
+def read_digitclutter(digits: int, limit_train: int | None = None) -> tuple[dict, tuple[str, ...]]:
     """Return a Digitclutter data set from the TFDS folder, generated there where it is missing.
 
     Args:

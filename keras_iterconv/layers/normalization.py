@@ -84,7 +84,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 def normalize_batch(
-    x: Any, gamma: Any, beta: Any, moving: Sequence[Any], epsilon: float
+    x: tf.Tensor,
+    gamma: tf.Tensor | keras.Variable,
+    beta: tf.Tensor | keras.Variable,
+    moving: Sequence[tf.Tensor | keras.Variable],
+    epsilon: float,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Normalise images by the statistics of their batch.
 
@@ -114,6 +118,8 @@ def normalize_batch(
     return unfused(y), tf.stop_gradient(mean), tf.stop_gradient(variance)
 
 
-def or_moving(statistics: Sequence[tf.Tensor], moving: Sequence[Any], x: Any) -> list:
+def or_moving(
+    statistics: Sequence[tf.Tensor], moving: Sequence[tf.Tensor | keras.Variable], x: tf.Tensor
+) -> list[tf.Tensor]:
     """Return a batch's statistics, or the moving statistics where the batch is empty."""
     return [tf.where(tf.shape(x)[0] > 0, *pair) for pair in zip(statistics, moving, strict=True)]

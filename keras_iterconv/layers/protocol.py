@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from keras_iterconv.layers.rules.rows import BlockRow, FreeRow
 from keras_iterconv.unrolling import Unrolled
@@ -113,8 +114,8 @@ class Block(IterationLayer):
     def run_to(
         self,
         inputs: Any,
-        max_unroll: Any,
-        threshold: Any = None,
+        max_unroll: int | tf.Tensor,
+        threshold: float | tf.Tensor | None = None,
         **options: Any,
     ) -> Unrolled:
         """Return the result of an evaluation at another depth, without changing the block.

@@ -1,7 +1,6 @@
 """The common structure of the convolutional nets: stages of blocks between a stem and a head."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import keras
 
@@ -74,6 +73,6 @@ def staged_network(
     return IterativeModel(inputs, classifier(features, num_classes), name=name)
 
 
-def classifier(features: Any, num_classes: int) -> Any:
+def classifier(features: keras.KerasTensor, num_classes: int) -> keras.KerasTensor:
     """Return the logits of a dense layer on `features`, in float32 for every precision policy."""
     return keras.layers.Dense(num_classes, dtype="float32", name="logits")(features)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -74,30 +74,30 @@ class EulerUpdate(Update):
 
     def step(
         self, state: tf.Tensor, k: int | tf.Tensor, weights: tuple, drives: tuple
-    ) -> tuple[Any, Any]:
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         change, _, complete = self.begin_step(state, k, weights, drives)
         return complete(), change
 
     def begin_step(
         self, state: tf.Tensor, k: int | tf.Tensor, weights: tuple, drives: tuple
-    ) -> tuple[Any, Any, Callable[[], Any]]:
+    ) -> tuple[tf.Tensor, tf.Tensor, Callable[[], tf.Tensor]]:
         value = self.value(state, k, weights, drives)
         change = self.change(value, state.dtype)
         return change, value, lambda: state + change
 
-    def kept_specs(self, state: tf.Tensor) -> Any:
+    def kept_specs(self, state: tf.Tensor) -> tf.TensorSpec:
         return tf.TensorSpec([None, *state.shape[1:]], self.dtype)
 
     def step_back(
         self,
         after: tf.Tensor,
         k: int | tf.Tensor,
-        kept: Any,
+        kept: tf.Tensor,
         g: tf.Tensor,
         moved: tf.Tensor | None,
         weights: tuple,
         drives: tuple,
-    ) -> tuple[Any, Any, list, list]:
+    ) -> tuple[tf.Tensor, tf.Tensor, list, list]:
         value, upstream = kept, g
         if moved is not None:
             # Updates that were computed for a stopped sample had no effect on its state.

@@ -5,19 +5,22 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+# A tensor `[N, ...]`, or a structure of them as `tf.nest` defines it.
+State = Any
+
 
 def per_sample(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     """Return `[N]` values in a shape that broadcasts over the samples of `like`, `[N, ...]`."""
     return tf.reshape(values, [-1] + [1] * (like.shape.rank - 1))
 
 
-def norm_dtype(state: Any) -> tf.DType:
+def norm_dtype(state: State) -> tf.DType:
     """Return the dtype of norms of a state: float64 where a tensor of it is, else float32."""
     wide = any(z.dtype == tf.float64 for z in tf.nest.flatten(state))
     return tf.float64 if wide else tf.float32
 
 
-def sample_norms(change: Any) -> tf.Tensor:
+def sample_norms(change: State) -> tf.Tensor:
     """Return the 2-norm of each sample's change over the whole structure, `[N]`.
 
     Args:
@@ -36,7 +39,7 @@ def sample_norms(change: Any) -> tf.Tensor:
     return tf.sqrt(squares[0] if len(squares) == 1 else tf.add_n(squares))
 
 
-def samples_finite(state: Any) -> tf.Tensor:
+def samples_finite(state: State) -> tf.Tensor:
     """Return which samples of a tensor or structure hold finite numbers only, bool `[N]`."""
     finite = [
         tf.reduce_all(tf.math.is_finite(z), axis=range(1, z.shape.rank))
@@ -45,12 +48,12 @@ def samples_finite(state: Any) -> tf.Tensor:
     return finite[0] if len(finite) == 1 else tf.reduce_all(tf.stack(finite), axis=0)
 
 
-def batch_size(state: Any) -> tf.Tensor:
+def batch_size(state: State) -> tf.Tensor:
     """Return N of a tensor `[N, ...]` or a structure of them, an int32 scalar."""
     return tf.shape(tf.nest.flatten(state)[0])[0]
 
 
-def gather_samples(structure: Any, sample_indices: tf.Tensor) -> Any:
+def gather_samples(structure: State, sample_indices: tf.Tensor) -> State:
     """Return the samples at `sample_indices`, `[n]`, of each tensor of a structure."""
     return tf.nest.map_structure(lambda z: tf.gather(z, sample_indices), structure)
 
@@ -81,7 +84,7 @@ def select(condition: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     return tf.compat.v1.where(condition, x, y)
 
 
-def put(batch: Any, sample_indices: tf.Tensor, samples: Any) -> Any:
+def put(batch: State, sample_indices: tf.Tensor, samples: State) -> State:
     """Return a batch with the n samples at `sample_indices`, `[n]`, replaced.
 
     Args:
@@ -96,12 +99,12 @@ def put(batch: Any, sample_indices: tf.Tensor, samples: Any) -> Any:
     )
 
 
-def with_shapes_of(state: Any, like: Any) -> Any:
+def with_shapes_of(state: State, like: State) -> State:
     """Return a structure with the static shapes of another of the same structure."""
     return tf.nest.map_structure(lambda z, other: tf.ensure_shape(z, other.shape), state, like)
 
 
-def any_size(variable: Any) -> tf.TensorShape:
+def any_size(variable: tf.Tensor | tf.TensorArray) -> tf.TensorShape:
     """Return the shape invariant of a loop variable whose first axis changes its size."""
     if isinstance(variable, tf.TensorArray):
         return tf.TensorShape(None)

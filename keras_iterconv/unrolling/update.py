@@ -5,10 +5,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_iterconv.unrolling.samples import select
-
-# A tensor `[N, ...]`, or a structure of them as `tf.nest` defines it.
-State = Any
+from keras_iterconv.unrolling.samples import State, select
 
 
 class Update:
@@ -46,7 +43,9 @@ class Update:
         """Whether the only nonlinearity is an activation with positive slopes everywhere."""
         return False
 
-    def step(self, state: State, k: tf.Tensor, weights: tuple, drives: tuple) -> tuple[Any, Any]:
+    def step(
+        self, state: State, k: tf.Tensor, weights: tuple, drives: tuple
+    ) -> tuple[State, State]:
         """Return the state after one update, and the change of the state.
 
         Args:
@@ -79,7 +78,7 @@ class Update:
 
     def begin_step(
         self, state: State, k: int | tf.Tensor, weights: tuple, drives: tuple
-    ) -> tuple[Any, Any, Callable[[], Any]]:
+    ) -> tuple[State, Any, Callable[[], State]]:
         """Return `(change, kept, complete)` of one update.
 
         Returns:
@@ -104,7 +103,7 @@ class Update:
         moved: tf.Tensor | None,
         weights: tuple,
         drives: tuple,
-    ) -> tuple[Any, Any, list, list]:
+    ) -> tuple[State, State, list, list]:
         """Return the state before an update, and the gradients through it.
 
         Args:
@@ -130,7 +129,7 @@ class Update:
 
     def step_vjp(
         self, state: State, k: int | tf.Tensor, g: State, weights: tuple, drives: tuple
-    ) -> tuple[Any, list, list]:
+    ) -> tuple[State, list, list]:
         """Return the vector-Jacobian products of the new state with g.
 
         Returns:
@@ -190,17 +189,19 @@ class BoundUpdate(NamedTuple):
             drives=tuple(tf.gather(drive, sample_indices) for drive in self.drives)
         )
 
-    def step(self, state: State, k: int | tf.Tensor) -> tuple[Any, Any]:
+    def step(self, state: State, k: int | tf.Tensor) -> tuple[State, State]:
         """Return `(new state, change)` of one update, its drives computed."""
         return self.update.step(state, k, self.weights, self.drives)
 
-    def begin_step(self, state: State, k: int | tf.Tensor) -> tuple[Any, Any, Callable[[], Any]]:
+    def begin_step(
+        self, state: State, k: int | tf.Tensor
+    ) -> tuple[State, Any, Callable[[], State]]:
         """Return `Update.begin_step` for the tensors of this update."""
         return self.update.begin_step(state, k, self.weights, self.drives)
 
     def step_back(
         self, after: State, k: int | tf.Tensor, kept: Any, g: State, moved: tf.Tensor | None = None
-    ) -> tuple[Any, Any, list, list]:
+    ) -> tuple[State, State, list, list]:
         """Return `Update.step_back` for the tensors of this update."""
         return self.update.step_back(after, k, kept, g, moved, self.weights, self.drives)
 
@@ -229,7 +230,7 @@ def check_like(what: str, found: Any, state: State) -> None:
         )
 
 
-def masked(moved: tf.Tensor, x: Any, y: Any) -> Any:
+def masked(moved: tf.Tensor, x: State, y: State) -> State:
     """Return the samples of the structure x where `moved`, bool `[N]`, holds, else those of y."""
     # `select` passes over the whole batch, so it runs only where some sample has stopped.
     return tf.cond(
