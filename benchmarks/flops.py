@@ -33,7 +33,7 @@ def training_flops(model: keras.Model) -> int:
     for layer in model.layers:
         convolutions = _convolutions(layer)
         total += 3 * sum(count * size for count, size in convolutions)
-        if isinstance(layer, ki.NAISConv2D) and layer.gradient == "frozen" and layer.tied:
+        if type(layer) is ki.NAISConv2D and layer.gradient == "frozen" and layer.tied:
             updates, size = convolutions[0]
             slopes = int(layer.activation == "tanh")
             total -= (3 * updates - (2 * updates + 1 + slopes)) * size
@@ -42,19 +42,34 @@ def training_flops(model: keras.Model) -> int:
 
 def _convolutions(layer: keras.layers.Layer) -> list[tuple[int, int]]:
     """Return the convolutions of a layer, each as its count and its operations per image."""
-    if isinstance(layer, keras.layers.Conv2D):
-        return [(1, _operations(layer.kernel.shape, layer.output.shape))]
-    if isinstance(layer, ki.NAISConv2D):
-        image, updates = layer.output.shape, layer.max_unroll
-        # A tied block applies D to the input once; in an untied block each update has its own D.
-        injections = 1 if layer.tied else updates
-        return [
-            (updates, _operations(layer.C.shape, image)),
-            (injections, _operations(layer.D.shape, image)),
-        ]
-    if isinstance(layer, ki.ResidualStage):
-        return [(2 * layer.blocks, _operations(layer.kernel1.shape, layer.output.shape))]
-    return []
+    count = _COUNTS.get(type(layer))
+    return [] if count is None else count(layer)
+
+
+def _of_conv(layer):
+    return [(1, _operations(layer.kernel.shape, layer.output.shape))]
+
+
+def _of_nais_conv(layer):
+    image, updates = layer.output.shape, layer.max_unroll
+    # A tied block applies D to the input once; in an untied block each update has its own D.
+    injections = 1 if layer.tied else updates
+    return [
+        (updates, _operations(layer.C.shape, image)),
+        (injections, _operations(layer.D.shape, image)),
+    ]
+
+
+def _of_stage(layer):
+    return [(2 * layer.blocks, _operations(layer.kernel1.shape, layer.output.shape))]
+
+
+# Exactly these classes: a subclass may compute anything.
+_COUNTS = {
+    keras.layers.Conv2D: _of_conv,
+    ki.NAISConv2D: _of_nais_conv,
+    ki.ResidualStage: _of_stage,
+}
 
 
 def _operations(kernel_shape: Sequence[int], output_shape: Sequence[int]) -> int:

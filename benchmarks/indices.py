@@ -79,9 +79,9 @@ def count_schedules(model: keras.Model) -> int:
     """
     schedules: set[tuple] = {()}
     for block in ki.iterated_blocks(model):
-        if not isinstance(block, ki.ResidualStage):
+        if not block.scheduled:
             continue
-        plain = tuple(range(block.blocks))
+        plain = tuple(range(block.max_unroll))
         perturbed = [
             *(plain[:t] for t in plain[1:]),
             *(plain[:t] + plain[t + 1 :] for t in plain),
