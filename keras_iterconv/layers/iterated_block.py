@@ -35,12 +35,14 @@ ROUNDING = 2e-6
 
 
 class IteratedBlock(AdjustableDepth, GuaranteedLayer):
-    """Base class of the blocks that repeat x(k+1) = x(k) + h sigma(transfer(x(k), u)).
+    """Base class of the blocks that repeat an update on a state, such as the NAIS-Net blocks.
 
     A subclass defines:
 
-    - `build_update(inputs)` returns the update for the inputs u with its tensors, for example
-      `self.euler_update(transfer).bind(weights, drives)`.
+    - `build_update(inputs)` returns the update for the inputs u with its tensors: for
+      x(k+1) = x(k) + h sigma(transfer(x(k), u)) it is
+      `self.euler_update(transfer).bind(weights, drives)`, else an `Update` of its own. Only
+      `euler_update` reads the arguments `step_size` and `activation`.
     - `state_channels`, a property: the size of the state's last axis, if it is not that of u.
     - `build(input_shape)` calls `check_inputs(input_shape)`, creates each weight of the update by
       `add_update_weight`, and sets `built`. `__init__` may set `input_spec` to require a rank.
