@@ -7,6 +7,7 @@ import pytest
 
 import keras_iterconv as ki
 from tests.support.check_block import CHECKS, BlockCase
+from tests.support.gated_block import GatedBlock
 from tests.support.separable_block import SeparableBlock
 
 EXACT = {"unroll": 1e-10, "recompute": 1e-10}
@@ -64,6 +65,9 @@ CASES = {
     "update": BlockCase(partial(ki.ResidualUpdate, 0.5), [FEATURES, draw(5, 6, seed=2)]),
     "a user's, adaptive": BlockCase(
         partial(SeparableBlock, 12, threshold=0.02), IMAGES, {**EXACT, "implicit": 5e-2}
+    ),
+    "a user's, not an Euler step": BlockCase(
+        partial(GatedBlock, 12, threshold=0.1), FEATURES, EXACT
     ),
     "a user's, untied": BlockCase(partial(SeparableBlock, 3, tied=False), IMAGES, EXACT),
 }  # fmt: skip
