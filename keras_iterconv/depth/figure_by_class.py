@@ -85,7 +85,7 @@ def measure_depths(model: keras.Model, name: str, data: ImageData, images: int) 
         NoFigureError: All images have the same depth, or the data set is multi-label.
     """
     raw, labels = data.test.images[:images], data.test.labels[:images]
-    if data.task is not TASKS["classes"]:
+    if data.test.task is not TASKS["classes"]:
         raise NoFigureError(
             f"an image of {data.name} shows several classes; the figure needs one class an image"
         )
