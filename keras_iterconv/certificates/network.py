@@ -10,7 +10,13 @@ from keras_iterconv._support.checks import check_choice
 from keras_iterconv._support.keras_graph import Call, calls
 from keras_iterconv._support.private_keras import is_operation
 from keras_iterconv.layers import BatchNormalization
-from keras_iterconv.layers.protocol import NoBoundError, has_rule, is_block, is_iteration_layer
+from keras_iterconv.layers.protocol import (
+    NoBoundError,
+    has_rule,
+    is_block,
+    is_iteration_layer,
+    rule_of,
+)
 from keras_iterconv.layers.rules.norms import NORMS, conv_norm, matrix_norm
 from keras_iterconv.layers.rules.rows import BlockRow
 
@@ -134,14 +140,14 @@ def _carry_merge(call: Call, gains: list[float], norm: str) -> float:
 
 def _carry_block(call: Call, gains: list[float], norm: str, rows: Mapping) -> float:
     layer = call.layer
-    if not has_rule(layer, "lipschitz_gain"):
-        raise NoBoundError(f"no rule for the block {layer.name!r}, a {type(layer).__name__}")
-    if is_block(layer) and layer.threshold is not None:
+    # A block without a rule has no bound at any depth: its default says so.
+    adaptive = is_block(layer) and layer.threshold is not None
+    if adaptive and has_rule(layer, "lipschitz_gain"):
         raise NoBoundError(
             f"{layer.name!r} stops each sample by a threshold: the output is discontinuous where "
             "the number of updates changes"
         )
-    return layer.lipschitz_gain(gains, norm, rows[row_key(call)], call.options)
+    return rule_of(layer, "lipschitz_gain")(layer, gains, norm, rows[row_key(call)], call.options)
 
 
 def _check_options(call: Call) -> None:

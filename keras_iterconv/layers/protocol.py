@@ -148,12 +148,14 @@ def has_rule(layer: keras.layers.Layer, name: str) -> bool:
     return name in vars(type(layer))
 
 
+def rule_of(layer: IterationLayer, name: str) -> Callable:
+    """Return a rule of the very class of a layer, else the default, as a function of the layer."""
+    return getattr(type(layer) if has_rule(layer, name) else IterationLayer, name)
+
+
 def rows_of(layer: IterationLayer, image: ImageSize) -> list[BlockRow]:
     """Return the rows of a layer: by its rule, or one that says that there is none."""
-    rule: Callable = IterationLayer.certificate_rows
-    if has_rule(layer, "certificate_rows"):
-        rule = type(layer).certificate_rows
-    rows = rule(layer, image)
+    rows = rule_of(layer, "certificate_rows")(layer, image)
     if not rows:
         raise ValueError(
             f"`certificate_rows` of {type(layer).__name__} must return at least one row. "

@@ -72,7 +72,7 @@ class ResidualBlock(ResidualFunction):
         return value
 
     def certificate_rows(self, image: ImageSize) -> list[BlockRow]:
-        return residual_rows(self, self.folded_kernels(), image, None)
+        return residual_rows(self, image, None)
 
     def lipschitz_gain(
         self,
@@ -81,7 +81,7 @@ class ResidualBlock(ResidualFunction):
         rows: Sequence[BlockRow],
         options: Mapping[str, Any],
     ) -> float:
-        (bound,) = function_bounds(self.folded_kernels(), norm, rows)
+        (bound,) = function_bounds(self, norm, rows)
         return gains[0] * bound
 
     def compute_output_spec(

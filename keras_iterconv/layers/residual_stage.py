@@ -195,7 +195,7 @@ class ResidualStage(Block, ResidualFunction):
         )
 
     def certificate_rows(self, image: ImageSize) -> list[BlockRow]:
-        return residual_rows(self, self.folded_kernels(), image, self.skip_from)
+        return residual_rows(self, image, self.skip_from)
 
     def lipschitz_gain(
         self,
@@ -204,7 +204,7 @@ class ResidualStage(Block, ResidualFunction):
         rows: Sequence[BlockRow],
         options: Mapping[str, Any],
     ) -> float:
-        bounds = function_bounds(self.folded_kernels(), norm, rows)
+        bounds = function_bounds(self, norm, rows)
         state = gains[0]
         for t in options.get("schedule", range(self.blocks)):
             skip = state if self.skip_from == "previous" else gains[0]

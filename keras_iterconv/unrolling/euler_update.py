@@ -7,7 +7,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from keras_iterconv._support.unfused import unfused
-from keras_iterconv.unrolling.update import Update, masked
+from keras_iterconv.unrolling.update import Update, masked, vjp
 
 
 class Activation(NamedTuple):
@@ -148,15 +148,7 @@ class EulerUpdate(Update):
         """
         g = tf.cast(g if self.step_size == 1 else self.step_size * g, value.dtype)
         g = self.activation.gradient(g, value)
-        with tf.GradientTape() as tape:
-            tape.watch((state, weights, drives))
-            transfer = self._transfer(state, k, weights, drives)
-        return tape.gradient(
-            transfer,
-            (state, list(weights), list(drives)),
-            output_gradients=g,
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
+        return vjp(lambda: self._transfer(state, k, weights, drives), g, state, weights, drives)
 
     def _transfer(self, state, k, weights, drives):
         return self.transfer(tf.cast(state, self.dtype), k, weights, drives)

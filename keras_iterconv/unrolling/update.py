@@ -136,15 +136,7 @@ class Update:
             `(state's, weights', drives')`: a structure like the state, and two lists; each in the
             dtype of its tensor.
         """
-        with tf.GradientTape() as tape:
-            tape.watch((state, weights, drives))
-            new, _ = self.step(state, k, weights, drives)
-        return tape.gradient(
-            new,
-            (state, list(weights), list(drives)),
-            output_gradients=g,
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
+        return vjp(lambda: self.step(state, k, weights, drives)[0], g, state, weights, drives)
 
 
 class BoundUpdate(NamedTuple):
@@ -204,6 +196,33 @@ class BoundUpdate(NamedTuple):
     ) -> tuple[State, State, list, list]:
         """Return `Update.step_back` for the tensors of this update."""
         return self.update.step_back(after, k, kept, g, moved, self.weights, self.drives)
+
+
+def vjp(
+    function: Callable[[], State], g: State, state: State, weights: tuple, drives: tuple
+) -> tuple[State, list, list]:
+    """Return the vector-Jacobian products of a function of state, weights and drives.
+
+    Args:
+        function: A function without arguments that computes with these tensors.
+        g: The vector, a structure like the function's result.
+        state: The state, a structure of tensors.
+        weights: The update's weights.
+        drives: The update's drives.
+
+    Returns:
+        `(state's, weights', drives')`: a structure like the state, and two lists; zeros where the
+        result does not depend on a tensor.
+    """
+    with tf.GradientTape() as tape:
+        tape.watch((state, weights, drives))
+        result = function()
+    return tape.gradient(
+        result,
+        (state, list(weights), list(drives)),
+        output_gradients=g,
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
 
 
 def check_like(what: str, found: Any, state: State) -> None:

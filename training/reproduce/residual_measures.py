@@ -10,8 +10,6 @@ from rich.console import Console
 from .experiment import Case, Results
 from .trainings import result_of, trained
 
-INDICES = ("convergence", "recurrence", "divergence")
-
 
 def measure(case: Case, folder: Path, console: Console) -> dict[str, Any]:
     """Train the net of a case, and return its errors and indices on the test part.
@@ -36,11 +34,6 @@ def errors(results: Results, condition: str) -> dict[int, float]:
 def index_means(results: Results, condition: str, index: str) -> dict[int, float]:
     """Return an index of a condition by seed: its mean over the stages that have one."""
     return results.by_seed(condition, "indices", "mean", index)
-
-
-def index_of_stage(results: Results, condition: str, index: str, stage: int) -> dict[int, float]:
-    """Return an index of one stage by seed, where it is defined."""
-    return results.by_seed(condition, "indices", index, stage)
 
 
 def slopes(

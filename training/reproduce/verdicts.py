@@ -83,8 +83,10 @@ def paired(first: Mapping[int, float], second: Mapping[int, float]) -> np.ndarra
 def combine(verdicts: Sequence[Verdict]) -> Verdict:
     """Return the verdict of a claim of several parts: it agrees only where all parts do.
 
-    It differs where one part differs.
+    It differs where one part differs, and is undecidable without parts.
     """
+    if not verdicts:
+        return Verdict(Outcome.UNDECIDABLE, "no results")
     evidence = "; ".join(verdict.evidence for verdict in verdicts)
     outcomes = {verdict.outcome for verdict in verdicts}
     for outcome in (Outcome.DIFFERS, Outcome.UNDECIDABLE):

@@ -12,14 +12,11 @@ from keras_iterconv.layers.rules.rows import NOT_FINITE, BlockRow, ResidualRow
 CAP_SLACK = 1e-3
 
 
-def residual_rows(
-    layer: Any, kernels: Sequence[tuple], image: tuple | None, skip_from: str | None
-) -> list[BlockRow]:
+def residual_rows(layer: Any, image: tuple | None, skip_from: str | None) -> list[BlockRow]:
     """Return the row of a residual function f, or of each f of a stage, for the moving statistics.
 
     Args:
         layer: The residual function or the stage.
-        kernels: For each f the kernel of BN2 . Conv1 . BN1, the kernel of Conv2, and the divisor.
         image: `(height, width)` of the inputs.
         skip_from: The stage's `skip_from`; None for f alone.
 
@@ -32,7 +29,7 @@ def residual_rows(
             f"a convolution depends on them. Received: inputs of {image} pixels"
         )
     rows: list[BlockRow] = []
-    for t, (first, second, divisor) in enumerate(kernels):
+    for t, (first, second, divisor) in enumerate(layer.folded_kernels()):
         # The power iteration starts from new vectors: the layer's stored ones are under test.
         norm1, norm2 = (conv_norm(kernel, image, "2") for kernel in (first, second))
         bound, cap = norm1 * norm2, layer.lipschitz_cap
@@ -88,11 +85,14 @@ def _residual_guarantee(
     }
 
 
-def function_bounds(kernels: Sequence[tuple], norm: str, rows: Sequence[Any]) -> list[float]:
-    """Return the Lipschitz bound of each capped f of a residual layer, in a norm."""
+def function_bounds(layer: Any, norm: str, rows: Sequence[Any]) -> list[float]:
+    """Return the Lipschitz bound of each capped f of a residual layer, in a norm.
+
+    In the 2-norm these are the bounds of its rows, which are not computed again.
+    """
     if norm == "2":
         return [row.capped_bound for row in rows]
     return [
         conv_norm(first, None, norm) * conv_norm(second, None, norm) / divisor
-        for first, second, divisor in kernels
+        for first, second, divisor in layer.folded_kernels()
     ]

@@ -76,3 +76,7 @@ def test_values_as_text():
     assert show([0.5, 0.7]) == "0.600 ± 0.141 (2 seeds)"
     assert show([0.25], ".1%") == "25.0% (one seed)"
     assert show([]) == "no value"
+
+
+def test_a_claim_without_parts_is_undecidable():
+    assert combine([]) == Verdict(Outcome.UNDECIDABLE, "no results")

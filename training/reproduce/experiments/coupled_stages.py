@@ -85,7 +85,7 @@ def _judge_trend(results: Results, index: str, expected: int) -> Verdict:
         verdicts.append(
             judge_sign(pooled, expected, f"{dataset}: slope of the {index} index {show(pooled)}")
         )
-    return combine(verdicts) if verdicts else Verdict(Outcome.UNDECIDABLE, "no results")
+    return combine(verdicts)
 
 
 def _judge_recurrence(results: Results) -> Verdict:
@@ -101,7 +101,7 @@ def _judge_recurrence(results: Results) -> Verdict:
         else:
             near = abs(values.mean() - 1) <= 0.1
             verdicts.append(Verdict(Outcome.AGREES if near else Outcome.DIFFERS, text))
-    return combine(verdicts) if verdicts else Verdict(Outcome.UNDECIDABLE, "no results")
+    return combine(verdicts)
 
 
 def _judge_error(results: Results) -> Verdict:
@@ -123,7 +123,7 @@ def _judge_error(results: Results) -> Verdict:
         verdicts.append(
             judge_sign(pooled, 1, f"{dataset}: error per unit of coupling {show(pooled, '.2%')}")
         )
-    return combine(verdicts) if verdicts else Verdict(Outcome.UNDECIDABLE, "no results")
+    return combine(verdicts)
 
 
 def _judge_interaction(results: Results) -> Verdict:
@@ -141,7 +141,7 @@ def _judge_interaction(results: Results) -> Verdict:
         differences = np.array([rises[1][seed] - rises[0][seed] for seed in seeds])
         text = f"{dataset}: rise at width {widths[-1]} less that at {widths[0]}"
         verdicts.append(judge_sign(differences, -1, text))
-    return combine(verdicts) if verdicts else Verdict(Outcome.UNDECIDABLE, "no results")
+    return combine(verdicts)
 
 
 def _judge_unrelated(results: Results) -> Verdict:
