@@ -142,6 +142,10 @@ def fit(
             "--shared-initialization/--independent-initialization",
         ),
     ] = None,
+    index_images: Annotated[
+        int | None,
+        _residual("Number of test images for the indices of the stages; 0 for no indices.", "all"),
+    ] = None,
     output: Annotated[
         str | None, _run("Folder of the run, new or empty.", "runs/MODEL-DATASET-N")
     ] = None,

@@ -96,9 +96,12 @@ def _measure(session: "_Session", rows: list[dict[str, float]]) -> dict[str, Any
 
 
 def _measure_indices(session: "_Session") -> ki.IndexReport | None:
-    """Return the indices on the test part; None for a model without stages."""
-    if not any(block.scheduled for block in ki.iterated_blocks(session.model)):
+    """Return the indices on the test part; None for a model without stages, or for no images."""
+    images = session.settings.index_images
+    staged = any(block.scheduled for block in ki.iterated_blocks(session.model))
+    if images == 0 or not staged:
         return None
     test = session.data.test
-    session.console.print(f"measuring the indices on {len(test):,} test images")
-    return ki.measure_indices(session.model, session.measure_batches(test))
+    count = len(test) if images is None else min(images, len(test))
+    session.console.print(f"measuring the indices on {count:,} test images")
+    return ki.measure_indices(session.model, session.measure_batches(test), samples=count)

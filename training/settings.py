@@ -73,6 +73,8 @@ class Settings:
         shared_initialization: Whether the blocks of a stage start from the same kernels; None for
             True if `coupling` is given, 0 included, as in Lippl et al.
         limit_train: Number of training images to use; None for all.
+        index_images: Number of test images on which the indices of residual stages are measured,
+            from the first on; 0 for no indices, None for all images.
     """
 
     model: str
@@ -102,6 +104,7 @@ class Settings:
     coupling_members: str | None = None
     shared_initialization: bool | None = None
     limit_train: int | None = None
+    index_images: int | None = None
 
     def __post_init__(self):
         for name, low in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
@@ -114,6 +117,8 @@ class Settings:
         for name in ("weight_decay", "clip_norm"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise UserError(f"--{_flag(name)} must be at least 0: {getattr(self, name)}")
+        if self.index_images is not None and self.index_images < 0:
+            raise UserError(f"--index-images must be at least 0: {self.index_images}")
         if self.coupling is not None and not 0 <= self.coupling <= 1:
             raise UserError(f"--coupling must be from 0 to 1: {self.coupling}")
         changed = self.coupling_kernel != "uniform" or self.coupling_members is not None

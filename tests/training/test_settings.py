@@ -172,13 +172,14 @@ def test_a_run_without_coupling_has_none():
     [
         ({"coupling_kernel": "triangular"}, "need --coupling"),
         ({"coupling_members": "5:"}, "need --coupling"),
+        ({"index_images": -1}, "--index-images must be at least 0"),
         ({"coupling": 0.5, "coupling_kernel": "gaussian"}, "uniform, triangular: gaussian"),
         ({"coupling": 0.5, "coupling_members": "5"}, "must be FIRST:LAST"),
         ({"coupling": 0.5, "coupling_members": "a:b"}, "must be FIRST:LAST"),
         ({"coupling": 0.5, "coupling_members": "1:2:3"}, "must be FIRST:LAST"),
     ],
 )
-def test_couplings_that_are_refused(given, message):
+def test_settings_of_stages_that_are_refused(given, message):
     with pytest.raises(UserError, match=message):
         make_settings(model="resnet_w8", **given)
 

@@ -15,14 +15,15 @@ def measure(case: Case, folder: Path, console: Console) -> dict[str, Any]:
     """Train the net of a case, and return its errors and indices on the test part.
 
     Returns:
-        `error` and `train_error`, shares; `parameters`; `indices`, the dict of an `IndexReport`.
+        `error` and `train_error`, shares; `parameters`; `indices`, the dict of an `IndexReport`,
+        None for a case without indices.
     """
     result = result_of(trained(case, folder, console))
     return {
         "error": 1 - result["test_accuracy"],
         "train_error": 1 - result["train_accuracy"],
         "parameters": result["parameters"],
-        "indices": result["indices"],
+        "indices": result.get("indices"),
     }
 
 
