@@ -129,11 +129,9 @@ def run(
     check_folder("--output", output)
     load_quietly()
     from .catalogue_of_experiments import find_experiment
-    from .experiment import SCALES
     from .runner import run_experiment
 
-    if scale not in SCALES:
-        raise UserError(f"--scale must be one of {', '.join(SCALES)}: {scale}")
+    _check_scale(scale)
     experiment = find_experiment(name)
     console, folder = make_console(), Path(output) / scale
     results = run_experiment(experiment, folder, scale, console, seeds)
@@ -142,6 +140,39 @@ def run(
         console.print(f"{claim.source}: {claim.text} [bold]{verdict.outcome.value}[/bold]")
         console.print(f"  {verdict.evidence}", style="dim")
     _draw(console, str(folder / f"{name}.png"), experiment.draw, results)
+
+
+@app.command(cls=Command)
+def report(
+    scale: Annotated[str, typer.Option(help="Scale of the results, cpu or paper.")] = "cpu",
+    output: Annotated[
+        str, typer.Option(help="Folder of the results, the --output of `run`.")
+    ] = "runs/reproduce",
+    docs: Annotated[
+        str | None,
+        typer.Option(help="Folder for results.md.", show_default="the checkout's docs/"),
+    ] = None,
+) -> None:
+    """Judge the claims of all experiments, and write pages.
+
+    Writes report.html, a page that needs no other file, into the folder of the results; and
+    results.md with its pictures and the raw numbers.
+    """
+    check_folder("--output", output)
+    load_quietly()
+    from .catalogue_of_experiments import NAMES, find_experiment
+    from .findings import count_outcomes, find_all
+    from .results_report import find_documents, write_report
+
+    _check_scale(scale)
+    documents, folder = find_documents(docs), Path(output) / scale
+    findings = find_all([find_experiment(name) for name in NAMES], folder, scale)
+    write_report(findings, folder / "report.html", documents)
+    console = make_console()
+    for outcome, count in count_outcomes(findings).items():
+        console.print(f"{outcome}: {count}")
+    for file in (folder / "report.html", documents / "results.md"):
+        console.print(f"The results are in {file}", soft_wrap=True)
 
 
 @app.command(name="depth-figure", cls=Command)
@@ -198,6 +229,15 @@ def depth_figure(
     console = make_console()
     print_depths(console, depths)
     _draw(console, output, draw_depths, depths)
+
+
+def _check_scale(scale: str) -> None:
+    """Raise `UserError` if there is no such scale."""
+    # Imported late: it imports NumPy.
+    from .experiment import SCALES
+
+    if scale not in SCALES:
+        raise UserError(f"--scale must be one of {', '.join(SCALES)}: {scale}")
 
 
 def _check_picture(output: str) -> None:

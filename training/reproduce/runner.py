@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def run_experiment(
                 _write_lines(file, list(lines.values()))
     except LockedError as error:
         raise UserError(f"{experiment.name} is being run in {folder} by another process") from error
-    return _results(lines, cases)
+    return to_results(_of_cases(lines, cases))
 
 
 def read_results(
@@ -86,10 +86,37 @@ def read_results(
     Raises:
         UserError: Its file of results is damaged.
     """
+    return to_results(read_lines(experiment, folder, scale, seeds))
+
+
+def read_lines(
+    experiment: Experiment, folder: Path, scale: str, seeds: int | None = None
+) -> list[dict[str, Any]]:
+    """Return the lines of results that exist of an experiment, in the order of its cases.
+
+    Lines of cases that the experiment no longer has are left out.
+
+    Args:
+        experiment: The experiment.
+        folder: The folder of all experiments of one scale.
+        scale: One of `SCALES`.
+        seeds: The number of seeds; None for all that have a result.
+
+    Returns:
+        Objects as `ROW` describes them.
+
+    Raises:
+        UserError: Its file of results is damaged.
+    """
     lines = _read_lines(folder / f"{experiment.name}.jsonl")
     if seeds is None:
         seeds = 1 + max((line["seed"] for line in lines.values()), default=0)
-    return _results(lines, experiment.cases(scale, seeds))
+    return _of_cases(lines, experiment.cases(scale, seeds))
+
+
+def to_results(lines: Sequence[Mapping[str, Any]]) -> Results:
+    """Return the results that some lines hold."""
+    return Results([Row(line["condition"], line["seed"], line["measures"]) for line in lines])
 
 
 def key_of(case: Case) -> str:
@@ -98,9 +125,8 @@ def key_of(case: Case) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _results(lines: dict[str, dict[str, Any]], cases: Sequence[Case]) -> Results:
-    found = [lines[key_of(case)] for case in cases if key_of(case) in lines]
-    return Results([Row(line["condition"], line["seed"], line["measures"]) for line in found])
+def _of_cases(lines: Mapping[str, dict[str, Any]], cases: Sequence[Case]) -> list[dict[str, Any]]:
+    return [lines[key_of(case)] for case in cases if key_of(case) in lines]
 
 
 def _read_lines(file: Path) -> dict[str, dict[str, Any]]:
@@ -125,13 +151,17 @@ def _read_lines(file: Path) -> dict[str, dict[str, Any]]:
     return lines
 
 
-def _write_lines(file: Path, lines: Sequence[dict[str, Any]]) -> None:
-    text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+def _write_lines(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     try:
         with replacing(file) as partial:
-            partial.write_text(text, encoding="utf-8")
+            partial.write_text(as_text(lines), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error.strerror}") from error
+
+
+def as_text(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Return the text of a file of results: a JSON object a line."""
+    return "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
 
 
 def _remaining(lines: dict[str, dict[str, Any]], cases: Sequence[Case]) -> str:
