@@ -106,11 +106,12 @@ class RunRecorder(keras.callbacks.Callback):
             "seconds": self._earlier + time.perf_counter() - self._begin,
             "images_per_second": rate,
         }
-        # Without a validation part there is no best epoch.
-        best = bool(measured) and measured["val_accuracy"] > max(
-            (earlier["val_accuracy"] for earlier in self.rows), default=-math.inf
-        )
         self.rows.append(row)
+        # Without a validation part there is no best epoch.
+        *earlier, _ = self.session.comparable(self.rows)
+        best = bool(measured) and measured["val_accuracy"] > max(
+            (other["val_accuracy"] for other in earlier), default=-math.inf
+        )
         self.folder.write_history(self.rows)
         if best:
             save_checkpoint(self.model, self.folder, self.folder.best, epoch + 1)

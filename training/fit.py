@@ -92,6 +92,14 @@ def fit(
             "Number of updates of a block; with a threshold, the largest number.", MODEL_DEFAULT
         ),
     ] = None,
+    unroll_schedule: Annotated[
+        str | None,
+        _depth(
+            "Number of updates of a block by epoch, EPOCH:UPDATES,... from epoch 0 on, for "
+            "example 0:1,12:3,15:10.",
+            "the same in all epochs",
+        ),
+    ] = None,
     threshold: Annotated[
         float | None,
         _depth(

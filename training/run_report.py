@@ -47,6 +47,8 @@ def print_header(
         f"learning rate {settings.learning_rate:g} ({settings.schedule}), seed {settings.seed}, "
         f"{_count(strategy.num_replicas_in_sync, 'replica')}",
     )
+    if settings.unroll_schedule is not None:
+        table.add_row("unrolling", f"updates of a block by epoch: {settings.unroll_schedule}")
     if settings.coupling is not None:
         blocks = settings.coupling_members or "all"
         table.add_row(

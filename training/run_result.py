@@ -67,7 +67,8 @@ def _measure(session: "_Session", rows: list[dict[str, float]]) -> dict[str, Any
     test = evaluations["test"]
     accuracy = {part: evaluation.accuracy for part, evaluation in evaluations.items()}
     # Without a validation part there is no best epoch.
-    best = max(rows, key=lambda row: row["val_accuracy"]) if "validation" in evaluations else {}
+    compared = session.comparable(rows) if "validation" in evaluations else []
+    best = max(compared, key=lambda row: row["val_accuracy"], default={})
     return {
         "model": settings.model,
         "dataset": settings.dataset,

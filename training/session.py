@@ -178,6 +178,7 @@ class _Session:
         steps: The number of steps of an epoch.
         strategy: The `tf.distribute` strategy.
         model: The compiled and built model.
+        unroll_schedule: The callback that sets the number of updates by epoch, or None.
         run_depth: A function from images to logits, depth and status.
     """
 
@@ -224,6 +225,7 @@ class _Session:
             )
             self.model.optimizer.build(self.model.trainable_variables)
             self._build_metrics()
+        self.unroll_schedule = settings.make_unroll_schedule()
         # Outside of the strategy's scope: the last batch of a part may not divide evenly among the
         # replicas.
         self.run_depth = TracedDepth(self.model)
@@ -313,6 +315,7 @@ class _Session:
             lines,
             keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),
             *self._depth_loggers(folder),
+            *([] if self.unroll_schedule is None else [self.unroll_schedule]),
         ]
         try:
             if state is not None:
@@ -320,6 +323,9 @@ class _Session:
                 self._train(len(rows) + 1, callbacks, len(rows), state.steps)
             if len(rows) < settings.epochs:
                 self._train(settings.epochs, callbacks, len(rows))
+            if self.unroll_schedule is not None:
+                # A run can end before the last number of updates, and be evaluated after a restart.
+                ki.set_depth(self.model, self.unroll_schedule.max_unroll_of(len(rows) - 1))
             return finish(self, folder, rows, extensions)
         except KeyboardInterrupt:
             lines.stop()
@@ -357,6 +363,15 @@ class _Session:
             initial_epoch=epoch,
             initial_step=step,
         )
+
+    def comparable(self, rows: list[dict[str, float]]) -> list[dict[str, float]]:
+        """Return the rows of the epochs that had the number of updates of the last one.
+
+        The best epoch is one of these: the best model has the depth of the trained model.
+        """
+        if self.unroll_schedule is None or not rows:
+            return rows
+        return rows[self.unroll_schedule.start_of(len(rows) - 1) :]
 
     def evaluate(self, split: Split) -> Evaluation:
         """Return the results of the model on a part of the data set."""

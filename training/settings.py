@@ -5,11 +5,12 @@ import math
 import re
 from typing import Any
 
-from iterconv.command_errors import UserError
+from iterconv.command_errors import UserError, as_user_error
 from keras_iterconv._support.architecture_kinds import CONVOLUTIONAL, FULLY_CONNECTED
 from keras_iterconv._support.checks import LARGEST, SMALLEST, unknown_name
 from keras_iterconv.coupling import KERNELS, GradientCoupling
 from keras_iterconv.datasets import AUGMENTATIONS, CATALOGUE, PIXELS, VALIDATION_SHARE
+from keras_iterconv.depth import UnrollSchedule
 from keras_iterconv.models.registry import ARCHITECTURES, list_settings
 
 from .presets import PRESETS
@@ -21,6 +22,7 @@ CLIP_NORM = 5.0
 _OVERRIDES = (
     "width",
     "max_unroll",
+    "unroll_schedule",
     "threshold",
     "step_size",
     "gradient",
@@ -31,6 +33,8 @@ _OVERRIDES = (
 )
 # The first and the last block, as in a slice of Python.
 _MEMBERS = re.compile(r"(-?\d{1,6})?:(-?\d{1,6})?")
+# Epochs and the numbers of updates from them on.
+_UNROLLS = re.compile(r"\d{1,9}:\d{1,9}(,\d{1,9}:\d{1,9})*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +63,9 @@ class Settings:
         seed: The seed of the initial weights, the order of the images and their augmentation.
         width: Number of channels of the first stage; None for the model's own.
         max_unroll: Number of updates of a block; None for the model's own number.
+        unroll_schedule: Number of updates of a block by epoch, `"EPOCH:UPDATES,..."` with epochs
+            from 0: `"0:1,12:3,15:10"` for 3 from epoch 12 on and 10 from epoch 15 on. The trained
+            model has the last number. None for one number in all epochs.
         threshold: Stopping threshold; None for the model's own.
         step_size: Step size h of an update; None for the model's own.
         gradient: Gradient mode of the blocks; None for the model's own.
@@ -93,6 +100,7 @@ class Settings:
     seed: int = 0
     width: int | None = None
     max_unroll: int | None = None
+    unroll_schedule: str | None = None
     threshold: float | None = None
     step_size: float | None = None
     gradient: str | None = None
@@ -119,6 +127,12 @@ class Settings:
                 raise UserError(f"--{_flag(name)} must be at least 0: {getattr(self, name)}")
         if self.index_images is not None and self.index_images < 0:
             raise UserError(f"--index-images must be at least 0: {self.index_images}")
+        if self.unroll_schedule is not None and self.max_unroll is not None:
+            raise UserError(
+                "--max-unroll and --unroll-schedule exclude each other; the trained model has the "
+                "last number of updates of --unroll-schedule"
+            )
+        self.make_unroll_schedule()  # an error for an invalid text
         if self.coupling is not None and not 0 <= self.coupling <= 1:
             raise UserError(f"--coupling must be from 0 to 1: {self.coupling}")
         changed = self.coupling_kernel != "uniform" or self.coupling_members is not None
@@ -172,6 +186,27 @@ class Settings:
             members = slice(int(first) if first else None, int(last) if last else None)
         return GradientCoupling(self.coupling, self.coupling_kernel, members)
 
+    def make_unroll_schedule(self) -> UnrollSchedule | None:
+        """Return the callback that sets the number of updates by epoch; None for one number.
+
+        Raises:
+            UserError: The text of the schedule is invalid.
+        """
+        text = self.unroll_schedule
+        if text is None:
+            return None
+        if not _UNROLLS.fullmatch(text):
+            raise UserError(
+                f"--unroll-schedule must be EPOCH:UPDATES,..., for example 0:1,12:3,15:10: {text!r}"
+            )
+        schedule: dict[int, int] = {}
+        for pair in text.split(","):
+            epoch, updates = map(int, pair.split(":"))
+            if epoch in schedule:
+                raise UserError(f"--unroll-schedule must name each epoch once: {text}")
+            schedule[epoch] = updates
+        return as_user_error(UnrollSchedule, schedule, names={"schedule": "unroll_schedule"})
+
     def overrides(self) -> dict[str, Any]:
         """Return the settings that override those of `keras_iterconv.create_model`.
 
@@ -184,6 +219,8 @@ class Settings:
         if "shared_initialization" in known:
             # A model with this setting has stages, whose blocks can be coupled.
             known.append("coupling")
+        if _has_adjustable_depth(self.model):
+            known.append("unroll_schedule")
         for name, value in given.items():
             if self.model in ARCHITECTURES and name not in known:
                 flag = "independent-initialization" if value is False else _flag(name)
@@ -191,12 +228,23 @@ class Settings:
                 raise UserError(f"--{flag} is not an option of {self.model}, which takes {taken}")
         if given.pop("coupling", None) is not None:
             given.setdefault("shared_initialization", True)
+        given.pop("unroll_schedule", None)
+        schedule = self.make_unroll_schedule()
+        if schedule is not None:
+            # The model is the one that training ends with.
+            given["max_unroll"] = list(schedule.schedule.values())[-1]
         return given
 
 
 def _settings_of(model: str) -> list[str]:
     """Return the names of an architecture's settings; an empty list for an unknown name."""
     return list_settings(model) if model in ARCHITECTURES else []
+
+
+def _has_adjustable_depth(model: str) -> bool:
+    """Return whether the blocks of an architecture can change their number of updates."""
+    block = ARCHITECTURES[model].block if model in ARCHITECTURES else None
+    return getattr(block, "adjustable", False)
 
 
 def _flag(name: str) -> str:
@@ -230,7 +278,15 @@ def make_settings(preset: str | None = None, **given: Any) -> Settings:
     if "model" not in chosen:
         raise UserError("--model or --preset must be given, for example --model nais10")
     chosen.setdefault("dataset", "digits")
-    return Settings(**{**_defaults(chosen["model"], chosen["dataset"]), **chosen})
+    settings = Settings(**{**_defaults(chosen["model"], chosen["dataset"]), **chosen})
+    schedule = settings.make_unroll_schedule()
+    # A run that is ended early does not come here: its model keeps the number it was trained with.
+    if schedule is not None and max(schedule.schedule) >= settings.epochs:
+        raise UserError(
+            f"--unroll-schedule must only name epochs below --epochs, {settings.epochs}: "
+            f"{settings.unroll_schedule}"
+        )
+    return settings
 
 
 def default_settings(settings: Settings) -> dict[str, Any]:

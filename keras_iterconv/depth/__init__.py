@@ -6,11 +6,13 @@ from keras_iterconv.depth.depth_plot import plot_accuracy_by_depth
 from keras_iterconv.depth.depth_report import DepthPoint, DepthReport
 from keras_iterconv.depth.depth_settings import set_depth
 from keras_iterconv.depth.logger import DepthLogger
+from keras_iterconv.depth.unroll_schedule import UnrollSchedule
 
 __all__ = [
     "DepthLogger",
     "DepthPoint",
     "DepthReport",
+    "UnrollSchedule",
     "accuracy_by_depth",
     "iterated_blocks",
     "plot_accuracy_by_depth",

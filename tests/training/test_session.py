@@ -198,6 +198,44 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
             assert whole[measure] == found[measure]
 
 
+def test_a_run_with_a_schedule_of_updates_goes_on_with_the_number_of_its_epoch(
+    quick, console, tmp_path, monkeypatch
+):
+    settings = quick("nais_dense", epochs=4, unroll_schedule="0:1,2:2,3:4")
+    whole = session.start(settings, tmp_path / "whole", console)
+    with monkeypatch.context() as patched:
+        patched.setattr(session, "RunRecorder", _CutOff)
+        with pytest.raises(KeyboardInterrupt):
+            session.start(settings, tmp_path / "cut", console, checkpoint_minutes=0)
+    assert max_unroll(tmp_path / "cut" / "last.keras") == 1
+    shutil.copytree(tmp_path / "cut", tmp_path / "early")
+    found = session.resume(tmp_path / "cut", console)
+    for a, b in zip(
+        arrays(tmp_path / "whole" / "last.keras"),
+        arrays(tmp_path / "cut" / "last.keras"),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+    assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
+    assert whole["mean_depth"] == found["mean_depth"] == 4
+    # The best epoch is one of the last number of updates, here the only one.
+    assert whole["best_epoch"] == 4
+    for file in ("last.keras", "best.keras"):
+        assert max_unroll(tmp_path / "cut" / file) == 4
+    assert "--unroll-schedule 0:1,2:2,3:4" in whole["command"]
+    assert "updates of a block by epoch: 0:1,2:2,3:4" in console.export_text()
+
+    # A run that ends early keeps the number of its last epoch, after a restart too.
+    early = session.resume(tmp_path / "early", console, epochs=2)
+    assert (early["epochs"], early["mean_depth"], early["processing_depth"]) == (2, 1, 1)
+
+
+def max_unroll(path):
+    """Return the number of updates of the block in a model file."""
+    (block,) = ki.iterated_blocks(keras.models.load_model(path))
+    return block.max_unroll
+
+
 def losses(run):
     """Return what a run's history says of each epoch, but for the time that it took."""
     with (run / "history.csv").open() as stream:

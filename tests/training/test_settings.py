@@ -113,8 +113,8 @@ def test_an_option_of_other_models_is_refused_with_those_that_the_model_has():
     settings = make_settings(model="nais_dense", blocks=4)
     with pytest.raises(
         UserError,
-        match=r"--blocks is not an option of nais_dense, which takes --max-unroll, --threshold, "
-        r"--step-size, --gradient$",
+        match=r"--blocks is not an option of nais_dense, which takes --max-unroll, "
+        r"--unroll-schedule, --threshold, --step-size, --gradient$",
     ):
         settings.overrides()
 
@@ -189,3 +189,35 @@ def test_width_and_scale_of_a_residual_net_are_settings():
     assert settings.overrides() == {"width": 4, "initial_gamma": 0.1}
     with pytest.raises(UserError, match="--width is not an option of nais10"):
         make_settings(model="nais10", width=4).overrides()
+
+
+def test_a_schedule_of_updates_is_a_setting_and_the_net_has_its_last_number():
+    settings = make_settings(model="nais10", epochs=20, unroll_schedule="0:1,12:3,15:10")
+    assert settings.overrides() == {"max_unroll": 10}
+    assert settings.make_unroll_schedule().schedule == {0: 1, 12: 3, 15: 10}
+    assert make_settings(model="nais10").make_unroll_schedule() is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"unroll_schedule": "1:3"}, "`unroll_schedule` must begin with epoch 0"),
+        ({"unroll_schedule": "0:1,5:3,5:4"}, "must name each epoch once"),
+        ({"unroll_schedule": "0:1,5:3,4:4"}, "in rising order"),
+        ({"unroll_schedule": "0:0"}, "`max_unroll` must be an integer of at least 1"),
+        ({"unroll_schedule": "0:1,20:3"}, "must only name epochs below --epochs, 20"),
+        ({"unroll_schedule": "0:1;5:3"}, "must be EPOCH:UPDATES,..., for example"),
+        ({"unroll_schedule": "0:-1"}, "must be EPOCH:UPDATES"),
+        ({"unroll_schedule": ""}, "must be EPOCH:UPDATES"),
+        ({"unroll_schedule": "0:1", "max_unroll": 3}, "exclude each other"),
+    ],
+)
+def test_schedules_of_updates_that_are_refused(given, message):
+    with pytest.raises(UserError, match=message):
+        make_settings(model="nais10", epochs=20, **given)
+
+
+@pytest.mark.parametrize("model", ["resnet_w8", "resnet_sh", "resnet54"])
+def test_a_schedule_of_updates_needs_blocks_that_can_change_theirs(model):
+    with pytest.raises(UserError, match=f"--unroll-schedule is not an option of {model}"):
+        make_settings(model=model, epochs=20, unroll_schedule="0:1").overrides()
