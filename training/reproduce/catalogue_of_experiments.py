@@ -9,6 +9,8 @@ from .experiment import Experiment
 
 _PLACES = {
     "coupling": ("coupled_stages", "COUPLED_STAGES"),
+    "resnet-indices": ("residual_indices", "RESIDUAL_INDICES"),
+    "capped": ("capped_stages", "CAPPED_STAGES"),
 }
 NAMES = tuple(_PLACES)
 

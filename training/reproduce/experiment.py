@@ -118,6 +118,8 @@ class Experiment:
         claims: The claims that it judges.
         draw: A function that draws the results to an image file.
         reduced: What the scale `"cpu"` reduces, in a sentence.
+        single: A function from a scale to the settings of conditions that no seed changes, such as
+            nets of the zoo; they are computed once, as seed 0.
     """
 
     name: str
@@ -129,6 +131,7 @@ class Experiment:
     claims: tuple[Claim, ...]
     draw: Callable[[Path, Results], None]
     reduced: str
+    single: Callable[[str], Mapping[str, Mapping[str, Any]]] = lambda scale: {}
 
     def cases(self, scale: str, seeds: int | None = None) -> list[Case]:
         """Return the cases of a scale, seed by seed, so that early results cover all conditions."""
@@ -137,4 +140,4 @@ class Experiment:
             Case(condition, settings, seed)
             for seed in range(count)
             for condition, settings in self.conditions(scale).items()
-        ]
+        ] + [Case(condition, settings, 0) for condition, settings in self.single(scale).items()]

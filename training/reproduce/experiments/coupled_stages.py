@@ -8,53 +8,30 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from ..coupled_nets import COUPLED, STRENGTHS, TREND, WIDTHS, kind_of, settings_of
 from ..experiment import Claim, Experiment, Outcome, Results, Verdict
-from ..residual_measures import errors, index_means, measure, slopes
+from ..residual_claims import judge_recurrence, judge_slopes
+from ..residual_measures import errors, index_means, measure
 from ..verdicts import FEWEST, combine, judge_sign, show
 
-# The strengths of the coupling; None for independent initial weights and no coupling.
-STRENGTHS = (None, 0.0, 0.5, 0.9, 1.0)
-# Coupled from a shared start, and not tied: the trend is claimed for these.
-TREND = (0.0, 0.5, 0.9)
-WIDTHS = {"cpu": (2, 4, 8), "paper": (8, 16, 32, 64)}
-# In so few steps Digitclutter-5 is not learned (1.2% after 3 epochs), and a net at chance has no
-# indices: hence two digits.
-CPU_DATA = ("mnist", "digitclutter2")
-CPU_SETTINGS = {"limit_train": 10_000, "epochs": 6, "index_images": 1000}
-PAPER_DATA = ("cifar10", "digitclutter5", "mnist", "cifar100")
+# In few steps Digitclutter-5 is not learned (1.2% after 3 epochs of 10,000 images), and a net at
+# chance has no indices: hence two digits.
+DATA = {
+    "cpu": ("mnist", "digitclutter2"),
+    "paper": ("cifar10", "digitclutter5", "mnist", "cifar100"),
+}
 
 
 def name_of(dataset: str, width: int, strength: float | None) -> str:
     """Return the name of a condition."""
-    kind = "independent" if strength is None else f"coupling {strength:g}"
-    return f"{dataset}, width {width}, {kind}"
+    return f"{dataset}, width {width}, {kind_of(strength)}"
 
 
 def conditions(scale: str) -> Mapping[str, Mapping[str, Any]]:
     """Return the settings of all conditions of a scale, by name."""
-    if scale == "cpu":
-        data: dict[str, dict[str, Any]] = dict.fromkeys(CPU_DATA, CPU_SETTINGS)
-    else:
-        data = {
-            dataset: {
-                "epochs": 200,
-                "batch_size": 128,
-                "learning_rate": 0.1,
-                "schedule": "step-twice",
-                "weight_decay": 1e-3,
-                "augment": "standard" if dataset.startswith("cifar") else "none",
-            }
-            for dataset in PAPER_DATA
-        }
     return {
-        name_of(dataset, width, strength): {
-            "model": "resnet_w8",
-            "width": width,
-            "dataset": dataset,
-            "coupling": strength,
-            **settings,
-        }
-        for dataset, settings in data.items()
+        name_of(dataset, width, strength): settings_of(scale, dataset, width, strength)
+        for dataset in DATA[scale]
         for width in WIDTHS[scale]
         for strength in STRENGTHS
     }
@@ -69,62 +46,30 @@ def _grid(results: Results) -> dict[str, list[int]]:
     return {dataset: sorted(widths) for dataset, widths in found.items()}
 
 
-def _judge_trend(results: Results, index: str, expected: int) -> Verdict:
-    """Judge the slope of an index over the strengths 0, 0.5 and 0.9, for all widths together."""
-    verdicts = []
-    for dataset, widths in _grid(results).items():
-        found = [
-            slopes(
-                results,
-                [name_of(dataset, width, strength) for strength in TREND],
-                list(TREND),
-                partial(index_means, index=index),
-            )
-            for width in widths
-        ]
-        pooled = np.concatenate(found) if found else np.array([])
-        verdicts.append(
-            judge_sign(pooled, expected, f"{dataset}: slope of the {index} index {show(pooled)}")
-        )
-    return combine(verdicts)
+def _series(
+    results: Results, strengths: tuple[float | None, ...]
+) -> dict[str, dict[int, list[str]]]:
+    """Return the conditions by strength, for each data set and width in the results."""
+    return {
+        dataset: {
+            width: [name_of(dataset, width, strength) for strength in strengths] for width in widths
+        }
+        for dataset, widths in _grid(results).items()
+    }
+
+
+def _judge_slope(results: Results, strengths: tuple[float, ...], text: str, **rule: Any) -> Verdict:
+    """Judge a slope over the strengths, for all widths of a data set together."""
+    groups = {dataset: [*rows.values()] for dataset, rows in _series(results, strengths).items()}
+    return judge_slopes(results, groups, strengths, text=text, **rule)
 
 
 def _judge_recurrence(results: Results) -> Verdict:
-    verdicts = []
-    for dataset in _grid(results):
-        names = [name for name in results.conditions if name.startswith(dataset)]
-        values = np.concatenate(
-            [list(index_means(results, name, "recurrence").values()) for name in names]
-        )
-        text = f"{dataset}: mean {values.mean():.3f}, {len(values)} nets"
-        if len(values) < FEWEST:
-            verdicts.append(Verdict(Outcome.UNDECIDABLE, text))
-        else:
-            near = abs(values.mean() - 1) <= 0.1
-            verdicts.append(Verdict(Outcome.AGREES if near else Outcome.DIFFERS, text))
-    return combine(verdicts)
-
-
-def _judge_error(results: Results) -> Verdict:
-    """Judge the slope of the error over all strengths from a shared start."""
-    verdicts = []
-    strengths = [strength for strength in STRENGTHS if strength is not None]
-    for dataset, widths in _grid(results).items():
-        pooled = np.concatenate(
-            [
-                slopes(
-                    results,
-                    [name_of(dataset, width, strength) for strength in strengths],
-                    strengths,
-                    errors,
-                )
-                for width in widths
-            ]
-        )
-        verdicts.append(
-            judge_sign(pooled, 1, f"{dataset}: error per unit of coupling {show(pooled, '.2%')}")
-        )
-    return combine(verdicts)
+    groups = {
+        dataset: [name for names in rows.values() for name in names]
+        for dataset, rows in _series(results, STRENGTHS).items()
+    }
+    return judge_recurrence(results, groups)
 
 
 def _judge_interaction(results: Results) -> Verdict:
@@ -175,14 +120,26 @@ CLAIMS = (
         "Lippl et al., Fig. 3a",
         "The slope of the index over the strengths 0, 0.5 and 0.9, one for each width and seed, is "
         "positive: its 95% interval lies above 0, on every data set.",
-        partial(_judge_trend, index="convergence", expected=1),
+        partial(
+            _judge_slope,
+            strengths=TREND,
+            measured=partial(index_means, index="convergence"),
+            expected=1,
+            text="slope of the convergence index",
+        ),
     ),
     Claim(
         "Coupling lowers the divergence index.",
         "Lippl et al., Fig. 3a",
         "The slope of the index over the strengths 0, 0.5 and 0.9, one for each width and seed, is "
         "negative: its 95% interval lies below 0, on every data set.",
-        partial(_judge_trend, index="divergence", expected=-1),
+        partial(
+            _judge_slope,
+            strengths=TREND,
+            measured=partial(index_means, index="divergence"),
+            expected=-1,
+            text="slope of the divergence index",
+        ),
     ),
     Claim(
         "The recurrence index is centred around 1.",
@@ -195,7 +152,14 @@ CLAIMS = (
         "Lippl et al., Fig. 3b",
         "The slope of the test error over the strengths 0, 0.5, 0.9 and 1, one for each width and "
         "seed, is positive: its 95% interval lies above 0, on every data set.",
-        _judge_error,
+        partial(
+            _judge_slope,
+            strengths=COUPLED,
+            measured=errors,
+            expected=1,
+            text="error per unit of coupling",
+            form=".2%",
+        ),
     ),
     Claim(
         "At a coupling of 0.9 the error rises less in wide nets.",
@@ -216,9 +180,13 @@ CLAIMS = (
 
 def draw(path: Path, results: Results) -> None:
     """Draw the two indices and the error against the strength, a line for each width."""
-    from .coupled_figure import draw_coupled
+    from .strength_figure import draw_strengths
 
-    draw_coupled(path, results, _grid(results), name_of, STRENGTHS)
+    rows = {
+        dataset: {f"{width} channels": names for width, names in series.items()}
+        for dataset, series in _series(results, STRENGTHS).items()
+    }
+    draw_strengths(path, results, rows, STRENGTHS)
 
 
 COUPLED_STAGES = Experiment(

@@ -1,0 +1,88 @@
+"""The figure of measures against the strength of the coupling, after Fig. 3 of Lippl et al."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from ..experiment import Results
+from ..residual_claims import Measured
+from ..residual_measures import errors, index_means
+
+# Okabe and Ito's colours and one more, which colour-blind readers tell apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#555555")
+ERROR = "test error"
+INDICES: Mapping[str, Measured] = {
+    f"{index} index": partial(index_means, index=index) for index in ("convergence", "divergence")
+}
+PANELS: Mapping[str, Measured] = {**INDICES, ERROR: errors}
+# The rows of a figure: for each, the conditions by strength of each line.
+Rows = Mapping[str, Mapping[str, Sequence[str]]]
+
+
+def draw_strengths(
+    path: Path,
+    results: Results,
+    rows: Rows,
+    strengths: Sequence[float | None],
+    panels: Mapping[str, Measured] = PANELS,
+) -> None:
+    """Draw each measure against the strength of the coupling.
+
+    A line shows the mean over the seeds, with the single nets as dots. Independent nets stand
+    apart, on the left.
+
+    Args:
+        path: The image file to write.
+        results: The results.
+        rows: The rows by title, each with its lines by label.
+        strengths: The strengths of a line's conditions; None for independent nets.
+        panels: The measures by title, a column for each.
+    """
+    with matplotlib.rc_context(
+        {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    ):
+        count = max(1, len(rows))
+        size = (2 + 2.7 * len(panels), 3.1 * count)
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(count, len(panels), squeeze=False)
+        for row, (title, lines) in zip(axes, rows.items(), strict=False):
+            for ax, (measure, measured) in zip(row, panels.items(), strict=True):
+                for colour, (label, names) in zip(COLOURS, lines.items(), strict=False):
+                    found = [list(measured(results, name).values()) for name in names]
+                    _draw_line(ax, found, colour, label, strengths)
+                ax.set_title(f"{title}: {measure}", loc="left", fontsize=9)
+                ax.set_xticks(range(len(strengths)), [_label(s) for s in strengths])
+                ax.set_xlabel("coupling λ, from a shared start")
+                if measure == ERROR:
+                    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+            row[-1].legend(frameon=False)
+        figure.savefig(path, dpi=120)
+
+
+def _label(strength: float | None) -> str:
+    return "inde-\npendent" if strength is None else f"{strength:g}"
+
+
+def _draw_line(
+    ax: Axes,
+    found: Sequence[Sequence[float]],
+    colour: str,
+    label: str,
+    strengths: Sequence[float | None],
+) -> None:
+    """Draw the values of one line: dots, their means, and a line through the shared starts."""
+    means = np.array([np.mean(values) if values else np.nan for values in found])
+    places = np.arange(len(found))
+    shared = np.array([strength is not None for strength in strengths])
+    for place, values in zip(places, found, strict=True):
+        ax.plot([place] * len(values), values, "o", ms=3, alpha=0.4, mec="none", color=colour)
+    ax.plot(places[shared], means[shared], "-", color=colour, lw=1.4, label=label)
+    ax.plot(places, means, "o", color=colour, ms=5)

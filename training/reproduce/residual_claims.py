@@ -1,0 +1,96 @@
+"""Rules of verdicts on residual nets: slopes over the strength of the coupling, RI around 1."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from .experiment import Outcome, Results, Verdict
+from .residual_measures import index_means, slopes
+from .verdicts import FEWEST, combine, judge_not_worse, judge_sign, show
+
+Measured = Callable[[Results, str], dict[int, float]]
+# Conditions by strength, several series of them for each group that is judged on its own.
+Groups = Mapping[str, Sequence[Sequence[str]]]
+
+
+def pooled_slopes(
+    results: Results,
+    series: Sequence[Sequence[str]],
+    strengths: Sequence[float],
+    measured: Measured,
+) -> np.ndarray:
+    """Return the slopes of a measure over the strengths, one for each series and seed."""
+    found = [slopes(results, list(names), list(strengths), measured) for names in series]
+    return np.concatenate(found) if found else np.array([])
+
+
+def judge_slopes(
+    results: Results,
+    groups: Groups,
+    strengths: Sequence[float],
+    measured: Measured,
+    expected: int,
+    text: str,
+    form: str = ".3f",
+) -> Verdict:
+    """Judge the sign of a measure's slope over the strengths, in each group on its own.
+
+    Args:
+        results: The results.
+        groups: For each group, such as a data set, its series of conditions by strength.
+        strengths: The strengths of the conditions of a series.
+        measured: A function from results and condition to a measure by seed.
+        expected: 1 for a rise, -1 for a fall.
+        text: The name of the measure.
+        form: The format of its numbers.
+    """
+    verdicts = []
+    for group, series in groups.items():
+        pooled = pooled_slopes(results, series, strengths, measured)
+        verdicts.append(judge_sign(pooled, expected, f"{group}: {text} {show(pooled, form)}"))
+    return combine(verdicts)
+
+
+def judge_no_rise(
+    results: Results,
+    groups: Groups,
+    strengths: Sequence[float],
+    measured: Measured,
+    tolerance: float,
+    text: str,
+) -> Verdict:
+    """Judge whether a measure's slope over the strengths is at most a tolerance, in each group."""
+    verdicts = []
+    for group, series in groups.items():
+        pooled = pooled_slopes(results, series, strengths, measured)
+        verdicts.append(
+            judge_not_worse(pooled, tolerance, f"{group}: {text} {show(pooled, '.2%')}")
+        )
+    return combine(verdicts)
+
+
+def judge_near_one(values: Sequence[float] | np.ndarray, text: str) -> Verdict:
+    """Judge whether the mean of some values lies within 0.1 of 1."""
+    values = np.asarray(values, np.float64)
+    if len(values) < FEWEST:
+        return Verdict(Outcome.UNDECIDABLE, f"{text}: {len(values)} nets, 3 are needed")
+    near = abs(values.mean() - 1) <= 0.1
+    evidence = f"{text}: mean {values.mean():.3f}, {len(values)} nets"
+    return Verdict(Outcome.AGREES if near else Outcome.DIFFERS, evidence)
+
+
+def judge_recurrence(results: Results, groups: Mapping[str, Sequence[str]]) -> Verdict:
+    """Judge whether the recurrence index of each group of conditions lies around 1."""
+    return combine(
+        [
+            judge_near_one(
+                [
+                    value
+                    for name in names
+                    for value in index_means(results, name, "recurrence").values()
+                ],
+                group,
+            )
+            for group, names in groups.items()
+        ]
+    )
