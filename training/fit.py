@@ -109,6 +109,9 @@ def fit(
     step_size: Annotated[
         float | None, _depth("Step size h of an update, in (0, 1].", MODEL_DEFAULT)
     ] = None,
+    activation: Annotated[
+        str | None, _depth("Activation of an update: relu or tanh.", MODEL_DEFAULT)
+    ] = None,
     gradient: Annotated[
         str | None,
         _depth(

@@ -25,6 +25,7 @@ _OVERRIDES = (
     "unroll_schedule",
     "threshold",
     "step_size",
+    "activation",
     "gradient",
     "blocks",
     "lipschitz_cap",
@@ -68,6 +69,7 @@ class Settings:
             model has the last number. None for one number in all epochs.
         threshold: Stopping threshold; None for the model's own.
         step_size: Step size h of an update; None for the model's own.
+        activation: Activation sigma of an update, `"relu"` or `"tanh"`; None for the model's own.
         gradient: Gradient mode of the blocks; None for the model's own.
         blocks: Number of blocks in a stage; None for the model's own.
         lipschitz_cap: The cap mu of every residual function; None for the model's own.
@@ -103,6 +105,7 @@ class Settings:
     unroll_schedule: str | None = None
     threshold: float | None = None
     step_size: float | None = None
+    activation: str | None = None
     gradient: str | None = None
     blocks: int | None = None
     lipschitz_cap: float | None = None

@@ -69,11 +69,12 @@ def test_a_run_of_the_command_line(fit_command, tmp_path):
         (("--resume", 300 * "x"), "File name too long"),
         (("--resume", "caf\udce9"), "--resume must be a path in UTF-8"),
         (("--model", "nais10", "--gradient", "exact"), "--gradient must be"),
-        (("--model", "nais10", "--gradient", "implicit"), "needs `activation="),
+        (("--model", "nais10", "--gradient", "implicit"), "needs `--activation"),
         (("--model", "resnet_w8", "--gradient", "frozen"), "--gradient must be"),
         (
             ("--model", "resnet54", "--threshold", 1e-4),
-            "--threshold is not an option of resnet54, which takes --step-size, --blocks",
+            "--threshold is not an option of resnet54, which takes --step-size, --activation, "
+            "--blocks",
         ),
         (("--model", "resnet_w8", "--coupling", 1.5), "--coupling must be from 0 to 1"),
         (("--model", "resnet_w8", "--coupling", -0.1), "--coupling must be from 0 to 1"),

@@ -114,7 +114,7 @@ def test_an_option_of_other_models_is_refused_with_those_that_the_model_has():
     with pytest.raises(
         UserError,
         match=r"--blocks is not an option of nais_dense, which takes --max-unroll, "
-        r"--unroll-schedule, --threshold, --step-size, --gradient$",
+        r"--unroll-schedule, --threshold, --step-size, --activation, --gradient$",
     ):
         settings.overrides()
 

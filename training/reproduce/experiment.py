@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,6 +120,8 @@ class Experiment:
         reduced: What the scale `"cpu"` reduces, in a sentence.
         single: A function from a scale to the settings of conditions that no seed changes, such as
             nets of the zoo; they are computed once, as seed 0.
+        more_seeds: The numbers of seeds of conditions that have more than the others, at each
+            scale, where a claim needs them.
     """
 
     name: str
@@ -132,12 +134,25 @@ class Experiment:
     draw: Callable[[Path, Results], None]
     reduced: str
     single: Callable[[str], Mapping[str, Mapping[str, Any]]] = lambda scale: {}
+    more_seeds: Mapping[str, int] = field(default_factory=dict)
 
     def cases(self, scale: str, seeds: int | None = None) -> list[Case]:
-        """Return the cases of a scale, seed by seed, so that early results cover all conditions."""
-        count = self.seeds[scale] if seeds is None else seeds
+        """Return the cases of a scale, seed by seed, so that early results cover all conditions.
+
+        Args:
+            scale: One of `SCALES`.
+            seeds: The number of seeds of each condition; None for the experiment's own numbers.
+        """
+        conditions = self.conditions(scale)
+        if seeds is None:
+            counts = {
+                name: max(self.seeds[scale], self.more_seeds.get(name, 0)) for name in conditions
+            }
+        else:
+            counts = dict.fromkeys(conditions, seeds)
         return [
-            Case(condition, settings, seed)
-            for seed in range(count)
-            for condition, settings in self.conditions(scale).items()
-        ] + [Case(condition, settings, 0) for condition, settings in self.single(scale).items()]
+            Case(name, settings, seed)
+            for seed in range(max(counts.values(), default=0))
+            for name, settings in conditions.items()
+            if seed < counts[name]
+        ] + [Case(name, settings, 0) for name, settings in self.single(scale).items()]

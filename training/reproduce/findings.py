@@ -53,9 +53,15 @@ class Finding:
 
     @property
     def missing(self) -> int:
-        """The number of cases without a result, of all seeds up to the last that has one."""
-        seeds = 1 + max((line["seed"] for line in self.lines), default=0)
+        """The number of cases without a result."""
+        seeds = None if self.has_own_seeds else self.seeds
         return len(self.experiment.cases(self.scale, seeds)) - len(self.lines)
+
+    @property
+    def has_own_seeds(self) -> bool:
+        """Whether as many seeds have a result as the experiment has by itself, or none."""
+        own = {case.seed for case in self.experiment.cases(self.scale)}
+        return self.seeds in (0, len(own))
 
     @property
     def duration(self) -> str:
@@ -70,7 +76,7 @@ class Finding:
     def command(self) -> str:
         """The command that makes these results."""
         command = self.command_at(self.scale)
-        if self.seeds in (0, self.experiment.seeds[self.scale]):
+        if self.has_own_seeds:
             return command
         return f"{command} --seeds {self.seeds}"
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from rich.console import Console
 
-from iterconv.command_errors import UserError
+from iterconv.command_errors import TrainingDivergedError, UserError
 
 from .. import session
 from ..run_folder import RunFolder
@@ -43,6 +43,18 @@ def trained(case: Case, folder: Path, console: Console) -> RunFolder:
     if run.read_result() is None:
         session.resume(str(run.path), console)
     return run
+
+
+def trained_or_diverged(case: Case, folder: Path, console: Console) -> RunFolder | None:
+    """Return the finished run of a case as `trained` does; None if its loss became infinite or NaN.
+
+    A training that diverges is a result. It diverges again in the same step when it is continued.
+    """
+    try:
+        return trained(case, folder, console)
+    except TrainingDivergedError as error:
+        console.print(f"diverged: {error}", soft_wrap=True)
+        return None
 
 
 def run_name(settings: Settings) -> str:

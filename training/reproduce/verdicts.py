@@ -74,6 +74,64 @@ def judge_not_worse(differences: np.ndarray, tolerance: float, evidence: str) ->
     return judge_sign(-np.asarray(differences, np.float64), 1, evidence, -tolerance)
 
 
+def judge_all(held: Sequence[bool], evidence: str) -> Verdict:
+    """Judge a claim about single facts that do not depend on chance: one exception refutes it.
+
+    It agrees if all facts hold, differs otherwise, and is undecidable without facts.
+
+    Args:
+        held: Whether each fact holds.
+        evidence: The numbers, as text.
+    """
+    if not len(held):
+        return Verdict(Outcome.UNDECIDABLE, "no results")
+    return Verdict(Outcome.AGREES if all(held) else Outcome.DIFFERS, evidence)
+
+
+def judge_share(held: Sequence[bool], evidence: str) -> Verdict:
+    """Judge whether something holds for trained nets, one a seed.
+
+    It agrees if it holds for all, differs if it holds for at most half, and is undecidable
+    otherwise or with fewer than three nets.
+
+    Args:
+        held: Whether it holds for each net.
+        evidence: The numbers, as text; the counts are added.
+    """
+    text = f"{evidence}: {sum(held)} of {len(held)} nets"
+    if len(held) < FEWEST:
+        return Verdict(Outcome.UNDECIDABLE, text)
+    if all(held):
+        return Verdict(Outcome.AGREES, text)
+    few = sum(held) <= len(held) / 2
+    return Verdict(Outcome.DIFFERS if few else Outcome.UNDECIDABLE, text)
+
+
+def judge_less_spread(values: np.ndarray, others: np.ndarray, evidence: str) -> Verdict:
+    """Judge whether values vary less than others, by the F distribution of two variances.
+
+    It agrees if the 95% interval of the ratio of the variances lies below 1, differs if it lies
+    above 1, and is undecidable otherwise or with fewer than three values on a side.
+
+    Args:
+        values: One value for each seed.
+        others: The values to compare with, as many or not.
+        evidence: The numbers, as text; the interval is added.
+    """
+    if min(len(values), len(others)) < FEWEST:
+        return Verdict(Outcome.UNDECIDABLE, f"{evidence}; fewer than 3 seeds")
+    variances = np.var(values, ddof=1), np.var(others, ddof=1)
+    if not all(variances):
+        return Verdict(Outcome.UNDECIDABLE, f"{evidence}; no variance")
+    ratio = variances[0] / variances[1]
+    shares = (1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2
+    low, high = ratio / stats.f.ppf(shares, len(values) - 1, len(others) - 1)
+    text = f"{evidence}; ratio of variances {ratio:.2g} [{low:.2g}, {high:.2g}]"
+    if high < 1:
+        return Verdict(Outcome.AGREES, text)
+    return Verdict(Outcome.DIFFERS if low > 1 else Outcome.UNDECIDABLE, text)
+
+
 def paired(first: Mapping[int, float], second: Mapping[int, float]) -> np.ndarray:
     """Return first minus second for the seeds that both have."""
     seeds = sorted(set(first) & set(second))

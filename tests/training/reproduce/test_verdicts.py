@@ -8,7 +8,10 @@ from training.reproduce.experiment import Outcome, Verdict
 from training.reproduce.verdicts import (
     combine,
     interval,
+    judge_all,
+    judge_less_spread,
     judge_not_worse,
+    judge_share,
     judge_sign,
     paired,
     show,
@@ -53,6 +56,45 @@ def test_signs(differences, expected, margin, outcome):
 )
 def test_no_worse_than_a_tolerance(differences, tolerance, outcome):
     assert judge_not_worse(np.array(differences), tolerance, "numbers").outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("held", "for_all", "for_share"),
+    [
+        ([True] * 3, Outcome.AGREES, Outcome.AGREES),
+        ([True, True, False], Outcome.DIFFERS, Outcome.UNDECIDABLE),
+        ([True, True, False, False], Outcome.DIFFERS, Outcome.DIFFERS),
+        ([True], Outcome.AGREES, Outcome.UNDECIDABLE),
+        ([False], Outcome.DIFFERS, Outcome.UNDECIDABLE),
+        ([], Outcome.UNDECIDABLE, Outcome.UNDECIDABLE),
+    ],
+)
+def test_what_holds_for_each(held, for_all, for_share):
+    assert judge_all(held, "numbers").outcome == for_all
+    assert judge_share(held, "numbers").outcome == for_share
+
+
+@pytest.mark.parametrize(
+    ("factor", "count", "outcome"),
+    [
+        (0.1, 10, Outcome.AGREES),
+        (1.1, 10, Outcome.UNDECIDABLE),
+        (10, 10, Outcome.DIFFERS),
+        (0.3, 3, Outcome.UNDECIDABLE),
+        (0.001, 2, Outcome.UNDECIDABLE),
+        (0, 10, Outcome.UNDECIDABLE),
+    ],
+)
+def test_variances_are_compared_by_the_f_distribution(factor, count, outcome):
+    others = np.random.default_rng(0).normal(size=count)
+    assert judge_less_spread(factor * others, others, "numbers").outcome == outcome
+
+
+def test_the_interval_of_a_ratio_of_variances_covers_the_true_one():
+    """Of 400 pairs of samples of one distribution, about 1 in 20 is judged wrongly."""
+    rng = np.random.default_rng(0)
+    found = [judge_less_spread(*rng.normal(size=(2, 6)), "").outcome for _ in range(400)]
+    assert 8 <= sum(outcome != Outcome.UNDECIDABLE for outcome in found) <= 32
 
 
 def test_pairs_are_those_of_common_seeds():
