@@ -47,21 +47,30 @@ class Finding:
         return to_results(self.lines)
 
     @property
-    def seeds(self) -> int:
-        """The number of seeds that have a result."""
-        return len({line["seed"] for line in self.lines})
+    def seeds(self) -> str:
+        """The number of seeds of each condition that has results, as text: "3", or "3 to 6"."""
+        single = self.experiment.single(self.scale)
+        counts = Counter(
+            line["condition"] for line in self.lines if line["condition"] not in single
+        ).values()
+        if not counts:
+            return "1"
+        fewest, most = min(counts), max(counts)
+        return f"{fewest}" if fewest == most else f"{fewest} to {most}"
 
     @property
     def missing(self) -> int:
-        """The number of cases without a result."""
-        seeds = None if self.has_own_seeds else self.seeds
-        return len(self.experiment.cases(self.scale, seeds)) - len(self.lines)
+        """The number of cases that the command has and that have no result."""
+        found = {(line["condition"], line["seed"]) for line in self.lines}
+        cases = self.experiment.cases(self.scale, self._given_seeds)
+        return sum((case.condition, case.seed) not in found for case in cases)
 
     @property
-    def has_own_seeds(self) -> bool:
-        """Whether as many seeds have a result as the experiment has by itself, or none."""
-        own = {case.seed for case in self.experiment.cases(self.scale)}
-        return self.seeds in (0, len(own))
+    def _given_seeds(self) -> int | None:
+        """The argument `--seeds` by which these results can be had; None for none."""
+        seeds = 1 + max((line["seed"] for line in self.lines), default=0)
+        planned = 1 + max((case.seed for case in self.experiment.cases(self.scale)), default=0)
+        return None if seeds == planned else seeds
 
     @property
     def duration(self) -> str:
@@ -76,9 +85,9 @@ class Finding:
     def command(self) -> str:
         """The command that makes these results."""
         command = self.command_at(self.scale)
-        if self.has_own_seeds:
+        if not self.lines or self._given_seeds is None:
             return command
-        return f"{command} --seeds {self.seeds}"
+        return f"{command} --seeds {self._given_seeds}"
 
     @property
     def full_command(self) -> str:

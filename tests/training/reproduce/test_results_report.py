@@ -19,7 +19,7 @@ from training.reproduce import catalogue_of_experiments as catalogue
 from training.reproduce import findings as findings_module
 from training.reproduce import results_report, sample_images
 from training.reproduce.experiment import Claim, Experiment, Outcome, Verdict
-from training.reproduce.findings import PENDING, count_outcomes, find_all
+from training.reproduce.findings import PENDING, Finding, count_outcomes, find_all
 from training.reproduce.results_report import write_report
 from training.reproduce.runner import run_experiment
 
@@ -156,8 +156,39 @@ def test_outcomes_are_counted_and_those_without_results_are_named(folder):
         "not decidable at this scale": 0,
         PENDING: 1,
     }
-    squares, cubes = findings
-    assert (squares.seeds, squares.missing, cubes.seeds) == (2, 0, 0)
+    squares = findings[0]
+    assert (squares.seeds, squares.missing) == ("2", 0)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "flag", "text", "missing"),
+    [
+        ((0, 1, 2), "", "3", 0),
+        ((0,), " --seeds 1", "1", 0),
+        ((0, 2), "", "2", 2),
+        ((0, 1, 2, 3), " --seeds 4", "4", 0),
+    ],
+)
+def test_the_command_is_the_one_that_makes_the_results(seeds, flag, text, missing):
+    lines = [
+        {"condition": name, "seed": seed, "settings": settings, "measures": {}, "seconds": 1800}
+        for seed in seeds
+        for name, settings in CONDITIONS.items()
+    ]
+    found = Finding(SQUARES, "cpu", lines, ())
+    assert found.command == f"python -m training.reproduce run squares --scale cpu{flag}"
+    assert (found.seeds, found.missing) == (text, missing)
+    assert found.duration == f"{len(seeds)} h 0 min"
+
+
+def test_conditions_that_no_seed_changes_do_not_count_as_seeds():
+    lines = [
+        {"condition": name, "seed": seed, "settings": {}, "measures": {}, "seconds": 0}
+        for name, seed in (("small", 0), ("small", 1), ("large", 0), ("zoo", 0))
+    ]
+    single = dataclasses.replace(SQUARES, single=lambda scale: {"zoo": {}})
+    assert Finding(single, "cpu", lines, ()).seeds == "1 to 2"
+    assert Finding(single, "cpu", lines, ()).missing == 1
 
 
 def test_raw_numbers_are_copied(folder):
@@ -190,8 +221,8 @@ def test_missing_cases_leave_claims_undecided(folder):
         Outcome.UNDECIDABLE.value,
         Outcome.DIFFERS.value,
     ]
-    assert "2 of 4 cases have no result yet" in source
-    assert "2 of 4 cases have no result yet" in text
+    assert "2 of its cases have no result yet" in source
+    assert "2 of its cases have no result yet" in text
     assert "squares.png" not in text
 
 
