@@ -28,7 +28,7 @@ from keras_iterconv.layers import (
     ResidualUpdate,
 )
 from keras_iterconv.metrics import AllPositionsAccuracy, ExactSetAccuracy
-from keras_iterconv.models import create_model, list_models
+from keras_iterconv.models import create_model, list_models, whiten
 from keras_iterconv.not_finite import NotFinite, find_not_finite
 from keras_iterconv.preprocessing import Preprocessing
 from keras_iterconv.trainer import IterativeModel
@@ -75,5 +75,6 @@ __all__ = [
     "set_depth",
     "spectral",
     "unrolling",
+    "whiten",
     "with_depth",
 ]

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_iterconv._support.outputs import SIGMOID, SOFTMAX
+from keras_iterconv.losses import class_crossentropy
 from keras_iterconv.metrics import AllPositionsAccuracy, ExactSetAccuracy, all_positions, exact_set
 
 
@@ -20,7 +21,8 @@ class Task:
     Attributes:
         name: The name in `TASKS`.
         make_loss: A function that returns the loss for `compile`, of a net that returns logits or,
-            for a regression, numbers. It accepts `reduction`.
+            for a regression, numbers. It accepts `reduction` and, but for a regression,
+            `label_smoothing`.
         make_metrics: A function that returns the metrics for `compile`.
         is_wrong: A function `(outputs, labels)` that returns which predictions are wrong, bool
             `[N]`; a prediction with an output that is not finite is wrong. It raises `ValueError`
@@ -149,7 +151,7 @@ TASKS = {
     for task in (
         Task(
             "classes",
-            partial(keras.losses.SparseCategoricalCrossentropy, from_logits=True),
+            class_crossentropy,
             lambda: ["accuracy"],
             _is_wrong_class,
             _chance_of_class,
@@ -165,7 +167,7 @@ TASKS = {
         ),
         Task(
             "labels_per_position",
-            partial(keras.losses.SparseCategoricalCrossentropy, from_logits=True),
+            class_crossentropy,
             lambda: [AllPositionsAccuracy()],
             _is_wrong_somewhere,
             _chance_of_positions,

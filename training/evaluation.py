@@ -1,5 +1,6 @@
 """Accuracy and depth of a trained model on one part of a data set."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -56,3 +57,24 @@ def evaluate(
         share_at_limit=tally.share_at_limit,
         share_not_finite=tally.share_not_finite,
     )
+
+
+def mirrored_accuracy(
+    run: Callable[..., dict[str, np.ndarray]], data: ImageData, split: Split, batch_size: int
+) -> float:
+    """Return the accuracy of the mean of the logits of each image and its mirror image.
+
+    It computes each image twice, so that it is no result of the model alone: name it as such.
+
+    Args:
+        run: A function from a batch to the outputs of `keras_iterconv.with_depth`, as arrays.
+        data: The data set, for its mean and standard deviation.
+        split: The part of the data set.
+        batch_size: Number of images in a batch; the last batch may be smaller.
+    """
+    mirror = dataclasses.replace(split, images=split.images[:, :, ::-1])
+    logits = []
+    for images in (split, mirror):
+        batches = evaluation_batches(images, mean=data.mean, std=data.std, batch_size=batch_size)
+        logits.append(np.concatenate([run(batch)["logits"] for batch, _ in batches]))
+    return float(np.mean(~data.task.is_wrong(np.mean(logits, axis=0), split.labels)))

@@ -41,7 +41,7 @@ def fit(
     augment: Annotated[
         str | None,
         _data(
-            "Augmentation of training images: none, standard or addons.",
+            "Augmentation of training images: none, standard, alternating or addons.",
             "standard for convolutional models on digits and CIFAR, else none",
         ),
     ] = None,
@@ -62,8 +62,13 @@ def fit(
     schedule: Annotated[
         str | None,
         _training(
-            "Learning rate over time: cosine, step, step-twice, constant or cyclical.", "cosine"
+            "Learning rate over time: cosine, step, step-twice, triangle, constant or cyclical.",
+            "cosine",
         ),
+    ] = None,
+    momentum: Annotated[float | None, _training("Momentum of the optimizer, SGD.", "0.9")] = None,
+    nesterov: Annotated[
+        bool | None, _training("Use the momentum of Nesterov.", "", "--nesterov")
     ] = None,
     weight_decay: Annotated[
         float | None,
@@ -72,6 +77,10 @@ def fit(
     clip_norm: Annotated[
         float | None,
         _training("Largest norm of the gradient over all weights; 0 for no limit.", "5"),
+    ] = None,
+    label_smoothing: Annotated[
+        float | None,
+        _training("Share of a label's probability that is spread over all classes.", "0"),
     ] = None,
     mixed_precision: Annotated[
         bool | None,
@@ -85,6 +94,14 @@ def fit(
     ] = None,
     seed: Annotated[
         int | None, _training("Seed of initial weights, image order and augmentation.", "0")
+    ] = None,
+    mirrored_test: Annotated[
+        bool | None,
+        _training(
+            "Report also the test accuracy of images and their mirror images together.",
+            "",
+            "--mirrored-test",
+        ),
     ] = None,
     max_unroll: Annotated[
         int | None,

@@ -9,9 +9,45 @@ from keras_iterconv.layers.stacked_variables import is_stack
 
 from .settings import Settings
 
-MOMENTUM = 0.9
 # The shares of a run after which the learning rate is divided by 10.
 _DROPS = {"step": (3 / 9, 5 / 9, 7 / 9), "step-twice": (1 / 2, 3 / 4)}
+
+
+@keras.saving.register_keras_serializable("keras_iterconv")
+class TriangleSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that rises linearly to a peak, and falls linearly to the end.
+
+    Args:
+        peak: The largest learning rate.
+        steps: Number of steps.
+        peak_share: The share of the steps before the peak.
+        start: The learning rate of the first step, as a share of the peak.
+        end: The learning rate after the last step, as a share of the peak.
+
+    Reference:
+        Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU".
+    """
+
+    def __init__(
+        self,
+        peak: float,
+        steps: int,
+        peak_share: float = 0.23,
+        start: float = 0.2,
+        end: float = 0.07,
+    ):
+        self.peak, self.steps, self.peak_share = peak, steps, peak_share
+        self.start, self.end = start, end
+
+    def __call__(self, step: Any) -> Any:
+        done = keras.ops.cast(step, "float32") / self.steps
+        rising = self.start + (1 - self.start) * done / self.peak_share
+        falling = 1 - (1 - self.end) * (done - self.peak_share) / (1 - self.peak_share)
+        return self.peak * keras.ops.maximum(keras.ops.minimum(rising, falling), self.end)
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("peak", "steps", "peak_share", "start", "end")
+        return {name: getattr(self, name) for name in names}
 
 
 def make_schedule(settings: Settings, steps_per_epoch: int) -> Any:
@@ -19,8 +55,10 @@ def make_schedule(settings: Settings, steps_per_epoch: int) -> Any:
 
     `cosine` decreases to zero over the run. `step` divides by 10 after 1/3, 5/9 and 7/9 of the
     epochs (NAIS-Net: 150, 250 and 350 of 450), `step-twice` after 1/2 and 3/4 (usual for ResNets).
-    `constant` does not change. `cyclical` makes four cycles between a tenth of the learning rate
-    and the learning rate (`tensorflow_addons.optimizers.TriangularCyclicalLearningRate`).
+    `triangle` rises from a fifth of the learning rate to all of it within 23% of the steps, and
+    falls to 7% of it at the end, both linearly. `constant` does not change. `cyclical` makes four
+    cycles between a tenth of the learning rate and the learning rate
+    (`tensorflow_addons.optimizers.TriangularCyclicalLearningRate`).
 
     Args:
         settings: The settings of the run.
@@ -38,6 +76,8 @@ def make_schedule(settings: Settings, steps_per_epoch: int) -> Any:
         return rate
     if settings.schedule == "cosine":
         return keras.optimizers.schedules.CosineDecay(rate, steps)
+    if settings.schedule == "triangle":
+        return TriangleSchedule(rate, steps)
     if settings.schedule in _DROPS:
         # Keras keeps a rate up to its boundary, that step included.
         boundaries = [round(steps * share) - 1 for share in _DROPS[settings.schedule]]
@@ -54,14 +94,15 @@ def make_schedule(settings: Settings, steps_per_epoch: int) -> Any:
 def make_optimizer(
     settings: Settings, steps_per_epoch: int, variables: list[keras.Variable]
 ) -> keras.optimizers.Optimizer:
-    """Return SGD with momentum 0.9, as in NAIS-Net and for pre-activation ResNets.
+    """Return SGD with momentum, by default 0.9 as in NAIS-Net and for pre-activation ResNets.
 
     Weight decay acts on matrices and kernels. It does not act on variables with one number for
     each channel: biases, scales, shifts and kernel centres.
     """
     optimizer = keras.optimizers.SGD(
         make_schedule(settings, steps_per_epoch),
-        momentum=MOMENTUM,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
         global_clipnorm=settings.clip_norm or None,
         weight_decay=settings.weight_decay or None,
     )

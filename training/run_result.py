@@ -39,6 +39,8 @@ def finish(
         The content of `result.json`.
     """
     result = _measure(session, rows)
+    if session.settings.mirrored_test:
+        result["test_accuracy_mirrored"] = session.mirrored_accuracy(session.data.test)
     with folder.replacing(folder.curves) as partial:
         plot_curves(partial, rows, session.settings, result["test_accuracy"])
     report = _measure_indices(session)

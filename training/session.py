@@ -26,12 +26,13 @@ from keras_iterconv.datasets import (
 )
 from keras_iterconv.depth.depth_settings import is_adaptive
 from keras_iterconv.depth.traced_depth import TracedDepth
+from keras_iterconv.models.fast_net import has_whitening
 
 from .callbacks import ProgressLines, RunRecorder
 from .checkpoint import load_checkpoint, save_checkpoint
 from .distribution import make_strategy
 from .epoch_state import EpochState, load_epoch_state
-from .evaluation import Evaluation, evaluate
+from .evaluation import Evaluation, evaluate, mirrored_accuracy
 from .optimization import make_optimizer
 from .run_folder import RunFolder
 from .run_report import print_header
@@ -40,6 +41,8 @@ from .settings import Settings
 
 # Number of images in a batch for the measurement of indices and depth.
 MEASURE_BATCH = 256
+# Number of training images from which a first layer that whitens is computed.
+WHITENING_IMAGES = 5000
 # Least time between two checkpoints within an epoch, in minutes.
 CHECKPOINT_MINUTES = 10.0
 
@@ -212,6 +215,7 @@ class _Session:
                 *(tuple(numbers.tolist()) for numbers in (self.data.mean, self.data.std))
             )
             self.model.class_names = tuple(self.data.classes)
+            self._whiten()
             optimizer = make_optimizer(settings, self.steps, self.model.trainable_variables)
             if self.model.dtype_policy.name == "mixed_float16":
                 # Keras would add this itself, but leave it out of the files that it writes.
@@ -219,7 +223,7 @@ class _Session:
             as_user_error(
                 self.model.compile,
                 optimizer,
-                self.data.task.make_loss(),
+                self._make_loss(),
                 metrics=self.data.task.make_metrics(),
                 coupling=settings.gradient_coupling(),
             )
@@ -229,6 +233,18 @@ class _Session:
         # Outside of the strategy's scope: the last batch of a part may not divide evenly among the
         # replicas.
         self.run_depth = TracedDepth(self.model)
+
+    def _whiten(self) -> None:
+        """Compute the first layer of a net that whitens its images, from training images."""
+        if has_whitening(self.model):
+            split = self.data.train.take(np.arange(min(WHITENING_IMAGES, len(self.data.train))))
+            images = (split.images - self.data.mean) / self.data.std
+            ki.whiten(self.model, images)
+
+    def _make_loss(self) -> keras.losses.Loss:
+        smoothing = self.settings.label_smoothing
+        # Without smoothing no argument: the loss of a regression has none.
+        return self.data.task.make_loss(**({"label_smoothing": smoothing} if smoothing else {}))
 
     def _build_metrics(self) -> None:
         """Create the metrics' variables, which Keras creates in the first step of an epoch.
@@ -376,6 +392,10 @@ class _Session:
     def evaluate(self, split: Split) -> Evaluation:
         """Return the results of the model on a part of the data set."""
         return evaluate(self.run_depth, self.data, split, self.settings.batch_size)
+
+    def mirrored_accuracy(self, split: Split) -> float:
+        """Return the accuracy of the mean of the logits of images and their mirror images."""
+        return mirrored_accuracy(self.run_depth, self.data, split, self.settings.batch_size)
 
     def measure_batches(self, split: Split) -> tf.data.Dataset:
         """Return the batches for the measurement of indices and depth."""

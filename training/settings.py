@@ -15,10 +15,11 @@ from keras_iterconv.models.registry import ARCHITECTURES, list_settings
 
 from .presets import PRESETS
 
-SCHEDULES = ("cosine", "step", "step-twice", "constant", "cyclical")
+SCHEDULES = ("cosine", "step", "step-twice", "triangle", "constant", "cyclical")
 STRATEGIES = ("none", "mirrored")
 # Without clipping, a model of 540 updates diverges in its first steps at a useful learning rate.
 CLIP_NORM = 5.0
+MOMENTUM = 0.9
 _OVERRIDES = (
     "width",
     "max_unroll",
@@ -49,11 +50,14 @@ class Settings:
         batch_size: Number of images in a step, over all replicas.
         learning_rate: The largest learning rate.
         schedule: The learning-rate schedule; see `training.optimization`.
+        momentum: Momentum of the optimizer, SGD.
+        nesterov: Whether the momentum is Nesterov's.
         weight_decay: Decoupled weight decay of kernels: each step multiplies them by 1 minus this
             number times the learning rate. Decay in the gradient, before momentum, has the same
             effect with a tenth of this number at momentum 0.9.
         clip_norm: The largest 2-norm of the gradient over all weights, to which larger gradients
             are scaled down; 0 for no limit.
+        label_smoothing: Share of a label's probability that the loss spreads over all classes.
         augment: The augmentation of training images; see `keras_iterconv.datasets.augmentation`.
         pixels: `"standardized"` by mean and standard deviation of the training part, or `"unit"`
             for values from 0 to 1.
@@ -62,6 +66,8 @@ class Settings:
         mixed_precision: Whether to compute in half precision: float16 on a GPU, bfloat16 on a CPU.
         strategy: `"none"`, or `"mirrored"` for all GPUs or, without a GPU, two logical CPUs.
         seed: The seed of the initial weights, the order of the images and their augmentation.
+        mirrored_test: Whether the result also holds the test accuracy of the mean of the logits of
+            an image and of its mirror image, `test_accuracy_mirrored`.
         width: Number of channels of the first stage; None for the model's own.
         max_unroll: Number of updates of a block; None for the model's own number.
         unroll_schedule: Number of updates of a block by epoch, `"EPOCH:UPDATES,..."` with epochs
@@ -92,14 +98,18 @@ class Settings:
     batch_size: int
     learning_rate: float
     schedule: str = "cosine"
+    momentum: float = MOMENTUM
+    nesterov: bool = False
     weight_decay: float = 0.0
     clip_norm: float = CLIP_NORM
+    label_smoothing: float = 0.0
     augment: str = "none"
     pixels: str = "standardized"
     validation_share: float = VALIDATION_SHARE
     mixed_precision: bool = False
     strategy: str = "none"
     seed: int = 0
+    mirrored_test: bool = False
     width: int | None = None
     max_unroll: int | None = None
     unroll_schedule: str | None = None
@@ -163,10 +173,13 @@ class Settings:
                     f"--{_flag(name)} must be from {SMALLEST:.3g} to {largest:.3g}, or it "
                     f"becomes 0 or infinite in float32: {value:g}"
                 )
-        if not 0 <= self.validation_share < 1:
-            raise UserError(
-                f"--validation-share must be at least 0 and below 1: {self.validation_share}"
-            )
+        for name in ("validation_share", "label_smoothing", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(
+                    f"--{_flag(name)} must be at least 0 and below 1: {getattr(self, name)}"
+                )
+        if self.nesterov and not self.momentum:
+            raise UserError("--nesterov needs a --momentum above 0")
         for name, known in (
             ("schedule", SCHEDULES),
             ("strategy", STRATEGIES),
@@ -276,7 +289,10 @@ def make_settings(preset: str | None = None, **given: Any) -> Settings:
     """
     if preset is not None and preset not in PRESETS:
         raise UserError(unknown_name("preset", preset, PRESETS))
-    chosen = dict(PRESETS[preset]) if preset is not None else {}
+    chosen = {
+        name: value() if callable(value) else value
+        for name, value in (PRESETS[preset] if preset is not None else {}).items()
+    }
     chosen.update({name: value for name, value in given.items() if value is not None})
     if "model" not in chosen:
         raise UserError("--model or --preset must be given, for example --model nais10")

@@ -114,6 +114,10 @@ def _carry(
         return _normalization(call, gain, norm, carried, makers)
     if type(layer) in _ACTIVATIONS:
         return gain * _slope(layer)
+    if type(layer) is keras.layers.GlobalMaxPooling2D:
+        return gain
+    if type(layer) in (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D):
+        return gain * _pooling(call, norm)
     if type(layer) is keras.layers.GlobalAveragePooling2D:
         sizes = call.inputs[0].shape[1:3] if _channels_last(layer) else call.inputs[0].shape[2:4]
         return gain if norm == "infinity" else gain / np.sqrt(np.prod(_known(sizes, layer)))
@@ -198,6 +202,26 @@ def _convolution(call: Call, norm: str, scale: np.ndarray | None = None) -> floa
         return conv_norm(kernel, None, norm)
     image = _known(call.inputs[0].shape[1:3], layer)
     return conv_norm(kernel, image, norm, tuple(layer.strides), layer.padding)
+
+
+def _pooling(call: Call, norm: str) -> float:
+    """Return the Lipschitz constant of a pooling layer."""
+    layer = call.layer
+    if norm == "infinity":
+        return 1.0
+    if layer.strides != layer.pool_size:
+        raise NoBoundError(f"the windows of {layer.name!r} overlap, or leave pixels out")
+    if type(layer) is keras.layers.MaxPooling2D or not _channels_last(layer):
+        # Each pixel belongs to one window, whose result changes by no more than the pixel.
+        return 1.0
+    sizes = _known(call.inputs[0].shape[1:3], layer)
+    fewest = list(layer.pool_size)
+    if layer.padding == "same":
+        # A window at the border is the average of the pixels that lie in the image.
+        padded = [-size % window for size, window in zip(sizes, fewest, strict=True)]
+        fewest = [window - (more + 1) // 2 for window, more in zip(fewest, padded, strict=True)]
+        fewest = [min(pair) for pair in zip(fewest, sizes, strict=True)]
+    return float(1 / np.sqrt(np.prod(fewest)))
 
 
 def _normalization(call: Call, gain: float, norm: str, carried: dict, makers: dict) -> float:

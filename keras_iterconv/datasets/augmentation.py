@@ -6,6 +6,10 @@ depend on the rest of its batch, and a resumed run gets the same images as an un
 
 The largest shift is an eighth of the side: 4 of 32 pixels, 3 of 28, 1 of 8. Colour images are
 mirrored. Grey images are not: they show digits, and a mirrored digit is not a digit.
+
+`alternating` is for short trainings: an image that is mirrored in one epoch is not mirrored in the
+next, so that each pair of epochs shows both. Its shifts are half as large, and the border is
+reflected. Reference: Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU".
 """
 
 import math
@@ -17,7 +21,7 @@ import tensorflow as tf
 from keras_iterconv._support.checks import unknown_name
 from keras_iterconv._support.extras import require_addons
 
-AUGMENTATIONS = ("none", "standard", "addons")
+AUGMENTATIONS = ("none", "standard", "alternating", "addons")
 
 # Number of uniform numbers an image, the largest that an augmentation uses.
 DRAWS = 6
@@ -31,6 +35,8 @@ def get_augmentation(name: str) -> Augmentation:
 
     - `none`: unchanged images.
     - `standard`: pad by an eighth of the side, crop at random, mirror colour images at random.
+    - `alternating`: pad by a sixteenth of the side with the image's reflection, crop at random,
+      mirror a colour image in every other epoch, half of them in the first.
     - `addons`: shift by whole pixels up to an eighth of the side, mirror colour images at random,
       rotate by whole degrees up to 15, and blank a square of a quarter of the side, all by
       TensorFlow Addons.
@@ -51,7 +57,23 @@ def get_augmentation(name: str) -> Augmentation:
         raise ValueError(unknown_name("augment", name, AUGMENTATIONS))
     if name == "addons":
         return _addons(require_addons())
-    return {"none": _none, "standard": _standard}[name]
+    return {"none": _none, "standard": _standard, "alternating": _alternating}[name]
+
+
+def alternate(draws: tf.Tensor, first: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+    """Return `draws` with numbers for the mirroring that change sides with each epoch.
+
+    Args:
+        draws: Float32 [N, `DRAWS`], uniform on [0, 1).
+        first: The numbers for the mirroring in epoch 0, float32 [N], uniform on [0, 1).
+        epoch: The epoch, an integer.
+
+    Returns:
+        Float32 [N, `DRAWS`].
+    """
+    other = tf.where(first < 0.5, first + 0.5, first - 0.5)
+    chosen = tf.where(epoch % 2 == 0, first, other)
+    return tf.concat([draws[:, :2], chosen[:, tf.newaxis], draws[:, 3:]], axis=1)
 
 
 def _none(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
@@ -59,9 +81,18 @@ def _none(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
 
 
 def _standard(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    return _shift_and_mirror(images, draws, 8, "CONSTANT")
+
+
+def _alternating(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    return _shift_and_mirror(images, draws, 16, "REFLECT")
+
+
+def _shift_and_mirror(images: tf.Tensor, draws: tf.Tensor, part: int, border: str) -> tf.Tensor:
+    """Shift images by up to a `part`-th of the side, and mirror those whose draw is below 1/2."""
     _, height, width, channels = images.shape
-    down, right = height // 8, width // 8
-    padded = tf.pad(images, [[0, 0], [down, down], [right, right], [0, 0]])
+    down, right = height // part, width // part
+    padded = tf.pad(images, [[0, 0], [down, down], [right, right], [0, 0]], border)
     rows = _whole(draws[:, 0], 2 * down + 1)[:, tf.newaxis] + tf.range(height)
     columns = _whole(draws[:, 1], 2 * right + 1)[:, tf.newaxis] + _columns(draws, width, channels)
     cropped = tf.gather(padded, rows, axis=1, batch_dims=1)

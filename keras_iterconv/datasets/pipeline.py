@@ -5,14 +5,15 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from keras_iterconv.datasets.augmentation import DRAWS, Augmentation, get_augmentation
+from keras_iterconv.datasets.augmentation import DRAWS, Augmentation, alternate, get_augmentation
 from keras_iterconv.datasets.image_data import Split
 
 # Two batches in parallel occupy two cores; more would slow down the training step.
 PARALLEL_BATCHES = 2
 BATCHES_AHEAD = 4
-# Numbers of the random streams for the order of an epoch and for its augmentation.
-_ORDER, _DRAWS = 0, 1
+# Numbers of the random streams for the order of an epoch, its augmentation, and the mirroring in
+# the first epoch.
+_ORDER, _DRAWS, _FIRST_MIRRORING = 0, 1, 2
 _GENERATOR = "philox"  # The automatic choice may differ between devices.
 
 
@@ -88,6 +89,12 @@ def training_batches(
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
         order = _order(key, count)[:used]
         draws = tf.random.stateless_uniform([count, DRAWS], _stream(key, _DRAWS), alg=_GENERATOR)
+        if augment == "alternating":
+            start = tf.stack([tf.constant(seed, tf.int64), tf.constant(0, tf.int64)])
+            first = tf.random.stateless_uniform(
+                [count], _stream(start, _FIRST_MIRRORING), alg=_GENERATOR
+            )
+            draws = alternate(draws, first, epoch)
         return tf.data.Dataset.from_tensor_slices(
             (
                 tf.reshape(order, [steps, batch_size]),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from keras_iterconv._support.architecture_kinds import CONVOLUTIONAL, FULLY_CONNECTED
 from keras_iterconv._support.checks import check_channels_last, check_positive_int, unknown_name
 from keras_iterconv.layers import NAISConv2D, NAISDense, ResidualStage
+from keras_iterconv.models.fast_net import nais_fast_net
 from keras_iterconv.models.nais_net import nais_dense_net, nais_net
 from keras_iterconv.models.resnet import residual_net, resnet54, resnet_dense
 from keras_iterconv.trainer import IterativeModel
@@ -76,6 +77,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "nais_adaptive": Architecture(
         CONVOLUTIONAL, nais_net, {"max_unroll": 10, "threshold": 1e-4}, NAISConv2D
     ),
+    "nais_fast": Architecture(CONVOLUTIONAL, nais_fast_net, {"max_unroll": 3}, NAISConv2D),
     "nais_dense": Architecture(FULLY_CONNECTED, nais_dense_net, {"max_unroll": 30}, NAISDense),
     **_residual_nets(),
     "resnet54": Architecture(CONVOLUTIONAL, resnet54, {}, fixed={"batch_norm": True}),

@@ -5,9 +5,17 @@ import numpy as np
 import tensorflow as tf
 
 import keras_iterconv as ki
+from keras_iterconv.models.registry import FORMER_NAMES
 from tests.support.numpy_double import IMAGE
 
 CHANNELS = 6
+# The named nets that differ in more than the number of channels or updates: a small net of another
+# name is one of these. `test_registry.py` builds all of them at full size.
+DISTINCT_NETS = tuple(
+    name
+    for name in ki.list_models()
+    if name not in FORMER_NAMES and not name.endswith(("_w16", "_w32", "_w64", "_wide", "nais10"))
+)
 
 
 def make_block(kind, **settings):

@@ -47,6 +47,39 @@ def test_step_twice_divides_after_half_and_three_quarters():
     np.testing.assert_allclose(rates(schedule, [0, 39, 40, 59, 60, 79]), expected, rtol=1e-6)
 
 
+def test_triangle_rises_to_the_rate_and_falls():
+    settings = make_settings(model="nais10", epochs=4, learning_rate=0.5, schedule="triangle")
+    schedule = make_schedule(settings, steps_per_epoch=50)
+    copy = type(schedule).from_config(schedule.get_config())
+    steps = np.arange(200)
+    expected = np.interp(steps, [0, 46, 200], [0.1, 0.5, 0.035])
+    np.testing.assert_allclose(rates(schedule, steps), expected, rtol=1e-5)
+    np.testing.assert_array_equal(rates(copy, steps), rates(schedule, steps))
+    # A run that is continued beyond its end does not ascend the gradient.
+    assert float(schedule(300)) == pytest.approx(0.035)
+
+
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.9, False), (0.8, True)])
+def test_momentum_is_that_of_a_plain_loop(momentum, nesterov):
+    """Nesterov's form of Sutskever et al.: the gradient's step comes after that of the velocity."""
+    settings = make_settings(
+        model="nais10",
+        schedule="constant",
+        learning_rate=0.1,
+        clip_norm=0.0,
+        momentum=momentum,
+        nesterov=nesterov,
+    )
+    variable = keras.Variable(np.array([[1.0, -2.0]], "float32"))
+    optimizer = make_optimizer(settings, 1, [variable])
+    weight, velocity = variable.numpy().astype(np.float64), 0.0
+    for gradient in np.random.default_rng(0).normal(size=(5, 1, 2)):
+        optimizer.apply([tf.constant(gradient, tf.float32)], [variable])
+        velocity = momentum * velocity - 0.1 * gradient
+        weight = weight + (momentum * velocity - 0.1 * gradient if nesterov else velocity)
+    np.testing.assert_allclose(variable.numpy(), weight, rtol=1e-5)
+
+
 def test_cyclical_is_a_triangular_wave():
     pytest.importorskip("tensorflow_addons", reason="needs the extra `addons` (Python 3.11)")
     settings = make_settings(model="nais10", epochs=4, learning_rate=0.5, schedule="cyclical")

@@ -24,7 +24,9 @@ def make_small(settings, data):
     """Return the preset's net, of few blocks and channels or, where it has one block, updates."""
     own = list_settings(settings.model)
     small = {"max_unroll": 10}
-    if "width" in own:
+    if settings.model == "nais_fast":
+        small = {"filters": (16,)}
+    elif "width" in own:
         small = {"blocks": 1, "width": 8}
     elif "blocks" in own:
         small = {"blocks": 1, "filters": (16,)}

@@ -10,9 +10,11 @@ from keras_iterconv.certificates import certification
 from keras_iterconv.certificates.network import network_bound
 from keras_iterconv.layers.rules.conv_rule import conv_block_gain
 from keras_iterconv.layers.rules.dense_rule import dense_block_gain
+from tests.support.builders import DISTINCT_NETS
 
 L = keras.layers
 ASCENDED = ("nais10", "nais_adaptive", "nais_mnist", "pcr_w8", "resnet_na_bn", "resnet_sh_stable")
+INFINITY = ("nais1", "nais10", "nais_adaptive", "nais_fast")
 ORDER = {"2": 2, "infinity": np.inf}
 
 
@@ -47,6 +49,9 @@ LINEAR = {
     "normalisation, no scale": [L.BatchNormalization(scale=False, epsilon=0.1)],
     "conv and normalisation": [L.Conv2D(3, 3, strides=2, padding="same"), L.BatchNormalization()],
     "pool": [L.GlobalAveragePooling2D()],
+    "average pool": [L.AveragePooling2D((3, 2))],
+    "average pool, a border": [L.AveragePooling2D((4, 2), padding="same")],
+    "average pool, one window": [L.AveragePooling2D((9, 9), padding="same")],
     "dense": [L.Flatten(), L.Dropout(0.5), L.Dense(5)],
     "dense on pixels": [L.Dense(5)],
 }
@@ -59,6 +64,35 @@ def test_linear_layers_are_measured_exactly(what, norm):
     bound, reason = network_bound(model, norm, {})
     assert reason is None
     assert bound == pytest.approx(np.linalg.norm(as_matrix(model), ORDER[norm]), rel=3e-4)
+
+
+@pytest.mark.parametrize("norm", ORDER)
+@pytest.mark.parametrize("layer", [L.MaxPooling2D(2, padding="same"), L.GlobalMaxPooling2D()])
+def test_the_bound_of_a_maximum_is_attained_and_not_passed(norm, layer):
+    model = net((5, 4, 2), type(layer).from_config(layer.get_config()))
+    assert network_bound(model, norm, {}) == (1.0, None)
+    x = np.random.default_rng(0).normal(size=(200, 5, 4, 2)).astype(np.float32)
+    raised = x.copy()
+    raised[np.arange(200), 1, 1, 0] += 9
+    y = x + 0.5 * np.random.default_rng(1).normal(size=x.shape).astype(np.float32)
+
+    def ratios(y):
+        change = (np.asarray(model(y)) - np.asarray(model(x))).reshape(200, -1)
+        return [
+            np.linalg.norm(a, ORDER[norm]) / np.linalg.norm(b.ravel(), ORDER[norm])
+            for a, b in zip(change, y - x, strict=True)
+        ]
+
+    assert max(ratios(y)) <= 1 + 1e-6
+    assert 0.9 < max(ratios(raised)) <= 1 + 1e-6
+
+
+def test_windows_that_overlap_have_no_bound_in_the_2_norm():
+    model = net((6, 6, 2), L.MaxPooling2D(3, strides=2))
+    assert network_bound(model, "infinity", {}) == (1.0, None)
+    bound, reason = network_bound(model, "2", {})
+    assert bound is None
+    assert "overlap" in reason
 
 
 @pytest.mark.parametrize("norm", ORDER)
@@ -239,7 +273,7 @@ def test_stages_multiply_or_add(skip_from, conv_matrix, without_ascent):
 
 def make_small(name):
     small = {"units": 6, "max_unroll": 3}
-    if name.startswith(("nais1", "nais_adaptive", "resnet54")):
+    if name.startswith(("nais1", "nais_adaptive", "nais_fast", "resnet54")):
         small = {"blocks": 1, "filters": (3, 4)}
     elif "_w" in name:
         small = {"blocks": 1, "width": 2}
@@ -262,7 +296,7 @@ def without_ascent(monkeypatch):
 
 
 @pytest.mark.usefixtures("without_ascent")
-@pytest.mark.parametrize("name", ki.list_models())
+@pytest.mark.parametrize("name", DISTINCT_NETS)
 def test_every_named_net_has_rows_and_a_bound(name):
     check_named_net(name)
 
@@ -282,7 +316,7 @@ def check_named_net(name):
     blocks = [layer for layer in model.layers if isinstance(layer, ki.IteratedBlock)]
     assert len(report.blocks) == sum(s.blocks for s in stages) + len(updates) + len(blocks)
     assert report.holds is (not updates and not name.startswith(("resnet_w", "icr")))
-    assert report.norm == ("infinity" if name in ("nais1", "nais10", "nais_adaptive") else "2")
+    assert report.norm == ("infinity" if name in INFINITY else "2")
     if name == "nais_adaptive":
         assert report.bound is None
         assert "threshold" in report.bound_reason

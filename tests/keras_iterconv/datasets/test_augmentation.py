@@ -31,7 +31,7 @@ def sample(shape, count=12):
 
 
 def test_names_and_a_wrong_one():
-    assert AUGMENTATIONS == ("none", "standard", "addons")
+    assert AUGMENTATIONS == ("none", "standard", "alternating", "addons")
     with pytest.raises(ValueError, match=r"`augment`.*Did you mean 'standard'.*augment='standart'"):
         get_augmentation("standart")
 
@@ -43,17 +43,20 @@ def test_none_changes_nothing(shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_standard_equals_a_plain_loop(shape):
+@pytest.mark.parametrize(
+    ("name", "part", "border"), [("standard", 8, "constant"), ("alternating", 16, "reflect")]
+)
+def test_shifts_and_mirror_images_equal_a_plain_loop(name, part, border, shape):
     images, draws = sample(shape)
     side, channels = shape[1:]
-    shift = SHIFT[side]
+    shift = side // part
     expected = []
     for image, draw in zip(images, draws.astype(np.float64), strict=True):
-        padded = np.pad(image, ((shift, shift), (shift, shift), (0, 0)))
+        padded = np.pad(image, ((shift, shift), (shift, shift), (0, 0)), border)
         top, left = math.floor(draw[0] * (2 * shift + 1)), math.floor(draw[1] * (2 * shift + 1))
         crop = padded[top : top + side, left : left + side]
         expected.append(crop[:, ::-1] if channels == 3 and draw[2] < 0.5 else crop)
-    assert np.array_equal(get_augmentation("standard")(images, draws), np.stack(expected))
+    assert np.array_equal(get_augmentation(name)(images, draws), np.stack(expected))
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -128,6 +128,25 @@ def test_augmentation_changes_with_seed_and_epoch(change):
     assert different > 0.7 * len(both)
 
 
+def test_alternating_mirrors_each_image_in_every_other_epoch():
+    split = numbered()
+    scaling = {"mean": np.zeros(3, np.float32), "std": np.ones(3, np.float32)}
+    mirrored = np.full((6, COUNT), -1)
+    for epoch in range(6):
+        found = batches(split, steps=4, augment="alternating", initial_epoch=epoch, **scaling)
+        for number, image in by_number(found).items():
+            # Images of 8 pixels are not shifted.
+            same = np.array_equal(image, split.images[number])
+            assert same != np.array_equal(image, split.images[number][:, ::-1])
+            mirrored[epoch, number] = not same
+    seen = mirrored >= 0
+    assert (seen.sum(axis=0) > 1).all()
+    changes = mirrored ^ (np.arange(6) % 2)[:, np.newaxis]
+    first = np.where(seen, changes, -1).max(axis=0)
+    assert (np.where(seen, changes, first) == first).all()
+    assert 0.2 < first.mean() < 0.8
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_are_standardised_and_belong_to_their_labels(channels):
     split = numbered(shape=(8, 8, channels))

@@ -6,19 +6,17 @@ import pytest
 import tensorflow as tf
 
 import keras_iterconv as ki
-from keras_iterconv.models.registry import FORMER_NAMES
+from tests.support.builders import DISTINCT_NETS
 
-NAMES = [name for name in ki.list_models() if name not in FORMER_NAMES]
-CONVOLUTIONAL = tuple(n for n in NAMES if n.startswith(("nais1", "nais_adaptive", "resnet54")))
-RESIDUAL = tuple(name for name in NAMES if name.startswith(("resnet_w", "icr_", "pcr_")))
+OF_BLOCKS = ("nais1", "nais_adaptive", "nais_fast", "resnet54")
 
 
 def make_small(name):
     """Return a small version whose normalisations do something, as after training."""
     small = {"units": 6, "max_unroll": 3}
-    if name in CONVOLUTIONAL:
+    if name.startswith(OF_BLOCKS):
         small = {"blocks": 1, "filters": (4, 6)}
-    elif name in RESIDUAL:
+    elif name.startswith(("resnet_w", "icr_", "pcr_")):
         small = {"blocks": 2, "width": 3}
     model = ki.create_model(name, (6, 6, 2), 3, **small)
     rng = np.random.default_rng(0)
@@ -29,7 +27,7 @@ def make_small(name):
     return model
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=DISTINCT_NETS)
 def model(request):
     """Return a model that no test may change, so that Keras traces its functions once."""
     return make_small(request.param)
@@ -44,7 +42,7 @@ def images(samples=4, seed=0):
     return np.random.default_rng(seed).normal(size=(samples, 6, 6, 2)).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DISTINCT_NETS)
 def test_one_step_of_fit_as_a_plain_keras_model(name, excess):
     model = make_small(name)
     plain = keras.Model(model.input, model.output)

@@ -49,6 +49,16 @@ def normalised_convolution(c):
     return convolution(c, c) + 4 * c
 
 
+def fast_weights(classes=10, widths=(64, 128, 256)):
+    """Count the weights of the fast net: patches of 2x2x3, each with two filters."""
+    total, channels = 12 * 24, 24
+    for c in widths:
+        # A transition without a bias, its normalisation, and a block of C, D, E and delta.
+        total += convolution(channels, c) + 4 * c + 2 * convolution(c, c) + 2 * c
+        channels = c
+    return total + channels * classes + classes
+
+
 # C, D, E and delta; a block of the plain ResNet has one kernel and its bias.
 NAIS_BLOCK = staged_weights(lambda c: 2 * convolution(c, c) + 2 * c)
 FULL_SIZE = {
@@ -65,6 +75,7 @@ FULL_SIZE = {
         for family in ("resnet", "icr", "pcr")
         for width in (8, 16, 32, 64)
     },
+    "nais_fast": ((32, 32, 3), fast_weights(), 9),
     "nais_dense": ((28, 28, 1), 128 * 128 + 784 * 128 + 128 + 1290, 30),
     "nais_mnist": ((28, 28, 1), 128 * 128 + 784 * 128 + 128 + 1290, 30),
     "resnet_sh_stable": ((28, 28, 1), 128 * 128 + 128 + 784 * 128 + 128 + 1290, 30),
