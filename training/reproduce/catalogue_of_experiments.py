@@ -12,6 +12,7 @@ _PLACES = {
     "coupling": ("coupled_stages", "COUPLED_STAGES"),
     "resnet-indices": ("residual_indices", "RESIDUAL_INDICES"),
     "capped": ("capped_stages", "CAPPED_STAGES"),
+    "adaptive-or-fixed": ("adaptive_or_fixed", "ADAPTIVE_OR_FIXED"),
 }
 NAMES = tuple(_PLACES)
 

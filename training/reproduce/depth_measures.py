@@ -1,0 +1,100 @@
+"""What the experiments on depth measure of a net: accuracy, updates and time at several depths."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import keras
+import numpy as np
+
+import keras_iterconv as ki
+from keras_iterconv.datasets import ImageData, evaluation_batches
+from keras_iterconv.depth.traced_depth import TracedDepth
+
+from ..run_folder import RunFolder
+
+# Number of images in a batch, where only the results matter.
+BATCH = 256
+# Number of timed runs of each setting.
+ROUNDS = 5
+
+
+def load_run(run: RunFolder) -> tuple[keras.Model, ImageData]:
+    """Return the model of a finished run, and the data set that it was trained on."""
+    settings = run.read_config()["settings"]
+    data = ki.datasets.load(
+        settings.dataset,
+        limit_train=settings.limit_train,
+        validation_share=settings.validation_share,
+        pixels=settings.pixels,
+    )
+    return keras.models.load_model(run.last), data
+
+
+def measure_settings(
+    model: keras.Model,
+    data: ImageData,
+    max_unrolls: Sequence[int],
+    thresholds: Sequence[float],
+) -> list[dict[str, Any]]:
+    """Return accuracy and updates on the test part at fixed depths, and with thresholds.
+
+    Args:
+        model: A net with NAIS blocks of fixed depth.
+        data: The data set, with the scale of its images.
+        max_unrolls: The numbers of updates of each block.
+        thresholds: Stopping thresholds, with the net's own number of updates as the limit.
+
+    Returns:
+        A dict for each setting: `max_unroll`; `threshold`, or None; `accuracy`; `updates`, the
+        number of updates of a block, mean over blocks and images; `share_at_limit`.
+    """
+    batches = evaluation_batches(data.test, mean=data.mean, std=data.std, batch_size=BATCH)
+    report = ki.accuracy_by_depth(model, batches, max_unrolls, thresholds)
+    blocks = len(ki.iterated_blocks(model))
+    names = ("max_unroll", "threshold", "accuracy", "share_at_limit")
+    return [
+        {**{name: asdict(point)[name] for name in names}, "updates": point.updates / blocks}
+        for point in (*report.by_max_unroll, *report.by_threshold)
+    ]
+
+
+def time_settings(
+    model: keras.Model,
+    images: np.ndarray,
+    settings: Sequence[dict[str, Any]],
+    batch_size: int,
+    rounds: int = ROUNDS,
+) -> list[float]:
+    """Return the time of an image at each of some settings, in seconds: the median of the rounds.
+
+    The settings take turns, since the speed of a machine changes within minutes. Stopped images
+    leave their batch by the library's rule.
+
+    Args:
+        model: A net with NAIS blocks of fixed depth; its settings are restored.
+        images: Images as the net takes them; those after the last full batch are left out.
+        settings: Dicts with `max_unroll` and `threshold`.
+        batch_size: Number of images in a batch.
+        rounds: Number of timed runs of each setting, after one that is not timed.
+    """
+    run = TracedDepth(model)
+    batches = [
+        images[begin : begin + batch_size]
+        for begin in range(0, len(images) - batch_size + 1, batch_size)
+    ]
+    own = ki.iterated_blocks(model)[0].max_unroll
+    seconds = np.zeros((rounds + 1, len(settings)))
+    try:
+        for row in seconds:
+            for number, setting in enumerate(settings):
+                # Not through the model's own functions: these would be traced again each time.
+                ki.set_depth(model, setting["max_unroll"], setting["threshold"])
+                begin = time.perf_counter()
+                for batch in batches:
+                    run(batch)
+                row[number] = time.perf_counter() - begin
+    finally:
+        ki.set_depth(model, own, None)
+    return list(np.median(seconds[1:], axis=0) / (len(batches) * batch_size))
