@@ -1,7 +1,6 @@
-"""Reproduce experiments of the papers: `python -m training.reproduce figure1`."""
+"""Reproduce experiments of the papers: `python -m training.reproduce run toy`."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +9,6 @@ import typer
 from rich.console import Console
 
 from iterconv.command_errors import (
-    TrainingDivergedError,
     UserError,
     as_user_error,
     check_folder,
@@ -21,50 +19,6 @@ from iterconv.command_start import load_quietly, make_console
 
 app = make_app("Reproduce experiments of the papers.")
 PICTURES = (".png", ".pdf", ".svg")
-
-
-@app.command(cls=Command)
-def figure1(
-    output: Annotated[
-        str, typer.Option(help="Image file to write: .png, .pdf or .svg.")
-    ] = "figure1.png",
-    seed: Annotated[int, typer.Option(help="Seed of the first run; run k has seed + k.")] = 0,
-    runs: Annotated[int, typer.Option(help="Number of runs of each network.")] = 5,
-    training_steps: Annotated[int, typer.Option(help="Number of optimizer steps in a run.")] = 2000,
-    update_scale: Annotated[
-        float,
-        typer.Option(help="Factor on the initial weights of a block's last layer, in (0, 10]."),
-    ] = 1.0,
-) -> None:
-    """Draw a toy inverse problem and its solutions.
-
-    Reproduces Fig. 1 of Lippl et al. 2024: trained networks and an error-corrective algorithm.
-    Five runs of each of the three networks take one to two minutes on one core.
-    """
-    _check_picture(output)
-    if not 1 <= runs <= 100:
-        raise UserError(f"--runs must be from 1 to 100: {runs}")
-    if not 0 <= seed < 2**32 - runs:
-        raise UserError(f"--seed must be from 0 to {2**32 - 1 - runs}: {seed}")
-    load_quietly()
-    from .inverse_problem import run_experiment
-    from .inverse_problem_figure import PICTURED_Z, draw_figure, print_errors
-
-    console = make_console()
-    experiment = as_user_error(
-        run_experiment,
-        PICTURED_Z,
-        range(seed, seed + runs),
-        training_steps=training_steps,
-        update_scale=update_scale,
-        report=lambda kind, seed: console.print(f"training {kind}, seed {seed}"),
-    )
-    print_errors(console, experiment)
-    for kind, errors in experiment.errors.items():
-        # Only the undisturbed network is checked: repeated blocks may overflow, which is a result.
-        if not all(map(math.isfinite, errors.early[:, -1])):
-            raise TrainingDivergedError(f"the error of {kind} is not finite after training")
-    _draw(console, output, draw_figure, experiment)
 
 
 @app.command(cls=Command)

@@ -8,6 +8,7 @@ from keras_iterconv._support.checks import unknown_name
 from .experiment import Experiment
 
 _PLACES = {
+    "toy": ("toy", "TOY"),
     "mnist-ablation": ("mnist_ablation", "MNIST_ABLATION"),
     "coupling": ("coupled_stages", "COUPLED_STAGES"),
     "resnet-indices": ("residual_indices", "RESIDUAL_INDICES"),

@@ -9,7 +9,7 @@ Reference:
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -32,6 +32,11 @@ LEARNING_RATE = 3e-3
 CLIP_NORM = 1.0
 EXTRA_STEPS = 16
 TEST_SAMPLES = 1000
+# The true z of the inputs in the figure: in opposite corners, so that their paths are
+# distinguishable.
+PICTURED_Z = ((0.7, 0.5), (-0.5, -0.8))
+# The block that the figure of Lippl et al. leaves out, counted from 1.
+LEFT_OUT = 4
 # Second parts of the random seeds, so that training data, test data and initial weights differ.
 TRAINING_STREAM, TEST_STREAM = 1, 2
 
@@ -319,7 +324,7 @@ def mean_error(readout: np.ndarray, z: np.ndarray) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
+class Measurements:
     """The measurements of all networks.
 
     Attributes:
@@ -338,46 +343,18 @@ class Experiment:
     chance: float
 
 
-def run_experiment(
-    pictured_z: Any,
-    seeds: Sequence[int],
-    *,
-    training_steps: int = TRAINING_STEPS,
-    update_scale: float = 1.0,
-    report: Callable[[str, int], None] = lambda kind, seed: None,
-) -> Experiment:
-    """Train a network of each kind for each seed; return the measurements of all and the algorithm.
+def measure_net(net: BlockNet) -> Readouts:
+    """Return the mean errors of a network's readouts over the test set.
 
-    Args:
-        pictured_z: The true z of the inputs whose readouts are kept, `[M, 2]`.
-        seeds: Seeds of the runs.
-        training_steps: Number of optimizer steps in each run.
-        update_scale: See `make_net`.
-        report: A function that is called with kind and seed before each run.
-
-    Raises:
-        ValueError: An argument is out of range.
+    Returns:
+        `Readouts` of errors: `[T + 1]`, `[T, T]` and `[17]`.
     """
-    pictured_z = np.asarray(pictured_z, "float32")
-    test_z = sample_latents(TEST_SAMPLES, 0, TEST_STREAM)
-    paths, errors = {}, {}
+    z = sample_latents(TEST_SAMPLES, 0, TEST_STREAM)
+    readouts = disturb(net, forward_model(z))
+    return Readouts(*(mean_error(readout, z) for readout in vars(readouts).values()))
 
-    def measure(name: str, nets: Iterable[BlockNet]) -> None:
-        measured = []
-        for net in nets:
-            readouts = disturb(net, forward_model(test_z))
-            measured.append([mean_error(readout, test_z) for readout in vars(readouts).values()])
-            if name not in paths:
-                paths[name] = disturb(net, forward_model(pictured_z))
-        errors[name] = Readouts(*(np.stack(part) for part in zip(*measured, strict=True)))
 
-    def trained(kind: str) -> Iterable[BlockNet]:
-        for seed in seeds:
-            report(kind, seed)
-            yield train_net(kind, seed, training_steps=training_steps, update_scale=update_scale)
-
-    # The hand-built network equals the algorithm, and `disturb` also applies to it.
-    measure("algorithm", [hand_built_net()])
-    for kind in KINDS:
-        measure(kind, trained(kind))
-    return Experiment(pictured_z, paths, errors, float(mean_error(np.zeros((1, 2)), test_z)))
+def chance_error() -> float:
+    """Return the mean error of the constant prediction 0 over the test set."""
+    z = sample_latents(TEST_SAMPLES, 0, TEST_STREAM)
+    return float(mean_error(np.zeros((1, 2)), z))

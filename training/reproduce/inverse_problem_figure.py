@@ -1,4 +1,4 @@
-"""The figure and the table of the toy inverse problem, after Fig. 1 of Lippl et al."""
+"""The figure of the toy inverse problem, after Fig. 1 of Lippl et al."""
 
 from pathlib import Path
 from typing import Any
@@ -8,15 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
-from rich.console import Console
-from rich.table import Table
 
-from .inverse_problem import Experiment
+from .inverse_problem import LEFT_OUT, Measurements
 
-# In opposite corners, so that their paths are distinguishable; panels c and d show the first.
-PICTURED_Z = ((0.7, 0.5), (-0.5, -0.8))
-# The figure of Lippl et al. leaves out the fourth block.
-LEFT_OUT = 4
 NAMES = {
     "feedforward": "feed-forward",
     "algorithm": "algorithm",
@@ -33,47 +27,12 @@ COLOURS = {
 MARKERS = {"feedforward": "v", "algorithm": "D", "resnet": "o", "recurrent": "s"}
 
 
-def print_errors(console: Console, experiment: Experiment) -> None:
-    """Print the mean errors over the test set: their mean, minimum and maximum over the seeds."""
-    table = Table(title="mean distance from the true z", title_justify="left")
-    table.add_column("network")
-    first = next(iter(experiment.errors.values()))
-    half = (first.early.shape[1] - 1) // 2
-    extra = first.repeated.shape[1] - 1
-    for name in (
-        "all blocks",
-        f"after block {half}",
-        f"without block {LEFT_OUT}",
-        "last block +1",
-        f"+{extra}",
-    ):
-        table.add_column(name, justify="right")
-    for kind, name in NAMES.items():
-        errors = experiment.errors[kind]
-        table.add_row(
-            name,
-            _spread(errors.early[:, -1]),
-            _spread(errors.early[:, half]),
-            _spread(errors.left_out[:, LEFT_OUT - 1, -1]),
-            _spread(errors.repeated[:, 1]),
-            _spread(errors.repeated[:, -1]),
-        )
-    console.print(table)
-    console.print(f"Constant prediction 0: {experiment.chance:.3f}")
-
-
-def _spread(errors: np.ndarray) -> str:
-    """Return the mean and, on a second line, the minimum and the maximum."""
-    mean = f"{errors.mean():.2g}"
-    return mean if len(errors) == 1 else f"{mean}\n{errors.min():.2g} to {errors.max():.2g}"
-
-
-def draw_figure(path: Path, experiment: Experiment) -> Figure:
+def draw_figure(path: Path, measured: Measurements) -> Figure:
     """Draw the diagram of a block, the paths of the readouts, and the effect of two disturbances.
 
     Args:
         path: The image file to write.
-        experiment: The measurements.
+        measured: The measurements.
 
     Returns:
         The written figure.
@@ -84,16 +43,16 @@ def draw_figure(path: Path, experiment: Experiment) -> Figure:
     # Fixed positions: square panels of equal size, with room for labels at the ends of the lines.
     paths = [figure.add_axes((0.05 + 0.25 * k, 0.38, 0.18, 0.24)) for k in range(len(NAMES))]
     for axes, kind in zip(paths, NAMES, strict=True):
-        draw_paths(axes, experiment, kind)
+        draw_paths(axes, measured, kind)
     _title(paths[0], NAMES["feedforward"], letter="b", colour=COLOURS["feedforward"])
     _share_square(paths)
     draw_disturbed_paths(
         figure.add_axes((0.05, 0.06, 0.165, 0.22)),
         figure.add_axes((0.54, 0.06, 0.165, 0.22)),
-        experiment,
+        measured,
     )
-    draw_left_out_errors(figure.add_axes((0.29, 0.06, 0.14, 0.22)), experiment)
-    draw_repeated_errors(figure.add_axes((0.765, 0.06, 0.14, 0.22)), experiment)
+    draw_left_out_errors(figure.add_axes((0.29, 0.06, 0.14, 0.22)), measured)
+    draw_repeated_errors(figure.add_axes((0.765, 0.06, 0.14, 0.22)), measured)
     figure.savefig(path, dpi=120)
     return figure
 
@@ -156,55 +115,55 @@ def draw_schema(axes: Axes) -> None:
     axes.text(9.7, middle, "the same block\nis repeated", fontsize=10, color="0.3", va="center")
 
 
-def draw_paths(axes: Axes, experiment: Experiment, kind: str) -> None:
+def draw_paths(axes: Axes, measured: Measurements, kind: str) -> None:
     """Draw the early readouts of one network, from the first state to the last block."""
     _title(axes, NAMES[kind], colour=COLOURS[kind])
-    path = experiment.paths[kind].early
+    path = measured.paths[kind].early
     for sample in range(path.shape[1]):
         _draw_path(axes, path[:, sample], kind)
-    _mark_true_z(axes, experiment.z)
+    _mark_true_z(axes, measured.z)
 
 
-def draw_disturbed_paths(out: Axes, extra: Axes, experiment: Experiment) -> None:
+def draw_disturbed_paths(out: Axes, extra: Axes, measured: Measurements) -> None:
     """Draw the ResNets' paths of the first input, without a block, and with extra applications."""
     _title(out, f"block {LEFT_OUT} left out", "dotted: all blocks", letter="c")
     _title(extra, "last block repeated", "dashed: extra applications", letter="d")
     for kind in ("resnet", "recurrent"):
-        readouts = experiment.paths[kind]
+        readouts = measured.paths[kind]
         whole = readouts.early[:, 0]
         out.plot(*whole.T, ":", color=COLOURS[kind], lw=1.2)
         _draw_path(out, readouts.left_out[LEFT_OUT - 1, :, 0], kind)
         _draw_path(extra, whole, kind)
         extra.plot(*readouts.repeated[:, 0].T, "--", color=COLOURS[kind], lw=1.6)
     for axes in (out, extra):
-        _mark_true_z(axes, experiment.z[:1])
+        _mark_true_z(axes, measured.z[:1])
     _share_square([out])
     _share_square([extra], 2.0)
 
 
-def draw_left_out_errors(axes: Axes, experiment: Experiment) -> None:
+def draw_left_out_errors(axes: Axes, measured: Measurements) -> None:
     """Draw the mean error against the block that is left out."""
     ends = {}
     for kind in NAMES:
-        errors = experiment.errors[kind].left_out[:, :, -1]
+        errors = measured.errors[kind].left_out[:, :, -1]
         _draw_spread(axes, np.arange(1, errors.shape[1] + 1), errors, kind)
         ends[kind] = errors[:, -1].mean()
     axes.axvspan(LEFT_OUT - 0.4, LEFT_OUT + 0.4, color="0.88", zorder=0)
     axes.set_xticks(range(1, errors.shape[1] + 1))
     axes.set_xlabel("block left out")
-    _finish_errors(axes, experiment, ends)
+    _finish_errors(axes, measured, ends)
 
 
-def draw_repeated_errors(axes: Axes, experiment: Experiment) -> None:
+def draw_repeated_errors(axes: Axes, measured: Measurements) -> None:
     """Draw the mean error against the number of extra applications of the last block."""
     ends = {}
     for kind in NAMES:
-        errors = experiment.errors[kind].repeated
+        errors = measured.errors[kind].repeated
         _draw_spread(axes, np.arange(errors.shape[1]), errors, kind)
         ends[kind] = errors[:, -1].mean()
     axes.set_xticks(range(0, errors.shape[1], 4))
     axes.set_xlabel("extra applications")
-    _finish_errors(axes, experiment, ends)
+    _finish_errors(axes, measured, ends)
 
 
 def _title(axes: Axes, text: str, note: str = "", letter: str = "", colour: str = "black") -> None:
@@ -255,15 +214,15 @@ def _draw_spread(axes: Axes, steps: np.ndarray, errors: np.ndarray, kind: str) -
     )
 
 
-def _finish_errors(axes: Axes, experiment: Experiment, ends: dict[str, float]) -> None:
+def _finish_errors(axes: Axes, measured: Measurements, ends: dict[str, float]) -> None:
     """Label the lines at their right ends, and draw the error of the constant prediction 0."""
     axes.set_yscale("log")
     axes.set_title("mean error", loc="left", fontsize=10, color="0.3")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.axhline(experiment.chance, color="0.4", ls=":", lw=1.2, zorder=0)
+    axes.axhline(measured.chance, color="0.4", ls=":", lw=1.2, zorder=0)
     low, high = np.log10(axes.get_ylim())
     marks = [(NAMES[kind], COLOURS[kind], end) for kind, end in ends.items()]
-    marks = sorted([*marks, ("constant 0", "0.4", experiment.chance)], key=lambda mark: mark[2])
+    marks = sorted([*marks, ("constant 0", "0.4", measured.chance)], key=lambda mark: mark[2])
     heights = [(np.log10(end) - low) / (high - low) for *_, end in marks]
     for (name, colour, _), height in zip(marks, spread_heights(heights), strict=True):
         axes.text(

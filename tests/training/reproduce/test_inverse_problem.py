@@ -154,8 +154,7 @@ def test_the_test_set_is_apart_from_the_weights_and_the_training(monkeypatch):
     sample = toy.sample_latents
     monkeypatch.setattr(toy, "sample_latents", lambda *given: drawn.append(given) or sample(*given))
     toy.train_net("recurrent", 0, training_steps=2, blocks=1)
-    monkeypatch.setattr(toy, "train_net", lambda kind, *_, **__: toy.make_net(kind, 0, blocks=1))
-    toy.run_experiment([(0.1, 0.2)], [0])
+    toy.measure_net(toy.make_net("recurrent", 0, blocks=1))
     training, test = drawn
     assert training[0] == 2 * toy.BATCH_SIZE
     assert not np.isin(sample(*training), sample(*test)).any()
@@ -183,51 +182,31 @@ def test_the_update_scale_is_for_the_second_layer_of_residual_blocks(kind):
     assert changed == {"feedforward": 0, "resnet": 2, "recurrent": 1}[kind]
 
 
-def test_an_experiment_measures_each_net_on_the_test_set(monkeypatch):
-    asked = []
-
-    def untrained(kind, seed, **settings):
-        asked.append((kind, seed, settings))
-        return toy.make_net(kind, seed, blocks=2)
-
-    monkeypatch.setattr(toy, "train_net", untrained)
-    told = []
-    pictured = [(0.2, -0.3), (0.5, 0.5), (0.0, 1.0)]
-    result = toy.run_experiment(
-        pictured,
-        (3, 8),
-        training_steps=11,
-        update_scale=0.5,
-        report=lambda *what: told.append(what),
-    )
-    settings = {"training_steps": 11, "update_scale": 0.5}
-    assert told == [(kind, seed) for kind in toy.KINDS for seed in (3, 8)]
-    assert asked == [(*what, settings) for what in told]
+@pytest.mark.parametrize("kind", toy.KINDS)
+def test_a_net_is_measured_on_the_test_set(kind):
+    net = toy.make_net(kind, 3, blocks=2)
     z = toy.sample_latents(toy.TEST_SAMPLES, 0, toy.TEST_STREAM)
     x = z * [1.5, 0.75]
-    assert result.chance == pytest.approx(np.sqrt((z**2).sum(axis=1)).mean())
-    for kind in toy.KINDS:
-        errors = result.errors[kind]
-        for place, seed in enumerate((3, 8)):
-            net = toy.make_net(kind, seed, blocks=2)
-            for measured, schedule in (
-                (errors.early[place, 1], [0]),
-                (errors.left_out[place, 0, 1], [1]),
-                (errors.left_out[place, 1, 1], [0]),
-                (errors.repeated[place, 2], [0, 1, 1, 1]),
-            ):
-                far = np.sqrt(((by_hand(net, kind, x, schedule) - z) ** 2).sum(axis=1)).mean()
-                assert measured == pytest.approx(far, rel=1e-4)
-        first = by_hand(
-            toy.make_net(kind, 3, blocks=2), kind, np.multiply(pictured, [1.5, 0.75]), [0]
-        )
-        np.testing.assert_allclose(result.paths[kind].early[1], first, rtol=1e-4, atol=1e-5)
-    algorithm = toy.error_corrective(x, toy.BLOCKS + toy.EXTRA_STEPS)
+    assert toy.chance_error() == pytest.approx(np.sqrt((z**2).sum(axis=1)).mean())
+    errors = toy.measure_net(net)
+    for measured, schedule in (
+        (errors.early[1], [0]),
+        (errors.left_out[0, 1], [1]),
+        (errors.left_out[1, 1], [0]),
+        (errors.repeated[2], [0, 1, 1, 1]),
+    ):
+        far = np.sqrt(((by_hand(net, kind, x, schedule) - z) ** 2).sum(axis=1)).mean()
+        assert measured == pytest.approx(far, rel=1e-4)
+
+
+def test_the_hand_built_net_is_measured_as_the_algorithm():
+    z = toy.sample_latents(toy.TEST_SAMPLES, 0, toy.TEST_STREAM)
+    algorithm = toy.error_corrective(z * [1.5, 0.75], toy.BLOCKS + toy.EXTRA_STEPS)
     expected = np.sqrt(((algorithm - z) ** 2).sum(axis=2)).mean(axis=1)
-    errors = result.errors["algorithm"]
-    np.testing.assert_allclose(errors.early[0], expected[: toy.BLOCKS + 1], atol=1e-6)
-    np.testing.assert_allclose(errors.repeated[0], expected[toy.BLOCKS :], atol=1e-6)
-    np.testing.assert_allclose(errors.left_out[0, :, -1], expected[toy.BLOCKS - 1], atol=1e-6)
+    errors = toy.measure_net(toy.hand_built_net())
+    np.testing.assert_allclose(errors.early, expected[: toy.BLOCKS + 1], atol=1e-6)
+    np.testing.assert_allclose(errors.repeated, expected[toy.BLOCKS :], atol=1e-6)
+    np.testing.assert_allclose(errors.left_out[:, -1], expected[toy.BLOCKS - 1], atol=1e-6)
 
 
 @pytest.mark.parametrize(
