@@ -1,6 +1,9 @@
-"""The residual nets of Lippl et al.: their conditions, and their settings at each scale."""
+"""The residual nets of Lippl et al.: their settings at each scale, and the names of conditions."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from .experiment import Results
 
 # The strengths of the coupling; None for independent initial weights and no coupling.
 STRENGTHS = (None, 0.0, 0.5, 0.9, 1.0)
@@ -41,16 +44,44 @@ def settings_of(
         model: The architecture.
         **changed: Settings of `training.fit` that differ from those of the scale.
     """
-    settings: dict[str, Any] = {
-        **_CPU,
-        **(_CPU_CLUTTER if dataset.startswith("digitclutter") else {}),
-    }
+    settings: dict[str, Any]
     if scale == "paper":
         settings = {**_PAPER, "augment": "standard" if dataset.startswith("cifar") else "none"}
+    else:
+        settings = {**_CPU, **(_CPU_CLUTTER if dataset.startswith("digitclutter") else {})}
     chosen = {"model": model, "width": width, "dataset": dataset, "coupling": strength}
     return {**chosen, **settings, **changed}
 
 
-def kind_of(strength: float | None) -> str:
-    """Return the name of a strength in the names of conditions."""
-    return "independent" if strength is None else f"coupling {strength:g}"
+def name_of(group: str, width: int, strength: float | None) -> str:
+    """Return the name of a condition.
+
+    Args:
+        group: What the experiment compares beside width and strength, such as the data set.
+        width: Number of channels of the first stage.
+        strength: The strength of the coupling, one of `STRENGTHS`.
+    """
+    kind = "independent" if strength is None else f"coupling {strength:g}"
+    return f"{group}, width {width}, {kind}"
+
+
+def widths_of(results: Results) -> dict[str, list[int]]:
+    """Return the widths of each group in the results; other conditions are left out."""
+    found: dict[str, set[int]] = {}
+    for condition in results.conditions:
+        group, mark, rest = condition.rpartition(", width ")
+        if mark:
+            found.setdefault(group, set()).add(int(rest.split(",")[0]))
+    return {group: sorted(widths) for group, widths in found.items()}
+
+
+def series_of(
+    results: Results, strengths: Sequence[float | None]
+) -> Mapping[str, Mapping[int, list[str]]]:
+    """Return the conditions by strength, for each group and width in the results."""
+    return {
+        group: {
+            width: [name_of(group, width, strength) for strength in strengths] for width in widths
+        }
+        for group, widths in widths_of(results).items()
+    }

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.reproduce.coupled_nets import STRENGTHS
+from training.reproduce.coupled_nets import STRENGTHS, name_of
 from training.reproduce.experiment import Outcome, Results, Row
 from training.reproduce.experiments import coupled_stages
-from training.reproduce.experiments.capped_stages import CAPPED_STAGES, MODELS, conditions, name_of
+from training.reproduce.experiments.capped_stages import CAPPED_STAGES, MODELS, conditions
 from training.reproduce.trainings import run_name
 from training.settings import make_settings
 

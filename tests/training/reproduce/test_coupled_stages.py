@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from training.reproduce.coupled_nets import STRENGTHS, name_of
 from training.reproduce.experiment import Outcome, Results, Row
 from training.reproduce.experiments.coupled_stages import (
     COUPLED_STAGES,
-    STRENGTHS,
     conditions,
-    name_of,
 )
 from training.reproduce.trainings import run_name
 from training.settings import make_settings

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..coupled_nets import COUPLED, STRENGTHS, WIDTHS, kind_of, settings_of
+from ..coupled_nets import COUPLED, STRENGTHS, WIDTHS, name_of, series_of, settings_of
 from ..experiment import Claim, Experiment, Results, Verdict
 from ..residual_claims import Measured, judge_no_rise, judge_recurrence, judge_slopes
 from ..residual_measures import errors, index_means, measure
@@ -23,11 +23,6 @@ ALMOST_ZERO = 0.1
 HARMLESS = 0.005
 
 
-def name_of(kind: str, width: int, strength: float | None) -> str:
-    """Return the name of a condition."""
-    return f"{kind}, width {width}, {kind_of(strength)}"
-
-
 def conditions(scale: str) -> Mapping[str, Mapping[str, Any]]:
     """Return the settings of all conditions of a scale, by name."""
     dataset, widths = SIZES[scale]
@@ -39,15 +34,15 @@ def conditions(scale: str) -> Mapping[str, Mapping[str, Any]]:
     }
 
 
-def _widths(results: Results) -> list[int]:
-    return sorted({int(name.split(", ")[1].split()[1]) for name in results.conditions})
-
-
-def _series(results: Results, kind: str, strengths: tuple[float | None, ...]) -> list[list[str]]:
+def _series(
+    results: Results, kind: str, strengths: tuple[float | None, ...] = STRENGTHS
+) -> list[list[str]]:
     """Return the conditions of a kind by strength, for each width in the results."""
-    return [
-        [name_of(kind, width, strength) for strength in strengths] for width in _widths(results)
-    ]
+    return [*series_of(results, strengths).get(kind, {}).values()]
+
+
+def _conditions_of(results: Results, kind: str) -> list[str]:
+    return [name for names in _series(results, kind) for name in names]
 
 
 def _differences(
@@ -70,8 +65,8 @@ def _differences(
 
 def _of_kind(results: Results, kind: str, measured: Measured) -> np.ndarray:
     """Return a measure of all nets of a kind."""
-    names = [name for names in _series(results, kind, STRENGTHS) for name in names]
-    return np.array([value for name in names for value in measured(results, name).values()])
+    found = [measured(results, name).values() for name in _conditions_of(results, kind)]
+    return np.array([value for values in found for value in values])
 
 
 def _judge_difference(
@@ -89,11 +84,7 @@ def _judge_robust(results: Results, kind: str) -> Verdict:
 
 
 def _judge_recurrence(results: Results, kinds: tuple[str, ...]) -> Verdict:
-    groups = {
-        kind: [name for names in _series(results, kind, STRENGTHS) for name in names]
-        for kind in kinds
-    }
-    return judge_recurrence(results, groups)
+    return judge_recurrence(results, {kind: _conditions_of(results, kind) for kind in kinds})
 
 
 def _judge_slope(results: Results, kind: str, index: str, expected: int) -> Verdict:
@@ -197,11 +188,11 @@ def draw(path: Path, results: Results) -> None:
     """Draw the indices and the error against the strength, a line for each kind of net."""
     from .strength_figure import draw_strengths
 
+    series = series_of(results, STRENGTHS)
+    widths = sorted({width for rows in series.values() for width in rows})
     rows = {
-        f"{width} channels": {
-            kind: [name_of(kind, width, strength) for strength in STRENGTHS] for kind in MODELS
-        }
-        for width in _widths(results)
+        f"{width} channels": {kind: names[width] for kind, names in series.items()}
+        for width in widths
     }
     draw_strengths(path, results, rows, STRENGTHS)
 

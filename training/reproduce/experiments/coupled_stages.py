@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from ..coupled_nets import COUPLED, STRENGTHS, TREND, WIDTHS, kind_of, settings_of
+from ..coupled_nets import (
+    COUPLED,
+    STRENGTHS,
+    TREND,
+    WIDTHS,
+    name_of,
+    series_of,
+    settings_of,
+    widths_of,
+)
 from ..experiment import Claim, Experiment, Outcome, Results, Verdict
 from ..residual_claims import judge_recurrence, judge_slopes
 from ..residual_measures import errors, index_means, measure
@@ -22,11 +31,6 @@ DATA = {
 }
 
 
-def name_of(dataset: str, width: int, strength: float | None) -> str:
-    """Return the name of a condition."""
-    return f"{dataset}, width {width}, {kind_of(strength)}"
-
-
 def conditions(scale: str) -> Mapping[str, Mapping[str, Any]]:
     """Return the settings of all conditions of a scale, by name."""
     return {
@@ -37,37 +41,16 @@ def conditions(scale: str) -> Mapping[str, Mapping[str, Any]]:
     }
 
 
-def _grid(results: Results) -> dict[str, list[int]]:
-    """Return the widths of each data set in the results."""
-    found: dict[str, set[int]] = {}
-    for condition in results.conditions:
-        dataset, width, _ = condition.split(", ")
-        found.setdefault(dataset, set()).add(int(width.split()[1]))
-    return {dataset: sorted(widths) for dataset, widths in found.items()}
-
-
-def _series(
-    results: Results, strengths: tuple[float | None, ...]
-) -> dict[str, dict[int, list[str]]]:
-    """Return the conditions by strength, for each data set and width in the results."""
-    return {
-        dataset: {
-            width: [name_of(dataset, width, strength) for strength in strengths] for width in widths
-        }
-        for dataset, widths in _grid(results).items()
-    }
-
-
 def _judge_slope(results: Results, strengths: tuple[float, ...], text: str, **rule: Any) -> Verdict:
     """Judge a slope over the strengths, for all widths of a data set together."""
-    groups = {dataset: [*rows.values()] for dataset, rows in _series(results, strengths).items()}
+    groups = {dataset: [*rows.values()] for dataset, rows in series_of(results, strengths).items()}
     return judge_slopes(results, groups, strengths, text=text, **rule)
 
 
 def _judge_recurrence(results: Results) -> Verdict:
     groups = {
         dataset: [name for names in rows.values() for name in names]
-        for dataset, rows in _series(results, STRENGTHS).items()
+        for dataset, rows in series_of(results, STRENGTHS).items()
     }
     return judge_recurrence(results, groups)
 
@@ -75,7 +58,7 @@ def _judge_recurrence(results: Results) -> Verdict:
 def _judge_interaction(results: Results) -> Verdict:
     """Judge whether the rise of the error from 0 to 0.9 is smaller at the largest width."""
     verdicts = []
-    for dataset, widths in _grid(results).items():
+    for dataset, widths in widths_of(results).items():
         rises = []
         for width in (widths[0], widths[-1]):
             before, after = (
@@ -93,7 +76,7 @@ def _judge_interaction(results: Results) -> Verdict:
 def _judge_unrelated(results: Results) -> Verdict:
     """Judge the rank correlation of index and error among nets of equal size."""
     texts, related = [], False
-    for dataset, widths in _grid(results).items():
+    for dataset, widths in widths_of(results).items():
         for index in ("convergence", "divergence"):
             found = []
             for width in widths:
@@ -184,7 +167,7 @@ def draw(path: Path, results: Results) -> None:
 
     rows = {
         dataset: {f"{width} channels": names for width, names in series.items()}
-        for dataset, series in _series(results, STRENGTHS).items()
+        for dataset, series in series_of(results, STRENGTHS).items()
     }
     draw_strengths(path, results, rows, STRENGTHS)
 

@@ -49,10 +49,12 @@ def draw_strengths(
         {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     ):
         count = max(1, len(rows))
-        size = (2 + 2.7 * len(panels), 3.1 * count)
+        # Rows of one panel stand side by side.
+        shape = (1, count) if len(panels) == 1 else (count, len(panels))
+        size = (2 + 2.7 * shape[1], 3.1 * shape[0])
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
-        axes = figure.subplots(count, len(panels), squeeze=False)
+        axes = figure.subplots(*shape, squeeze=False).reshape(count, len(panels))
         for row, (title, lines) in zip(axes, rows.items(), strict=False):
             for ax, (measure, measured) in zip(row, panels.items(), strict=True):
                 for colour, (label, names) in zip(COLOURS, lines.items(), strict=False):
