@@ -13,6 +13,8 @@ _PLACES = {
     "coupling": ("coupled_stages", "COUPLED_STAGES"),
     "resnet-indices": ("residual_indices", "RESIDUAL_INDICES"),
     "capped": ("capped_stages", "CAPPED_STAGES"),
+    "variations": ("coupling_variations", "COUPLING_VARIATIONS"),
+    "sample-efficiency": ("sample_efficiency", "SAMPLE_EFFICIENCY"),
     "adaptive-or-fixed": ("adaptive_or_fixed", "ADAPTIVE_OR_FIXED"),
 }
 NAMES = tuple(_PLACES)
