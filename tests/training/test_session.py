@@ -180,11 +180,14 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
             session.start(settings, tmp_path / "cut", console, checkpoint_minutes=0)
     assert f"--resume {tmp_path / 'cut'}" in console.export_text()
     assert not (tmp_path / "cut" / "result.json").exists()
-    # One goes on within the epoch, the other from the last whole one.
-    shutil.copytree(tmp_path / "cut", tmp_path / "other")
-    (tmp_path / "other" / "within_epoch.npz").unlink()
+    runs = ["cut"]
+    if model == "nais10":
+        # One goes on within the epoch, the other from the last whole one.
+        runs.append("other")
+        shutil.copytree(tmp_path / "cut", tmp_path / "other")
+        (tmp_path / "other" / "within_epoch.npz").unlink()
 
-    for name in ("cut", "other"):
+    for name in runs:
         found = session.resume(tmp_path / name, console)
         for a, b in zip(
             arrays(tmp_path / "whole" / "last.keras"),

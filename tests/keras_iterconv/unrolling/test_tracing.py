@@ -70,8 +70,7 @@ def test_gradients_of_blocks_that_share_a_graph_are_their_own(gradient):
         assert np.abs(a).max() > 0
 
 
-@pytest.mark.parametrize("gradient", ["unroll", "recompute"])
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("gradient", "tied"), [("unroll", False), ("recompute", True)])
 def test_second_derivatives_in_a_graph_are_those_of_a_plain_loop(gradient, tied):
     block = ki.NAISConv2D(
         4,
