@@ -170,6 +170,7 @@ def test_the_table_of_presets_is_true(name):
     model = preset.pop("model")
     paper = "Lippl et al." if model[-4:] == "_w16" else "NAIS-Net"
     paper = "fast" if model == "nais_fast" else paper
+    paper += " short" if name.endswith("-short") else ""
     dataset = preset.pop("dataset").rstrip("0123456789")
     title = {"cifar": "CIFAR", "mnist": "MNIST", "digitclutter": "Digitclutter"}[dataset]
     (table,) = re.findall(r"^\| setting \|.*\n(?:\|.*\n)+", TRAINING, re.M)

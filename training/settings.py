@@ -138,24 +138,8 @@ class Settings:
         for name in ("weight_decay", "clip_norm"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise UserError(f"--{_flag(name)} must be at least 0: {getattr(self, name)}")
-        if self.index_images is not None and self.index_images < 0:
-            raise UserError(f"--index-images must be at least 0: {self.index_images}")
-        if self.unroll_schedule is not None and self.max_unroll is not None:
-            raise UserError(
-                "--max-unroll and --unroll-schedule exclude each other; the trained model has the "
-                "last number of updates of --unroll-schedule"
-            )
-        self.make_unroll_schedule()  # an error for an invalid text
-        if self.coupling is not None and not 0 <= self.coupling <= 1:
-            raise UserError(f"--coupling must be from 0 to 1: {self.coupling}")
-        changed = self.coupling_kernel != "uniform" or self.coupling_members is not None
-        if changed and self.coupling is None:
-            raise UserError("--coupling-kernel and --coupling-members need --coupling")
-        if self.coupling_members is not None and not _MEMBERS.fullmatch(self.coupling_members):
-            raise UserError(
-                "--coupling-members must be FIRST:LAST, for example 5: or -8: "
-                f"{self.coupling_members!r}"
-            )
+        self._check_depth()
+        self._check_coupling()
         if self.weight_decay * self.learning_rate >= 1:
             raise UserError(
                 f"--weight-decay must be below 1 / --learning-rate, {1 / self.learning_rate:g}, "
@@ -191,6 +175,28 @@ class Settings:
                 raise UserError(
                     f"--{_flag(name)} must be one of {', '.join(known)}: {getattr(self, name)}"
                 )
+
+    def _check_depth(self) -> None:
+        if self.index_images is not None and self.index_images < 0:
+            raise UserError(f"--index-images must be at least 0: {self.index_images}")
+        if self.unroll_schedule is not None and self.max_unroll is not None:
+            raise UserError(
+                "--max-unroll and --unroll-schedule exclude each other; the trained model has the "
+                "last number of updates of --unroll-schedule"
+            )
+        self.make_unroll_schedule()  # an error for an invalid text
+
+    def _check_coupling(self) -> None:
+        if self.coupling is not None and not 0 <= self.coupling <= 1:
+            raise UserError(f"--coupling must be from 0 to 1: {self.coupling}")
+        changed = self.coupling_kernel != "uniform" or self.coupling_members is not None
+        if changed and self.coupling is None:
+            raise UserError("--coupling-kernel and --coupling-members need --coupling")
+        if self.coupling_members is not None and not _MEMBERS.fullmatch(self.coupling_members):
+            raise UserError(
+                "--coupling-members must be FIRST:LAST, for example 5: or -8: "
+                f"{self.coupling_members!r}"
+            )
 
     def gradient_coupling(self) -> GradientCoupling | None:
         """Return the coupling of the gradients; None for none."""
