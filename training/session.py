@@ -133,6 +133,16 @@ def resume(
         return session.run(folder, rows, state, checkpoint_minutes, extensions)
 
 
+def build_model(settings: Settings, data: ImageData) -> ki.IterativeModel:
+    """Return the compiled model of a run as it is before the first step.
+
+    Args:
+        settings: The settings of the run.
+        data: The data set, in place of the one that the settings name.
+    """
+    return _Session(settings, Console(quiet=True), data).model
+
+
 def _extend(
     folder: RunFolder, config: dict[str, Any], wanted: Settings, done: int, console: Console
 ) -> dict[str, Any]:
@@ -156,6 +166,17 @@ def _extend(
         soft_wrap=True,
     )
     return extended
+
+
+def _load_data(settings: Settings) -> ImageData:
+    return as_user_error(
+        datasets.load,
+        settings.dataset,
+        names={"name": "dataset"},
+        limit_train=settings.limit_train,
+        validation_share=settings.validation_share,
+        pixels=settings.pixels,
+    )
 
 
 @contextlib.contextmanager
@@ -185,17 +206,10 @@ class _Session:
         run_depth: A function from images to logits, depth and status.
     """
 
-    def __init__(self, settings: Settings, console: Console):
+    def __init__(self, settings: Settings, console: Console, data: ImageData | None = None):
         self.settings = settings
         self.console = console
-        self.data: ImageData = as_user_error(
-            datasets.load,
-            settings.dataset,
-            names={"name": "dataset"},
-            limit_train=settings.limit_train,
-            validation_share=settings.validation_share,
-            pixels=settings.pixels,
-        )
+        self.data: ImageData = _load_data(settings) if data is None else data
         self.steps = as_user_error(steps_per_epoch, self.data.train, settings.batch_size)
         # Called early, so that a missing extra is reported before a folder is created.
         get_augmentation(settings.augment)

@@ -73,10 +73,17 @@ def run(
     output: Annotated[
         str, typer.Option(help="Folder for results and trainings, one for all experiments.")
     ] = "runs/reproduce",
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Build and time each net, and write nothing."),
+    ] = False,
 ) -> None:
     """Run an experiment of a paper, and judge its claims.
 
     Finished cases are kept: repeat the command to continue after an interruption.
+
+    --dry-run shows what the trainings would cost: parameters, operations of a training step for one
+    image, and hours, estimated from a few steps of each net.
     """
     if seeds is not None and not 1 <= seeds <= 100:
         raise UserError(f"--seeds must be from 1 to 100: {seeds}")
@@ -88,6 +95,11 @@ def run(
     _check_scale(scale)
     experiment = find_experiment(name)
     console, folder = make_console(), Path(output) / scale
+    if dry_run:
+        from .dry_run import estimate
+
+        estimate(experiment, scale, console, seeds)
+        return
     results = run_experiment(experiment, folder, scale, console, seeds)
     for claim in experiment.claims:
         verdict = claim.judge(results)
