@@ -13,6 +13,7 @@ def small_nets(monkeypatch):
     for name, small in (
         ("nais10", chain),
         ("nais_adaptive", chain),
+        ("nais_fast", chain),
         ("resnet54", chain),
         ("resnet_sh_bn", {"max_unroll": 3}),
     ):

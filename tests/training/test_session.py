@@ -144,6 +144,26 @@ def test_a_run_without_a_validation_part_goes_on_and_says_so(quick, console, tmp
     assert re.search(r"epoch +3/3  loss [\d.]+  accuracy [\d.]+%  \d+ images/s", text)
 
 
+def test_a_net_that_whitens_and_an_accuracy_of_mirror_images(quick, console, tmp_path):
+    settings = quick(
+        "nais_fast", mirrored_test=True, label_smoothing=0.1, schedule="triangle", nesterov=True
+    )
+    result = session.start(settings, tmp_path / "run", console)
+    data = datasets.load("digits", limit_train=96)
+    model = keras.models.load_model(tmp_path / "run" / "last.keras")
+    assert model.loss.label_smoothing == 0.1
+    train, test = (
+        (part.images.astype("float32") - data.mean) / data.std for part in (data.train, data.test)
+    )
+    kernel = model.get_layer("whitening").kernel.numpy()
+    ki.whiten(model, train)
+    np.testing.assert_allclose(kernel, model.get_layer("whitening").kernel.numpy(), atol=1e-6)
+    logits = sum(model.predict(images, verbose=0) for images in (test, test[:, :, ::-1]))
+    expected = np.mean(logits.argmax(axis=1) == data.test.labels)
+    assert result["test_accuracy_mirrored"] == pytest.approx(expected)
+    assert result["test_accuracy"] == pytest.approx(accuracy(model, data.test, data))
+
+
 class _CutOff(callbacks.RunRecorder):
     """A record that stops a run as Ctrl-C does, in the middle of the third epoch."""
 
