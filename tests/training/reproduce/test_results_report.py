@@ -33,7 +33,7 @@ def square(case, folder, console):
 def judge_growth(results):
     small, large = (results.values(name, "value") for name in CONDITIONS)
     return Verdict(
-        Outcome.AGREES if large[0] > small[0] else Outcome.DIFFERS, "first; a|b <i>x</i>"
+        Outcome.AGREES if large[0] > small[0] else Outcome.DIFFERS, "first; a|b <i>x</i> [1](x)"
     )
 
 
