@@ -9,36 +9,36 @@ from .residual_measures import index_means, slopes
 from .verdicts import FEWEST, combine, judge_not_worse, judge_sign, show
 
 Measured = Callable[[Results, str], dict[int, float]]
-# Conditions by strength, several series of them for each group that is judged on its own.
+# Series of conditions, such as those of rising strength, for each group that is judged alone.
 Groups = Mapping[str, Sequence[Sequence[str]]]
 
 
 def pooled_slopes(
     results: Results,
     series: Sequence[Sequence[str]],
-    strengths: Sequence[float],
+    positions: Sequence[float] | np.ndarray,
     measured: Measured,
 ) -> np.ndarray:
-    """Return the slopes of a measure over the strengths, one for each series and seed."""
-    found = [slopes(results, list(names), list(strengths), measured) for names in series]
+    """Return the slopes of a measure over the positions, one for each series and seed."""
+    found = [slopes(results, list(names), list(positions), measured) for names in series]
     return np.concatenate(found) if found else np.array([])
 
 
 def judge_slopes(
     results: Results,
     groups: Groups,
-    strengths: Sequence[float],
+    positions: Sequence[float] | np.ndarray,
     measured: Measured,
     expected: int,
     text: str,
     form: str = ".3f",
 ) -> Verdict:
-    """Judge the sign of a measure's slope over the strengths, in each group on its own.
+    """Judge the sign of a measure's slope over the positions of a series, in each group on its own.
 
     Args:
         results: The results.
-        groups: For each group, such as a data set, its series of conditions by strength.
-        strengths: The strengths of the conditions of a series.
+        groups: For each group, such as a data set, its series of conditions.
+        positions: The positions of a series' conditions, such as the strengths of the coupling.
         measured: A function from results and condition to a measure by seed.
         expected: 1 for a rise, -1 for a fall.
         text: The name of the measure.
@@ -46,7 +46,7 @@ def judge_slopes(
     """
     verdicts = []
     for group, series in groups.items():
-        pooled = pooled_slopes(results, series, strengths, measured)
+        pooled = pooled_slopes(results, series, positions, measured)
         verdicts.append(judge_sign(pooled, expected, f"{group}: {text} {show(pooled, form)}"))
     return combine(verdicts)
 
@@ -54,15 +54,15 @@ def judge_slopes(
 def judge_no_rise(
     results: Results,
     groups: Groups,
-    strengths: Sequence[float],
+    positions: Sequence[float] | np.ndarray,
     measured: Measured,
     tolerance: float,
     text: str,
 ) -> Verdict:
-    """Judge whether a measure's slope over the strengths is at most a tolerance, in each group."""
+    """Judge whether a measure's slope over the positions is at most a tolerance, in each group."""
     verdicts = []
     for group, series in groups.items():
-        pooled = pooled_slopes(results, series, strengths, measured)
+        pooled = pooled_slopes(results, series, positions, measured)
         verdicts.append(
             judge_not_worse(pooled, tolerance, f"{group}: {text} {show(pooled, '.2%')}")
         )
