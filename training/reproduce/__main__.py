@@ -21,31 +21,6 @@ app = make_app("Reproduce experiments of the papers.")
 PICTURES = (".png", ".pdf", ".svg")
 
 
-@app.command(cls=Command)
-def coupling(
-    output: Annotated[
-        str, typer.Option(help="Folder for the runs and the figure.")
-    ] = "runs/coupling",
-    seeds: Annotated[int, typer.Option(help="Number of runs of each condition.")] = 3,
-) -> None:
-    """Compare coupled and capped residual networks on MNIST.
-
-    Compares test error and indices of networks with coupling, with Lipschitz caps, with both and
-    with neither. Takes hours on two cores. Finished runs are kept: repeat the command to continue.
-    """
-    if not 1 <= seeds <= 100:
-        raise UserError(f"--seeds must be from 1 to 100: {seeds}")
-    check_folder("--output", output)
-    load_quietly()
-    from .coupling_study import draw, make_table, read_results, summarise, train_all
-
-    console, folder = make_console(), Path(output)
-    train_all(folder, range(seeds), console)
-    results = read_results(folder, range(seeds))
-    console.print(make_table(summarise(results)))
-    _draw(console, str(folder / "indices.png"), draw, results)
-
-
 @app.command(name="list", cls=Command)
 def list_experiments() -> None:
     """List the experiments that `run` knows."""

@@ -10,7 +10,7 @@ from rich.console import Console
 from iterconv import cli
 from iterconv.command_errors import UserError
 from training.reproduce import __main__ as reproduce
-from training.reproduce import coupling_study as coupling
+from training.reproduce import runner
 
 ROOT = Path(__file__).parents[3]
 BAD = [
@@ -18,9 +18,10 @@ BAD = [
     (("depth-figure", "nais", "--output", "a.jpg"), "--output must end in .png, .pdf, .svg: "),
     (("depth-figure", "nais", "--output", ""), "--output must end in"),
     (("depth-figure", "nais", "--output", "nowhere/a.png"), "a file in a folder that exists"),
-    (("coupling", "--output", ""), "--output must name a folder"),
-    (("coupling", "--output", "caf\udce9"), "--output must be a path in UTF-8"),
-    (("coupling", "--seeds", 0), "--seeds must be from 1 to 100: 0"),
+    (("run", "coupling", "--output", ""), "--output must name a folder"),
+    (("run", "coupling", "--output", "caf\udce9"), "--output must be a path in UTF-8"),
+    (("run", "coupling", "--seeds", 0), "--seeds must be from 1 to 100: 0"),
+    (("coupling",), "coupling"),
 ]
 
 
@@ -43,8 +44,8 @@ def command(monkeypatch, capsys):
 
 @pytest.mark.parametrize(("arguments", "said"), BAD)
 def test_what_cannot_be_is_refused_in_one_line(command, tmp_path, monkeypatch, arguments, said):
-    # A comparison of hours would hide a check that is gone.
-    monkeypatch.setattr(coupling, "train_all", None)
+    # An experiment of hours would hide a check that is gone.
+    monkeypatch.setattr(runner, "run_experiment", None)
     monkeypatch.chdir(tmp_path)
     code, screen, error = command(*arguments)
     assert code == 2
