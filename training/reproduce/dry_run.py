@@ -65,30 +65,33 @@ def estimate(
     """
     cases = experiment.cases(scale, seeds)
     runs = Counter(case.condition for case in cases)
+    settings = {case.condition: case.settings for case in cases}
+    trainings = {name: each for name, each in settings.items() if "model" in each}
     table = Table("condition", "parameters", "GFLOP an image", "images/s", "runs", "hours")
     for column in table.columns[1:]:
         column.justify = "right"
     costs: dict[Any, NetCost] = {}
     total = 0.0
-    for condition, settings in {case.condition: case.settings for case in cases}.items():
-        if "model" not in settings:
-            table.add_row(f"{condition}: no training, but {_as_text(settings)}", "", "", "", "", "")
-            continue
-        wanted = make_settings(**dict(settings), seed=0)
+    for name, given in trainings.items():
+        wanted = make_settings(**dict(given), seed=0)
         seconds = 0.0
         for phase, cost in _phase_costs(wanted, costs, console):
             seconds += phase.epochs * images_per_epoch(wanted) / cost.images_per_second
-        hours = runs[condition] * seconds / 3600
+        hours = runs[name] * seconds / 3600
         total += hours
         table.add_row(
-            condition,
+            name,
             f"{cost.parameters:,}",
             f"{cost.operations / 1e9:.3g}",
             f"{cost.images_per_second:.3g}",
-            f"{runs[condition]}",
+            f"{runs[name]}",
             f"{hours:,.1f}",
         )
-    console.print(table)
+    if trainings:
+        console.print(table)
+    for name, given in settings.items():
+        if name not in trainings:
+            console.print(f"{name}: no training of training.fit, but {_as_text(given)}")
     console.print(f"All trainings: about {total:,.1f} hours on this machine, without evaluation.")
     return total
 
