@@ -1,5 +1,6 @@
 """The depth of each test image by class, as in Fig. 5 of NAIS-Net, with accuracy and confidence."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -151,7 +152,10 @@ def draw_depths(path: Path, depths: Depths) -> Figure:
     _draw_predictions(accuracy, confidence, depths)
     for axes in (everything, by_class, accuracy, confidence):
         axes.spines[["top", "right"]].set_visible(False)
-    _draw_pictures(bottom, depths, shown)
+    members = {depths.classes[label]: depths.labels == label for label in shown}
+    draw_pictures(
+        bottom, {name: (depths.pictures[m], depths.depth[m]) for name, m in members.items()}
+    )
     figure.savefig(path, dpi=120)
     return figure
 
@@ -203,17 +207,21 @@ def _draw_predictions(accuracy, confidence, depths):
         axes.grid(axis="y", alpha=0.3)
 
 
-def _draw_pictures(figure, depths, shown):
-    """Draw a row for each class, and in it a cell for each group of depth, shallow to deep."""
-    grid = figure.subplots(len(shown), PICTURE_GROUPS, squeeze=False)
+def draw_pictures(figure: Any, classes: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """Draw a row for each class, and in it a cell for each group of depth, shallow to deep.
+
+    Args:
+        figure: The figure or subfigure to draw in.
+        classes: For each class its images, float `[N, H, W, C]` from 0 to 1, and their numbers of
+            updates, int `[N]`.
+    """
+    grid = figure.subplots(len(classes), PICTURE_GROUPS, squeeze=False)
     figure.suptitle("images by class, from shallow to deep: updates", fontsize=9)
-    for label, row in zip(shown, grid, strict=True):
-        class_indices = np.flatnonzero(depths.labels == label)
-        groups = group_by_depth(depths.depth[class_indices], PICTURE_GROUPS)
+    for (name, (pictures, depth)), row in zip(classes.items(), grid, strict=True):
         for axes in row:
             axes.set_axis_off()
-        for axes, group in zip(row, groups, strict=False):
-            chosen = depths.pictures[class_indices[group.members][:PICTURES_A_CELL]]
+        for axes, group in zip(row, group_by_depth(depth, PICTURE_GROUPS), strict=False):
+            chosen = pictures[group.members][:PICTURES_A_CELL]
             strip = np.full((PICTURES_A_CELL, *chosen.shape[1:]), np.nan)
             strip[: len(chosen)] = chosen
             # A margin of at least one pixel between images.
@@ -224,6 +232,4 @@ def _draw_pictures(figure, depths, shown):
             image = np.nan_to_num(np.broadcast_to(image, (*image.shape[:2], 3)))
             axes.imshow(np.concatenate([image, opaque], axis=2))
             axes.set_title(group.label, fontsize=7, pad=2)
-        row[0].text(
-            -0.05, 0.5, depths.classes[label], transform=row[0].transAxes, ha="right", va="center"
-        )
+        row[0].text(-0.05, 0.5, name, transform=row[0].transAxes, ha="right", va="center")
