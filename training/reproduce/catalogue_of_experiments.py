@@ -9,6 +9,7 @@ from .experiment import Experiment
 
 _PLACES = {
     "toy": ("toy", "TOY"),
+    "stability": ("stability", "STABILITY"),
     "mnist-ablation": ("mnist_ablation", "MNIST_ABLATION"),
     "coupling": ("coupled_stages", "COUPLED_STAGES"),
     "resnet-indices": ("residual_indices", "RESIDUAL_INDICES"),
