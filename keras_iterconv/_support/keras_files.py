@@ -40,7 +40,7 @@ _ALLOWED = {
     },
     "keras.layers": {
         *("Activation", "Add", "BatchNormalization", "Conv2D", "Dense", "Flatten"),
-        *("GlobalAveragePooling2D", "InputLayer"),
+        *("GlobalAveragePooling2D", "GlobalMaxPooling2D", "InputLayer", "Rescaling"),
     },
     "keras.src.ops.numpy": {"ZerosLike"},
 }

@@ -9,7 +9,7 @@ import numpy as np
 from keras_iterconv._support.checks import check_choice
 from keras_iterconv._support.keras_graph import Call, calls
 from keras_iterconv._support.private_keras import is_operation
-from keras_iterconv.layers import BatchNormalization
+from keras_iterconv.layers import BatchNormalization, MaxPooling2D
 from keras_iterconv.layers.protocol import (
     NoBoundError,
     has_rule,
@@ -32,6 +32,7 @@ ACTIVATION_SLOPES = {
     # p (1 - p) on the diagonal and -p q beside it: at most 1/2 in both norms.
     keras.activations.softmax: 0.5,
 }
+_MAXIMA = (keras.layers.MaxPooling2D, MaxPooling2D)
 _ACTIVATIONS = (keras.layers.Activation, keras.layers.ReLU)
 # Exactly these classes: a subclass may compute anything.
 # In evaluation these layers change no value, only the shape.
@@ -116,8 +117,10 @@ def _carry(
         return gain * _slope(layer)
     if type(layer) is keras.layers.GlobalMaxPooling2D:
         return gain
-    if type(layer) in (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D):
+    if type(layer) in (*_MAXIMA, keras.layers.AveragePooling2D):
         return gain * _pooling(call, norm)
+    if type(layer) is keras.layers.Rescaling:
+        return gain * float(np.abs(layer.scale).max())
     if type(layer) is keras.layers.GlobalAveragePooling2D:
         sizes = call.inputs[0].shape[1:3] if _channels_last(layer) else call.inputs[0].shape[2:4]
         return gain if norm == "infinity" else gain / np.sqrt(np.prod(_known(sizes, layer)))
@@ -211,7 +214,7 @@ def _pooling(call: Call, norm: str) -> float:
         return 1.0
     if layer.strides != layer.pool_size:
         raise NoBoundError(f"the windows of {layer.name!r} overlap, or leave pixels out")
-    if type(layer) is keras.layers.MaxPooling2D or not _channels_last(layer):
+    if type(layer) in _MAXIMA or not _channels_last(layer):
         # Each pixel belongs to one window, whose result changes by no more than the pixel.
         return 1.0
     sizes = _known(call.inputs[0].shape[1:3], layer)

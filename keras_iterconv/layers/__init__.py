@@ -1,6 +1,7 @@
 """Keras layers, one public class a file, and what a block of one's own needs."""
 
 from keras_iterconv.layers.iterated_block import IteratedBlock
+from keras_iterconv.layers.max_pooling import MaxPooling2D
 from keras_iterconv.layers.nais_conv2d import NAISConv2D
 from keras_iterconv.layers.nais_dense import NAISDense
 from keras_iterconv.layers.normalization import BatchNormalization
@@ -16,6 +17,7 @@ __all__ = [
     "Block",
     "BlockRow",
     "IteratedBlock",
+    "MaxPooling2D",
     "NAISConv2D",
     "NAISDense",
     "NoBoundError",

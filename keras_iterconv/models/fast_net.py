@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_iterconv._support.checks import check_channels_last, check_positive_int
-from keras_iterconv.layers import BatchNormalization, NAISConv2D
+from keras_iterconv.layers import BatchNormalization, MaxPooling2D, NAISConv2D
 from keras_iterconv.models.staged_network import classifier
 from keras_iterconv.models.whitening import whiten_patches
 from keras_iterconv.trainer import IterativeModel
@@ -15,6 +15,8 @@ from keras_iterconv.trainer import IterativeModel
 # Short trainings end before the usual momentum of 0.9 follows the weights.
 BATCH_NORM_MOMENTUM = 0.8
 WHITENING = "whitening"
+# Logits of this size at the start, at the learning rate of the other layers.
+FEATURE_SCALE = 1 / 9
 PATCH = 2
 
 
@@ -30,8 +32,8 @@ def nais_fast_net(
     """Return a NAIS-Net of few wide stages.
 
     The first layer whitens patches of 2x2 pixels; `whiten` computes its kernel from the images, and
-    it is not trained. Each stage is a 3x3 convolution, average pooling by two, batch normalisation,
-    a ReLU, and `NAISConv2D` blocks. The net ends with global average pooling and a dense layer.
+    it is not trained. Each stage is a 3x3 convolution, max pooling by two, batch normalisation,
+    a ReLU, and `NAISConv2D` blocks. The net ends with global max pooling and a dense layer.
 
     Args:
         input_shape: Shape of an image, `(height, width, channels)`, both sides at least 2.
@@ -68,17 +70,15 @@ def nais_fast_net(
             kernel_initializer="he_normal",
             name=f"transition{stage}",
         )(state)
-        # Not the maximum: on a CPU it replaces NaN by a number.
-        state = keras.layers.AveragePooling2D(2, padding="same", name=f"transition{stage}_pool")(
-            state
-        )
+        state = MaxPooling2D(padding="same", name=f"transition{stage}_pool")(state)
         state = BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"transition{stage}_norm")(
             state
         )
         state = keras.layers.Activation("relu", name=f"transition{stage}_relu")(state)
         for number in range(1, blocks + 1):
             state = NAISConv2D(channels, name=f"stage{stage}_block{number}", **block_options)(state)
-    features = keras.layers.GlobalAveragePooling2D(name="pool")(state)
+    features = keras.layers.GlobalMaxPooling2D(name="pool")(state)
+    features = keras.layers.Rescaling(FEATURE_SCALE, name="scale")(features)
     return IterativeModel(inputs, classifier(features, num_classes), name=name)
 
 

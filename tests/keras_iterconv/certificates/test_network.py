@@ -8,6 +8,7 @@ import tensorflow as tf
 import keras_iterconv as ki
 from keras_iterconv.certificates import certification
 from keras_iterconv.certificates.network import network_bound
+from keras_iterconv.layers import MaxPooling2D
 from keras_iterconv.layers.rules.conv_rule import conv_block_gain
 from keras_iterconv.layers.rules.dense_rule import dense_block_gain
 from tests.support.builders import DISTINCT_NETS
@@ -49,6 +50,7 @@ LINEAR = {
     "normalisation, no scale": [L.BatchNormalization(scale=False, epsilon=0.1)],
     "conv and normalisation": [L.Conv2D(3, 3, strides=2, padding="same"), L.BatchNormalization()],
     "pool": [L.GlobalAveragePooling2D()],
+    "scale": [L.Rescaling(-0.3, offset=2.0)],
     "average pool": [L.AveragePooling2D((3, 2))],
     "average pool, a border": [L.AveragePooling2D((4, 2), padding="same")],
     "average pool, one window": [L.AveragePooling2D((9, 9), padding="same")],
@@ -67,7 +69,11 @@ def test_linear_layers_are_measured_exactly(what, norm):
 
 
 @pytest.mark.parametrize("norm", ORDER)
-@pytest.mark.parametrize("layer", [L.MaxPooling2D(2, padding="same"), L.GlobalMaxPooling2D()])
+@pytest.mark.parametrize(
+    "layer",
+    [L.MaxPooling2D(2, padding="same"), MaxPooling2D(2, padding="same"), L.GlobalMaxPooling2D()],
+    ids=lambda layer: f"{type(layer).__module__.split('.')[0]} {type(layer).__name__}",
+)
 def test_the_bound_of_a_maximum_is_attained_and_not_passed(norm, layer):
     model = net((5, 4, 2), type(layer).from_config(layer.get_config()))
     assert network_bound(model, norm, {}) == (1.0, None)
