@@ -26,6 +26,7 @@ TRAINING_IMAGES = {"digits": 1437, "mnist": 60_000, "cifar10": 50_000, "cifar100
 # Steps that are timed after the first, which also traces, and the operations of the largest one.
 STEPS, LARGEST_STEP = 3, 1e11
 FEWEST_IMAGES = 8
+UNITS = ("parameters", "GFLOP an image", "images/s")
 
 
 class NetCost(NamedTuple):
@@ -66,8 +67,8 @@ def estimate(
     cases = experiment.cases(scale, seeds)
     runs = Counter(case.condition for case in cases)
     settings = {case.condition: case.settings for case in cases}
-    trainings = {name: each for name, each in settings.items() if "model" in each}
-    table = Table("condition", "parameters", "GFLOP an image", "images/s", "runs", "hours")
+    trainings = {name: each for name, each in settings.items() if {"model", "preset"} & set(each)}
+    table = Table("condition", *UNITS, "runs", "hours")
     for column in table.columns[1:]:
         column.justify = "right"
     costs: dict[Any, NetCost] = {}
@@ -79,14 +80,7 @@ def estimate(
             seconds += phase.epochs * images_per_epoch(wanted) / cost.images_per_second
         hours = runs[name] * seconds / 3600
         total += hours
-        table.add_row(
-            name,
-            f"{cost.parameters:,}",
-            f"{cost.operations / 1e9:.3g}",
-            f"{cost.images_per_second:.3g}",
-            f"{runs[name]}",
-            f"{hours:,.1f}",
-        )
+        table.add_row(name, *_cells(cost).values(), f"{runs[name]}", f"{hours:,.1f}")
     if trainings:
         console.print(table)
     for name, given in settings.items():
@@ -94,6 +88,16 @@ def estimate(
             console.print(f"{name}: no training of training.fit, but {_as_text(given)}")
     console.print(f"All trainings: about {total:,.1f} hours on this machine, without evaluation.")
     return total
+
+
+def _cells(cost: NetCost) -> dict[str, str]:
+    """Return the numbers of a cost as text, by their units."""
+    numbers = (
+        f"{cost.parameters:,}",
+        f"{cost.operations / 1e9:.3g}",
+        f"{cost.images_per_second:.3g}",
+    )
+    return dict(zip(UNITS, numbers, strict=True))
 
 
 def images_per_epoch(settings: Settings) -> int:
@@ -125,9 +129,10 @@ def _phase_costs(
     for phase in phases(settings):
         key = (_net_of(settings), phase.max_unroll)
         if key not in costs:
-            updates = "" if phase.max_unroll is None else f", {phase.max_unroll} updates"
-            console.print(f"building {settings.model} for {settings.dataset}{updates}")
+            updates = "" if phase.max_unroll is None else f" with {phase.max_unroll} updates"
+            console.print(f"building {settings.model}{updates} for {settings.dataset}")
             costs[key] = measure_net(settings, phase.max_unroll)
+            console.print(", ".join(f"{cell} {unit}" for unit, cell in _cells(costs[key]).items()))
         yield phase, costs[key]
 
 
