@@ -48,15 +48,17 @@ class Finding:
 
     @property
     def seeds(self) -> str:
-        """The number of seeds of each condition that has results, as text: "3", or "3 to 6"."""
+        """The number of seeds of each condition with results, as text, such as "3 to 6 seeds"."""
         single = self.experiment.single(self.scale)
         counts = Counter(
             line["condition"] for line in self.lines if line["condition"] not in single
         ).values()
         if not counts:
-            return "1"
+            return "deterministic"
         fewest, most = min(counts), max(counts)
-        return f"{fewest}" if fewest == most else f"{fewest} to {most}"
+        if most == 1:
+            return "one seed"
+        return f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
 
     @property
     def missing(self) -> int:

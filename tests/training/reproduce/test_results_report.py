@@ -157,16 +157,16 @@ def test_outcomes_are_counted_and_those_without_results_are_named(folder):
         PENDING: 1,
     }
     squares = findings[0]
-    assert (squares.seeds, squares.missing) == ("2", 0)
+    assert (squares.seeds, squares.missing) == ("2 seeds", 0)
 
 
 @pytest.mark.parametrize(
     ("seeds", "flag", "text", "missing"),
     [
-        ((0, 1, 2), "", "3", 0),
-        ((0,), " --seeds 1", "1", 0),
-        ((0, 2), "", "2", 2),
-        ((0, 1, 2, 3), " --seeds 4", "4", 0),
+        ((0, 1, 2), "", "3 seeds", 0),
+        ((0,), " --seeds 1", "one seed", 0),
+        ((0, 2), "", "2 seeds", 2),
+        ((0, 1, 2, 3), " --seeds 4", "4 seeds", 0),
     ],
 )
 def test_the_command_is_the_one_that_makes_the_results(seeds, flag, text, missing):
@@ -187,8 +187,9 @@ def test_conditions_that_no_seed_changes_do_not_count_as_seeds():
         for name, seed in (("small", 0), ("small", 1), ("large", 0), ("zoo", 0))
     ]
     single = dataclasses.replace(SQUARES, single=lambda scale: {"zoo": {}})
-    assert Finding(single, "cpu", lines, ()).seeds == "1 to 2"
+    assert Finding(single, "cpu", lines, ()).seeds == "1 to 2 seeds"
     assert Finding(single, "cpu", lines, ()).missing == 1
+    assert Finding(single, "cpu", lines[-1:], ()).seeds == "deterministic"
 
 
 def test_raw_numbers_are_copied(folder):
