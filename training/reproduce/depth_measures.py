@@ -32,6 +32,13 @@ def load_run(run: RunFolder) -> tuple[keras.Model, ImageData]:
     return keras.models.load_model(run.last), data
 
 
+def test_loss(model: keras.Model, data: ImageData) -> float:
+    """Return the mean loss of a model on the test part."""
+    batches = evaluation_batches(data.test, mean=data.mean, std=data.std, batch_size=BATCH)
+    logits = model.predict(batches.map(lambda images, labels: images), verbose=0)
+    return float(data.task.mean_loss(data.test.labels, logits))
+
+
 def measure_settings(
     model: keras.Model,
     data: ImageData,

@@ -35,7 +35,11 @@ def name_of(max_unroll: int) -> str:
 
 def conditions(scale: str) -> Mapping[str, Mapping[str, Any]]:
     """Return the settings of the nets that are trained, by name."""
-    settings: dict[str, Any] = {"preset": "nais-cifar10", "dataset": "cifar10"}
+    settings: dict[str, Any] = {
+        "preset": "nais-cifar10",
+        "model": "nais10",
+        "dataset": "cifar10",
+    }
     if scale == "cpu":
         settings = {
             "model": "nais10",

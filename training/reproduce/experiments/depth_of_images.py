@@ -37,7 +37,8 @@ CHARACTERISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def conditions(scale: str) -> Mapping[str, Mapping[str, Any]]:
     """Return the settings of the net: of the zoo, or to be trained with the paper's settings."""
     if scale == "paper":
-        return {"nais_adaptive": {"preset": "nais-adaptive-cifar10", "dataset": "cifar10"}}
+        preset = "nais-adaptive-cifar10"
+        return {"nais_adaptive": {"preset": preset, "model": "nais_adaptive", "dataset": "cifar10"}}
     # Imported late: it imports the data sets, and the list of experiments needs none.
     from ..published_nets import published
 
