@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,7 +15,14 @@ from keras_iterconv.datasets import ImageData, evaluation_batches
 from keras_iterconv.zoo.index import find_zoo, read_index
 
 from .experiment import Case
+from .residual_measures import measure
 
+# The residual nets of 16 channels, without coupling, by kind.
+CIFAR10_NETS = {
+    "ordinary": "resnet_w16_cifar10",
+    "ICR": "icr_w16_cifar10",
+    "PCR": "pcr_w16_cifar10",
+}
 # Number of images in a batch.
 BATCH = 256
 
@@ -54,8 +62,19 @@ def _model_file(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
-def measure_published(case: Case, console: Console) -> dict[str, Any]:
-    """Return the errors and indices of a net of the zoo, as `residual_measures.measure`."""
+def cifar10_nets(_scale: str) -> Mapping[str, Mapping[str, Any]]:
+    """Return the settings of those nets of `CIFAR10_NETS` that the zoo holds, by name."""
+    return published(tuple(CIFAR10_NETS.values()), index_images=1000)
+
+
+def measure_net(case: Case, folder: Path, console: Console) -> dict[str, Any]:
+    """Return the errors and indices of a net of the zoo, or of one that is trained.
+
+    Returns:
+        As `residual_measures.measure`.
+    """
+    if "published" not in case.settings:
+        return measure(case, folder, console)
     name = case.settings["published"]
     console.print(f"measuring the indices of {name}")
     entry: Mapping[str, Any] = read_index(find_zoo())["models"][name]

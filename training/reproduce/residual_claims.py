@@ -9,6 +9,7 @@ from .residual_measures import index_means, slopes
 from .verdicts import FEWEST, combine, judge_not_worse, judge_sign, show
 
 Measured = Callable[[Results, str], dict[int, float]]
+SLOPES = "slopes"
 # Series of conditions, such as those of rising strength, for each group that is judged alone.
 Groups = Mapping[str, Sequence[Sequence[str]]]
 
@@ -47,7 +48,9 @@ def judge_slopes(
     verdicts = []
     for group, series in groups.items():
         pooled = pooled_slopes(results, series, positions, measured)
-        verdicts.append(judge_sign(pooled, expected, f"{group}: {text} {show(pooled, form)}"))
+        verdicts.append(
+            judge_sign(pooled, expected, f"{group}: {text} {show(pooled, form, SLOPES)}")
+        )
     return combine(verdicts)
 
 
@@ -64,7 +67,7 @@ def judge_no_rise(
     for group, series in groups.items():
         pooled = pooled_slopes(results, series, positions, measured)
         verdicts.append(
-            judge_not_worse(pooled, tolerance, f"{group}: {text} {show(pooled, '.2%')}")
+            judge_not_worse(pooled, tolerance, f"{group}: {text} {show(pooled, '.2%', SLOPES)}")
         )
     return combine(verdicts)
 

@@ -12,14 +12,21 @@ FEWEST = 3
 CONFIDENCE = 0.95
 
 
-def show(values: Sequence[float] | np.ndarray, form: str = ".3f") -> str:
-    """Return mean and standard deviation of some values as text."""
+def show(values: Sequence[float] | np.ndarray, form: str = ".3f", noun: str = "seeds") -> str:
+    """Return mean and standard deviation of some values as text.
+
+    Args:
+        values: The values.
+        form: The format of the mean; the standard deviation has it without a sign.
+        noun: What the values are of, in the plural.
+    """
     values = np.asarray(values, np.float64)
     if len(values) == 0:
         return "no value"
     if len(values) == 1:
-        return f"{values[0]:{form}} (one seed)"
-    return f"{values.mean():{form}} ± {values.std(ddof=1):{form}} ({len(values)} seeds)"
+        return f"{values[0]:{form}} (one {noun.removesuffix('s')})"
+    spread = f"{values.std(ddof=1):{form.removeprefix('+')}}"
+    return f"{values.mean():{form}} ± {spread} ({len(values)} {noun})"
 
 
 def interval(differences: np.ndarray) -> tuple[float, float]:
@@ -49,9 +56,9 @@ def judge_sign(
     """
     differences = np.asarray(differences, np.float64)
     if len(differences) < FEWEST:
-        return Verdict(Outcome.UNDECIDABLE, f"{evidence}; {len(differences)} of 3 seeds")
+        return Verdict(Outcome.UNDECIDABLE, f"{evidence}; {len(differences)} of 3 values")
     low, high = interval(differences)
-    text = f"{evidence}; difference {differences.mean():+.3g} [{low:+.3g}, {high:+.3g}]"
+    text = f"{evidence}; mean {differences.mean():+.3g} [{low:+.3g}, {high:+.3g}]"
     signed = sorted((expected * low, expected * high))
     if signed[0] > margin:
         return Verdict(Outcome.AGREES, text)
@@ -71,7 +78,7 @@ def judge_not_worse(differences: np.ndarray, tolerance: float, evidence: str) ->
         tolerance: The largest difference that counts as no worse.
         evidence: The numbers, as text; the interval is added.
     """
-    return judge_sign(-np.asarray(differences, np.float64), 1, evidence, -tolerance)
+    return judge_sign(differences, -1, evidence, -tolerance)
 
 
 def judge_all(held: Sequence[bool], evidence: str) -> Verdict:

@@ -83,8 +83,15 @@ def test_the_ordinary_nets_are_those_of_the_experiment_on_coupling():
     assert all(given in of_coupling for given in ordinary)
 
 
-def test_the_figure_shows_the_three_kinds(tmp_path):
-    CAPPED_STAGES.draw(tmp_path / "capped.png", made_up(AS_THE_PAPER))
-    with Image.open(tmp_path / "capped.png") as image:
-        assert image.width > 1000
-        assert len(image.convert("RGB").getcolors(2**24)) > 100
+def test_the_figure_has_a_row_for_the_nets_of_the_zoo_which_decide_nothing(tmp_path):
+    trained, single = made_up(AS_THE_PAPER), made_up(OTHERWISE, seeds=1).rows[0]
+    both = Results([*trained.rows, Row("icr_w16_cifar10", 0, single.measures)])
+    assert verdicts(both) == verdicts(trained)
+    heights = []
+    for results in (trained, both):
+        CAPPED_STAGES.draw(tmp_path / "capped.png", results)
+        with Image.open(tmp_path / "capped.png") as image:
+            assert image.width > 1000
+            assert len(image.convert("RGB").getcolors(2**24)) > 100
+            heights.append(image.height)
+    assert heights[1] == 2 * heights[0]

@@ -6,11 +6,7 @@ from PIL import Image
 
 from training.reproduce.experiment import Outcome, Results, Row
 from training.reproduce.experiments import coupled_stages
-from training.reproduce.experiments.residual_indices import (
-    RESIDUAL_INDICES,
-    compute,
-    conditions,
-)
+from training.reproduce.experiments.residual_indices import RESIDUAL_INDICES, conditions
 
 CHANCE = 0.9
 
@@ -98,12 +94,3 @@ def test_few_instances_decide_nothing(seeds):
 def test_instances_are_those_of_the_experiment_on_coupling():
     (settings,) = conditions("cpu").values()
     assert settings in coupled_stages.conditions("cpu").values()
-
-
-def test_a_case_with_no_net_of_the_zoo_is_trained(monkeypatch):
-    from training.reproduce.experiment import Case
-    from training.reproduce.experiments import residual_indices
-
-    monkeypatch.setattr(residual_indices, "measure", lambda *given: given)
-    case = Case("mnist, width 8", {"model": "resnet_w8"}, 0)
-    assert compute(case, None, None) == (case, None, None)

@@ -55,7 +55,10 @@ def test_signs(differences, expected, margin, outcome):
     ],
 )
 def test_no_worse_than_a_tolerance(differences, tolerance, outcome):
-    assert judge_not_worse(np.array(differences), tolerance, "numbers").outcome == outcome
+    verdict = judge_not_worse(np.array(differences), tolerance, "numbers")
+    assert verdict.outcome == outcome
+    # The numbers are shown as they are, not with the sign that decides.
+    assert f"mean {np.mean(differences):+.3g} [" in verdict.evidence
 
 
 @pytest.mark.parametrize(

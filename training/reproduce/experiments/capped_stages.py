@@ -9,10 +9,12 @@ import numpy as np
 
 from ..coupled_nets import COUPLED, STRENGTHS, WIDTHS, name_of, series_of, settings_of
 from ..experiment import Claim, Experiment, Results, Verdict
+from ..published_nets import CIFAR10_NETS, cifar10_nets, measure_net
 from ..residual_claims import Measured, judge_no_rise, judge_recurrence, judge_slopes
-from ..residual_measures import errors, index_means, measure
+from ..residual_measures import errors, index_means
 from ..verdicts import judge_not_worse, judge_sign, paired, show
 
+NETS = "nets"
 ORDINARY, IMPROPER, PROPER = "ordinary", "ICR", "PCR"
 MODELS = {ORDINARY: "resnet_w8", IMPROPER: "icr_w8", PROPER: "pcr_w8"}
 # At the scale cpu the ordinary nets are those of `coupling`.
@@ -73,14 +75,16 @@ def _judge_difference(
     results: Results, kind: str, other: str, measured: Measured, form: str = ".3f"
 ) -> Verdict:
     text = ", ".join(
-        f"{each} {show(_of_kind(results, each, measured), form)}" for each in (kind, other)
+        f"{each} {show(_of_kind(results, each, measured), form, NETS)}" for each in (kind, other)
     )
     return judge_sign(_differences(results, kind, other, measured), 1, text)
 
 
 def _judge_robust(results: Results, kind: str) -> Verdict:
     found = _of_kind(results, kind, partial(index_means, index="divergence"))
-    return judge_not_worse(found, ALMOST_ZERO, f"divergence index of {kind} {show(found)}")
+    return judge_not_worse(
+        found, ALMOST_ZERO, f"divergence index of {kind} {show(found, noun=NETS)}"
+    )
 
 
 def _judge_recurrence(results: Results, kinds: tuple[str, ...]) -> Verdict:
@@ -194,6 +198,11 @@ def draw(path: Path, results: Results) -> None:
         f"{width} channels": {kind: names[width] for kind, names in series.items()}
         for width in widths
     }
+    if set(CIFAR10_NETS.values()) & set(results.conditions):
+        # Single nets of the zoo without coupling: they are shown, and no verdict rests on them.
+        rows["cifar10, 16 channels"] = {
+            kind: [name, *[""] * (len(STRENGTHS) - 1)] for kind, name in CIFAR10_NETS.items()
+        }
     draw_strengths(path, results, rows, STRENGTHS)
 
 
@@ -203,9 +212,11 @@ CAPPED_STAGES = Experiment(
     source="Lippl et al., Fig. 4, S1 and S2 Fig.",
     conditions=conditions,
     seeds={"cpu": 3, "paper": 6},
-    compute=measure,
+    compute=measure_net,
     claims=CLAIMS,
     draw=draw,
     reduced="8 channels in place of 8 to 64; 10,000 training images of MNIST in place of CIFAR-10; "
-    "6 epochs; indices on 1,000 test images.",
+    "6 epochs; indices on 1,000 test images; single CIFAR-10 nets of the zoo beside them, without "
+    "a verdict.",
+    single=cifar10_nets,
 )

@@ -6,20 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from scipy import stats
 
 from ..coupled_nets import settings_of
-from ..experiment import Case, Claim, Experiment, Results, Verdict
+from ..experiment import Claim, Experiment, Results, Verdict
+from ..published_nets import CIFAR10_NETS, cifar10_nets, measure_net
 from ..residual_claims import judge_near_one
-from ..residual_measures import measure
 from ..verdicts import combine, judge_not_worse, judge_sign, show
 
 STAGES = 3
 # The net of which several instances are trained; at the scale cpu it is one of `coupling`.
 TRAINED = {"cpu": ("mnist", 8), "paper": ("cifar10", 16)}
-# Single nets of the zoo: they are shown beside the instances, and no verdict rests on them.
-PUBLISHED = ("resnet_w16_cifar10", "icr_w16_cifar10", "pcr_w16_cifar10")
 # The largest mean rise of the error, as a share of images, that counts as negligible.
 NEGLIGIBLE = 0.02
 # The smallest divergence index of a stage that is not robust.
@@ -34,26 +31,13 @@ def conditions(scale: str) -> Mapping[str, Mapping[str, Any]]:
     return {f"{dataset}, width {width}": settings_of(scale, dataset, width, None)}
 
 
-def published_conditions(_scale: str) -> Mapping[str, Mapping[str, Any]]:
-    """Return the settings of the nets of the zoo."""
-    # Imported late: it imports the data sets, and the list of experiments needs none.
-    from ..published_nets import published
-
-    return published(PUBLISHED, index_images=1000)
-
-
-def compute(case: Case, folder: Path, console: Console) -> dict[str, Any]:
-    """Return the errors and indices of an instance, or of a net of the zoo."""
-    if "published" not in case.settings:
-        return measure(case, folder, console)
-    from ..published_nets import measure_published
-
-    return measure_published(case, console)
-
-
 def _instances(results: Results) -> list[Mapping[str, Any]]:
-    """Return the index reports of the trained instances, as dicts."""
-    return [row.measures["indices"] for row in results.rows if row.condition not in PUBLISHED]
+    """Return the index reports of the trained instances, as dicts.
+
+    Single nets of the zoo are shown beside them, and no verdict rests on those.
+    """
+    zoo = CIFAR10_NETS.values()
+    return [row.measures["indices"] for row in results.rows if row.condition not in zoo]
 
 
 def _of_stage(results: Results, index: str, stage: int) -> np.ndarray:
@@ -182,10 +166,10 @@ RESIDUAL_INDICES = Experiment(
     source="Lippl et al., Fig. 2",
     conditions=conditions,
     seeds={"cpu": 6, "paper": 6},
-    compute=compute,
+    compute=measure_net,
     claims=CLAIMS,
     draw=draw,
     reduced="Nets of 8 channels on 10,000 images of MNIST in place of 16 channels on CIFAR-10, for "
     "6 epochs; single CIFAR-10 nets of the zoo beside them, without a verdict.",
-    single=published_conditions,
+    single=cifar10_nets,
 )

@@ -143,11 +143,12 @@ def draw(path: Path, results: Results) -> None:
     rows: dict[str, dict[str, list[str]]] = {}
     for group, series in series_of(results, COMPARED).items():
         dataset, images, budget = group.split(", ")
-        digits = dataset.removeprefix("digitclutter") if "clutter" in dataset else ""
-        title = f"{'digitclutter' if digits else dataset}, {budget}"
+        kind, digits = dataset, ""
+        if dataset.startswith("digitclutter"):
+            kind, digits = "digitclutter", f"{dataset.removeprefix('digitclutter')} digits, "
         for width, names in series.items():
-            parts = (f"{digits} digits" * bool(digits), images, f"width {width}")
-            rows.setdefault(title, {})[", ".join(filter(None, parts))] = names
+            label = f"{digits}{images}" + (f", width {width}" if len(series) > 1 else "")
+            rows.setdefault(f"{kind}, {budget}", {})[label] = names
     draw_strengths(path, results, rows, COMPARED, {ERROR: errors})
 
 

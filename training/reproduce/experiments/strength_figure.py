@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -18,6 +19,7 @@ from ..residual_measures import errors, index_means
 # Okabe and Ito's colours and one more, which colour-blind readers tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#555555")
 ERROR = "test error"
+SIDE_BY_SIDE = 3
 INDICES: Mapping[str, Measured] = {
     f"{index} index": partial(index_means, index=index) for index in ("convergence", "divergence")
 }
@@ -50,14 +52,18 @@ def draw_strengths(
     ):
         count = max(1, len(rows))
         # Rows of one panel stand side by side.
-        shape = (1, count) if len(panels) == 1 else (count, len(panels))
+        beside = SIDE_BY_SIDE if len(panels) == 1 else 1
+        shape = (-(-count // beside), beside * len(panels))
         size = (2 + 2.7 * shape[1], 3.1 * shape[0])
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
-        axes = figure.subplots(*shape, squeeze=False).reshape(count, len(panels))
+        axes = figure.subplots(*shape, squeeze=False).reshape(-1, len(panels))
+        for ax in axes[len(rows) :].flat:
+            ax.set_axis_off()
         for row, (title, lines) in zip(axes, rows.items(), strict=False):
             for ax, (measure, measured) in zip(row, panels.items(), strict=True):
-                for colour, (label, names) in zip(COLOURS, lines.items(), strict=False):
+                colours = _colours(len(lines))
+                for colour, (label, names) in zip(colours, lines.items(), strict=True):
                     found = [list(measured(results, name).values()) for name in names]
                     _draw_line(ax, found, colour, label, strengths)
                 ax.set_title(f"{title}: {measure}", loc="left", fontsize=9)
@@ -69,6 +75,13 @@ def draw_strengths(
         figure.savefig(path, dpi=120)
 
 
+def _colours(count: int) -> Sequence[Any]:
+    """Return a colour for each line."""
+    if count <= len(COLOURS):
+        return COLOURS[:count]
+    return [*matplotlib.colormaps["viridis"](np.linspace(0, 0.95, count))]
+
+
 def _label(strength: float | None) -> str:
     return "inde-\npendent" if strength is None else f"{strength:g}"
 
@@ -76,7 +89,7 @@ def _label(strength: float | None) -> str:
 def _draw_line(
     ax: Axes,
     found: Sequence[Sequence[float]],
-    colour: str,
+    colour: Any,
     label: str,
     strengths: Sequence[float | None],
 ) -> None:
