@@ -10,7 +10,7 @@ from training.reproduce import __main__ as reproduce
 from training.reproduce import catalogue_of_experiments as catalogue
 from training.reproduce import dry_run
 from training.reproduce.dry_run import NetCost, estimate, images_per_epoch, measure_net, phases
-from training.reproduce.experiment import Experiment
+from training.reproduce.experiment import SCALES, Experiment
 from training.settings import make_settings
 
 NET = {"model": "resnet_w8", "dataset": "mnist", "width": 2, "blocks": 1, "epochs": 2}
@@ -122,6 +122,14 @@ def test_an_adaptive_net_counts_at_its_largest_depth(dataset, monkeypatch):
     assert adaptive.operations == fixed.operations
     shallow = measure_net(make_settings(model="nais10", **given), max_unroll=1)
     assert 3 * shallow.operations < fixed.operations
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", catalogue.NAMES)
+def test_every_training_of_the_experiments_can_be_estimated(name, scale, measured):
+    experiment = catalogue.find_experiment(name)
+    hours = estimate(experiment, scale, Console(file=io.StringIO(), width=150))
+    assert (hours > 0) == bool(measured)
 
 
 def test_the_command_writes_nothing(measured, monkeypatch, capsys, tmp_path):
