@@ -26,6 +26,7 @@ def made_up(name, kind):
             "floor": 0.1, "stated_rate": 0.9, "proven_rate": 0.99, "motion": 1e-16,
             "start_dependence": 1e-15 if tanh else 0.5, "expansion": 1.0, "rate": pair,
             "perturbed": pair if tanh else None, "invariant": pair if tanh else None,
+            "perturbed_floor": 0.1, "invariant_floor": 0.2,
             "practical": None if tanh else 0.9, "curves": curves,
             "closed_form": {"corrected": 1e-12, "printed": 1e-12} if "dense" in name else None,
         },

@@ -87,7 +87,9 @@ def describe(model: ki.IterativeModel, data: ImageData) -> dict[str, Any]:
     states = states_by_depth(model, images)
     firsts = [int(np.argmax(labels.numpy() == label)) for label in range(data.num_classes)]
     shown = states[:, firsts]
-    neuron = int(np.argmax(np.ptp(shown[-1], axis=0)))
+    # The range would choose one that is active for a single class.
+    low, high = np.quantile(shown[-1], (0.25, 0.75), axis=0)
+    neuron = int(np.argmax(high - low))
     stable = len(ki.iterated_blocks(model)) == 1
     return {
         "losses": as_json(losses),

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
 from ..experiment import Results
 from .mnist_ablation_claims import ACTIVATIONS, MODELS, NAIS, STABLE, condition_of, losses
@@ -70,8 +70,10 @@ def _draw_errors(ax: Axes, results: Results, activation: str) -> None:
     ax.invert_yaxis()
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.xaxis.set_minor_formatter(PercentFormatter(1, decimals=0))
-    ax.tick_params(axis="x", which="both", labelsize=7)
+    # One range for both activations, in which a log locator finds enough ticks.
+    ax.set_xlim(0.01, 1)
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_title("test error (▲ trained with clipped gradients)", loc="left", fontsize=9)
 
 

@@ -82,7 +82,8 @@ def measure_tied(setting: Setting) -> dict[str, Any]:
         `start_dependence`, the distance of the limits of two starts, as shares of the first
         distance. `expansion`: the largest factor by which an update changes the distance of two
         states. As shares of their bounds, stated and proven, by `Geometry`: `rate` (Theorem 1),
-        `perturbed` (Eq. 10), `invariant` (Eq. 11), and `practical` (Eq. 12). `closed_form`: for
+        `perturbed` (Eq. 10) and `invariant` (Eq. 11), both with the smallest slope on their own
+        states as `..._floor`, and `practical` (Eq. 12). `closed_form`: for
         dense tanh blocks the relative error of -A^-1 (B u + b), and of A^-1 B u as printed.
         `curves`: distance and bounds of the first sample by update.
     """
@@ -128,15 +129,15 @@ def _perturbed(setting: Setting, limit: np.ndarray, w: np.ndarray) -> dict[str, 
     if not block.two_sided:
         bound = decay(geometry.stated_rate, distance[0], UPDATES) + stated + distance[0]
         return {
-            "perturbed": None,
-            "invariant": None,
+            **dict.fromkeys(("perturbed", "invariant", "perturbed_floor", "invariant_floor")),
             "practical": as_json(worst_share(distance, bound)),
         }
     # A start on the border of the set of Eq. 11.
     away = start - limit
     edge = limit + away * (stated / geometry.norm(away)).reshape(-1, *[1] * (away.ndim - 1))
     inside = follow(block, inputs + w, edge, UPDATES)
-    rate, inner_rate = (geometry.rate(slope_floor(block, states)) for states in (path, inside))
+    floors = [slope_floor(block, states) for states in (path, inside)]
+    rate, inner_rate = map(geometry.rate, floors)
     reach = geometry.norm(inside - limit)
 
     def shares(rate: float, inner_rate: float) -> tuple[float, float]:
@@ -150,6 +151,8 @@ def _perturbed(setting: Setting, limit: np.ndarray, w: np.ndarray) -> dict[str, 
     return {
         "perturbed": {name: as_json(first) for name, (first, _) in found.items()},
         "invariant": {name: as_json(second) for name, (_, second) in found.items()},
+        "perturbed_floor": as_json(floors[0]),
+        "invariant_floor": as_json(floors[1]),
         "practical": None,
     }
 

@@ -60,12 +60,10 @@ def _share(part: str, name: str) -> Callable[[Measures], Any]:
 def _judge_bound(results: Results, words: Sequence[str], part: str, name: str) -> Verdict:
     """Judge whether distances keep to a bound, stated or proven."""
     value = _share(part, name)
+    floor = "floor" if part == "rate" else f"{part}_floor"
 
     def show(measures: Measures) -> str:
-        return (
-            f"{value(measures):.3g} of the bound, slopes from {measures['floor']:.2g}, rate "
-            f"{measures[f'{name}_rate']:.4g}"
-        )
+        return f"{value(measures):.3g} of the bound, slopes from {measures[floor]:.2g}"
 
     return _judge(results, words, value, _at_most(1 + ROUNDING), show)
 

@@ -46,7 +46,8 @@ def _draw_distance(ax: Axes, results: Results, name: str) -> None:
         ax.set_ylim(bottom=max(1e-12 * curves["distance"][0], curves["distance"].min() / 10))
         ax.legend(frameon=False, fontsize=8)
     ax.set_yscale("log")
-    ax.set_title(f"{name}: distance to the steady state", loc="left", fontsize=9)
+    ax.set_title(name, loc="left", fontsize=9)
+    ax.set_ylabel("distance to the steady state")
     ax.set_xlabel("updates")
 
 
