@@ -60,7 +60,7 @@ def draw_cifar(
             gaps.set_xticks(range(len(nets)), [net.replace("_", "\n") for net in nets])
             gaps.set_xlim(-0.5, len(nets) - 0.5)
             for ax in (curves, gaps):
-                ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+                ax.yaxis.set_major_formatter(PercentFormatter(1))
                 ax.grid(axis="y", alpha=0.3)
         axes[0][0].legend(frameon=False)
         figure.savefig(path, dpi=120)

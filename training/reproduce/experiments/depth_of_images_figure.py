@@ -80,5 +80,5 @@ def _draw_relations(
     ax.axvline(0, color="0.5", lw=0.8)
     ax.set_yticks(range(len(shown)), [", ".join(reversed(keys)) for keys in shown])
     ax.set_ylim(len(shown) - 0.5, -0.5)
-    ax.set_title("with updates; grey: 95% by chance", loc="left", fontsize=9)
+    ax.set_title("relation to updates; grey: 95% of permutations", loc="left", fontsize=9)
     ax.set_xlabel("rank correlation")
