@@ -12,6 +12,7 @@ from training.reproduce.experiment import Outcome, Results, Row
 from training.reproduce.experiments import stability
 from training.reproduce.experiments.stability import STABILITY
 from training.reproduce.experiments.stability_claims import CLAIMS
+from training.reproduce.readouts import states_by_depth
 from training.reproduce.stable_blocks import draw_setting
 from training.reproduce.stable_nets import expansions
 
@@ -178,6 +179,17 @@ def test_updates_of_small_nets_keep_to_their_factors(name, options, blocks):
     found = expansions(model, images)
     assert len(found) == blocks
     assert all(0.05 < share <= 1.001 for share in found.values())
+
+
+def test_updates_are_tried_along_the_trajectory_of_the_images(monkeypatch):
+    model = ki.create_model("nais_dense", (8, 8, 1), 3, units=6, max_unroll=3)
+    images = np.random.default_rng(0).random((4, 8, 8, 1)).astype("float32")
+    tried = []
+    monkeypatch.setattr(
+        stable_nets, "_expansion", lambda layer, row, state, inputs, k: tried.append(state) or k
+    )
+    assert expansions(model, images) == {"block": 2}
+    np.testing.assert_allclose(np.stack(tried), states_by_depth(model, images)[:-1], atol=1e-6)
 
 
 def test_an_update_beyond_its_factor_is_seen():
