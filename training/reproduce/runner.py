@@ -78,17 +78,6 @@ def run_experiment(
     return to_results(_of_cases(lines, cases))
 
 
-def read_results(
-    experiment: Experiment, folder: Path, scale: str, seeds: int | None = None
-) -> Results:
-    """Return the results that exist of an experiment.
-
-    Raises:
-        UserError: Its file of results is damaged.
-    """
-    return to_results(read_lines(experiment, folder, scale, seeds))
-
-
 def read_lines(
     experiment: Experiment, folder: Path, scale: str, seeds: int | None = None
 ) -> list[dict[str, Any]]:

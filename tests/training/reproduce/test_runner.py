@@ -14,7 +14,7 @@ from iterconv.command_errors import UserError
 from training.reproduce import runner
 from training.reproduce.__main__ import app
 from training.reproduce.experiment import Case, Experiment
-from training.reproduce.runner import read_results, run_experiment
+from training.reproduce.runner import read_lines, run_experiment, to_results
 
 CONDITIONS = {"small": {"size": 2}, "large": {"size": 5}}
 
@@ -70,7 +70,7 @@ def test_what_is_there_is_not_computed_again(tmp_path, console):
     results = run_experiment(make_experiment(only_new), tmp_path, "cpu", console)
     assert results.values("large", "value").tolist() == [25, 26, 27]
     # Fewer seeds than there are results: the others are left out, and kept in the file.
-    one = read_results(make_experiment(square), tmp_path, "cpu", seeds=1)
+    one = to_results(read_lines(make_experiment(square), tmp_path, "cpu", seeds=1))
     assert one.values("large", "value").tolist() == [25]
     assert len((tmp_path / "squares.jsonl").read_text().splitlines()) == 6
 
@@ -78,7 +78,7 @@ def test_what_is_there_is_not_computed_again(tmp_path, console):
 def test_a_changed_setting_is_another_case(tmp_path, console):
     run_experiment(make_experiment(square), tmp_path, "cpu", console, seeds=1)
     changed = make_experiment(square, {"small": {"size": 3}})
-    assert read_results(changed, tmp_path, "cpu").rows == []
+    assert to_results(read_lines(changed, tmp_path, "cpu")).rows == []
     results = run_experiment(changed, tmp_path, "cpu", console, seeds=1)
     assert results.values("small", "value").tolist() == [9]
 
@@ -91,7 +91,7 @@ def test_a_failure_keeps_what_was_computed(tmp_path, console):
 
     with pytest.raises(UserError, match="no more"):
         run_experiment(make_experiment(fail), tmp_path, "cpu", console)
-    found = read_results(make_experiment(square), tmp_path, "cpu")
+    found = to_results(read_lines(make_experiment(square), tmp_path, "cpu"))
     assert [row.seed for row in found.rows] == [0, 0]
 
 

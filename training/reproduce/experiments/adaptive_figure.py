@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+
+from ..figure_file import figure_file
 
 if TYPE_CHECKING:
     from .adaptive_or_fixed import Curve, Curves
@@ -32,11 +31,7 @@ def draw_adaptive(path: Path, seeds: Sequence["Curves"], batch_sizes: Sequence[i
         seeds: The curves of each seed.
         batch_sizes: The batch sizes that were timed.
     """
-    with matplotlib.rc_context(
-        {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    ):
-        figure = Figure(figsize=(4 * (1 + len(batch_sizes)), 3.6), layout="constrained")
-        FigureCanvasAgg(figure)
+    with figure_file(path, (4 * (1 + len(batch_sizes)), 3.6)) as figure:
         panels = figure.subplots(1, 1 + len(batch_sizes), sharey=True)
         for ax, batch_size in zip(panels, (None, *batch_sizes), strict=True):
             for kind, (label, colour, marker) in KINDS.items():
@@ -51,7 +46,6 @@ def draw_adaptive(path: Path, seeds: Sequence["Curves"], batch_sizes: Sequence[i
                 ax.set_xlim(left=0)
         panels[0].set_ylabel("test accuracy")
         panels[0].legend(frameon=False, loc="lower right")
-        figure.savefig(path, dpi=120)
 
 
 def _draw_kind(

@@ -3,14 +3,12 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ..experiment import Results
+from ..figure_file import figure_file
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 COLOURS = ("#D55E00", "#E69F00", "#56B4E9", "#0072B2")
@@ -34,11 +32,7 @@ def draw_cifar(
         nets: The nets.
         name_of: A function from data set and net to the name of a condition.
     """
-    with matplotlib.rc_context(
-        {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    ):
-        figure = Figure(figsize=(9, 3.2 * len(datasets)), layout="constrained")
-        FigureCanvasAgg(figure)
+    with figure_file(path, (9, 3.2 * len(datasets))) as figure:
         axes = figure.subplots(
             len(datasets), 2, squeeze=False, gridspec_kw={"width_ratios": [1.6, 1]}
         )
@@ -63,7 +57,6 @@ def draw_cifar(
                 ax.yaxis.set_major_formatter(PercentFormatter(1))
                 ax.grid(axis="y", alpha=0.3)
         axes[0][0].legend(frameon=False)
-        figure.savefig(path, dpi=120)
 
 
 def _draw_curves(ax: Axes, results: Results, name: str, label: str, colour: str) -> None:

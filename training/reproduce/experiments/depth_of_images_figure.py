@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from keras_iterconv import datasets
 from keras_iterconv.depth.figure_by_class import draw_pictures
+
+from ..figure_file import figure_file
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 BLUE, ORANGE = "#0072B2", "#D55E00"
@@ -27,18 +26,13 @@ def draw_depth_of_images(
         measures: The measures of one net.
         shown: The paths of the relations that are drawn.
     """
-    with matplotlib.rc_context(
-        {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    ):
-        figure = Figure(figsize=(10, 7), layout="constrained")
-        FigureCanvasAgg(figure)
+    with figure_file(path, (10, 7)) as figure:
         parts: Any = figure.subfigures(2, 1, height_ratios=[1, 1.1])
         top, bottom = parts
         by_class, relations = top.subplots(1, 2)
         _draw_classes(by_class, measures["depths"])
         _draw_relations(relations, measures["relations"], shown)
         draw_pictures(bottom, _pictures_of(measures))
-        figure.savefig(path, dpi=120)
 
 
 def _pictures_of(measures: Mapping[str, Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -6,11 +6,10 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
 from ..experiment import Results
+from ..figure_file import figure_file
 from .mnist_ablation_claims import ACTIVATIONS, MODELS, NAIS, STABLE, condition_of, losses
 
 # One colour for each combination of SH and NA (Okabe and Ito), dashed with batch normalisation.
@@ -26,17 +25,12 @@ def draw_ablation(path: Path, results: Results) -> None:
         path: The image file to write.
         results: The results.
     """
-    with matplotlib.rc_context(
-        {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    ):
-        figure = Figure(figsize=(12, 7.2), layout="constrained")
-        FigureCanvasAgg(figure)
+    with figure_file(path, (12, 7.2)) as figure:
         axes = figure.subplots(len(ACTIVATIONS), 3, squeeze=False)
         for row, activation in zip(axes, ACTIVATIONS, strict=True):
             _draw_losses(row[0], results, activation)
             _draw_errors(row[1], results, activation)
             _draw_neuron(row[2], results, activation)
-        figure.savefig(path, dpi=120)
 
 
 def _style(name: str) -> dict[str, Any]:

@@ -4,14 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ..experiment import Results
+from ..figure_file import figure_file
 
 # Okabe and Ito's colours, one for each stage.
 COLOURS = ("#0072B2", "#D55E00", "#009E73")
@@ -33,11 +31,7 @@ def draw_perturbations(path: Path, results: Results) -> None:
         results: The results of an experiment with index reports.
     """
     names = results.conditions or ["no results"]
-    with matplotlib.rc_context(
-        {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    ):
-        figure = Figure(figsize=(10, 3 * len(names)), layout="constrained")
-        FigureCanvasAgg(figure)
+    with figure_file(path, (10, 3 * len(names))) as figure:
         axes = figure.subplots(len(names), len(CURVES), squeeze=False, sharey="row")
         for row, name in zip(axes, names, strict=True):
             reports = [row.measures["indices"] for row in results.rows if row.condition == name]
@@ -48,7 +42,6 @@ def draw_perturbations(path: Path, results: Results) -> None:
             row[0].set_ylabel(f"{name}\ntest error")
             row[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes[0][0].legend(frameon=False)
-        figure.savefig(path, dpi=120)
 
 
 def _draw_curves(ax: Axes, reports: Sequence[Mapping[str, Any]], curve: str) -> None:

@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from ..experiment import Results
+from ..figure_file import figure_file
 from ..stable_blocks import DRIVES, KINDS
 from .stability_claims import select
 
@@ -23,18 +21,13 @@ def draw_stability(path: Path, results: Results) -> None:
         path: The image file to write.
         results: The results.
     """
-    with matplotlib.rc_context(
-        {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    ):
-        figure = Figure(figsize=(12, 6.4), layout="constrained")
-        FigureCanvasAgg(figure)
+    with figure_file(path, (12, 6.4)) as figure:
         axes = figure.subplots(2, 3, squeeze=False)
         for row, kind in zip(axes, KINDS, strict=True):
             for ax, drive in zip(row, DRIVES, strict=False):
                 _draw_distance(ax, results, f"{kind}, tanh, {drive} drive")
         _draw_oscillation(axes[0, 2], results)
         _draw_untied(axes[1, 2], results)
-        figure.savefig(path, dpi=120)
 
 
 def _draw_distance(ax: Axes, results: Results, name: str) -> None:

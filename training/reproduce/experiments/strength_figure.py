@@ -8,11 +8,10 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from ..experiment import Results
+from ..figure_file import figure_file
 from ..residual_claims import Measured
 from ..residual_measures import errors, index_means
 
@@ -47,16 +46,12 @@ def draw_strengths(
         strengths: The strengths of a line's conditions; None for independent nets.
         panels: The measures by title, a column for each.
     """
-    with matplotlib.rc_context(
-        {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    ):
-        count = max(1, len(rows))
-        # Rows of one panel stand side by side.
-        beside = SIDE_BY_SIDE if len(panels) == 1 else 1
-        shape = (-(-count // beside), beside * len(panels))
-        size = (2 + 2.7 * shape[1], 3.1 * shape[0])
-        figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasAgg(figure)
+    count = max(1, len(rows))
+    # Rows of one panel stand side by side.
+    beside = SIDE_BY_SIDE if len(panels) == 1 else 1
+    shape = (-(-count // beside), beside * len(panels))
+    size = (2 + 2.7 * shape[1], 3.1 * shape[0])
+    with figure_file(path, size) as figure:
         axes = figure.subplots(*shape, squeeze=False).reshape(-1, len(panels))
         for ax in axes[len(rows) :].flat:
             ax.set_axis_off()
@@ -72,7 +67,6 @@ def draw_strengths(
                 if measure == ERROR:
                     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
             row[-1].legend(frameon=False)
-        figure.savefig(path, dpi=120)
 
 
 def _colours(count: int) -> Sequence[Any]:
