@@ -2,7 +2,7 @@
 
 from keras_iterconv import _environment  # noqa: F401  isort: skip  # before TensorFlow
 
-from keras_iterconv import datasets, projections, spectral, unrolling
+from keras_iterconv import datasets, projections, spectral, stop, unrolling
 from keras_iterconv.certificates import StabilityReport, certify
 from keras_iterconv.coupling import GradientCoupling
 from keras_iterconv.depth import (
@@ -20,6 +20,7 @@ from keras_iterconv.depth import (
 from keras_iterconv.gradient_error import GradientReport, gradient_error
 from keras_iterconv.indices import IndexReport, measure_indices, plot_indices
 from keras_iterconv.layers import (
+    Iterate,
     IteratedBlock,
     NAISConv2D,
     NAISDense,
@@ -45,6 +46,7 @@ __all__ = [
     "GradientCoupling",
     "GradientReport",
     "IndexReport",
+    "Iterate",
     "IteratedBlock",
     "IterativeModel",
     "NAISConv2D",
@@ -74,6 +76,7 @@ __all__ = [
     "projections",
     "set_depth",
     "spectral",
+    "stop",
     "unrolling",
     "whiten",
     "with_depth",

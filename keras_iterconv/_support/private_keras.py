@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+from keras.src.backend.common import global_state
 
 # Methods of `keras.Model` and `keras.layers.BatchNormalization` that classes of this package
 # override, and the purpose of the override.
@@ -47,3 +48,21 @@ def layers_within(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
 def is_operation(layer: Any) -> bool:
     """Return whether a node's layer is a Keras operation on tensors, not a layer."""
     return type(layer).__module__.startswith(_OPERATIONS)
+
+
+def set_mask(tensor: Any, mask: Any) -> None:
+    """Attach a Keras mask to a tensor, for the layers that read it."""
+    tensor._keras_mask = mask
+
+
+def serialize_shared(layer: keras.layers.Layer) -> dict[str, Any]:
+    """Return the configuration of a layer inside another's, also where a model has both.
+
+    In a `.keras` file Keras marks an object that occurs twice, so that it is one object again when
+    the file is read. The mark of the first place gets lost where that is inside another layer's
+    configuration, which Keras copies; so it is set here from the start.
+    """
+    config = keras.saving.serialize_keras_object(layer)
+    if global_state.get_global_attribute("shared_objects/id_to_config_map") is not None:
+        config["shared_object_id"] = id(layer)
+    return config

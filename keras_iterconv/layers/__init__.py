@@ -1,5 +1,6 @@
 """Keras layers, one public class a file, and what a block of one's own needs."""
 
+from keras_iterconv.layers.iterate import Iterate
 from keras_iterconv.layers.iterated_block import IteratedBlock
 from keras_iterconv.layers.max_pooling import MaxPooling2D
 from keras_iterconv.layers.nais_conv2d import NAISConv2D
@@ -16,6 +17,7 @@ __all__ = [
     "BatchNormalization",
     "Block",
     "BlockRow",
+    "Iterate",
     "IteratedBlock",
     "MaxPooling2D",
     "NAISConv2D",

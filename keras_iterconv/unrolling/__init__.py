@@ -4,7 +4,11 @@ Free of Keras layers.
 """
 
 from keras_iterconv.unrolling.anderson import SOLVERS, check_anderson, unroll_anderson
-from keras_iterconv.unrolling.differentiable import unroll_adaptive, unroll_fixed
+from keras_iterconv.unrolling.differentiable import (
+    unroll_adaptive,
+    unroll_fixed,
+    unroll_whole_batch,
+)
 from keras_iterconv.unrolling.euler_update import ACTIVATIONS, Activation, EulerUpdate
 from keras_iterconv.unrolling.gradients import GRADIENTS, MODES
 from keras_iterconv.unrolling.result import Status, Unrolled
@@ -27,4 +31,5 @@ __all__ = [
     "unroll_adaptive",
     "unroll_anderson",
     "unroll_fixed",
+    "unroll_whole_batch",
 ]

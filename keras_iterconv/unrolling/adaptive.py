@@ -10,9 +10,9 @@ from keras_iterconv.unrolling.samples import (
     comparable_threshold,
     gather_samples,
     norm_dtype,
-    sample_norms,
     with_shapes_of,
 )
+from keras_iterconv.unrolling.stopping import UPDATE_NORM, StoppingRule
 from keras_iterconv.unrolling.trajectory import Ends, Trajectory, empty_arrays, write
 from keras_iterconv.unrolling.update import BoundUpdate, State
 
@@ -27,13 +27,15 @@ class _Stretch(NamedTuple):
     Attributes:
         k: The number of updates since the loop began.
         x: The states, a structure of tensors `[n, ...]`.
-        norms: The 2-norm of each sample's last update, `[n]`.
+        values: What the stopping rule measured at the last update, `[n]`.
+        memory: What the stopping rule remembers, a structure of tensors `[n, ...]`.
         kept: As in `Trajectory`; an empty tuple where nothing is kept.
     """
 
     k: tf.Tensor
     x: State
-    norms: tf.Tensor
+    values: tf.Tensor
+    memory: Any
     kept: Any
 
 
@@ -45,12 +47,14 @@ class _Batch(NamedTuple):
         active: Which samples have not stopped, bool `[n]`.
         x: The samples' states, a structure of tensors `[n, ...]`.
         drives: The samples' drives, `[n, ...]` each.
+        memory: As in `_Stretch`.
     """
 
     sample_indices: tf.Tensor
     active: tf.Tensor
     x: State
     drives: tuple
+    memory: Any
 
 
 class _Rounds(NamedTuple):
@@ -81,8 +85,10 @@ def run_adaptive(
     threshold: float | tf.Tensor,
     keep: bool = False,
     compaction_cost: float = COMPACTION_COST,
+    rule: StoppingRule = UPDATE_NORM,
+    min_unroll: int | tf.Tensor = 1,
 ) -> Trajectory:
-    """Update each sample until the 2-norm of its update falls below a threshold, or is not finite.
+    """Update each sample until its stopping rule is met, or what it measures is not finite.
 
     A stopped sample keeps its state. Compaction removes the stopped samples from the batch once
     the updates wasted on them have cost as much as the compaction. This rule needs no knowledge of
@@ -96,12 +102,23 @@ def run_adaptive(
         threshold: The stopping threshold, a number or a scalar tensor.
         keep: Whether to keep what a backward pass needs of each update.
         compaction_cost: The cost of one compaction, in updates of the active samples.
+        rule: The stopping rule.
+        min_unroll: The smallest number of updates of a sample whose values are finite.
 
     Returns:
         A `Trajectory`.
     """
-    loop = _Loop(update, state, max_unroll, threshold, keep, compaction_cost)
-    first = _Stretch(tf.constant(0), state, None, empty_arrays(update, state, keep))
+    loop = _Loop(
+        update,
+        max_unroll,
+        min_unroll,
+        comparable_threshold(threshold, norm_dtype(state)),
+        keep,
+        compaction_cost,
+        rule,
+    )
+    memory = rule.begin(state, update.weights, update.drives)
+    first = _Stretch(tf.constant(0), state, None, memory, empty_arrays(update, state, keep))
     first = loop.until_one_stops(first, max_unroll, update.drives)
     active = loop.goes_on(first)
     # Where all samples stop at the same update, as a single sample does, there are no rounds.
@@ -111,30 +128,35 @@ def run_adaptive(
         lambda: (first.k, loop.ends(first), first.kept, tf.constant([0])),
     )
     end = with_shapes_of(ends.x, state)
-    return Trajectory(state, end, ends.depth, k, ends.norms, kept if keep else None, starts)
+    return Trajectory(state, end, ends.depth, k, ends.values, kept if keep else None, starts)
 
 
-class _Loop:
+class _Loop(NamedTuple):
     """The steps of `run_adaptive`, with its arguments as attributes."""
 
-    def __init__(self, update, state, max_unroll, threshold, keep, compaction_cost):
-        self.update, self.max_unroll, self.keep = update, max_unroll, keep
-        self.dtype = norm_dtype(state)
-        self.threshold = comparable_threshold(threshold, self.dtype)
-        self.compaction_cost = compaction_cost
+    update: BoundUpdate
+    max_unroll: int | tf.Tensor
+    min_unroll: int | tf.Tensor
+    threshold: tf.Tensor
+    keep: bool
+    compaction_cost: float
+    rule: StoppingRule
 
-    def moves(self, norms):
-        """Return which samples' updates are finite and not below the threshold, bool `[n]`."""
-        # NaN fails both comparisons.
-        return (norms >= self.threshold) & (norms <= self.dtype.max)
+    def moves(self, stretch: _Stretch) -> tf.Tensor:
+        """Return which samples have not met the stopping rule, bool `[n]`."""
+        moving = self.rule.goes_on(stretch.values, self.threshold)
+        if isinstance(self.min_unroll, int) and self.min_unroll <= 1:
+            return moving
+        early = tf.math.is_finite(stretch.values) & (stretch.k < self.min_unroll)
+        return moving | early
 
     def goes_on(self, stretch: _Stretch) -> tf.Tensor:
         """Return which samples stay active, bool `[n]`."""
-        return self.moves(stretch.norms) & (stretch.k < self.max_unroll)
+        return self.moves(stretch) & (stretch.k < self.max_unroll)
 
     def ends(self, stretch: _Stretch) -> Ends:
         """Return the results of a batch whose samples all stop after this stretch."""
-        return Ends(stretch.x, tf.fill(tf.shape(stretch.norms), stretch.k), stretch.norms)
+        return Ends(stretch.x, tf.fill(tf.shape(stretch.values), stretch.k), stretch.values)
 
     def until_one_stops(
         self,
@@ -146,34 +168,40 @@ class _Loop:
         """Update all samples until an active sample stops, or until `limit` updates were made.
 
         Args:
-            start: The batch before the stretch; its norms are not read.
+            start: The batch before the stretch; its values are not read.
             limit: The largest k, an int or an int32 scalar.
             drives: The drives of the batch.
             active: Which samples are active before the stretch, bool `[n]`; None for all.
         """
-        update = self.update._replace(drives=drives)
-
-        def step(stretch):
-            k, x, _, kept = stretch
-            change, tensors, complete = update.begin_step(x, k)
-            if self.keep:
-                kept = write(kept, k, tensors)
-            # Else second derivatives would pass through the norm, whose square root has no
-            # derivative at zero.
-            norms = sample_norms(tf.nest.map_structure(tf.stop_gradient, change))
-            # TensorFlow can then write x + change into the memory of `change`.
-            with tf.control_dependencies([norms]):
-                x = complete()
-            return (_Stretch(k + 1, x, norms, kept),)
 
         def all_move(stretch):
-            moving = self.moves(stretch.norms)
+            moving = self.moves(stretch)
             if active is not None:
                 moving |= ~active
             return tf.reduce_all(moving) & (stretch.k < limit)
 
-        start = start._replace(norms=tf.fill([batch_size(start.x)], self.threshold))
-        return tf.while_loop(all_move, step, (start,))[0]
+        unmet = self.rule.unmet_value(self.threshold)
+        start = start._replace(values=tf.fill([batch_size(start.x)], unmet))
+        return tf.while_loop(all_move, lambda stretch: (self._step(stretch, drives),), (start,))[0]
+
+    def _step(self, stretch: _Stretch, drives: tuple) -> _Stretch:
+        """Make one update of all samples in the batch."""
+        k, kept = stretch.k, stretch.kept
+        update = self.update._replace(drives=drives)
+        change, tensors, complete = update.begin_step(stretch.x, k)
+        if self.keep:
+            kept = write(kept, k, tensors)
+        # A rule without `reads_state` does not see this placeholder.
+        new = complete() if self.rule.reads_state else ()
+        # Else second derivatives would pass through the norm, whose square root has no derivative
+        # at zero.
+        constants = tf.nest.map_structure(tf.stop_gradient, (change, new))
+        values, memory = self.rule.measure(*constants, stretch.memory, update.weights, drives)
+        if not self.rule.reads_state:
+            # TensorFlow can then write x + change into the memory of `change`.
+            with tf.control_dependencies([values]):
+                new = complete()
+        return _Stretch(k + 1, new, values, memory, kept)
 
     def run_rounds(self, first: _Stretch, active: tf.Tensor) -> tuple:
         """Update the active samples until all have stopped.
@@ -187,7 +215,9 @@ class _Loop:
         """
         rounds = _Rounds(
             first.k,
-            _Batch(tf.range(batch_size(first.x)), active, first.x, self.update.drives),
+            _Batch(
+                tf.range(batch_size(first.x)), active, first.x, self.update.drives, first.memory
+            ),
             # The entries of active samples are overwritten when they stop.
             self.ends(first),
             tf.constant(0),
@@ -209,25 +239,26 @@ class _Loop:
         idle = tf.size(batch.active) - count
         # The round ends where the waste reaches the cost of a compaction. The waste of its first
         # update is counted already.
-        allowed = self.compaction_cost * tf.cast(count, self.dtype) - tf.cast(waste, self.dtype)
-        steps = tf.math.ceil(allowed / tf.cast(tf.maximum(idle, 1), self.dtype))
+        dtype = self.threshold.dtype
+        allowed = self.compaction_cost * tf.cast(count, dtype) - tf.cast(waste, dtype)
+        steps = tf.math.ceil(allowed / tf.cast(tf.maximum(idle, 1), dtype))
         remaining = self.max_unroll - rounds.k
         # Clipped before the cast, since a large float overflows an int32.
-        steps = tf.clip_by_value(1 + steps, 1, tf.cast(remaining, self.dtype))
+        steps = tf.clip_by_value(1 + steps, 1, tf.cast(remaining, dtype))
         limit = rounds.k + tf.where(idle > 0, tf.cast(steps, tf.int32), remaining)
-        start = _Stretch(rounds.k, batch.x, None, rounds.kept)
+        start = _Stretch(rounds.k, batch.x, None, batch.memory, rounds.kept)
         after = self.until_one_stops(start, limit, batch.drives, batch.active)
         active = batch.active & self.goes_on(after)
         stopped = tf.where(batch.active & ~active)[:, 0]
         sample_indices = tf.gather(batch.sample_indices, stopped)
         return _Rounds(
             after.k,
-            batch._replace(active=active, x=after.x),
+            batch._replace(active=active, x=after.x, memory=after.memory),
             rounds.ends.with_stopped(
                 sample_indices,
                 gather_samples(after.x, stopped),
                 after.k,
-                tf.gather(after.norms, stopped),
+                tf.gather(after.values, stopped),
             ),
             waste + (after.k - rounds.k - 1) * idle,
             after.kept,
@@ -240,8 +271,8 @@ class _Loop:
         active_indices = tf.where(batch.active)[:, 0]
         size, count = tf.size(batch.active), tf.size(active_indices)
         waste = rounds.waste + size - count
-        cost = self.compaction_cost * tf.cast(count, self.dtype)
-        pays = tf.cast(waste, self.dtype) >= cost
+        dtype = self.threshold.dtype
+        pays = tf.cast(waste, dtype) >= self.compaction_cost * tf.cast(count, dtype)
         return tf.cond(
             pays & (count < size) & (count > 0),
             lambda: (

@@ -95,7 +95,7 @@ def unroll_anderson(
             return (
                 put(end, plain_indices, plain.state),
                 put(depth, plain_indices, total_depth),
-                put(norm, plain_indices, plain.norm),
+                put(norm, plain_indices, plain.value),
             )
 
         ends = tf.cond(tf.size(plain_indices) > 0, run_plain, lambda: (end, depth, norm))

@@ -9,8 +9,10 @@ from keras_iterconv.unrolling.fixed import run_fixed
 from keras_iterconv.unrolling.gradients import MODES, GradientMode
 from keras_iterconv.unrolling.gradients.backward import masked_backward
 from keras_iterconv.unrolling.result import Unrolled
+from keras_iterconv.unrolling.stopping import UPDATE_NORM, StoppingRule
 from keras_iterconv.unrolling.trajectory import Trajectory
 from keras_iterconv.unrolling.update import BoundUpdate, State
+from keras_iterconv.unrolling.whole_batch import run_whole_batch
 
 
 def unroll_fixed(
@@ -39,7 +41,7 @@ def unroll_fixed(
     def run(update, state, keep):
         return run_fixed(update, state, max_unroll, keep)
 
-    state, _, _ = _differentiable(run, update, state, gradient)
+    state, _, _, _ = _differentiable(run, update, state, gradient)
     return Unrolled.fixed(state, max_unroll)
 
 
@@ -50,24 +52,30 @@ def unroll_adaptive(
     threshold: float | tf.Tensor,
     gradient: str | GradientMode = "unroll",
     compaction_cost: float = COMPACTION_COST,
+    rule: StoppingRule = UPDATE_NORM,
+    min_unroll: int = 1,
 ) -> Unrolled:
-    """Update each sample until the norm of its change is below a threshold.
+    """Update each sample until its stopping rule is met.
 
-    A sample stops after the first update whose change has a 2-norm, over the sample's whole
-    state, below `threshold`; that update is made and counted. A stopped sample keeps its state
-    while the active samples are updated, so its result does not depend on them. A sample also
-    stops where the norm of its change is not finite, since it cannot converge, and after
-    `max_unroll` updates.
+    By the default rule a sample stops after the first update whose change has a 2-norm, over the
+    sample's whole state, below `threshold`; that update is made and counted. A stopped sample
+    keeps its state while the active samples are updated, so its result does not depend on them.
+    A sample also stops where what the rule measures is not finite, since it cannot converge, and
+    after `max_unroll` updates.
 
     Args:
         update: The update to repeat, as for `unroll_fixed`.
         state: The initial state x(0), a tensor `[N, ...]` or a structure of them, float32 or
             float64.
         max_unroll: The largest number of updates, at least 1; an int or an int32 scalar.
-        threshold: The stopping threshold, a norm in units of the state.
+        threshold: The stopping threshold, in the units of the rule; for the default rule a norm
+            in units of the state.
         gradient: As for `unroll_fixed`.
         compaction_cost: The assumed cost of removing stopped samples from the batch, in updates of
             the active samples.
+        rule: The stopping rule. No gradient flows through what it measures.
+        min_unroll: The number of updates from which on the rule counts; before, a sample stops
+            only where a value is not finite.
 
     Returns:
         An `Unrolled`. Gradients flow through the updates that were made; the depth counts as a
@@ -78,10 +86,53 @@ def unroll_adaptive(
     """
 
     def run(update, state, keep):
-        return run_adaptive(update, state, max_unroll, threshold, keep, compaction_cost)
+        return run_adaptive(
+            update,
+            state,
+            max_unroll,
+            threshold,
+            keep,
+            compaction_cost,
+            rule,
+            min_unroll,
+        )
 
-    state, depth, norm = _differentiable(run, update, state, gradient)
-    return Unrolled.adaptive(state, depth, norm, threshold)
+    state, depth, value, _ = _differentiable(run, update, state, gradient)
+    return Unrolled.adaptive(state, depth, value, threshold, rule)
+
+
+def unroll_whole_batch(
+    update: BoundUpdate,
+    state: State,
+    max_unroll: int | tf.Tensor,
+    threshold: float | tf.Tensor | None,
+    gradient: str | GradientMode = "unroll",
+    rule: StoppingRule = UPDATE_NORM,
+    min_unroll: int = 1,
+) -> tuple[Unrolled, tuple]:
+    """Repeat an update that needs the whole batch, which is never compacted.
+
+    Args:
+        update: The update to repeat, as for `unroll_fixed`.
+        state: The initial state x(0), as for `unroll_fixed`.
+        max_unroll: The largest number of updates, at least 1; an int or an int32 scalar.
+        threshold: The stopping threshold, as for `unroll_adaptive`; None for exactly `max_unroll`
+            updates.
+        gradient: As for `unroll_fixed`.
+        rule: As for `unroll_adaptive`.
+        min_unroll: As for `unroll_adaptive`.
+
+    Returns:
+        An `Unrolled`, and what the updates carried, `BoundUpdate.carried`, after the last of them.
+    """
+
+    def run(update, state, keep):
+        return run_whole_batch(update, state, max_unroll, threshold, keep, rule, min_unroll)
+
+    state, depth, value, carried = _differentiable(run, update, state, gradient)
+    if threshold is None:
+        return Unrolled.fixed(state, max_unroll), carried
+    return Unrolled.adaptive(state, depth, value, threshold, rule), carried
 
 
 def _differentiable(
@@ -96,7 +147,8 @@ def _differentiable(
         gradient: The mode or its name.
 
     Returns:
-        `(state, depth, norm)`; the norm is None for a loop of fixed depth.
+        `(state, depth, value, carried)`, as in `Trajectory`; the value is None for a loop of fixed
+        depth.
     """
     mode = MODES[gradient] if isinstance(gradient, str) else gradient
     mode.check(update.update)
@@ -124,9 +176,12 @@ def _differentiable(
             g = tf.nest.pack_sequence_as(state, upstream[: len(leaves)])
             return masked_backward(loop_backward, update, tensors, [start, trajectory.state], g)
 
-        ends = [*tf.nest.flatten(trajectory.state), trajectory.depth]
-        return ends if trajectory.norm is None else [*ends, trajectory.norm], backward
+        values = [] if trajectory.value is None else [trajectory.value]
+        ends = [*tf.nest.flatten(trajectory.state), trajectory.depth, *trajectory.carried, *values]
+        return ends, backward
 
     ends = forward(*leaves, *update.tensors)
-    end, (depth, *norm) = ends[: len(leaves)], ends[len(leaves) :]
-    return tf.nest.pack_sequence_as(state, end), depth, norm[0] if norm else None
+    end, (depth, *others) = ends[: len(leaves)], ends[len(leaves) :]
+    carried, values = others[: len(update.carried)], others[len(update.carried) :]
+    value = values[0] if values else None
+    return tf.nest.pack_sequence_as(state, end), depth, value, tuple(carried)

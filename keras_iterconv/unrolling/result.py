@@ -6,6 +6,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from keras_iterconv.unrolling.samples import comparable_threshold, samples_finite
+from keras_iterconv.unrolling.stopping import UPDATE_NORM, StoppingRule
 from keras_iterconv.unrolling.update import State
 
 
@@ -13,11 +14,12 @@ class Status(enum.IntEnum):
     """The reason why a sample's updates ended."""
 
     CONVERGED = 0
-    """The 2-norm of the last update fell below the stopping threshold."""
+    """The stopping rule was met: in a NAIS block, the 2-norm of the last update fell below the
+    threshold."""
     MAX_UNROLL = 1
     """The sample made `max_unroll` updates, as every finite sample does at a fixed depth."""
     NOT_FINITE = 2
-    """The state holds a NaN or an infinity, or the norm of the update is not finite."""
+    """The state holds a NaN or an infinity, or what the stopping rule measured is not finite."""
 
 
 class Unrolled(NamedTuple):
@@ -25,8 +27,8 @@ class Unrolled(NamedTuple):
 
     Attributes:
         state: The last state, a tensor `[N, ...]` or a structure of them.
-        depth: The number of updates made, int32 `[N]`. It includes the update whose norm fell
-            below the threshold.
+        depth: The number of updates made, int32 `[N]`. It includes the update after which the
+            stopping rule was met.
         status: A `Status`, int32 `[N]`.
     """
 
@@ -36,19 +38,25 @@ class Unrolled(NamedTuple):
 
     @classmethod
     def adaptive(
-        cls, state: State, depth: int | tf.Tensor, norm: tf.Tensor, threshold: float | tf.Tensor
+        cls,
+        state: State,
+        depth: int | tf.Tensor,
+        value: tf.Tensor,
+        threshold: float | tf.Tensor,
+        rule: StoppingRule = UPDATE_NORM,
     ) -> "Unrolled":
         """Return the result of a loop of adaptive depth.
 
         Args:
             state: The last state, a tensor `[N, ...]` or a structure of them.
             depth: int32 `[N]`.
-            norm: The 2-norm of each sample's last update, `[N]`.
+            value: What the stopping rule measured at each sample's last update, `[N]`.
             threshold: The stopping threshold, a scalar tensor.
+            rule: The stopping rule.
         """
-        converged = norm < comparable_threshold(threshold, norm.dtype)
-        status = tf.where(converged, int(Status.CONVERGED), int(Status.MAX_UNROLL))
-        finite = samples_finite(state) & tf.math.is_finite(norm)
+        goes_on = rule.goes_on(value, comparable_threshold(threshold, value.dtype))
+        status = tf.where(goes_on, int(Status.MAX_UNROLL), int(Status.CONVERGED))
+        finite = samples_finite(state) & tf.math.is_finite(value)
         return cls(state, depth, tf.where(finite, status, int(Status.NOT_FINITE)))
 
     @classmethod

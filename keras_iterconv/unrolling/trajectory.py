@@ -15,15 +15,15 @@ class Ends(NamedTuple):
     Attributes:
         x: The last states, a structure of tensors `[N, ...]`.
         depth: The numbers of updates, int32 `[N]`.
-        norms: The 2-norms of the last updates, `[N]`.
+        values: What the stopping rule measured at the last updates, `[N]`.
     """
 
     x: State
     depth: tf.Tensor
-    norms: tf.Tensor
+    values: tf.Tensor
 
     def with_stopped(
-        self, sample_indices: tf.Tensor, x: State, k: int | tf.Tensor, norms: tf.Tensor
+        self, sample_indices: tf.Tensor, x: State, k: int | tf.Tensor, values: tf.Tensor
     ) -> "Ends":
         """Return the ends with those of n more samples.
 
@@ -31,12 +31,12 @@ class Ends(NamedTuple):
             sample_indices: The samples' indices in the whole batch, `[n]`.
             x: Their last states, a structure like `x`, `[n, ...]`.
             k: The number of updates that they have made, an int32 scalar.
-            norms: The 2-norms of their last updates, `[n]`.
+            values: What the stopping rule measured at their last updates, `[n]`.
         """
         return Ends(
             put(self.x, sample_indices, x),
             put(self.depth, sample_indices, tf.fill(tf.shape(sample_indices), k)),
-            put(self.norms, sample_indices, norms),
+            put(self.values, sample_indices, values),
         )
 
 
@@ -48,21 +48,24 @@ class Trajectory(NamedTuple):
         state: The last state.
         depth: The number of updates made, int32 `[N]`.
         updates: The largest of these numbers, an int32 scalar.
-        norm: The 2-norm of each sample's last change, `[N]`; None for a fixed depth.
+        value: What the stopping rule measured at each sample's last update, `[N]`; None for a fixed
+            depth.
         kept: What was kept of each update, `Update.begin_step`: a structure of `tf.TensorArray`s
             of tensors `[n, ...]` for the n samples that were in the batch at that update. None
             where nothing was kept.
         starts: The number of the first update of each round, int32 `[rounds]`, the first of them
             0; each later round begins with a compaction. None for a fixed depth.
+        carried: As in `BoundUpdate`, after the last update.
     """
 
     start: State
     state: State
     depth: tf.Tensor
     updates: tf.Tensor
-    norm: tf.Tensor | None
+    value: tf.Tensor | None
     kept: Any
     starts: tf.Tensor | None
+    carried: tuple = ()
 
 
 def empty_arrays(update: BoundUpdate, state: State, keep: bool) -> Any:

@@ -21,6 +21,10 @@ class Update:
     Attributes:
         tied: Whether the update is the same for all k.
         linear: Whether the pre-activation of an `EulerUpdate` is affine in the state.
+        whole_batch: Whether the update needs the whole batch, as one with random numbers does: then
+            stopped samples are not removed from it.
+        couples_samples: Whether a sample's update depends on the other samples, as batch statistics
+            do; then `whole_batch` must be true too.
         make_drives: None, or a function from `drive_inputs` to the tuple of drives, called once
             for all updates.
 
@@ -36,6 +40,8 @@ class Update:
 
     tied: bool = True
     linear: bool = False
+    whole_batch: bool = False
+    couples_samples: bool = False
     make_drives: Callable[..., tuple] | None = None
 
     @property
@@ -58,6 +64,21 @@ class Update:
             `(new state, change)`, two structures like `state`, of its shapes and dtypes.
         """
         raise NotImplementedError
+
+    def step_carrying(
+        self, state: State, k: tf.Tensor, weights: tuple, drives: tuple, carried: tuple
+    ) -> tuple[State, State, tuple]:
+        """Return `(new state, change, carried)` of one update that needs the whole batch.
+
+        Args:
+            state: As for `step`.
+            k: As for `step`.
+            weights: As for `step`.
+            drives: As for `step`.
+            carried: Tensors that all samples share and that each update changes, such as moving
+                statistics. The new state must not depend on them.
+        """
+        return *self.step(state, k, weights, drives), carried
 
     def bind(
         self, weights: tuple = (), drives: tuple = (), drive_inputs: tuple = ()
@@ -125,6 +146,10 @@ class Update:
         before = masked(moved, kept, after)
         upstream = masked(moved, g, tf.nest.map_structure(tf.zeros_like, g))
         earlier, dweights, ddrives = self.step_vjp(before, k, upstream, weights, drives)
+        if self.couples_samples:
+            # The others' updates depend on the state of a stopped sample.
+            kept_back = masked(moved, tf.nest.map_structure(tf.zeros_like, g), g)
+            return before, tf.nest.map_structure(tf.add, earlier, kept_back), dweights, ddrives
         return before, masked(moved, earlier, g), dweights, ddrives
 
     def step_vjp(
@@ -144,17 +169,21 @@ class BoundUpdate(NamedTuple):
 
     Attributes:
         update: The static description.
-        weights: Tensors that all samples share, in the dtype in which their gradients are summed.
+        weights: Tensors that all samples share, in the dtype in which their gradients are summed;
+            those of integers have none.
         drives: Tensors `[N, ...]`, one entry for each sample.
         drive_inputs: The arguments of `make_drives`, tensors, from which the drives have yet to
             be computed; the first is `[N, ...]`. Empty where they have been, and where the update
             has no `make_drives`.
+        carried: Tensors that all samples share and that each update changes, at x(0); no gradient
+            reaches them.
     """
 
     update: Update
     weights: tuple = ()
     drives: tuple = ()
     drive_inputs: tuple = ()
+    carried: tuple = ()
 
     @property
     def tensors(self) -> tuple:
@@ -185,6 +214,12 @@ class BoundUpdate(NamedTuple):
         """Return `(new state, change)` of one update, its drives computed."""
         return self.update.step(state, k, self.weights, self.drives)
 
+    def step_carrying(
+        self, state: State, k: int | tf.Tensor, carried: tuple
+    ) -> tuple[State, State, tuple]:
+        """Return `Update.step_carrying` for the tensors of this update."""
+        return self.update.step_carrying(state, k, self.weights, self.drives, carried)
+
     def begin_step(
         self, state: State, k: int | tf.Tensor
     ) -> tuple[State, Any, Callable[[], State]]:
@@ -214,12 +249,13 @@ def vjp(
         `(state's, weights', drives')`: a structure like the state, and two lists; zeros where the
         result does not depend on a tensor.
     """
+    sources = (state, list(weights), list(drives))
     with tf.GradientTape() as tape:
-        tape.watch((state, weights, drives))
+        tape.watch([z for z in tf.nest.flatten(sources) if z.dtype.is_floating])
         result = function()
     return tape.gradient(
         result,
-        (state, list(weights), list(drives)),
+        sources,
         output_gradients=g,
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )

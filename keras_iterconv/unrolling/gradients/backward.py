@@ -41,6 +41,9 @@ def masked_backward(
     with tf.control_dependencies(tf.nest.flatten(g)):
         delayed = update.with_tensors([tf.identity(tensor) for tensor in tensors])
         live = _any_gradient(g)
+        if update.update.couples_samples:
+            # A sample without a loss of its own acts on the others.
+            live = tf.ones_like(live)
         states = tf.nest.map_structure(tf.identity, states)
         delayed, states = _without_others(live, delayed, states)
         with tf.GradientTape() as tape:

@@ -3,13 +3,17 @@
 import tensorflow as tf
 
 from keras_iterconv.unrolling.gradients.mode import GradientMode
-from keras_iterconv.unrolling.samples import gather_samples, norm_dtype, put
+from keras_iterconv.unrolling.samples import gather_samples, norm_dtype, put, select
 from keras_iterconv.unrolling.trajectory import Trajectory, read, tensor_array
 from keras_iterconv.unrolling.update import BoundUpdate, State
 
 
 def walk_back(
-    update: BoundUpdate, trajectory: Trajectory, g: State, live: tf.Tensor
+    update: BoundUpdate,
+    trajectory: Trajectory,
+    g: State,
+    live: tf.Tensor,
+    last: int | None = None,
 ) -> tuple[State, list, list]:
     """Return the gradients of g . x(K) in the initial state, the weights and the drives.
 
@@ -19,6 +23,8 @@ def walk_back(
         g: The upstream gradient, a structure like the state.
         live: Which samples have an upstream gradient, bool `[N]`; the last states of the others
             must be finite.
+        last: The number of updates of each sample to go back through, counted from its last one,
+            with the state before them as a constant; None for all.
 
     Returns:
         `(state's, weights', drives')`: a structure like the state, and two lists.
@@ -36,24 +42,29 @@ def walk_back(
                 lambda array: _of_live_samples(array, live), trajectory.kept
             ),
         )
+        begin = 0 if last is None else tf.maximum(trajectory.updates - last, 0)
         _, _, g, weights, drives = _walk(
-            update, kept, trajectory.updates, 0, None, x, g, weights, drives
+            update, kept, trajectory.updates, begin, None, x, g, weights, drives
         )
+        if last is not None:
+            g = _without(tf.fill(tf.shape(live), begin > 0), g)
         return g, weights, _cast_like(drives, update.drives)
     # The updates of a sample without an upstream gradient have no effect on the loss.
     effective = tf.where(live, depth, 0)
+    first = tf.zeros_like(depth) if last is None else tf.maximum(depth - last, 0)
 
     def walk_round(number, end, x, g, weights, drives):
         number -= 1
         begin = starts[number]
         # The samples that were in the batch in this round.
         sample_indices = tf.where(depth > begin)[:, 0]
+        round_first = tf.gather(first, sample_indices)
         _, round_x, round_g, weights, round_drives = _walk(
             update.on(sample_indices),
             trajectory.kept,
             end,
-            begin,
-            tf.gather(effective, sample_indices),
+            begin if last is None else tf.maximum(begin, tf.reduce_min(round_first)),
+            (tf.gather(effective, sample_indices), None if last is None else round_first),
             gather_samples(x, sample_indices),
             gather_samples(g, sample_indices),
             weights,
@@ -70,6 +81,8 @@ def walk_back(
     _, _, _, g, weights, drives = tf.while_loop(
         lambda number, *others: number > 0, walk_round, variables
     )
+    if last is not None:
+        g = _without(first > 0, g)
     return g, weights, _cast_like(drives, update.drives)
 
 
@@ -81,7 +94,8 @@ def _walk(update, kept, end, begin, made, x, g, weights, drives):
         kept: What the loop kept of each update.
         end: The number of the last update plus one.
         begin: The number of the first update.
-        made: How many updates each sample made since the loop began, int32 `[n]`; None for all.
+        made: The number of updates that each sample made since the loop began, and the number of
+            the first of them to go back through or None, int32 `[n]` each; None for all updates.
         x: The state after the last update, `[n, ...]`.
         g: The upstream gradient, `[n, ...]`.
         weights: The sums to which the gradients of the weights are added.
@@ -94,7 +108,9 @@ def _walk(update, kept, end, begin, made, x, g, weights, drives):
 
     def step(k, x, g, weights, drives):
         k -= 1
-        moved = None if made is None else made > k
+        moved = None if made is None else made[0] > k
+        if made is not None and made[1] is not None:
+            moved &= made[1] <= k
         x, g, dweights, ddrives = update.step_back(x, k, read(kept, k, x), g, moved)
         weights = [total + term for total, term in zip(weights, dweights, strict=True)]
         drives = [
@@ -118,6 +134,11 @@ def _of_live_samples(array, live):
     mask = tf.reshape(live, [1, -1] + [1] * (stacked.shape.rank - 2))
     kept = tf.where(mask, stacked, tf.zeros_like(stacked))
     return tensor_array(array.dtype, array.element_shape).unstack(kept)
+
+
+def _without(samples: tf.Tensor, g: State) -> State:
+    """Return gradients that are zero for some samples, bool `[N]`."""
+    return tf.nest.map_structure(lambda z: select(samples, tf.zeros_like(z), z), g)
 
 
 def _cast_like(values: list, like: tuple) -> list:

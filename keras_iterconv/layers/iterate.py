@@ -1,0 +1,285 @@
+"""The layer that repeats any Keras layer on a state, and stops each sample by itself."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_iterconv._support.checks import check_choice, check_positive_int
+from keras_iterconv._support.private_keras import serialize_shared
+from keras_iterconv.layers.adjustable_depth import AdjustableDepth
+from keras_iterconv.layers.iterated_call import IteratedCall
+from keras_iterconv.layers.layer_update import output_spec, takes_inputs
+from keras_iterconv.layers.update_copies import copy_layer
+from keras_iterconv.stop import StoppingRule, UpdateNorm
+from keras_iterconv.unrolling import Unrolled
+
+GRADIENTS = ("unroll", "recompute", "truncated")
+
+
+@keras.saving.register_keras_serializable("keras_iterconv")
+class Iterate(AdjustableDepth, keras.layers.Layer):
+    """Repeat an update, given as a Keras layer or model, and stop each sample by itself.
+
+    Samples that have stopped leave the batch, so that an adaptive depth saves time, and the result
+    of a sample depends on no other. In training with dropout or batch normalisation inside the
+    update, all samples stay in the batch; stopped ones keep their states, and count in the
+    statistics of the batch. The states are float32, or float64 for a float64 layer.
+
+    Args:
+        update: A Keras layer or model that returns a state like the one it gets. A layer is called
+            `update(state, inputs)`, or `update(state)` where its call takes one argument; a
+            functional model is called with the list of the state's tensors, and the inputs last.
+            Losses that it adds by `add_loss` are dropped.
+        max_unroll: The number of updates, or the largest number with a stopping rule.
+        stop: A rule of `keras_iterconv.stop`; a number t for `UpdateNorm(t)`; None for exactly
+            `max_unroll` updates.
+        min_unroll: The number of updates from which on the rule counts.
+        initial_state: x(0): `"input"`, the inputs, one tensor; `"zeros"` of the shape of the
+            inputs; or a Keras layer or model from the inputs to the state, which may be a
+            structure of tensors `[N, ...]`.
+        tied: Whether all updates share the weights of `update`. Else there are `max_unroll` copies
+            of it, each with initial weights of its own.
+        gradient: `"unroll"` is exact and keeps the state before each update; `"recompute"` is
+            exact, keeps none and computes the updates twice; `"truncated"` is the gradient of each
+            sample's last `truncate` updates, with the state before them as a constant.
+        truncate: The number of updates of the mode `"truncated"`.
+        **kwargs: Passed to `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: A tensor or structure of tensors `[N, ...]`.
+        training: Whether a backward pass will follow.
+        mask: A Keras mask, bool `[N, positions]`: positions where it is false keep their state, and
+            count in no norm.
+        return_depth: Whether to return also each sample's number of updates and its
+            `keras_iterconv.unrolling.Status`, int32 `[N]` each.
+
+    Raises:
+        ValueError: An argument is out of its range, or the update does not return a state like the
+            one it gets.
+
+    Example:
+        >>> update = keras.layers.Dense(8, activation="tanh")
+        >>> layer = Iterate(update, max_unroll=50, stop=1e-3)
+        >>> state, depth, status = layer(np.ones((2, 8)), return_depth=True)
+    """
+
+    linear = False
+    two_sided = False
+
+    def __init__(
+        self,
+        update: keras.layers.Layer,
+        max_unroll: int = 10,
+        stop: StoppingRule | float | None = None,
+        min_unroll: int = 1,
+        initial_state: str | keras.layers.Layer = "input",
+        tied: bool = True,
+        gradient: str = "unroll",
+        truncate: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if not isinstance(update, keras.layers.Layer):
+            raise ValueError(
+                "`update` must be a Keras layer or model that is called on the state. "
+                f"Received: update={update!r}"
+            )
+        self.update = update
+        if not isinstance(initial_state, keras.layers.Layer):
+            check_choice("initial_state", initial_state, ("input", "zeros"))
+        self.initial_state = initial_state
+        if stop is not None and not isinstance(stop, StoppingRule):
+            stop = UpdateNorm(stop)
+        self.stop = stop
+        self.readout = None if stop is None else stop.readout
+        self.set_up_depth(max_unroll, None if stop is None else stop.threshold, tied)
+        self.min_unroll = check_positive_int("min_unroll", min_unroll)
+        if self.min_unroll > self.max_unroll:
+            raise ValueError(
+                f"`min_unroll` must be at most `max_unroll`, {self.max_unroll}. "
+                f"Received: min_unroll={min_unroll}"
+            )
+        self.gradient = check_choice("gradient", gradient, GRADIENTS)
+        self.truncate = _check_truncate(truncate, gradient, self.max_unroll)
+        # XLA cannot differentiate a loop whose length depends on the data.
+        self.supports_jit = False
+        self.supports_masking = True
+        self._call: Any = None
+
+    @property
+    def state_dtype(self) -> str:
+        """The dtype of the state inside the loop: float32, or float64 for a float64 layer."""
+        return "float64" if self.compute_dtype == "float64" else "float32"
+
+    def build(self, input_shape: Any) -> None:
+        inputs = _map_shapes(
+            lambda shape: keras.KerasTensor(shape, self.compute_dtype), input_shape
+        )
+        state = self._initial_spec(inputs)
+        states = len(keras.tree.flatten(state))
+        with_inputs = takes_inputs(self.update, states)
+        copies = [self.update]
+        if not self.tied:
+            copies += [copy_layer(self.update, k) for k in range(1, self._weights_for)]
+        self.update_copies = copies[1:]
+        arguments = IteratedCall.arguments_of(self.update, with_inputs)
+        for update in copies:
+            new = output_spec(update, *arguments(state, inputs))
+            _check_spec(new, state, self.name)
+        if self.stop is not None and self.readout is not None:
+            self.stop.check_readout(output_spec(self.readout, state), self.name)
+        self._state_spec = state
+        self._call = IteratedCall(self, copies, arguments, self.stop)
+        self.built = True
+
+    def make_initial_state(self, inputs: Any) -> Any:
+        """Return x(0) for the inputs, in the state's dtype."""
+        if isinstance(self.initial_state, keras.layers.Layer):
+            state = self.initial_state(inputs)
+        elif self.initial_state == "zeros":
+            # 0 times NaN is NaN, so that a sample which is not finite is seen.
+            state = 0 * inputs
+        else:
+            state = inputs
+        return keras.tree.map_structure(lambda z: tf.cast(z, self.state_dtype), state)
+
+    def call(
+        self,
+        inputs: Any,
+        training: bool | None = None,
+        mask: Any = None,
+        return_depth: bool = False,
+    ) -> Any:
+        mask = next((z for z in keras.tree.flatten(mask) if z is not None), None)
+        state = self.make_initial_state(inputs)
+        unrolled = self._call.run(state, inputs, mask, bool(training), *self.depth_variables)
+        return self._as_outputs(unrolled, return_depth)
+
+    def run_to(
+        self,
+        inputs: Any,
+        max_unroll: int | tf.Tensor,
+        threshold: float | tf.Tensor | None = None,
+        **options: Any,
+    ) -> Unrolled:
+        inputs = keras.tree.map_structure(lambda z: tf.cast(z, self.compute_dtype), inputs)
+        if not self.built:
+            self(inputs)
+        state = self.make_initial_state(inputs)
+        mask = options.get("mask")
+        threshold = 0.0 if threshold is None else threshold
+        unrolled = self._call.run(state, inputs, mask, False, max_unroll, threshold)
+        return self._as_outputs(unrolled, True)
+
+    def _as_outputs(self, unrolled: Unrolled, return_depth: bool) -> Any:
+        state = keras.tree.map_structure(lambda z: tf.cast(z, self.compute_dtype), unrolled.state)
+        return unrolled._replace(state=state) if return_depth else state
+
+    def _initial_spec(self, inputs: Any) -> Any:
+        """Return the state as symbolic tensors in the state's dtype, for symbolic inputs."""
+        state = inputs
+        if isinstance(self.initial_state, keras.layers.Layer):
+            state = output_spec(self.initial_state, inputs)
+        elif not isinstance(inputs, keras.KerasTensor):
+            raise ValueError(
+                f'`initial_state="{self.initial_state}"` needs inputs of one tensor, which has the '
+                f"shape of the state; give a layer from the inputs to the state in {self.name!r}. "
+                f"Received: inputs {inputs}"
+            )
+        return keras.tree.map_structure(
+            lambda z: keras.KerasTensor(z.shape, self.state_dtype), state
+        )
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        if not self.built:
+            self.build(input_shape)
+        return keras.tree.map_structure(lambda z: z.shape, self._state_spec)
+
+    def compute_output_spec(
+        self,
+        inputs: Any,
+        training: bool | None = None,
+        mask: Any = None,
+        return_depth: bool = False,
+    ) -> Any:
+        # Given explicitly, since Keras would trace the whole loop to infer it.
+        state = keras.tree.map_structure(
+            lambda z: keras.KerasTensor(z.shape, self.compute_dtype), self._state_spec
+        )
+        if not return_depth:
+            return state
+        counts = [keras.KerasTensor((None,), dtype="int32") for _ in range(2)]
+        return Unrolled(state, *counts)
+
+    def get_config(self) -> dict[str, Any]:
+        start = self.initial_state
+        return {
+            **super().get_config(),
+            **self.depth_config(),
+            "update": serialize_shared(self.update),
+            "stop": None if self.stop is None else keras.saving.serialize_keras_object(self.stop),
+            "min_unroll": self.min_unroll,
+            "initial_state": start if isinstance(start, str) else serialize_shared(start),
+            "gradient": self.gradient,
+            "truncate": self.truncate,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Iterate":
+        config = dict(config)
+        threshold = config.pop("threshold", None)
+        for name in ("update", "stop", "initial_state"):
+            if isinstance(config[name], dict):
+                config[name] = keras.saving.deserialize_keras_object(config[name])
+        layer = cls(**config)
+        # The rule keeps the threshold that it was made with.
+        layer.threshold = threshold
+        return layer
+
+
+def _map_shapes(function: Any, shapes: Any) -> Any:
+    """Apply a function to each shape of a structure of shapes, which are tuples themselves."""
+    if isinstance(shapes, dict):
+        return {name: _map_shapes(function, shape) for name, shape in shapes.items()}
+    if all(size is None or isinstance(size, int) for size in shapes):
+        return function(tuple(shapes))
+    return type(shapes)(_map_shapes(function, shape) for shape in shapes)
+
+
+def _check_spec(new: Any, state: Any, name: str) -> None:
+    """Raise `ValueError` where the update's outputs are no state like the one it gets."""
+
+    def describe(structure):
+        return keras.tree.map_structure(lambda z: tuple(z.shape), structure)
+
+    try:
+        keras.tree.assert_same_structure(new, state)
+        pairs = zip(keras.tree.flatten(new), keras.tree.flatten(state), strict=True)
+        fits = all(
+            tuple(z.shape) == tuple(x.shape) and keras.backend.is_float_dtype(z.dtype)
+            for z, x in pairs
+        )
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"`update` of {name!r} must return the structure and shapes of its state, "
+            f"{describe(state)}, as floating-point numbers. Received: {describe(new)}"
+        )
+
+
+def _check_truncate(truncate: int | None, gradient: str, max_unroll: int) -> int | None:
+    if (gradient == "truncated") != (truncate is not None):
+        raise ValueError(
+            '`truncate` must be a number of updates with `gradient="truncated"`, and None with '
+            f"another mode. Received: gradient={gradient!r}, truncate={truncate!r}"
+        )
+    if truncate is None:
+        return None
+    truncate = check_positive_int("truncate", truncate)
+    if truncate > max_unroll:
+        raise ValueError(
+            f"`truncate` must be at most `max_unroll`, {max_unroll}. Received: truncate={truncate}"
+        )
+    return truncate

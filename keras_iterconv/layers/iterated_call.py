@@ -1,0 +1,155 @@
+"""One call of `Iterate`: from Keras layers and their variables to the loops and back."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_iterconv.layers.layer_update import LayerUpdate, PureLayer, is_functional
+from keras_iterconv.layers.ponder_update import PonderUpdate
+from keras_iterconv.stop import Halting, StoppingRule, UpdateNorm
+from keras_iterconv.unrolling import Unrolled, unroll_adaptive, unroll_fixed, unroll_whole_batch
+from keras_iterconv.unrolling.gradients import MODES, GradientMode
+from keras_iterconv.unrolling.gradients.truncated import truncated_mode
+from keras_iterconv.unrolling.update import BoundUpdate
+
+
+class IteratedCall:
+    """What the calls of an `Iterate` layer share.
+
+    Args:
+        layer: The layer; its `min_unroll`, `gradient`, `truncate` and `threshold` are read at each
+            call.
+        updates: The layers of the update: one, or one for each untied update.
+        arguments: A function from `(state, inputs)` to the arguments of the update.
+        stop: The stopping rule, or None.
+    """
+
+    def __init__(
+        self,
+        layer: Any,
+        updates: Sequence[keras.layers.Layer],
+        arguments: Callable[[Any, Any], Sequence],
+        stop: StoppingRule | None,
+    ):
+        self.layer, self.updates, self.arguments = layer, updates, arguments
+        self.stop = UpdateNorm(1.0) if stop is None else stop
+
+    @staticmethod
+    def arguments_of(update: keras.layers.Layer, with_inputs: bool) -> Callable:
+        """Return a function from `(state, inputs)` to the arguments of the update."""
+        if is_functional(update):
+
+            def flat(state, inputs):
+                states = keras.tree.flatten(state)
+                found = [*states, inputs] if with_inputs else states
+                # A model of one input takes no list.
+                return (found if len(found) > 1 else found[0],)
+
+            return flat
+        if with_inputs:
+            return lambda state, inputs: (state, inputs)
+        return lambda state, inputs: (state,)
+
+    def run(
+        self,
+        state: Any,
+        inputs: Any,
+        mask: tf.Tensor | None,
+        training: bool,
+        max_unroll: int | tf.Tensor,
+        threshold: float | tf.Tensor,
+    ) -> Unrolled:
+        """Return the result of the loop, and store what it changed.
+
+        Args:
+            state: x(0), in the state's dtype.
+            inputs: The inputs of the layer.
+            mask: bool `[N, positions]`, or None.
+            training: Whether the layers run in training, and a backward pass will follow.
+            max_unroll: The number of updates, or the largest number; an int or an int32 scalar.
+            threshold: The stopping threshold, a scalar; not read at a fixed depth.
+        """
+        updates = [PureLayer(layer) for layer in self.updates]
+        readout = None if self.stop.readout is None else PureLayer(self.stop.readout)
+        bound = self._bind(updates, readout, state, inputs, mask, training)
+        max_unroll, threshold = map(tf.convert_to_tensor, (max_unroll, threshold))
+        gradient = self._gradient_mode(training)
+        read = _reader(readout)
+        adaptive = self.layer.threshold is not None
+        if adaptive and training and isinstance(self.stop, Halting):
+            return self._run_pondering(bound, state, max_unroll, gradient, read)
+        rule = self.stop.as_description(read)
+        options = {"rule": rule, "min_unroll": self.layer.min_unroll} if adaptive else {}
+        if bound.update.whole_batch:
+            limit = threshold if adaptive else None
+            unrolled, carried = unroll_whole_batch(
+                bound, state, max_unroll, limit, gradient, **options
+            )
+            self._store(updates, bound.update, carried)
+            return unrolled
+        if adaptive:
+            return unroll_adaptive(bound, state, max_unroll, threshold, gradient, **options)
+        return unroll_fixed(bound, state, max_unroll, gradient)
+
+    def _bind(self, updates, readout, state, inputs, mask, training) -> BoundUpdate:
+        """Return the update with its tensors."""
+        stacks = [each.tensors(training) for each in updates]
+        tied = len(stacks) == 1
+        tensors = stacks[0] if tied else [tf.stack(z) for z in zip(*stacks, strict=True)]
+        changed = updates[0].changed_in_training(*self.arguments(state, inputs)) if training else []
+        update = LayerUpdate(
+            updates[0],
+            self.arguments,
+            keras.tree.map_structure(lambda z: None, inputs),
+            mask is not None,
+            training,
+            tied,
+            tuple(changed),
+            whole_batch=bool(training and (changed or updates[0].generators)),
+            couples_samples=bool(changed),
+        )
+        weights = tensors if readout is None else [*tensors, *readout.tensors(False)]
+        drives = [tf.convert_to_tensor(z) for z in keras.tree.flatten(inputs)]
+        if mask is not None:
+            drives.append(tf.cast(mask, self.layer.state_dtype))
+        return update.bind(weights, drives)._replace(
+            carried=tuple(tensors[index] for index in changed)
+        )
+
+    def _gradient_mode(self, training: bool) -> GradientMode:
+        # Outside training a backward pass is rare, so that no tensors are kept for it.
+        name = self.layer.gradient if training else "recompute"
+        return truncated_mode(self.layer.truncate) if name == "truncated" else MODES[name]
+
+    def _store(self, updates, update: LayerUpdate, carried: tuple) -> None:
+        """Assign what the updates of a loop changed to the variables."""
+        for index, value in zip(update.changed, carried, strict=True):
+            for k, each in enumerate(updates):
+                each.variables[index].assign(value if update.tied else value[k])
+
+    def _run_pondering(self, bound, state, max_unroll, gradient, read) -> Unrolled:
+        """Return the mean of the states by the probability of stopping, and add its loss."""
+        ponder = PonderUpdate(bound.update, self.stop.logit(read), self.layer.min_unroll)
+        start = ponder.begin(state)
+        bound = bound._replace(update=ponder)
+        if bound.update.whole_batch:
+            unrolled, carried = unroll_whole_batch(bound, start, max_unroll, None, gradient)
+            self._store([PureLayer(layer) for layer in self.updates], ponder.inner, carried)
+        else:
+            unrolled = unroll_fixed(bound, start, max_unroll, gradient)
+        if self.stop.ponder:
+            steps = tf.reduce_mean(unrolled.state["expected"])
+            self.layer.add_loss(self.stop.ponder * tf.cast(steps, self.layer.compute_dtype))
+        return unrolled._replace(state=ponder.end(unrolled.state))
+
+
+def _reader(readout: PureLayer | None) -> Callable:
+    """Return a function from `(state, weights, drives)` to the outputs of a readout."""
+
+    def read(state, weights, drives):
+        tensors = weights[len(weights) - len(readout.variables) :]
+        return readout(tensors, state)[0]
+
+    return read

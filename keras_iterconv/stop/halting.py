@@ -1,0 +1,57 @@
+"""Stopping by a learned probability."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_iterconv._support.checks import check_between
+from keras_iterconv._support.private_keras import serialize_shared
+from keras_iterconv.stop.stopping_rule import Read, StoppingRule
+from keras_iterconv.unrolling import stopping
+
+
+@keras.saving.register_keras_serializable("keras_iterconv")
+class Halting(StoppingRule):
+    """Stop where a learned probability of stopping is above the threshold.
+
+    The probability after update k is p(k) = sigmoid(layer(x(k))). In training no sample stops: all
+    make `max_unroll` updates, and the output is the mean of the states, each weighted by the
+    probability to stop there, (1 - p(1)) ... (1 - p(k-1)) p(k); the last state has the remaining
+    weight. So the loss of the task trains the head. `ponder` times the mean number of updates that
+    this distribution expects is added to the loss.
+
+    Args:
+        layer: A Keras layer or model from the state to one logit for each sample, `[N, 1]`.
+        threshold: A probability.
+        ponder: The weight of the expected number of updates in the loss, at least 0.
+
+    References:
+        Graves 2016, "Adaptive computation time for recurrent neural networks"; Banino et al. 2021,
+        "PonderNet", for the distribution of the updates.
+    """
+
+    def __init__(self, layer: keras.layers.Layer, threshold: float = 0.5, ponder: float = 0.0):
+        super().__init__(threshold, layer)
+        if ponder != 0:
+            ponder = check_between("ponder", ponder, 0, float("inf"))
+        self.ponder = float(ponder)
+
+    def check_readout(self, outputs: Any, name: str) -> None:
+        shape = getattr(outputs, "shape", None)
+        if shape is None or tuple(shape[1:]) != (1,):
+            raise ValueError(
+                f"The halting head of {name!r} must return one logit for each sample, a tensor of "
+                f"the shape (N, 1). Received: outputs {outputs}"
+            )
+
+    def as_description(self, read: Read) -> stopping.StoppingRule:
+        return stopping.HaltingProbability(self.logit(read))
+
+    def logit(self, read: Read) -> Read:
+        """Return a function from `(state, weights, drives)` to the head's logits, `[n]`."""
+        return lambda state, weights, drives: tf.squeeze(read(state, weights, drives), axis=1)
+
+    def get_config(self) -> dict[str, Any]:
+        layer = serialize_shared(self.readout)
+        return {**super().get_config(), "layer": layer, "ponder": self.ponder}

@@ -1,0 +1,37 @@
+"""Stopping where the probabilities of a readout hardly change."""
+
+from typing import Any
+
+import keras
+
+from keras_iterconv._support.private_keras import serialize_shared
+from keras_iterconv.stop.stopping_rule import Read, StoppingRule, check_scores
+from keras_iterconv.unrolling import stopping
+
+
+@keras.saving.register_keras_serializable("keras_iterconv")
+class ReadoutDivergence(StoppingRule):
+    """Stop where an update changes the probabilities of a readout by less than the threshold.
+
+    The change is the Kullback-Leibler divergence of the readout's softmax after the update from
+    that before it.
+
+    Args:
+        readout: A Keras layer or model from the state to logits `[N, ..., classes]`; the model's
+            own last layers, for example. With an output for each position, the largest divergence
+            counts.
+        threshold: A divergence, in nats.
+    """
+
+    def __init__(self, readout: keras.layers.Layer, threshold: float):
+        super().__init__(threshold, readout)
+
+    def check_readout(self, outputs: Any, name: str) -> None:
+        check_scores(outputs, "ReadoutDivergence", name)
+
+    def as_description(self, read: Read) -> stopping.StoppingRule:
+        return stopping.ReadoutChange(read)
+
+    def get_config(self) -> dict[str, Any]:
+        readout = serialize_shared(self.readout)
+        return {**super().get_config(), "readout": readout}

@@ -1,0 +1,35 @@
+"""Stopping where the prediction no longer changes."""
+
+from typing import Any
+
+import keras
+
+from keras_iterconv._support.checks import check_positive_int
+from keras_iterconv._support.private_keras import serialize_shared
+from keras_iterconv.stop.stopping_rule import Read, StoppingRule, check_scores
+from keras_iterconv.unrolling import stopping
+
+
+@keras.saving.register_keras_serializable("keras_iterconv")
+class StablePrediction(StoppingRule):
+    """Stop where the class of largest score was the same in `threshold` updates in a row.
+
+    Args:
+        readout: A Keras layer or model from the state to scores `[N, ..., classes]`; the model's
+            own last layers, for example. With an output for each position, no position may change.
+        threshold: A number of updates.
+    """
+
+    def __init__(self, readout: keras.layers.Layer, threshold: float = 2):
+        check_positive_int("threshold", int(threshold) if threshold == int(threshold) else None)
+        super().__init__(threshold, readout)
+
+    def check_readout(self, outputs: Any, name: str) -> None:
+        check_scores(outputs, "StablePrediction", name)
+
+    def as_description(self, read: Read) -> stopping.StoppingRule:
+        return stopping.UnchangedPrediction(read)
+
+    def get_config(self) -> dict[str, Any]:
+        readout = serialize_shared(self.readout)
+        return {**super().get_config(), "readout": readout}
