@@ -1,21 +1,19 @@
 """Conversion of NAIS blocks to ONNX graphs; blocks with equal graphs are converted once."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, cast
 
-import numpy as np
 import onnx
 import tensorflow as tf
-import tf2onnx
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
 from keras_iterconv.exporting.onnx_graph import fold_constants, place_constants, simplify
+from keras_iterconv.exporting.onnx_iterate import convert_iterate
 from keras_iterconv.exporting.onnx_loops import make_loop
+from keras_iterconv.exporting.onnx_parts import convert_graph
 from keras_iterconv.layers import IteratedBlock
 from keras_iterconv.unrolling import BoundUpdate, EulerUpdate
-
-OPSET = 18
 
 
 def to_channels_first(images: tf.Tensor) -> tf.Tensor:
@@ -34,12 +32,12 @@ class BlockConverter:
     def __init__(self):
         self._graphs = {}
 
-    def convert(self, block: IteratedBlock, input_shape: Sequence[int]) -> onnx.GraphProto:
+    def convert(self, block: Any, inputs: Any) -> onnx.GraphProto:
         """Return the graph of a block.
 
         Args:
-            block: NAIS block in float32.
-            input_shape: Shape of its input u, channels last, without the batch.
+            block: An `IteratedBlock` or `Iterate` in float32.
+            inputs: Its inputs, a symbolic tensor or a structure of them, channels last.
 
         Returns:
             A graph from u, max_unroll and, for adaptive depth, the threshold to state, depth and
@@ -49,6 +47,9 @@ class BlockConverter:
             ValueError: The block's solver is Anderson acceleration, or its update has drives that
                 the graph cannot compute.
         """
+        if not block.adds_change:
+            return convert_iterate(block, inputs)
+        input_shape = inputs.shape[1:]
         if block.solver != "picard":
             raise ValueError(
                 f"The solver {block.solver!r} of {block.name!r} cannot be exported to ONNX. "
@@ -188,18 +189,6 @@ def _convert_parts(block: Any, start: Any, u: Any, weights: Any) -> dict[str, on
     x, drive = (tf.TensorSpec(t.shape, t.dtype, n) for t, n in ((state, "x"), (drive, "drive")))
     k = tf.TensorSpec((), tf.int64, "k")
     return {
-        "Start": _convert_graph(start_loop, [u, *weights]),
-        "Update": _convert_graph(change, [x, k, drive, *weights]),
+        "Start": convert_graph(start_loop, [u, *weights]),
+        "Update": convert_graph(change, [x, k, drive, *weights]),
     }
-
-
-def _convert_graph(function: Callable, signature: Sequence) -> onnx.GraphProto:
-    """Return the graph of a function that reads no variables; its inputs keep their order."""
-    function = tf.function(function, input_signature=signature, autograph=False)
-    model, _ = tf2onnx.convert.from_function(function, signature, opset=OPSET)
-    # The converter omits inputs that the function does not read.
-    del model.graph.input[:]
-    for spec in signature:
-        kind = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype.as_numpy_dtype))
-        model.graph.input.append(helper.make_tensor_value_info(spec.name, kind, spec.shape))
-    return model.graph

@@ -14,7 +14,6 @@ from onnx import TensorProto, helper, numpy_helper
 from keras_iterconv.depth.depth_model import iterated_blocks
 from keras_iterconv.exporting.exported_function import infer, output_names, shared_depth
 from keras_iterconv.exporting.onnx_blocks import (
-    OPSET,
     BlockConverter,
     to_channels_first,
     to_channels_last,
@@ -26,6 +25,7 @@ from keras_iterconv.exporting.onnx_graph import (
     simplify,
     sort_nodes,
 )
+from keras_iterconv.exporting.onnx_parts import OPSET
 from keras_iterconv.preprocessing import Preprocessing
 from keras_iterconv.tasks import TASKS, Task
 from keras_iterconv.unrolling import Unrolled
@@ -63,24 +63,25 @@ def to_onnx(
     converted = _convert_around(model, blocks, preprocessing, task)
     graph = converted.graph
     simplify(graph)
-    ends = [value.name for value in graph.input[1:]]
-    starts = [value.name for value in graph.output[len(outputs) :]]
+    ends = iter([value.name for value in graph.input[1:]])
+    starts = iter([value.name for value in graph.output[len(outputs) :]])
     del graph.input[1:], graph.output[len(outputs) :]
     if depth is not None:
         graph.input.append(helper.make_tensor_value_info("threshold", TensorProto.FLOAT, ()))
         graph.input.append(helper.make_tensor_value_info("max_unroll", TensorProto.INT32, ()))
     for number, block in enumerate(blocks):
-        inputs = [starts[number], "max_unroll"]
+        inputs = [next(starts) for _ in _flat(block.input)]
         if block.threshold is None:
-            inputs[1] = _add_value(graph, f"{block.name}/max_unroll", np.int32(block.max_unroll))
+            name = f"{block.name}/max_unroll"
+            inputs.append(_add_value(graph, name, np.int32(block.max_unroll)))
         else:
-            inputs.append("threshold")
-        results = ends[3 * number : 3 * number + 3]
+            inputs += ["max_unroll", "threshold"]
+        results = [next(ends) for _ in [*_flat(block.output), "depth", "status"]]
         graph.node.append(helper.make_node(f"block{number}", inputs, results))
     sort_nodes(graph)
     converter = BlockConverter()
     for number, block in enumerate(blocks):
-        inline(graph, f"block{number}", converter.convert(block, block.input.shape[1:]))
+        inline(graph, f"block{number}", converter.convert(block, block.input))
     remove_identities(graph)
     rename_outputs(graph, outputs)
     if depth is not None:
@@ -90,10 +91,10 @@ def to_onnx(
     converted.ir_version = IR_VERSION
     converted.producer_name = "keras_iterconv"
     texts = dict(metadata)
-    untied = [block for block in blocks if not block.tied]
-    if untied:
-        # Untied blocks have weights for a fixed number of updates.
-        texts["most_updates"] = str(min(b.trainable_weights[0].shape[0] for b in untied))
+    # Untied blocks have weights for a fixed number of updates.
+    limits = [b.largest_unroll for b in blocks if b.largest_unroll is not None]
+    if limits:
+        texts["most_updates"] = str(min(limits))
     helper.set_model_props(converted, texts)
     onnx.checker.check_model(converted, full_check=True)
     return converted
@@ -106,31 +107,41 @@ def _convert_around(model: Any, blocks: Sequence, preprocessing: Any, task: Any)
     """
     specs = [tf.TensorSpec((None, *model.input.shape[1:]), tf.float32, "image")]
     for number, block in enumerate(blocks):
-        shape = block.compute_output_shape(block.input.shape)[1:]
-        if block.channels_first:
-            shape = (shape[-1], *shape[:-1])
-        specs.append(tf.TensorSpec((None, *shape), tf.float32, f"state{number}"))
+        for part, output in enumerate(_flat(block.output)):
+            shape = output.shape[1:]
+            if block.channels_first:
+                shape = (shape[-1], *shape[:-1])
+            specs.append(tf.TensorSpec((None, *shape), tf.float32, f"state{number}_{part}"))
         specs.append(tf.TensorSpec((None,), tf.int32, f"depth{number}"))
         specs.append(tf.TensorSpec((None,), tf.int32, f"status{number}"))
 
     def around(image, *ends):
-        starts, rest = {}, dict(zip(blocks, zip(*[iter(ends)] * 3, strict=True), strict=True))
+        starts, rest = {}, iter(ends)
+        # In the order of the specifications, whatever the order of the calls.
+        results = {
+            block: [next(rest) for _ in [*_flat(block.output), "depth", "status"]]
+            for block in blocks
+        }
 
         def cut(block, u, depth):
-            state, made, status = rest[block]
-            if not block.channels_first:
-                starts[block] = u
-                return Unrolled(state, made, status)
-            starts[block] = to_channels_first(u)
-            return Unrolled(to_channels_last(state), made, status)
+            *states, made, status = results[block]
+            starts[block] = _flat(u)
+            if block.channels_first:
+                starts[block], states = [to_channels_first(u)], [to_channels_last(states[0])]
+            state = keras.tree.pack_sequence_as(block.output, states)
+            return Unrolled(state, made, status)
 
         outputs = infer(model, image, preprocessing, None, task, cut)
-        return (*outputs.values(), *(starts[block] for block in blocks))
+        return (*outputs.values(), *(u for block in blocks for u in starts[block]))
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     function = tf.function(around, input_signature=specs, autograph=False)
     converted, _ = tf2onnx.convert.from_function(function, specs, opset=OPSET)
     return converted
+
+
+def _flat(structure: Any) -> list:
+    return keras.tree.flatten(structure)
 
 
 def _add_value(graph: onnx.GraphProto, name: str, value: Any) -> str:

@@ -79,6 +79,11 @@ class AdjustableDepth(Block):
         self._threshold_value = value
 
     @property
+    def largest_unroll(self) -> int | None:
+        """The number of updates that an untied block has weights for; None for a tied one."""
+        return None if self.tied else self._weights_for
+
+    @property
     def depth_variables(self) -> tuple[tf.Variable, tf.Variable]:
         """The variables of `max_unroll` and `threshold` in traced graphs; they are no weights."""
         return self._max_unroll_variable, self._threshold_variable

@@ -12,7 +12,8 @@ from keras_iterconv.layers.iterated_call import IteratedCall
 from keras_iterconv.layers.layer_update import output_spec, takes_inputs
 from keras_iterconv.layers.update_copies import copy_layer
 from keras_iterconv.stop import StoppingRule, UpdateNorm
-from keras_iterconv.unrolling import Unrolled
+from keras_iterconv.unrolling import BoundUpdate, Unrolled
+from keras_iterconv.unrolling.stopping import StoppingRule as UnrollingRule
 
 GRADIENTS = ("unroll", "recompute", "truncated")
 
@@ -171,6 +172,15 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         threshold = 0.0 if threshold is None else threshold
         unrolled = self._call.run(state, inputs, mask, False, max_unroll, threshold)
         return self._as_outputs(unrolled, True)
+
+    def bind(self, state: Any, inputs: Any) -> tuple[BoundUpdate, UnrollingRule]:
+        """Return the update in evaluation with its tensors, and the rule of the loops.
+
+        Args:
+            state: x(0), in the state's dtype.
+            inputs: The inputs of the layer.
+        """
+        return self._call.bind(state, inputs)
 
     def _as_outputs(self, unrolled: Unrolled, return_depth: bool) -> Any:
         state = keras.tree.map_structure(lambda z: tf.cast(z, self.compute_dtype), unrolled.state)

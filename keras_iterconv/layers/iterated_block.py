@@ -86,6 +86,7 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
     # A subclass whose pre-activation is affine in the state says so; `frozen` and `implicit` are
     # wrong for any other.
     linear = False
+    adds_change = True
     # Keras sets it to None.
     input_spec: Any
 

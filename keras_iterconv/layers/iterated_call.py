@@ -9,7 +9,13 @@ import tensorflow as tf
 from keras_iterconv.layers.layer_update import LayerUpdate, PureLayer, is_functional
 from keras_iterconv.layers.ponder_update import PonderUpdate
 from keras_iterconv.stop import Halting, StoppingRule, UpdateNorm
-from keras_iterconv.unrolling import Unrolled, unroll_adaptive, unroll_fixed, unroll_whole_batch
+from keras_iterconv.unrolling import (
+    Unrolled,
+    stopping,
+    unroll_adaptive,
+    unroll_fixed,
+    unroll_whole_batch,
+)
 from keras_iterconv.unrolling.gradients import MODES, GradientMode
 from keras_iterconv.unrolling.gradients.truncated import truncated_mode
 from keras_iterconv.unrolling.update import BoundUpdate
@@ -71,8 +77,7 @@ class IteratedCall:
             max_unroll: The number of updates, or the largest number; an int or an int32 scalar.
             threshold: The stopping threshold, a scalar; not read at a fixed depth.
         """
-        updates = [PureLayer(layer) for layer in self.updates]
-        readout = None if self.stop.readout is None else PureLayer(self.stop.readout)
+        updates, readout = self._pure_layers()
         bound = self._bind(updates, readout, state, inputs, mask, training)
         max_unroll, threshold = map(tf.convert_to_tensor, (max_unroll, threshold))
         gradient = self._gradient_mode(training)
@@ -92,6 +97,17 @@ class IteratedCall:
         if adaptive:
             return unroll_adaptive(bound, state, max_unroll, threshold, gradient, **options)
         return unroll_fixed(bound, state, max_unroll, gradient)
+
+    def bind(self, state: Any, inputs: Any) -> tuple[BoundUpdate, stopping.StoppingRule]:
+        """Return the update in evaluation with its tensors, and the rule of the loops."""
+        updates, readout = self._pure_layers()
+        bound = self._bind(updates, readout, state, inputs, None, False)
+        return bound, self.stop.as_description(_reader(readout))
+
+    def _pure_layers(self) -> tuple[list[PureLayer], PureLayer | None]:
+        readout = self.stop.readout
+        updates = [PureLayer(layer) for layer in self.updates]
+        return updates, None if readout is None else PureLayer(readout)
 
     def _bind(self, updates, readout, state, inputs, mask, training) -> BoundUpdate:
         """Return the update with its tensors."""

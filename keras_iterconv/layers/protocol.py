@@ -101,6 +101,9 @@ class Block(IterationLayer):
         scheduled: Whether `call` has an argument `schedule`, a sequence of numbers of updates, and
             the block a method `update(state, inputs, k)` that makes update k, as a `ResidualStage`
             has. The measurement of indices needs both.
+        adds_change: Whether the block is an `IteratedBlock`, which exporters to ONNX write by their
+            own loops: a state of one tensor, to which `build_update` adds a change until its norm
+            is below the threshold. The loops of others are converted as TensorFlow has them.
         channels_first: Whether the block can be exported with inputs and outputs
             `[N, channels, height, width]`, the layout of ONNX's convolutions.
     """
@@ -109,6 +112,7 @@ class Block(IterationLayer):
     threshold: float | None = None
     adjustable: bool = False
     scheduled: bool = False
+    adds_change: bool = False
     channels_first: bool = False
 
     def run_to(
