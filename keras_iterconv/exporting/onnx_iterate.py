@@ -249,6 +249,7 @@ def _fill(template: str, parts: _Parts) -> str:
             lines.append(lists.sub(written, line))
             continue
         line = line.replace(" each = ", " = ")
-        for n in range(len(group(lists.search(line)["name"]))):
+        first = next(lists.finditer(line))
+        for n in range(len(group(first["name"]))):
             lines.append(lists.sub(functools.partial(written, only=n), line))
     return "\n".join(lines)

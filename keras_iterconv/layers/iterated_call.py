@@ -1,7 +1,7 @@
 """One call of `Iterate`: from Keras layers and their variables to the loops and back."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import keras
 import tensorflow as tf
@@ -81,18 +81,21 @@ class IteratedCall:
         bound = self._bind(updates, readout, state, inputs, mask, training)
         max_unroll, threshold = map(tf.convert_to_tensor, (max_unroll, threshold))
         gradient = self._gradient_mode(training)
-        read = _reader(readout)
         adaptive = self.layer.threshold is not None
         if adaptive and training and isinstance(self.stop, Halting):
-            return self._run_pondering(bound, state, max_unroll, gradient, read)
-        rule = self.stop.as_description(read)
-        options = {"rule": rule, "min_unroll": self.layer.min_unroll} if adaptive else {}
+            return self._run_pondering(
+                self.stop, updates, readout, bound, state, max_unroll, gradient
+            )
+        rule = self.stop.as_description(_reader(readout))
+        options: dict[str, Any] = (
+            {"rule": rule, "min_unroll": self.layer.min_unroll} if adaptive else {}
+        )
         if bound.update.whole_batch:
             limit = threshold if adaptive else None
             unrolled, carried = unroll_whole_batch(
                 bound, state, max_unroll, limit, gradient, **options
             )
-            self._store(updates, bound.update, carried)
+            _store(updates, cast(LayerUpdate, bound.update), carried)
             return unrolled
         if adaptive:
             return unroll_adaptive(bound, state, max_unroll, threshold, gradient, **options)
@@ -109,7 +112,15 @@ class IteratedCall:
         updates = [PureLayer(layer) for layer in self.updates]
         return updates, None if readout is None else PureLayer(readout)
 
-    def _bind(self, updates, readout, state, inputs, mask, training) -> BoundUpdate:
+    def _bind(
+        self,
+        updates: Sequence[PureLayer],
+        readout: PureLayer | None,
+        state: Any,
+        inputs: Any,
+        mask: tf.Tensor | None,
+        training: bool,
+    ) -> BoundUpdate:
         """Return the update with its tensors."""
         stacks = [each.tensors(training) for each in updates]
         tied = len(stacks) == 1
@@ -130,7 +141,7 @@ class IteratedCall:
         drives = [tf.convert_to_tensor(z) for z in keras.tree.flatten(inputs)]
         if mask is not None:
             drives.append(tf.cast(mask, self.layer.state_dtype))
-        return update.bind(weights, drives)._replace(
+        return update.bind(tuple(weights), tuple(drives))._replace(
             carried=tuple(tensors[index] for index in changed)
         )
 
@@ -139,32 +150,44 @@ class IteratedCall:
         name = self.layer.gradient if training else "recompute"
         return truncated_mode(self.layer.truncate) if name == "truncated" else MODES[name]
 
-    def _store(self, updates, update: LayerUpdate, carried: tuple) -> None:
-        """Assign what the updates of a loop changed to the variables."""
-        for index, value in zip(update.changed, carried, strict=True):
-            for k, each in enumerate(updates):
-                each.variables[index].assign(value if update.tied else value[k])
-
-    def _run_pondering(self, bound, state, max_unroll, gradient, read) -> Unrolled:
+    def _run_pondering(
+        self,
+        stop: Halting,
+        updates: Sequence[PureLayer],
+        readout: PureLayer | None,
+        bound: BoundUpdate,
+        state: Any,
+        max_unroll: tf.Tensor,
+        gradient: GradientMode,
+    ) -> Unrolled:
         """Return the mean of the states by the probability of stopping, and add its loss."""
-        ponder = PonderUpdate(bound.update, self.stop.logit(read), self.layer.min_unroll)
-        start = ponder.begin(state)
-        bound = bound._replace(update=ponder)
-        if bound.update.whole_batch:
+        inner = cast(LayerUpdate, bound.update)
+        ponder = PonderUpdate(inner, stop.logit(_reader(readout)), self.layer.min_unroll)
+        start, bound = ponder.begin(state), bound._replace(update=ponder)
+        if ponder.whole_batch:
             unrolled, carried = unroll_whole_batch(bound, start, max_unroll, None, gradient)
-            self._store([PureLayer(layer) for layer in self.updates], ponder.inner, carried)
+            _store(updates, inner, carried)
         else:
             unrolled = unroll_fixed(bound, start, max_unroll, gradient)
-        if self.stop.ponder:
-            steps = tf.reduce_mean(unrolled.state["expected"])
-            self.layer.add_loss(self.stop.ponder * tf.cast(steps, self.layer.compute_dtype))
+        if stop.ponder:
+            expected = tf.reduce_mean(unrolled.state["expected"])
+            self.layer.add_loss(stop.ponder * tf.cast(expected, self.layer.compute_dtype))
         return unrolled._replace(state=ponder.end(unrolled.state))
 
 
+def _store(updates: Sequence[PureLayer], update: LayerUpdate, carried: tuple) -> None:
+    """Assign what the updates of a loop changed to the variables."""
+    for index, value in zip(update.changed, carried, strict=True):
+        for k, each in enumerate(updates):
+            each.variables[index].assign(value if update.tied else value[k])
+
+
 def _reader(readout: PureLayer | None) -> Callable:
-    """Return a function from `(state, weights, drives)` to the outputs of a readout."""
+    """Return a function from `(state, weights, drives)` to the outputs of a readout, or None."""
 
     def read(state, weights, drives):
+        if readout is None:
+            return None
         tensors = weights[len(weights) - len(readout.variables) :]
         return readout(tensors, state)[0]
 

@@ -195,8 +195,8 @@ class _Loop(NamedTuple):
         new = complete() if self.rule.reads_state else ()
         # Else second derivatives would pass through the norm, whose square root has no derivative
         # at zero.
-        constants = tf.nest.map_structure(tf.stop_gradient, (change, new))
-        values, memory = self.rule.measure(*constants, stretch.memory, update.weights, drives)
+        change, measured = tf.nest.map_structure(tf.stop_gradient, (change, new))
+        values, memory = self.rule.measure(change, measured, stretch.memory, update.weights, drives)
         if not self.rule.reads_state:
             # TensorFlow can then write x + change into the memory of `change`.
             with tf.control_dependencies([values]):

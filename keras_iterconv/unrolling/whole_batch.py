@@ -74,8 +74,8 @@ def run_whole_batch(
         if limit is None:
             return (batch._replace(k=k + 1, x=new, carried=carried, kept=kept),)
         new = masked(batch.active, new, x)
-        constants = tf.nest.map_structure(tf.stop_gradient, (change, new))
-        values, memory = rule.measure(*constants, batch.memory, update.weights, update.drives)
+        change, measured = tf.nest.map_structure(tf.stop_gradient, (change, new))
+        values, memory = rule.measure(change, measured, batch.memory, update.weights, update.drives)
         values = select(batch.active, values, batch.values)
         moving = rule.goes_on(values, limit) | (tf.math.is_finite(values) & (k + 1 < min_unroll))
         depth = batch.depth + tf.cast(batch.active, tf.int32)
