@@ -115,7 +115,7 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         inputs = _map_shapes(
-            lambda shape: keras.KerasTensor(shape, self.compute_dtype), input_shape
+            lambda shape: keras.KerasTensor((None, *shape[1:]), self.compute_dtype), input_shape
         )
         state = self._initial_spec(inputs)
         states = len(keras.tree.flatten(state))
@@ -154,7 +154,8 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
     ) -> Any:
         mask = next((z for z in keras.tree.flatten(mask) if z is not None), None)
         state = self.make_initial_state(inputs)
-        unrolled = self._call.run(state, inputs, mask, bool(training), *self.depth_variables)
+        max_unroll, threshold = self.depth_variables
+        unrolled = self._run(state, inputs, mask, bool(training), max_unroll, threshold)
         return self._as_outputs(unrolled, return_depth)
 
     def run_to(
@@ -168,10 +169,21 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         if not self.built:
             self(inputs)
         state = self.make_initial_state(inputs)
-        mask = options.get("mask")
-        threshold = 0.0 if threshold is None else threshold
-        unrolled = self._call.run(state, inputs, mask, False, max_unroll, threshold)
+        unrolled = self._run(state, inputs, options.get("mask"), False, max_unroll, threshold)
         return self._as_outputs(unrolled, True)
+
+    def _run(
+        self,
+        state: Any,
+        inputs: Any,
+        mask: Any,
+        training: bool,
+        max_unroll: int | tf.Tensor,
+        threshold: float | tf.Tensor | None,
+    ) -> Unrolled:
+        """Return the result of the loop; the threshold is not read at a fixed depth."""
+        threshold = None if self.threshold is None else threshold
+        return self._call.run(state, inputs, mask, training, max_unroll, threshold)
 
     def bind(self, state: Any, inputs: Any) -> tuple[BoundUpdate, UnrollingRule]:
         """Return the update in evaluation with its tensors, and the rule of the loops.

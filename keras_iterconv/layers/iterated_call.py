@@ -25,8 +25,7 @@ class IteratedCall:
     """What the calls of an `Iterate` layer share.
 
     Args:
-        layer: The layer; its `min_unroll`, `gradient`, `truncate` and `threshold` are read at each
-            call.
+        layer: The layer; its `min_unroll`, `gradient` and `truncate` are read at each call.
         updates: The layers of the update: one, or one for each untied update.
         arguments: A function from `(state, inputs)` to the arguments of the update.
         stop: The stopping rule, or None.
@@ -65,7 +64,7 @@ class IteratedCall:
         mask: tf.Tensor | None,
         training: bool,
         max_unroll: int | tf.Tensor,
-        threshold: float | tf.Tensor,
+        threshold: float | tf.Tensor | None,
     ) -> Unrolled:
         """Return the result of the loop, and store what it changed.
 
@@ -75,31 +74,30 @@ class IteratedCall:
             mask: bool `[N, positions]`, or None.
             training: Whether the layers run in training, and a backward pass will follow.
             max_unroll: The number of updates, or the largest number; an int or an int32 scalar.
-            threshold: The stopping threshold, a scalar; not read at a fixed depth.
+            threshold: The stopping threshold, a scalar; None for exactly `max_unroll` updates.
         """
         updates, readout = self._pure_layers()
         bound = self._bind(updates, readout, state, inputs, mask, training)
-        max_unroll, threshold = map(tf.convert_to_tensor, (max_unroll, threshold))
-        gradient = self._gradient_mode(training)
-        adaptive = self.layer.threshold is not None
-        if adaptive and training and isinstance(self.stop, Halting):
+        max_unroll, gradient = tf.convert_to_tensor(max_unroll), self._gradient_mode(training)
+        if threshold is None:
+            options: dict[str, Any] = {}
+        elif training and isinstance(self.stop, Halting):
             return self._run_pondering(
                 self.stop, updates, readout, bound, state, max_unroll, gradient
             )
-        rule = self.stop.as_description(_reader(readout))
-        options: dict[str, Any] = (
-            {"rule": rule, "min_unroll": self.layer.min_unroll} if adaptive else {}
-        )
+        else:
+            threshold = tf.convert_to_tensor(threshold)
+            rule = self.stop.as_description(_reader(readout))
+            options = {"rule": rule, "min_unroll": self.layer.min_unroll}
         if bound.update.whole_batch:
-            limit = threshold if adaptive else None
             unrolled, carried = unroll_whole_batch(
-                bound, state, max_unroll, limit, gradient, **options
+                bound, state, max_unroll, threshold, gradient, **options
             )
             _store(updates, cast(LayerUpdate, bound.update), carried)
             return unrolled
-        if adaptive:
-            return unroll_adaptive(bound, state, max_unroll, threshold, gradient, **options)
-        return unroll_fixed(bound, state, max_unroll, gradient)
+        if threshold is None:
+            return unroll_fixed(bound, state, max_unroll, gradient)
+        return unroll_adaptive(bound, state, max_unroll, threshold, gradient, **options)
 
     def bind(self, state: Any, inputs: Any) -> tuple[BoundUpdate, stopping.StoppingRule]:
         """Return the update in evaluation with its tensors, and the rule of the loops."""

@@ -14,18 +14,25 @@ from keras_iterconv.unrolling.samples import State
 
 
 class _Call(keras.layers.Layer):
-    """A call of a layer with a given `training`.
+    """A call of a layer, with a list of its arguments.
 
-    A layer without this argument may hold layers that have it. Keras gives them the value of the
-    call around it, so that there must be one.
+    Keras gives the `training` of this call also to layers inside a layer that has no such argument.
     """
 
     def __init__(self, layer: keras.layers.Layer):
-        super().__init__(dtype=layer.dtype_policy, autocast=False)
+        super().__init__(dtype=layer.dtype_policy, autocast=False, name=layer.name)
         self.layer = layer
+        self.supports_masking = True
 
     def call(self, arguments: Any, training: bool | None = None) -> Any:
         return self.layer(*arguments)
+
+
+class _CallWithTraining(_Call):
+    """A call of a `_Call`, since `stateless_call` is none: it runs the function `call` alone."""
+
+    def call(self, arguments: Any, training: bool | None = None) -> Any:
+        return self.layer(arguments, training=training)
 
 
 def output_spec(layer: keras.layers.Layer, *args: Any) -> Any:
@@ -48,8 +55,9 @@ class PureLayer:
     """
 
     def __init__(self, layer: keras.layers.Layer):
-        self.layer, self._call = layer, _Call(layer)
-        self._call.built = True
+        inner = _Call(layer)
+        self.layer, self._call = layer, _CallWithTraining(inner)
+        inner.built = self._call.built = True
         self.trainable = list(layer.trainable_variables)
         self.variables = [*self.trainable, *layer.non_trainable_variables]
         weights = {id(weight) for weight in layer.weights}
@@ -180,7 +188,7 @@ class LayerUpdate(Update):
         inputs = tf.nest.pack_sequence_as(
             self.inputs_like, drives[:-1] if self.masked else list(drives)
         )
-        if mask is not None:
+        if mask is not None and self.layer.layer.supports_masking:
             state = with_mask(state, mask)
         arguments = self.arguments(state, inputs)
         new, after = self.layer(tensors, *arguments, training=self.training)

@@ -50,10 +50,12 @@ class StoppingRule:
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the rule, as Keras configurations."""
         return {"threshold": self.threshold}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "StoppingRule":
+        """Return the rule of a configuration."""
         config = dict(config)
         for name in ("layer", "readout"):
             if isinstance(config.get(name), dict):

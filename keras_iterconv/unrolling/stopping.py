@@ -73,7 +73,9 @@ class StoppingRule:
 class UpdateNorm(StoppingRule):
     """Stop where the 2-norm of the change of the whole state is below the threshold."""
 
-    def measure(self, change, state, memory, weights, drives):
+    def measure(
+        self, change: State, state: State, memory: Any, weights: tuple, drives: tuple
+    ) -> tuple[tf.Tensor, Any]:
         return sample_norms(change), memory
 
 
@@ -86,7 +88,9 @@ class RelativeUpdateNorm(StoppingRule):
 
     reads_state = True
 
-    def measure(self, change, state, memory, weights, drives):
+    def measure(
+        self, change: State, state: State, memory: Any, weights: tuple, drives: tuple
+    ) -> tuple[tf.Tensor, Any]:
         norms, sizes = sample_norms(change), sample_norms(state)
         tiny = np.finfo(norms.dtype.as_numpy_dtype).tiny
         # A change that is not zero, of a state that became zero, is large beside it.
@@ -110,12 +114,14 @@ class HaltingProbability(StoppingRule):
     readout: Callable[[State, tuple, tuple], tf.Tensor]
     reads_state = True
 
-    def measure(self, change, state, memory, weights, drives):
+    def measure(
+        self, change: State, state: State, memory: Any, weights: tuple, drives: tuple
+    ) -> tuple[tf.Tensor, Any]:
         value = tf.sigmoid(tf.cast(self.readout(state, weights, drives), norm_dtype(state)))
         # The sigmoid of an infinite logit is finite, and NaN does not pass through every head.
         return not_a_number_where(~samples_finite(state), value), memory
 
-    def goes_on(self, value, threshold):
+    def goes_on(self, value: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
         return value <= threshold
 
 
@@ -134,11 +140,13 @@ class UnchangedPrediction(StoppingRule):
     readout: Callable[[State, tuple, tuple], tf.Tensor]
     reads_state = True
 
-    def begin(self, state, weights, drives):
+    def begin(self, state: State, weights: tuple, drives: tuple) -> Any:
         prediction = tf.argmax(self.readout(state, weights, drives), axis=-1, output_type=tf.int32)
         return prediction, tf.zeros([batch_size(state)], norm_dtype(state))
 
-    def measure(self, change, state, memory, weights, drives):
+    def measure(
+        self, change: State, state: State, memory: Any, weights: tuple, drives: tuple
+    ) -> tuple[tf.Tensor, Any]:
         before, count = memory
         scores = self.readout(state, weights, drives)
         prediction = tf.argmax(scores, axis=-1, output_type=tf.int32)
@@ -147,10 +155,10 @@ class UnchangedPrediction(StoppingRule):
         finite = samples_finite((scores, state))
         return not_a_number_where(~finite, count), (prediction, count)
 
-    def goes_on(self, value, threshold):
+    def goes_on(self, value: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
         return value < threshold
 
-    def unmet_value(self, threshold):
+    def unmet_value(self, threshold: tf.Tensor) -> tf.Tensor:
         return threshold - 1
 
 
@@ -168,10 +176,12 @@ class ReadoutChange(StoppingRule):
     readout: Callable[[State, tuple, tuple], tf.Tensor]
     reads_state = True
 
-    def begin(self, state, weights, drives):
+    def begin(self, state: State, weights: tuple, drives: tuple) -> Any:
         return self._log_probabilities(state, weights, drives)
 
-    def measure(self, change, state, memory, weights, drives):
+    def measure(
+        self, change: State, state: State, memory: Any, weights: tuple, drives: tuple
+    ) -> tuple[tf.Tensor, Any]:
         after = self._log_probabilities(state, weights, drives)
         likely = tf.exp(after)
         # Logits may be minus infinity.

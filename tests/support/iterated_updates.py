@@ -44,6 +44,8 @@ def depthwise(dtype: str) -> keras.Model:
 class Attention(keras.layers.Layer):
     """A pre-norm attention block that pulls the state towards zero."""
 
+    supports_masking = True
+
     def build(self, shape):
         self.norm = keras.layers.LayerNormalization(dtype=self.dtype_policy)
         self.attention = keras.layers.MultiHeadAttention(2, 3, dtype=self.dtype_policy)

@@ -1,0 +1,138 @@
+"""A net that solves longer problems by more updates: it is trained to converge from any state."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_iterconv._support.checks import check_channels_last, check_positive_int
+from keras_iterconv.layers import Iterate
+from keras_iterconv.trainer import IterativeModel
+
+
+@keras.saving.register_keras_serializable("keras_iterconv")
+class ProgressiveIterate(Iterate):
+    """An `Iterate` that is trained to go on from states of every depth.
+
+    In training, half of the samples of a batch make all `max_unroll` updates. The others first make
+    a random number of updates, whose last state counts as a constant, and then a random number with
+    a gradient, together at most `max_unroll`. So the updates must improve any state that they can
+    reach, and not count their own number. Outside of training it is an `Iterate`.
+
+    Reference:
+        Bansal et al. 2022, "End-to-end algorithm synthesis with recurrent networks: logical
+        extrapolation without overthinking" (their incremental training).
+    """
+
+    def __init__(self, *args: Any, seed: int | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.seed = seed
+        self.generator = keras.random.SeedGenerator(seed)
+
+    def call(
+        self,
+        inputs: Any,
+        training: bool | None = None,
+        mask: Any = None,
+        return_depth: bool = False,
+    ) -> Any:
+        if not training or return_depth:
+            return super().call(inputs, training, mask, return_depth)
+        first = tf.shape(inputs)[0] // 2
+        whole = self._run_fixed(inputs[:first], None, self.max_unroll)
+        before = self._draw(0, self.max_unroll)
+        after = self._draw(1, self.max_unroll - before + 1)
+        rest = inputs[first:]
+        state = self._run_fixed(rest, None, before)
+        state = keras.tree.map_structure(tf.stop_gradient, state)
+        state = self._run_fixed(rest, state, after)
+        return tf.concat([whole, state], axis=0)
+
+    def _run_fixed(self, inputs, state, updates):
+        """Return the state after some updates of the inputs, from x(0) or another state."""
+        if state is None:
+            state = self.make_initial_state(inputs)
+        return self._call.run(state, inputs, None, True, updates, None).state
+
+    def _draw(self, low, high):
+        """Return a random integer from `low` to `high` - 1."""
+        share = keras.random.uniform((), seed=self.generator)
+        return low + tf.cast(share * tf.cast(high - low, share.dtype), tf.int32)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "seed": self.seed}
+
+
+def deep_thinking_net(
+    input_shape: tuple[int | None, int, int],
+    num_classes: int,
+    *,
+    filters: int = 64,
+    max_unroll: int = 24,
+    threshold: float | None = 1e-2,
+    name: str = "deep_thinking",
+) -> IterativeModel:
+    """Return a net of one iterated block over a sequence, with a class for each position.
+
+    An update joins the state with the input, and passes them through five convolutions of three
+    positions: one, and two residual blocks of two. So each update carries information over at most
+    five positions, and a longer sequence needs more updates.
+
+    Args:
+        input_shape: `(length, 1, channels)`; a length of None for sequences of any length.
+        num_classes: Number of classes of a position.
+        filters: Number of channels of the state.
+        max_unroll: Number of updates in training, and the largest number outside of it.
+        threshold: 2-norm of an update below which a sequence stops; None for `max_unroll` updates.
+        name: Name of the model.
+
+    Returns:
+        An `IterativeModel` from sequences, float `[N, length, 1, channels]`, to logits `[N, length,
+        num_classes]`.
+
+    Reference:
+        Bansal et al. 2022, as for `ProgressiveIterate`; the net is a small one of this kind.
+    """
+    check_channels_last()
+    check_positive_int("filters", filters)
+    length, _, channels = input_shape
+    inputs = keras.Input((length, 1, channels), name="image")
+    bits = keras.layers.Reshape((-1, channels), name="sequence")(inputs)
+    iterate = ProgressiveIterate(
+        _update((length, filters), (length, channels)),
+        max_unroll,
+        stop=threshold,
+        initial_state=_convolution(filters, "start", activation="relu"),
+        name="thinking",
+    )
+    state = iterate(bits)
+    hidden = _convolution(filters // 2, "read", activation="relu")(state)
+    return IterativeModel(inputs, _convolution(num_classes, "logits")(hidden), name=name)
+
+
+def _convolution(filters: int, name: str, **options: Any) -> keras.layers.Layer:
+    # Larger initial weights make the state grow from update to update, beyond all numbers.
+    initializer = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+    return keras.layers.Conv1D(
+        filters,
+        3,
+        padding="same",
+        use_bias=False,
+        kernel_initializer=initializer,
+        name=name,
+        **options,
+    )
+
+
+def _update(state_shape: tuple, input_shape: tuple) -> keras.Model:
+    """Return the update as a model of state and input."""
+    state, inputs = keras.Input(state_shape, name="state"), keras.Input(input_shape, name="bits")
+    filters = state_shape[-1]
+    x = keras.layers.Concatenate(name="recall")([state, inputs])
+    x = keras.layers.ReLU(name="recall_relu")(_convolution(filters, "recall_convolution")(x))
+    for block in (1, 2):
+        y = _convolution(filters, f"block{block}_convolution1", activation="relu")(x)
+        y = _convolution(filters, f"block{block}_convolution2")(y)
+        x = keras.layers.Add(name=f"block{block}_add")([x, y])
+        x = keras.layers.ReLU(name=f"block{block}_relu")(x)
+    return keras.Model([state, inputs], x, name="update")
