@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_iterconv.datasets import ImageData, Split, evaluation_batches
 from keras_iterconv.depth.tally import DepthTally
+from keras_iterconv.depth.traced_depth import TracedDepth
 
 
 class Evaluation(NamedTuple):
@@ -31,13 +32,11 @@ class Evaluation(NamedTuple):
     share_not_finite: float
 
 
-def evaluate(
-    run: Callable[..., dict[str, np.ndarray]], data: ImageData, split: Split, batch_size: int
-) -> Evaluation:
+def evaluate(run: TracedDepth, data: ImageData, split: Split, batch_size: int) -> Evaluation:
     """Return the results of a model on one part of a data set.
 
     Args:
-        run: A function from a batch to the outputs of `keras_iterconv.with_depth`, as arrays.
+        run: The model as a function of a batch.
         data: The data set, for its mean and standard deviation.
         split: The part of the data set.
         batch_size: Number of images in a batch; the last batch may be smaller.
@@ -46,7 +45,7 @@ def evaluate(
     batch_outputs = [run(images) for images, _ in batches]
     logits, depth, status = (
         np.concatenate([outputs[name] for outputs in batch_outputs])
-        for name in ("logits", "depth", "status")
+        for name in (run.output, "depth", "status")
     )
     tally = DepthTally()
     tally.add(depth, status, ~data.task.is_wrong(logits, split.labels))

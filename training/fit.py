@@ -30,7 +30,10 @@ def fit(
     ] = None,
     dataset: Annotated[
         str | None,
-        _data("digits, mnist, cifar10, cifar100, or digitclutter2 to digitclutter5.", "digits"),
+        _data(
+            "digits, mnist, cifar10, cifar100, digitclutter2 to digitclutter5, or prefix_sums.",
+            "digits; deep_thinking prefix_sums",
+        ),
     ] = None,
     preset: Annotated[str | None, _data("Settings of a paper, for example nais-cifar10.")] = None,
     limit_train: Annotated[int | None, _data("Number of training images.", "all")] = None,
@@ -54,10 +57,12 @@ def fit(
         _training("Number of passes over the training images.", "by model and data set"),
     ] = None,
     batch_size: Annotated[
-        int | None, _training("Number of images in a step.", "64; dense models 128")
+        int | None,
+        _training("Number of images in a step.", "64; dense models 128; deep_thinking 100"),
     ] = None,
     learning_rate: Annotated[
-        float | None, _training("Largest learning rate.", "0.05; dense models 0.02")
+        float | None,
+        _training("Largest learning rate.", "0.05; dense models 0.02; deep_thinking 0.001"),
     ] = None,
     schedule: Annotated[
         str | None,
@@ -66,7 +71,12 @@ def fit(
             "cosine",
         ),
     ] = None,
-    momentum: Annotated[float | None, _training("Momentum of the optimizer, SGD.", "0.9")] = None,
+    optimizer: Annotated[
+        str | None, _training("sgd with momentum, or adam.", "sgd; deep_thinking adam")
+    ] = None,
+    momentum: Annotated[
+        float | None, _training("Momentum of SGD; decay of Adam's mean gradient.", "0.9")
+    ] = None,
     nesterov: Annotated[
         bool | None, _training("Use the momentum of Nesterov.", "", "--nesterov")
     ] = None,
@@ -76,7 +86,9 @@ def fit(
     ] = None,
     clip_norm: Annotated[
         float | None,
-        _training("Largest norm of the gradient over all weights; 0 for no limit.", "5"),
+        _training(
+            "Largest norm of the gradient over all weights; 0 for no limit.", "5; deep_thinking 1"
+        ),
     ] = None,
     label_smoothing: Annotated[
         float | None,

@@ -94,18 +94,22 @@ def make_schedule(settings: Settings, steps_per_epoch: int) -> Any:
 def make_optimizer(
     settings: Settings, steps_per_epoch: int, variables: list[keras.Variable]
 ) -> keras.optimizers.Optimizer:
-    """Return SGD with momentum, by default 0.9 as in NAIS-Net and for pre-activation ResNets.
+    """Return Adam, or SGD with momentum: by default 0.9, as in NAIS-Net and pre-activation ResNets.
 
     Weight decay acts on matrices and kernels. It does not act on variables with one number for
     each channel: biases, scales, shifts and kernel centres.
     """
-    optimizer = keras.optimizers.SGD(
-        make_schedule(settings, steps_per_epoch),
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        global_clipnorm=settings.clip_norm or None,
-        weight_decay=settings.weight_decay or None,
-    )
+    schedule = make_schedule(settings, steps_per_epoch)
+    common = {
+        "global_clipnorm": settings.clip_norm or None,
+        "weight_decay": settings.weight_decay or None,
+    }
+    if settings.optimizer == "adam":
+        optimizer = keras.optimizers.Adam(schedule, beta_1=settings.momentum, **common)
+    else:
+        optimizer = keras.optimizers.SGD(
+            schedule, momentum=settings.momentum, nesterov=settings.nesterov, **common
+        )
     if settings.weight_decay:
         vectors = [v for v in variables if len(v.shape) - is_stack(v) < 2]
         optimizer.exclude_from_weight_decay(var_list=vectors)

@@ -27,6 +27,7 @@ from keras_iterconv.datasets import (
 from keras_iterconv.depth.depth_settings import is_adaptive
 from keras_iterconv.depth.traced_depth import TracedDepth
 from keras_iterconv.models.fast_net import has_whitening
+from keras_iterconv.tasks import TASKS
 
 from .callbacks import ProgressLines, RunRecorder
 from .checkpoint import load_checkpoint, save_checkpoint
@@ -265,8 +266,10 @@ class _Session:
 
         The state of an interrupted epoch is assigned to them before that step.
         """
-        labels = tf.zeros([1, *self.data.train.labels.shape[1:]], tf.int32)
-        logits = tf.zeros([1, self.data.num_classes])
+        shape = self.data.train.labels.shape[1:]
+        labels = tf.zeros([1, *shape], tf.int32)
+        positions = shape if self.data.task is TASKS["labels_per_position"] else ()
+        logits = tf.zeros([1, *positions, self.data.num_classes])
         for metric in self.model.metrics:
             if not getattr(metric, "built", True):
                 metric.build(labels, logits)

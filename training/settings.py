@@ -6,7 +6,11 @@ import re
 from typing import Any
 
 from iterconv.command_errors import UserError, as_user_error
-from keras_iterconv._support.architecture_kinds import CONVOLUTIONAL, FULLY_CONNECTED
+from keras_iterconv._support.architecture_kinds import (
+    CONVOLUTIONAL,
+    FULLY_CONNECTED,
+    RECURRENT,
+)
 from keras_iterconv._support.checks import LARGEST, SMALLEST, unknown_name
 from keras_iterconv.coupling import KERNELS, GradientCoupling
 from keras_iterconv.datasets import AUGMENTATIONS, CATALOGUE, PIXELS, VALIDATION_SHARE
@@ -16,6 +20,7 @@ from keras_iterconv.models.registry import ARCHITECTURES, list_settings
 from .presets import PRESETS
 
 SCHEDULES = ("cosine", "step", "step-twice", "triangle", "constant", "cyclical")
+OPTIMIZERS = ("sgd", "adam")
 STRATEGIES = ("none", "mirrored")
 # Without clipping, a model of 540 updates diverges in its first steps at a useful learning rate.
 CLIP_NORM = 5.0
@@ -50,7 +55,8 @@ class Settings:
         batch_size: Number of images in a step, over all replicas.
         learning_rate: The largest learning rate.
         schedule: The learning-rate schedule; see `training.optimization`.
-        momentum: Momentum of the optimizer, SGD.
+        optimizer: `"sgd"` with momentum, or `"adam"`.
+        momentum: Momentum of SGD; the decay of Adam's mean gradient.
         nesterov: Whether the momentum is Nesterov's.
         weight_decay: Decoupled weight decay of kernels: each step multiplies them by 1 minus this
             number times the learning rate. Decay in the gradient, before momentum, has the same
@@ -98,6 +104,7 @@ class Settings:
     batch_size: int
     learning_rate: float
     schedule: str = "cosine"
+    optimizer: str = "sgd"
     momentum: float = MOMENTUM
     nesterov: bool = False
     weight_decay: float = 0.0
@@ -162,10 +169,11 @@ class Settings:
                 raise UserError(
                     f"--{_flag(name)} must be at least 0 and below 1: {getattr(self, name)}"
                 )
-        if self.nesterov and not self.momentum:
-            raise UserError("--nesterov needs a --momentum above 0")
+        if self.nesterov and (not self.momentum or self.optimizer != "sgd"):
+            raise UserError("--nesterov needs --optimizer sgd and a --momentum above 0")
         for name, known in (
             ("schedule", SCHEDULES),
+            ("optimizer", OPTIMIZERS),
             ("strategy", STRATEGIES),
             ("augment", AUGMENTATIONS),
             ("pixels", PIXELS),
@@ -265,8 +273,7 @@ def _settings_of(model: str) -> list[str]:
 
 def _has_adjustable_depth(model: str) -> bool:
     """Return whether the blocks of an architecture can change their number of updates."""
-    block = ARCHITECTURES[model].block if model in ARCHITECTURES else None
-    return getattr(block, "adjustable", False)
+    return model in ARCHITECTURES and ARCHITECTURES[model].adjustable
 
 
 def _flag(name: str) -> str:
@@ -274,9 +281,10 @@ def _flag(name: str) -> str:
 
 
 # Chosen by measurements on two cores; `docs/training.md` has the results.
-_DEFAULTS = {
+_DEFAULTS: dict[str, dict[str, Any]] = {
     CONVOLUTIONAL: {"batch_size": 64, "learning_rate": 0.05},
     FULLY_CONNECTED: {"batch_size": 128, "learning_rate": 0.02},
+    RECURRENT: {"optimizer": "adam", "batch_size": 100, "learning_rate": 1e-3, "clip_norm": 1.0},
 }
 
 
@@ -302,7 +310,7 @@ def make_settings(preset: str | None = None, **given: Any) -> Settings:
     chosen.update({name: value for name, value in given.items() if value is not None})
     if "model" not in chosen:
         raise UserError("--model or --preset must be given, for example --model nais10")
-    chosen.setdefault("dataset", "digits")
+    chosen.setdefault("dataset", _default_dataset(chosen["model"]))
     settings = Settings(**{**_defaults(chosen["model"], chosen["dataset"]), **chosen})
     schedule = settings.make_unroll_schedule()
     # A run that is ended early does not come here: its model keeps the number it was trained with.
@@ -321,7 +329,28 @@ def default_settings(settings: Settings) -> dict[str, Any]:
     it is the default one.
     """
     default = dataclasses.asdict(make_settings(model=settings.model, dataset=settings.dataset))
-    return {**default, "dataset": make_settings(model=settings.model).dataset}
+    return {**default, "dataset": _default_dataset(settings.model)}
+
+
+def _default_dataset(model: str) -> str:
+    per_position = model in ARCHITECTURES and ARCHITECTURES[model].per_position
+    return "prefix_sums" if per_position else "digits"
+
+
+def _check_task(model: str, architecture: Any, dataset: str, data: Any) -> None:
+    """Raise `UserError` where a model does not predict what a data set asks for."""
+    if architecture.per_position == (data.task == "labels_per_position"):
+        return
+    fitting = [
+        name
+        for name, other in ARCHITECTURES.items()
+        if other.per_position == (data.task == "labels_per_position")
+    ]
+    what = {True: "a class for each position", False: "one prediction an image"}
+    raise UserError(
+        f"--model {model} makes {what[architecture.per_position]}, and --dataset {dataset} asks "
+        f"for {what[not architecture.per_position]}; models for it are {', '.join(fitting)}"
+    )
 
 
 def _defaults(model: str, dataset: str) -> dict[str, Any]:
@@ -329,6 +358,7 @@ def _defaults(model: str, dataset: str) -> dict[str, Any]:
     architecture = ARCHITECTURES.get(model, ARCHITECTURES["nais10"])
     data = CATALOGUE.get(dataset, CATALOGUE["digits"])
     kind = architecture.kind
+    _check_task(model, architecture, dataset, data)
     epochs = data.epochs[kind]
     if "threshold" in architecture.settings:
         epochs = data.adaptive_epochs or epochs

@@ -7,10 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from keras_iterconv._support.architecture_kinds import CONVOLUTIONAL, FULLY_CONNECTED
+from keras_iterconv._support.architecture_kinds import (
+    CONVOLUTIONAL,
+    FULLY_CONNECTED,
+    RECURRENT,
+)
 from keras_iterconv._support.checks import unknown_name
 from keras_iterconv.datasets.digitclutter import CLASSES, PARTS, SIDE, SIZES
 from keras_iterconv.datasets.image_data import ImageData, Split, pixel_scaling
+from keras_iterconv.datasets.prefix_sums import AVAILABLE, BITS, make_prefix_sums
 from keras_iterconv.datasets.splitting import VALIDATION_SHARE, cut, stratified_subset
 from keras_iterconv.datasets.tfds_reader import read_tfds
 
@@ -137,6 +142,17 @@ CATALOGUE = {
             )
         ),
         *map(_digitclutter, (2, 3, 4, 5)),
+        DatasetEntry(
+            "prefix_sums",
+            (BITS, 1, 1),
+            2,
+            1,
+            make_prefix_sums,
+            {RECURRENT: 15},
+            available=AVAILABLE,
+            padding=0,
+            task="labels_per_position",
+        ),
     )
 }
 
@@ -163,7 +179,8 @@ def load(
 
     `digitclutter2` to `digitclutter5` have their own validation part. Their images are generated in
     the TFDS folder at the first use, which takes a minute or two. With `limit_train`, only the
-    limited data set is generated.
+    limited data set is generated. `prefix_sums` is generated in memory: sequences of bits as images
+    of one column, and for each position the parity of the bits so far.
 
     Args:
         name: Name in `list_datasets()`.
@@ -205,7 +222,10 @@ def load(
                 f"its own validation part. Received: validation_share={validation_share}"
             )
         splits, classes = entry.read(limit_train)
-        train, validation, test = (Split(*splits[part], padding=entry.padding) for part in PARTS)
+        named = entry.task if entry.task == "labels_per_position" else None
+        train, validation, test = (
+            Split(*splits[part], padding=entry.padding, task_name=named) for part in PARTS
+        )
     else:
         splits, classes = entry.read()
         official, test = (Split(*splits[part], padding=entry.padding) for part in ("train", "test"))

@@ -21,6 +21,9 @@ class Split:
             [N, C], 1 for each class in the image and 0 for the others.
         padding: Raw value of the pixels that a shift of an image uncovers; None for the value that
             standardises to 0.
+        task_name: Name in `keras_iterconv.tasks.TASKS`; None for the task that follows from the
+            labels' shape, one class or a set of classes. With `"labels_per_position"` the labels
+            are class numbers, int32 [N, positions].
 
     Raises:
         ValueError: The two differ in length, the images are not [N, H, W, C], or the labels are
@@ -30,6 +33,7 @@ class Split:
     images: np.ndarray
     labels: np.ndarray
     padding: int | None = None
+    task_name: str | None = None
 
     def __post_init__(self):
         if self.images.ndim != 4:
@@ -43,7 +47,8 @@ class Split:
                 f"[{len(self.images)}, C], one set of classes an image. "
                 f"Received: labels.shape={self.labels.shape}"
             )
-        if self.labels.ndim == 2 and not np.isin(self.labels, (0, 1)).all():
+        is_set = self.labels.ndim == 2 and self.task_name in (None, "label_sets")
+        if is_set and not np.isin(self.labels, (0, 1)).all():
             raise ValueError(
                 "`labels` of the shape [N, C] must be 0 or 1. "
                 f"Received: labels from {self.labels.min()} to {self.labels.max()}"
@@ -54,7 +59,9 @@ class Split:
 
     @property
     def task(self) -> Task:
-        """The task: one class an image, or a set of classes."""
+        """The task: one class an image, a set of classes, or a class for each position."""
+        if self.task_name is not None:
+            return TASKS[self.task_name]
         return TASKS["classes" if self.labels.ndim == 1 else "label_sets"]
 
     def take(self, indices: np.ndarray) -> "Split":
@@ -96,7 +103,7 @@ class ImageData:
 
     @property
     def task(self) -> Task:
-        """The task: one class an image, or a set of classes."""
+        """The task: one class an image, a set of classes, or a class for each position."""
         return self.train.task
 
     @property

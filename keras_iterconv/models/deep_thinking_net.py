@@ -1,5 +1,6 @@
 """A net that solves longer problems by more updates: it is trained to converge from any state."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -64,7 +65,7 @@ class ProgressiveIterate(Iterate):
 
 
 def deep_thinking_net(
-    input_shape: tuple[int | None, int, int],
+    input_shape: Sequence[int],
     num_classes: int,
     *,
     filters: int = 64,
@@ -76,10 +77,11 @@ def deep_thinking_net(
 
     An update joins the state with the input, and passes them through five convolutions of three
     positions: one, and two residual blocks of two. So each update carries information over at most
-    five positions, and a longer sequence needs more updates.
+    five positions, and a longer sequence needs more updates. The pixels of an image are a sequence,
+    row by row. The net takes sequences of any length.
 
     Args:
-        input_shape: `(length, 1, channels)`; a length of None for sequences of any length.
+        input_shape: `(height, width, channels)`; the height is not read. A sequence has width 1.
         num_classes: Number of classes of a position.
         filters: Number of channels of the state.
         max_unroll: Number of updates in training, and the largest number outside of it.
@@ -87,25 +89,25 @@ def deep_thinking_net(
         name: Name of the model.
 
     Returns:
-        An `IterativeModel` from sequences, float `[N, length, 1, channels]`, to logits `[N, length,
-        num_classes]`.
+        An `IterativeModel` from images, float `[N, height, width, channels]`, to logits `[N, height
+        * width, num_classes]`.
 
     Reference:
         Bansal et al. 2022, as for `ProgressiveIterate`; the net is a small one of this kind.
     """
     check_channels_last()
     check_positive_int("filters", filters)
-    length, _, channels = input_shape
-    inputs = keras.Input((length, 1, channels), name="image")
-    bits = keras.layers.Reshape((-1, channels), name="sequence")(inputs)
+    _, width, channels = input_shape
+    inputs = keras.Input((None, width, channels), name="image")
+    pixels = keras.layers.Reshape((-1, channels), name="sequence")(inputs)
     iterate = ProgressiveIterate(
-        _update((length, filters), (length, channels)),
+        _update(filters, channels),
         max_unroll,
         stop=threshold,
         initial_state=_convolution(filters, "start", activation="relu"),
         name="thinking",
     )
-    state = iterate(bits)
+    state = iterate(pixels)
     hidden = _convolution(filters // 2, "read", activation="relu")(state)
     return IterativeModel(inputs, _convolution(num_classes, "logits")(hidden), name=name)
 
@@ -124,10 +126,10 @@ def _convolution(filters: int, name: str, **options: Any) -> keras.layers.Layer:
     )
 
 
-def _update(state_shape: tuple, input_shape: tuple) -> keras.Model:
+def _update(filters: int, channels: int) -> keras.Model:
     """Return the update as a model of state and input."""
-    state, inputs = keras.Input(state_shape, name="state"), keras.Input(input_shape, name="bits")
-    filters = state_shape[-1]
+    state = keras.Input((None, filters), name="state")
+    inputs = keras.Input((None, channels), name="pixels")
     x = keras.layers.Concatenate(name="recall")([state, inputs])
     x = keras.layers.ReLU(name="recall_relu")(_convolution(filters, "recall_convolution")(x))
     for block in (1, 2):

@@ -5,9 +5,14 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from keras_iterconv._support.architecture_kinds import CONVOLUTIONAL, FULLY_CONNECTED
+from keras_iterconv._support.architecture_kinds import (
+    CONVOLUTIONAL,
+    FULLY_CONNECTED,
+    RECURRENT,
+)
 from keras_iterconv._support.checks import check_channels_last, check_positive_int, unknown_name
 from keras_iterconv.layers import NAISConv2D, NAISDense, ResidualStage
+from keras_iterconv.models.deep_thinking_net import deep_thinking_net
 from keras_iterconv.models.fast_net import nais_fast_net
 from keras_iterconv.models.nais_net import nais_dense_net, nais_net
 from keras_iterconv.models.resnet import residual_net, resnet54, resnet_dense
@@ -18,11 +23,12 @@ class Architecture(NamedTuple):
     """A named architecture.
 
     Attributes:
-        kind: `CONVOLUTIONAL` or `FULLY_CONNECTED`.
+        kind: `CONVOLUTIONAL`, `FULLY_CONNECTED` or `RECURRENT`.
         build: Function that returns the model.
         settings: Arguments of `build` for this name, which a user can override.
         block: Layer class whose arguments `build` accepts and passes on; None without one.
         fixed: Arguments of `build` for this name, which a user cannot override.
+        per_position: Whether the logits are `[N, positions, classes]`, else `[N, classes]`.
     """
 
     kind: str
@@ -30,6 +36,12 @@ class Architecture(NamedTuple):
     settings: dict
     block: type | None = None
     fixed: dict = {}  # noqa: RUF012  # read only
+    per_position: bool = False
+
+    @property
+    def adjustable(self) -> bool:
+        """Whether the number of updates of its blocks can be set."""
+        return self.per_position or getattr(self.block, "adjustable", False)
 
 
 def _mnist_resnets() -> dict[str, Architecture]:
@@ -79,6 +91,12 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "nais_fast": Architecture(CONVOLUTIONAL, nais_fast_net, {"max_unroll": 3}, NAISConv2D),
     "nais_dense": Architecture(FULLY_CONNECTED, nais_dense_net, {"max_unroll": 30}, NAISDense),
+    "deep_thinking": Architecture(
+        RECURRENT,
+        deep_thinking_net,
+        {"max_unroll": 24, "threshold": 1e-2},
+        per_position=True,
+    ),
     **_residual_nets(),
     "resnet54": Architecture(CONVOLUTIONAL, resnet54, {}, fixed={"batch_norm": True}),
     "resnet54_plain": Architecture(CONVOLUTIONAL, resnet54, {}, fixed={"batch_norm": False}),
@@ -123,7 +141,7 @@ def create_model(
 
     Returns:
         An `IterativeModel` from images, float `[N, height, width, channels]`, to logits, float32
-        `[N, num_classes]`.
+        `[N, num_classes]`; `deep_thinking` has logits `[N, positions, num_classes]`.
 
     Raises:
         ValueError: The name or a setting is unknown, or a value is out of its range.
