@@ -15,7 +15,7 @@ from keras_iterconv.stop import StoppingRule, UpdateNorm
 from keras_iterconv.unrolling import BoundUpdate, Unrolled
 from keras_iterconv.unrolling.stopping import StoppingRule as UnrollingRule
 
-GRADIENTS = ("unroll", "recompute", "truncated")
+GRADIENTS = ("unroll", "recompute", "truncated", "implicit")
 
 
 @keras.saving.register_keras_serializable("keras_iterconv")
@@ -43,7 +43,10 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
             of it, each with initial weights of its own.
         gradient: `"unroll"` is exact and keeps the state before each update; `"recompute"` is
             exact, keeps none and computes the updates twice; `"truncated"` is the gradient of each
-            sample's last `truncate` updates, with the state before them as a constant.
+            sample's last `truncate` updates, with the state before them as a constant;
+            `"implicit"` (tied) is that of the fixed point which the last state approximates, for an
+            update that contracts, and keeps none. It stops with an error where the update does not
+            contract.
         truncate: The number of updates of the mode `"truncated"`.
         **kwargs: Passed to `keras.layers.Layer`.
 
@@ -102,6 +105,11 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
                 f"Received: min_unroll={min_unroll}"
             )
         self.gradient = check_choice("gradient", gradient, GRADIENTS)
+        if gradient == "implicit" and not tied:
+            raise ValueError(
+                '`gradient="implicit"` needs `tied=True`, since untied updates have no common '
+                "fixed point. Received: tied=False"
+            )
         self.truncate = _check_truncate(truncate, gradient, self.max_unroll)
         # XLA cannot differentiate a loop whose length depends on the data.
         self.supports_jit = False

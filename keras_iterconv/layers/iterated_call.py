@@ -17,6 +17,7 @@ from keras_iterconv.unrolling import (
     unroll_whole_batch,
 )
 from keras_iterconv.unrolling.gradients import MODES, GradientMode
+from keras_iterconv.unrolling.gradients.fixed_point import fixed_point_mode
 from keras_iterconv.unrolling.gradients.truncated import truncated_mode
 from keras_iterconv.unrolling.update import BoundUpdate
 
@@ -79,6 +80,12 @@ class IteratedCall:
         updates, readout = self._pure_layers()
         bound = self._bind(updates, readout, state, inputs, mask, training)
         max_unroll, gradient = tf.convert_to_tensor(max_unroll), self._gradient_mode(training)
+        if gradient.name == "implicit" and bound.update.whole_batch:
+            raise ValueError(
+                f'`gradient="implicit"` of {self.layer.name!r} needs an update without random '
+                "numbers and batch statistics in training, which have no fixed point. "
+                f"Received: update={updates[0].layer.name!r}"
+            )
         if threshold is None:
             options: dict[str, Any] = {}
         elif training and isinstance(self.stop, Halting):
@@ -146,7 +153,9 @@ class IteratedCall:
     def _gradient_mode(self, training: bool) -> GradientMode:
         # Outside training a backward pass is rare, so that no tensors are kept for it.
         name = self.layer.gradient if training else "recompute"
-        return truncated_mode(self.layer.truncate) if name == "truncated" else MODES[name]
+        if name == "truncated":
+            return truncated_mode(self.layer.truncate)
+        return fixed_point_mode(self.layer.name) if name == "implicit" else MODES[name]
 
     def _run_pondering(
         self,

@@ -309,3 +309,64 @@ def test_saved_model_and_onnx_are_as_keras(name, tmp_path):
     names = [*expected, "probabilities"]
     found = dict(zip(names, session.run(names, {"image": x}), strict=True))
     assert_same_predictions(found, expected)
+
+
+def contraction(stddev, max_unroll=200, **options):
+    initializer = keras.initializers.RandomNormal(stddev=stddev, seed=3)
+    update = keras.layers.Dense(
+        4, activation="tanh", kernel_initializer=initializer, dtype="float64"
+    )
+    return ki.Iterate(update, max_unroll, 1e-12, gradient="implicit", dtype="float64", **options)
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_implicit_is_the_gradient_of_the_fixed_point(mode):
+    layer = contraction(0.3)
+    x = tf.constant(np.random.default_rng(2).normal(size=(5, 4)))
+    layer(x)
+    upstream = np.random.default_rng(7).normal(size=(5, 4))
+    layer.update.bias.assign([0.3, -0.2, 0.5, 0.1])
+
+    def run(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            end = layer(x, training=True)
+            loss = tf.reduce_sum(upstream * end)
+        return end, tape.gradient(loss, [x, *layer.trainable_variables])
+
+    end, (of_x, of_kernel, of_bias) = (tf.function(run) if mode == "graph" else run)(x)
+    W = layer.update.kernel.numpy()
+    # With z = W' x + b and x* = tanh(z): v = (I - J')^-1 g with J' = W diag(1 - x*^2).
+    kernel, bias = np.zeros((4, 4)), np.zeros(4)
+    for fixed_point, g in zip(end.numpy(), upstream, strict=True):
+        slope = 1 - fixed_point**2
+        v = np.linalg.solve(np.eye(4) - W * slope, g)
+        kernel += np.outer(fixed_point, slope * v)
+        bias += slope * v
+    np.testing.assert_allclose(of_kernel, kernel, rtol=1e-5)
+    np.testing.assert_allclose(of_bias, bias, rtol=1e-5)
+    np.testing.assert_array_equal(of_x, 0)
+
+
+def test_implicit_says_so_where_the_update_does_not_contract():
+    layer = ki.Iterate(
+        keras.layers.Dense(4, kernel_initializer=keras.initializers.Identity(1.5)),
+        3,
+        gradient="implicit",
+        name="grows",
+    )
+    x = tf.ones([2, 4])
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(x, training=True))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="grow") as error:
+        tape.gradient(loss, layer.trainable_variables)
+    assert "of \\'grows" in str(error.value)
+
+
+def test_implicit_refuses_updates_without_a_fixed_point():
+    with pytest.raises(ValueError, match="needs `tied=True`"):
+        contraction(0.1, 5, tied=False)
+    update = keras.Sequential([keras.layers.Dense(4), keras.layers.Dropout(0.1)])
+    layer = ki.Iterate(update, 3, gradient="implicit")
+    with pytest.raises(ValueError, match="without random numbers and batch statistics"):
+        layer(np.ones((2, 4), np.float32), training=True)
