@@ -36,6 +36,14 @@ def calls(model: keras.Model) -> Iterator[Call]:
         yield Call(node.operation, node.input_tensors, node.outputs, options)
 
 
+def inputs_of(model: keras.Model, layer: keras.layers.Layer) -> Any:
+    """Return the symbolic inputs of a layer of a functional model, in their structure.
+
+    `layer.input` would also hold the masks that Keras passes to it.
+    """
+    return next(node.arguments.args[0] for node in nodes(model) if node.operation is layer)
+
+
 def check_functional(model: Any) -> None:
     """Raise `ValueError` where `model` is not a functional Keras model."""
     if not isinstance(model, keras.Model) or not hasattr(model, "operations"):

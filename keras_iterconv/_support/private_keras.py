@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
-from keras.src.backend.common import global_state
+from keras.src.backend.common import global_state, masking
 
 # Methods of `keras.Model` and `keras.layers.BatchNormalization` that classes of this package
 # override, and the purpose of the override.
@@ -50,9 +50,15 @@ def is_operation(layer: Any) -> bool:
     return type(layer).__module__.startswith(_OPERATIONS)
 
 
+def mask_of(tensor: Any) -> Any:
+    """Return the Keras mask of a tensor, symbolic or not, or that of the first in a structure."""
+    masks = (masking.get_keras_mask(each) for each in keras.tree.flatten(tensor))
+    return next((mask for mask in masks if mask is not None), None)
+
+
 def set_mask(tensor: Any, mask: Any) -> None:
     """Attach a Keras mask to a tensor, for the layers that read it."""
-    tensor._keras_mask = mask
+    masking.set_keras_mask(tensor, mask)
 
 
 def serialize_shared(layer: keras.layers.Layer) -> dict[str, Any]:

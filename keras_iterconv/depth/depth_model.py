@@ -18,6 +18,10 @@ class ReturnDepth(keras.layers.Wrapper):
     called before with fewer outputs.
     """
 
+    def __init__(self, layer: keras.layers.Layer, **kwargs: Any):
+        super().__init__(layer, **kwargs)
+        self.supports_masking = layer.supports_masking
+
     def call(self, inputs: Any, **options: Any) -> Any:
         return self.layer(inputs, return_depth=True, **options)
 

@@ -1,6 +1,7 @@
 """The function of an exported file: from raw images to logits, probabilities, depth and status."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 from keras_iterconv._support import keras_graph
 from keras_iterconv._support.outputs import LINEAR, SIGMOID, SOFTMAX, output_activation
+from keras_iterconv._support.private_keras import mask_of, set_mask
 from keras_iterconv.depth.depth_model import iterated_blocks
 from keras_iterconv.depth.depth_settings import DepthSettings
 from keras_iterconv.layers.protocol import Block, is_block
@@ -87,6 +89,7 @@ def infer(
         if layer.adjustable:
             own = DepthSettings(layer.max_unroll, layer.threshold or 0.0)
             unrolled = run_block(layer, *args, own if layer.threshold is None else depth or own)
+            _pass_mask_on(args, unrolled.state)
         else:
             unrolled = layer(*args, **kwargs, return_depth=True)
         depths.append(unrolled.depth)
@@ -97,6 +100,14 @@ def infer(
     predictions = _predict(outputs, activation, task)
     values = (*predictions, tf.stack(depths, axis=1), tf.stack(statuses, axis=1))
     return dict(zip(output_names(task), values, strict=True))
+
+
+def _pass_mask_on(inputs: Any, state: Any) -> None:
+    """Attach the Keras mask of a block's inputs to its state, as a call of the block does."""
+    mask = mask_of(inputs)
+    if mask is not None:
+        for tensor in tf.nest.flatten(state):
+            set_mask(tensor, mask)
 
 
 def as_logits(outputs: tf.Tensor, activation: str | None) -> tf.Tensor:

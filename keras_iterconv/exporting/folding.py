@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_iterconv._support.private_keras import is_operation
 from keras_iterconv.layers.protocol import is_iteration_layer
 
 
@@ -23,6 +24,8 @@ def fold(model: keras.Model) -> keras.Model:
     """
 
     def copy(layer):
+        if is_operation(layer):
+            return type(layer).from_config(layer.get_config())
         config = layer.folded_config() if is_iteration_layer(layer) else layer.get_config()
         return type(layer).from_config({**config, "dtype": "float32"})
 

@@ -16,6 +16,7 @@ import onnx
 import tensorflow as tf
 from onnx import numpy_helper, parser
 
+from keras_iterconv._support.private_keras import mask_of, set_mask
 from keras_iterconv.exporting.onnx_graph import (
     fold_constants,
     inline,
@@ -141,8 +142,9 @@ def convert_iterate(layer: Iterate, inputs: Any) -> onnx.GraphProto:
         inputs: Its inputs, symbolic tensors `[N, ...]` in their structure.
 
     Returns:
-        A graph from the inputs, `max_unroll` and, for adaptive depth, the threshold to the tensors
-        of the state, depth and status. The weights are constants.
+        A graph from the inputs, their mask as numbers if they carry one, `max_unroll` and, for
+        adaptive depth, the threshold to the tensors of the state, depth and status. The weights
+        are constants.
     """
     parts = _Parts(layer, inputs)
     adaptive = layer.threshold is not None
@@ -173,7 +175,9 @@ class _Parts:
     def __init__(self, layer: Iterate, inputs: Any):
         self.layer, self.inputs = layer, inputs
         self.adaptive = layer.threshold is not None
-        flat = keras.tree.flatten(inputs)
+        mask = mask_of(inputs)
+        flat = [*keras.tree.flatten(inputs), *([] if mask is None else [mask])]
+        self.masked = mask is not None
         specs = [tf.TensorSpec(z.shape, tf.float32, f"u{n}") for n, z in enumerate(flat)]
         self._groups: dict[str, Any] = {}
         tf.function(self.start, input_signature=specs, autograph=False).get_concrete_function()
@@ -186,12 +190,17 @@ class _Parts:
 
     def start(self, *flat: tf.Tensor) -> tuple:
         """Return x(0), the drives and the memory of the rule, flat."""
-        inputs = keras.tree.pack_sequence_as(self.inputs, flat)
+        values = flat[:-1] if self.masked else flat
+        mask = flat[-1] > 0 if self.masked else None
+        inputs = keras.tree.pack_sequence_as(self.inputs, values)
+        if mask is not None:
+            for tensor in values:
+                set_mask(tensor, mask)
         state = self.layer.make_initial_state(inputs)
-        bound, rule = self.layer.bind(state, inputs)
+        bound, rule = self.layer.bind(state, inputs, mask)
         memory = rule.begin(state, bound.weights, bound.drives) if self.adaptive else ()
-        # A template has a drive and a memory also where the layer has none.
-        drives = bound.drives or (flat[0],)
+        drives = bound.drives
+        # A template has a memory also where the rule has none.
         if not tf.nest.flatten(memory):
             self._remembers, memory = False, tf.zeros([tf.shape(flat[0])[0]])
         else:
@@ -211,8 +220,9 @@ class _Parts:
         sample = keras.tree.map_structure(
             lambda z: tf.zeros([1, *(size or 1 for size in z.shape[1:])]), self.inputs
         )
-        bound, rule = self.layer.bind(state, sample)
-        bound = bound._replace(drives=drives if bound.drives else ())
+        mask = tf.ones([1, 1], tf.bool) if self.masked else None
+        bound, rule = self.layer.bind(state, sample, mask)
+        bound = bound._replace(drives=drives)
         new, change = bound.step(state, k)
         if not self.adaptive:
             return tuple(tf.nest.flatten(new))

@@ -11,6 +11,8 @@ import tensorflow as tf
 import tf2onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from keras_iterconv._support.keras_graph import inputs_of
+from keras_iterconv._support.private_keras import mask_of
 from keras_iterconv.depth.depth_model import iterated_blocks
 from keras_iterconv.exporting.exported_function import infer, output_names, shared_depth
 from keras_iterconv.exporting.onnx_blocks import (
@@ -70,7 +72,7 @@ def to_onnx(
         graph.input.append(helper.make_tensor_value_info("threshold", TensorProto.FLOAT, ()))
         graph.input.append(helper.make_tensor_value_info("max_unroll", TensorProto.INT32, ()))
     for number, block in enumerate(blocks):
-        inputs = [next(starts) for _ in _flat(block.input)]
+        inputs = [next(starts) for _ in _inputs_of(model, block)]
         if block.threshold is None:
             name = f"{block.name}/max_unroll"
             inputs.append(_add_value(graph, name, np.int32(block.max_unroll)))
@@ -81,7 +83,7 @@ def to_onnx(
     sort_nodes(graph)
     converter = BlockConverter()
     for number, block in enumerate(blocks):
-        inline(graph, f"block{number}", converter.convert(block, block.input))
+        inline(graph, f"block{number}", converter.convert(block, inputs_of(model, block)))
     remove_identities(graph)
     rename_outputs(graph, outputs)
     if depth is not None:
@@ -125,7 +127,8 @@ def _convert_around(model: Any, blocks: Sequence, preprocessing: Any, task: Any)
 
         def cut(block, u, depth):
             *states, made, status = results[block]
-            starts[block] = _flat(u)
+            mask = mask_of(u)
+            starts[block] = [*_flat(u), *([] if mask is None else [tf.cast(mask, tf.float32)])]
             if block.channels_first:
                 starts[block], states = [to_channels_first(u)], [to_channels_last(states[0])]
             state = keras.tree.pack_sequence_as(block.output, states)
@@ -142,6 +145,13 @@ def _convert_around(model: Any, blocks: Sequence, preprocessing: Any, task: Any)
 
 def _flat(structure: Any) -> list:
     return keras.tree.flatten(structure)
+
+
+def _inputs_of(model: Any, block: Any) -> list:
+    """Return the symbolic inputs of a block, and the mask if they carry one."""
+    inputs = inputs_of(model, block)
+    mask = mask_of(inputs)
+    return [*_flat(inputs), *([] if mask is None else [mask])]
 
 
 def _add_value(graph: onnx.GraphProto, name: str, value: Any) -> str:

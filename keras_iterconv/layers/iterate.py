@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_iterconv._support.checks import check_choice, check_positive_int
-from keras_iterconv._support.private_keras import serialize_shared
+from keras_iterconv._support.private_keras import mask_of, serialize_shared
 from keras_iterconv.layers.adjustable_depth import AdjustableDepth
 from keras_iterconv.layers.iterated_call import IteratedCall
 from keras_iterconv.layers.layer_update import output_spec, takes_inputs
@@ -173,11 +173,12 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         threshold: float | tf.Tensor | None = None,
         **options: Any,
     ) -> Unrolled:
+        mask = mask_of(inputs) if options.get("mask") is None else options["mask"]
         inputs = keras.tree.map_structure(lambda z: tf.cast(z, self.compute_dtype), inputs)
         if not self.built:
             self(inputs)
         state = self.make_initial_state(inputs)
-        unrolled = self._run(state, inputs, options.get("mask"), False, max_unroll, threshold)
+        unrolled = self._run(state, inputs, mask, False, max_unroll, threshold)
         return self._as_outputs(unrolled, True)
 
     def _run(
@@ -193,14 +194,17 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         threshold = None if self.threshold is None else threshold
         return self._call.run(state, inputs, mask, training, max_unroll, threshold)
 
-    def bind(self, state: Any, inputs: Any) -> tuple[BoundUpdate, UnrollingRule]:
+    def bind(
+        self, state: Any, inputs: Any, mask: tf.Tensor | None = None
+    ) -> tuple[BoundUpdate, UnrollingRule]:
         """Return the update in evaluation with its tensors, and the rule of the loops.
 
         Args:
             state: x(0), in the state's dtype.
             inputs: The inputs of the layer.
+            mask: bool `[N, positions]`, or None.
         """
-        return self._call.bind(state, inputs)
+        return self._call.bind(state, inputs, mask)
 
     def _as_outputs(self, unrolled: Unrolled, return_depth: bool) -> Any:
         state = keras.tree.map_structure(lambda z: tf.cast(z, self.compute_dtype), unrolled.state)

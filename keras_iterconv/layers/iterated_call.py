@@ -106,10 +106,12 @@ class IteratedCall:
             return unroll_fixed(bound, state, max_unroll, gradient)
         return unroll_adaptive(bound, state, max_unroll, threshold, gradient, **options)
 
-    def bind(self, state: Any, inputs: Any) -> tuple[BoundUpdate, stopping.StoppingRule]:
+    def bind(
+        self, state: Any, inputs: Any, mask: tf.Tensor | None
+    ) -> tuple[BoundUpdate, stopping.StoppingRule]:
         """Return the update in evaluation with its tensors, and the rule of the loops."""
         updates, readout = self._pure_layers()
-        bound = self._bind(updates, readout, state, inputs, None, False)
+        bound = self._bind(updates, readout, state, inputs, mask, False)
         return bound, self.stop.as_description(_reader(readout))
 
     def _pure_layers(self) -> tuple[list[PureLayer], PureLayer | None]:

@@ -21,6 +21,9 @@ class _Call(keras.layers.Layer):
 
     def __init__(self, layer: keras.layers.Layer):
         super().__init__(dtype=layer.dtype_policy, autocast=False, name=layer.name)
+        if isinstance(layer, keras.Model):
+            # A model passes masks on to its layers; Keras would warn that it does not.
+            layer.supports_masking = True
         self.layer = layer
         self.supports_masking = True
 
@@ -189,7 +192,8 @@ class LayerUpdate(Update):
             self.inputs_like, drives[:-1] if self.masked else list(drives)
         )
         if mask is not None and self.layer.layer.supports_masking:
-            state = with_mask(state, mask)
+            # On both: Keras drops the mask where layers join tensors with and without one.
+            state, inputs = with_mask(state, mask), with_mask(inputs, mask)
         arguments = self.arguments(state, inputs)
         new, after = self.layer(tensors, *arguments, training=self.training)
         new = tf.nest.map_structure(lambda z, x: tf.cast(z, x.dtype), new, state)
@@ -198,8 +202,8 @@ class LayerUpdate(Update):
         return new, tf.nest.map_structure(tf.subtract, new, state), after
 
 
-def with_mask(state: State, mask: tf.Tensor) -> State:
-    """Return a state whose tensors carry a Keras mask, where they have its positions."""
+def with_mask(structure: State, mask: tf.Tensor) -> State:
+    """Return a structure whose tensors carry a Keras mask, where they have its positions."""
 
     def carry(z):
         z = tf.identity(z)
@@ -207,7 +211,7 @@ def with_mask(state: State, mask: tf.Tensor) -> State:
             set_mask(z, mask)
         return z
 
-    return tf.nest.map_structure(carry, state)
+    return tf.nest.map_structure(carry, structure)
 
 
 def where_masked(mask: tf.Tensor, new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:

@@ -10,6 +10,9 @@ from keras_iterconv._support.checks import check_channels_last, check_positive_i
 from keras_iterconv.layers import Iterate
 from keras_iterconv.trainer import IterativeModel
 
+# The standardised value of pixels behind the end of a sequence.
+PADDING = -16.0
+
 
 @keras.saving.register_keras_serializable("keras_iterconv")
 class ProgressiveIterate(Iterate):
@@ -40,20 +43,18 @@ class ProgressiveIterate(Iterate):
         if not training or return_depth:
             return super().call(inputs, training, mask, return_depth)
         first = tf.shape(inputs)[0] // 2
-        whole = self._run_fixed(inputs[:first], None, self.max_unroll)
+        masks = (None, None) if mask is None else (mask[:first], mask[first:])
+        start = self.make_initial_state(inputs)
+        whole = self._run_fixed(start[:first], inputs[:first], masks[0], self.max_unroll)
         before = self._draw(0, self.max_unroll)
         after = self._draw(1, self.max_unroll - before + 1)
-        rest = inputs[first:]
-        state = self._run_fixed(rest, None, before)
-        state = keras.tree.map_structure(tf.stop_gradient, state)
-        state = self._run_fixed(rest, state, after)
+        state = self._run_fixed(start[first:], inputs[first:], masks[1], before)
+        state = self._run_fixed(tf.stop_gradient(state), inputs[first:], masks[1], after)
         return tf.concat([whole, state], axis=0)
 
-    def _run_fixed(self, inputs, state, updates):
-        """Return the state after some updates of the inputs, from x(0) or another state."""
-        if state is None:
-            state = self.make_initial_state(inputs)
-        return self._call.run(state, inputs, None, True, updates, None).state
+    def _run_fixed(self, state, inputs, mask, updates):
+        """Return the state after some updates."""
+        return self._call.run(state, inputs, mask, True, updates, None).state
 
     def _draw(self, low, high):
         """Return a random integer from `low` to `high` - 1."""
@@ -62,6 +63,35 @@ class ProgressiveIterate(Iterate):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable("keras_iterconv")
+class MaskPadding(keras.layers.Layer):
+    """Mask the positions of a sequence whose numbers are below half of `PADDING`."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.where(inputs < PADDING / 2, tf.zeros_like(inputs), inputs)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        return keras.ops.all(keras.ops.logical_not(inputs < PADDING / 2), axis=-1)
+
+
+@keras.saving.register_keras_serializable("keras_iterconv")
+class SequenceConvolution(keras.layers.Conv1D):
+    """A convolution for which masked positions are zero, as those beyond the ends are."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs: tf.Tensor, mask: Any = None) -> tf.Tensor:
+        if mask is not None:
+            inputs = tf.where(mask[..., tf.newaxis], inputs, tf.zeros_like(inputs))
+        return super().call(inputs)
 
 
 def deep_thinking_net(
@@ -78,7 +108,8 @@ def deep_thinking_net(
     An update joins the state with the input, and passes them through five convolutions of three
     positions: one, and two residual blocks of two. So each update carries information over at most
     five positions, and a longer sequence needs more updates. The pixels of an image are a sequence,
-    row by row. The net takes sequences of any length.
+    row by row. The net takes sequences of any length. In a batch of several lengths, the pixels
+    behind the end of a shorter sequence are `PADDING`: they are masked, and change nothing.
 
     Args:
         input_shape: `(height, width, channels)`; the height is not read. A sequence has width 1.
@@ -100,6 +131,7 @@ def deep_thinking_net(
     _, width, channels = input_shape
     inputs = keras.Input((None, width, channels), name="image")
     pixels = keras.layers.Reshape((-1, channels), name="sequence")(inputs)
+    pixels = MaskPadding(name="padding")(pixels)
     iterate = ProgressiveIterate(
         _update(filters, channels),
         max_unroll,
@@ -115,7 +147,7 @@ def deep_thinking_net(
 def _convolution(filters: int, name: str, **options: Any) -> keras.layers.Layer:
     # Larger initial weights make the state grow from update to update, beyond all numbers.
     initializer = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
-    return keras.layers.Conv1D(
+    return SequenceConvolution(
         filters,
         3,
         padding="same",

@@ -28,6 +28,7 @@ def run(module, *options):
         "growth",
         "indices",
         "inference",
+        "iterate",
         "memory",
         "onnx_inference",
         "train_step",
