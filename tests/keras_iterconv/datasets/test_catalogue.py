@@ -14,7 +14,8 @@ def rows(images):
 
 def test_list_has_the_default_first():
     images = ["digits", "mnist", "cifar10", "cifar100"]
-    assert list_datasets() == images + [f"digitclutter{n}" for n in (2, 3, 4, 5)]
+    generated = [*(f"digitclutter{n}" for n in (2, 3, 4, 5)), "prefix_sums"]
+    assert list_datasets() == images + generated
     assert datasets.load().name == "digits"
 
 

@@ -59,6 +59,12 @@ def fast_weights(classes=10, widths=(64, 128, 256)):
     return total + channels * classes + classes
 
 
+def thinking_weights(channels=3, classes=10, filters=64):
+    """Count the weights of the net for sequences: convolutions of three positions, no biases."""
+    inner = 4 * filters * filters + filters * (filters + channels)
+    return 3 * (channels * filters + inner + filters * filters // 2 + filters // 2 * classes)
+
+
 # C, D, E and delta; a block of the plain ResNet has one kernel and its bias.
 NAIS_BLOCK = staged_weights(lambda c: 2 * convolution(c, c) + 2 * c)
 FULL_SIZE = {
@@ -75,6 +81,7 @@ FULL_SIZE = {
         for family in ("resnet", "icr", "pcr")
         for width in (8, 16, 32, 64)
     },
+    "deep_thinking": ((32, 32, 3), thinking_weights(), 24),
     "nais_fast": ((32, 32, 3), fast_weights(), 9),
     "nais_dense": ((28, 28, 1), 128 * 128 + 784 * 128 + 128 + 1290, 30),
     "nais_mnist": ((28, 28, 1), 128 * 128 + 784 * 128 + 128 + 1290, 30),
