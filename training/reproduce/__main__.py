@@ -64,7 +64,7 @@ def run(
         raise UserError(f"--seeds must be from 1 to 100: {seeds}")
     check_folder("--output", output)
     load_quietly()
-    from .catalogue_of_experiments import find_experiment
+    from .catalogue_of_experiments import NAMES, find_experiment
     from .runner import run_experiment
 
     _check_scale(scale)
@@ -75,7 +75,8 @@ def run(
 
         estimate(experiment, scale, console, seeds)
         return
-    results = run_experiment(experiment, folder, scale, console, seeds)
+    others = [find_experiment(other) for other in NAMES]
+    results = run_experiment(experiment, folder, scale, console, seeds, others)
     for claim in experiment.claims:
         verdict = claim.judge(results)
         console.print(f"{claim.source}: {claim.text} [bold]{verdict.outcome.value}[/bold]")

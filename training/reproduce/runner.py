@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,11 @@ def run_experiment(
     scale: str,
     console: Console,
     seeds: int | None = None,
+    others: Sequence[Experiment] = (),
 ) -> Results:
     """Compute all cases of an experiment that have no result yet, and return all results.
+
+    Where another experiment has measured the same settings in the same way, its measures are taken.
 
     Args:
         experiment: The experiment.
@@ -46,6 +49,7 @@ def run_experiment(
         scale: One of `SCALES`.
         console: The console for the progress.
         seeds: The number of seeds; None for that of the experiment.
+        others: The other experiments.
 
     Raises:
         UserError: Another process runs the experiment, or its file of results is damaged.
@@ -56,6 +60,10 @@ def run_experiment(
         with locked(folder / f".{experiment.name}.lock", wait=False):
             lines = _read_lines(file)
             cases = experiment.cases(scale, seeds)
+            for case, line in _measured_by(others, experiment, folder, cases):
+                if key_of(case) not in lines:
+                    lines[key_of(case)] = {**line, "condition": case.condition}
+                    _write_lines(file, list(lines.values()))
             missing = [case for case in cases if key_of(case) not in lines]
             for number, case in enumerate(missing, start=1):
                 console.print(
@@ -76,6 +84,22 @@ def run_experiment(
     except LockedError as error:
         raise UserError(f"{experiment.name} is being run in {folder} by another process") from error
     return to_results(_of_cases(lines, cases))
+
+
+def _measured_by(
+    others: Sequence[Experiment], experiment: Experiment, folder: Path, cases: Sequence[Case]
+) -> Iterator[tuple[Case, dict[str, Any]]]:
+    """Yield the cases that another experiment has measured, and its line for each."""
+    found = {
+        _key("", line["settings"], line["seed"]): line
+        for other in others
+        if other.compute is experiment.compute and other.name != experiment.name
+        for line in _read_lines(folder / f"{other.name}.jsonl").values()
+    }
+    for case in cases:
+        key = _key("", case.settings, case.seed)
+        if key in found:
+            yield case, found[key]
 
 
 def read_lines(
@@ -110,7 +134,11 @@ def to_results(lines: Sequence[Mapping[str, Any]]) -> Results:
 
 def key_of(case: Case) -> str:
     """Return a name of a case that differs where its settings or its seed do."""
-    text = json.dumps([case.condition, dict(case.settings), case.seed], sort_keys=True)
+    return _key(case.condition, case.settings, case.seed)
+
+
+def _key(condition: str, settings: Mapping[str, Any], seed: int) -> str:
+    text = json.dumps([condition, dict(settings), seed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

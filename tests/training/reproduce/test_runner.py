@@ -1,5 +1,6 @@
 """Running an experiment: what is kept, what is computed again, and what survives a kill."""
 
+import dataclasses
 import io
 import json
 import multiprocessing
@@ -73,6 +74,31 @@ def test_what_is_there_is_not_computed_again(tmp_path, console):
     one = to_results(read_lines(make_experiment(square), tmp_path, "cpu", seeds=1))
     assert one.values("large", "value").tolist() == [25]
     assert len((tmp_path / "squares.jsonl").read_text().splitlines()) == 6
+
+
+def test_what_another_experiment_measured_in_the_same_way_is_taken(tmp_path, console):
+    first = dataclasses.replace(make_experiment(square), name="first")
+    run_experiment(first, tmp_path, "cpu", console, seeds=2)
+    seen = []
+
+    def compute(case, folder, console):
+        seen.append((case.condition, case.seed))
+        return square(case, folder, console)
+
+    conditions = {"another name": {"size": 5}, "new": {"size": 7}}
+    # The same function, and settings of which one is new.
+    second = make_experiment(square, conditions)
+    results = run_experiment(second, tmp_path, "cpu", console, seeds=2, others=[first, second])
+    assert results.values("another name", "value").tolist() == [25, 26]
+    assert len((tmp_path / "squares.jsonl").read_text().splitlines()) == 4
+    # Another function measures for itself.
+    third = dataclasses.replace(make_experiment(compute, conditions), name="third")
+    run_experiment(third, tmp_path, "cpu", console, seeds=1, others=[first, second, third])
+    assert seen == [("another name", 0), ("new", 0)]
+    # Nothing is left to compute, and the file is written all the same.
+    fourth = dataclasses.replace(make_experiment(square, conditions), name="fourth")
+    run_experiment(fourth, tmp_path, "cpu", console, seeds=1, others=[second])
+    assert len((tmp_path / "fourth.jsonl").read_text().splitlines()) == 2
 
 
 def test_a_changed_setting_is_another_case(tmp_path, console):

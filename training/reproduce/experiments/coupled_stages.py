@@ -6,7 +6,7 @@ from typing import Any
 
 from ..coupled_nets import STRENGTHS, WIDTHS, name_of, series_of, settings_of
 from ..experiment import Experiment, Results
-from ..residual_measures import measure
+from ..published_nets import measure_net
 from .coupling_claims import CLAIMS
 
 # In few steps Digitclutter-5 is not learned (1.2% after 3 epochs of 10,000 images), and a net at
@@ -44,7 +44,7 @@ COUPLED_STAGES = Experiment(
     source="Lippl et al., Fig. 3 and S1 Fig.",
     conditions=conditions,
     seeds={"cpu": 3, "paper": 6},
-    compute=measure,
+    compute=measure_net,
     claims=CLAIMS,
     draw=draw,
     reduced="Widths 2, 4 and 8 in place of 8 to 64; 10,000 training images of MNIST, and of "

@@ -7,8 +7,9 @@ from typing import Any
 
 from ..coupled_nets import STRENGTHS, TREND, WIDTHS, name_of, series_of, settings_of
 from ..experiment import Claim, Experiment, Results, Verdict
+from ..published_nets import measure_net
 from ..residual_claims import Measured, judge_slopes
-from ..residual_measures import errors, index_means, measure
+from ..residual_measures import errors, index_means
 
 PLAIN = "plain"
 VARIATIONS: Mapping[str, Mapping[str, Any]] = {
@@ -120,7 +121,7 @@ COUPLING_VARIATIONS = Experiment(
     source="Lippl et al., S4 and S5 Fig.",
     conditions=conditions,
     seeds={"cpu": 3, "paper": 6},
-    compute=measure,
+    compute=measure_net,
     claims=CLAIMS,
     draw=draw,
     reduced="4 channels in place of 8 to 64; strengths 0, 0.5 and 0.9; 10,000 training images of "

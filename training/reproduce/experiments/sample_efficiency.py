@@ -9,8 +9,9 @@ from typing import Any
 from ...settings import make_settings
 from ..coupled_nets import STRENGTHS, WIDTHS, name_of, series_of, settings_of
 from ..experiment import Claim, Experiment, Results, Verdict
+from ..published_nets import measure_net
 from ..residual_claims import Groups, judge_no_rise, judge_slopes
-from ..residual_measures import errors, measure
+from ..residual_measures import errors
 from .coupled_stages import DATA as COUPLING_DATA
 
 # Numbers of training images; None for the number of the scale, with which nets train for its
@@ -158,7 +159,7 @@ SAMPLE_EFFICIENCY = Experiment(
     source="Lippl et al., S3 Fig.",
     conditions=conditions,
     seeds={"cpu": 3, "paper": 6},
-    compute=measure,
+    compute=measure_net,
     claims=CLAIMS,
     draw=draw,
     reduced="4 channels in place of 8 to 64; strengths 0 and 0.9; 500 to 10,000 images of MNIST, "
