@@ -6,6 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_iterconv._support.private_keras import mask_of
+
 
 def exact_set(y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
     """Return whether the n largest outputs are those of exactly the n classes of the label.
@@ -54,7 +56,7 @@ class ExactSetAccuracy(keras.metrics.MeanMetricWrapper):
         return {"name": self.name, "dtype": self.dtype}
 
 
-def all_positions(y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+def all_positions(y_true: tf.Tensor, y_pred: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
     """Return whether the class of the largest output is that of the label at all positions.
 
     A sample with an output that is not finite is wrong.
@@ -63,6 +65,7 @@ def all_positions(y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         y_true: Class numbers, `[N, positions]`; there can be several axes of positions, and a last
             axis of size 1.
         y_pred: Logits or probabilities, `[N, positions, classes]`.
+        mask: Which positions count, bool `[N, positions]`; None for all.
 
     Returns:
         A bool tensor `[N]`.
@@ -72,12 +75,16 @@ def all_positions(y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
     wanted = keras.ops.cast(keras.ops.reshape(y_true, keras.ops.shape(predicted)), predicted.dtype)
     finite = keras.ops.all(keras.ops.isfinite(y_pred), axis=-1)
     right = keras.ops.logical_and(finite, predicted == wanted)
+    if mask is not None:
+        right = keras.ops.logical_or(right, keras.ops.logical_not(mask))
     return keras.ops.all(right, axis=tuple(range(1, right.ndim)))
 
 
 @keras.saving.register_keras_serializable("keras_iterconv")
 class AllPositionsAccuracy(keras.metrics.MeanMetricWrapper):
     """The share of samples whose largest output is that of the label at each position.
+
+    Positions that the Keras mask of the outputs leaves out do not count.
 
     Args:
         name: The name of the metric in logs.
@@ -92,6 +99,11 @@ class AllPositionsAccuracy(keras.metrics.MeanMetricWrapper):
 
     def __init__(self, name: str = "accuracy", dtype: str | None = None):
         super().__init__(fn=all_positions, name=name, dtype=dtype)
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        # Keras would give each position a weight, and there is one value for each sample.
+        values = all_positions(y_true, y_pred, mask_of(y_pred))
+        return keras.metrics.Mean.update_state(self, values, sample_weight)
 
     def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "dtype": self.dtype}

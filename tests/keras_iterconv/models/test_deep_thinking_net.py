@@ -106,3 +106,19 @@ def test_a_keras_file_keeps_the_net(net, padded, tmp_path):
 def test_an_image_is_a_sequence_of_its_pixels():
     model = ki.create_model("deep_thinking", (3, 4, 2), 5, filters=4, max_unroll=2)
     assert model(np.zeros((2, 3, 4, 2), np.float32)).shape == (2, 12, 5)
+
+
+def test_padding_counts_in_no_loss_and_no_metric(net, padded):
+    labels = np.zeros((4, 24), np.int32)
+    for n, length in enumerate(LENGTHS):
+        labels[n, :length] = net(padded[n : n + 1, :length]).numpy()[0].argmax(-1)
+        labels[n, length:] = 1 - net(padded).numpy()[n, length:].argmax(-1)
+    task = TASKS["labels_per_position"]
+    net.compile("sgd", task.make_loss(), metrics=task.make_metrics())
+    found = net.evaluate(padded, labels, batch_size=4, verbose=0, return_dict=True)
+    assert found["accuracy"] == 1
+    losses = [
+        task.make_loss(reduction="none")(labels[n, :length], net(padded[n : n + 1, :length])[0])
+        for n, length in enumerate(LENGTHS)
+    ]
+    assert found["loss"] == pytest.approx(np.mean(np.concatenate(losses)), rel=1e-5)
