@@ -1,17 +1,19 @@
 """The layer that repeats any Keras layer on a state, and stops each sample by itself."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_iterconv._support.checks import check_choice, check_positive_int
+from keras_iterconv._support.checks import check_between, check_choice, check_positive_int
 from keras_iterconv._support.private_keras import mask_of, serialize_shared
 from keras_iterconv.layers.adjustable_depth import AdjustableDepth
 from keras_iterconv.layers.iterated_call import IteratedCall
 from keras_iterconv.layers.layer_update import output_spec, takes_inputs
 from keras_iterconv.layers.update_copies import copy_layer
-from keras_iterconv.stop import StoppingRule, UpdateNorm
+from keras_iterconv.stop import Halting, StoppingRule, UpdateNorm
 from keras_iterconv.unrolling import BoundUpdate, Unrolled
 from keras_iterconv.unrolling.stopping import StoppingRule as UnrollingRule
 
@@ -48,6 +50,13 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
             update that contracts, and keeps none. It stops with an error where the update does not
             contract.
         truncate: The number of updates of the mode `"truncated"`.
+        settling: In training, this number times the mean over the samples of the squared 2-norm of
+            the last update, relative to that of the last state, is added to the loss. It needs the
+            gradient `"unroll"`, and is not for `Halting`.
+        returns: What to return beside the last state, in a dict: `"readout"`, what the readout of
+            the rule makes of it; and `"states"`, x(1) to x(max_unroll), `[N, max_unroll, ...]`, of
+            which the last is repeated where a sample has stopped. The states need the gradient
+            `"unroll"`, and all samples stay in the batch.
         **kwargs: Passed to `keras.layers.Layer`.
 
     Call arguments:
@@ -81,6 +90,8 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         tied: bool = True,
         gradient: str = "unroll",
         truncate: int | None = None,
+        settling: float = 0.0,
+        returns: Sequence[str] = (),
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -96,7 +107,7 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         if stop is not None and not isinstance(stop, StoppingRule):
             stop = UpdateNorm(stop)
         self.stop = stop
-        self.readout = None if stop is None else stop.readout
+        self.readout: Any = None if stop is None else stop.readout
         self.set_up_depth(max_unroll, None if stop is None else stop.threshold, tied)
         self.min_unroll = check_positive_int("min_unroll", min_unroll)
         if self.min_unroll > self.max_unroll:
@@ -111,6 +122,18 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
                 "fixed point. Received: tied=False"
             )
         self.truncate = _check_truncate(truncate, gradient, self.max_unroll)
+        self.settling = 0.0 if settling == 0 else check_between("settling", settling, 0, math.inf)
+        self.returns = _check_returns(returns, self.readout)
+        if self.keeps_states and gradient != "unroll":
+            raise ValueError(
+                '`settling` and `returns=("states",)` need `gradient="unroll"`, since the states '
+                f"are kept. Received: gradient={gradient!r}"
+            )
+        if self.settling and isinstance(stop, Halting):
+            raise ValueError(
+                "`settling` is not for `Halting`, whose output is a mean of the states. "
+                f"Received: settling={settling}"
+            )
         # XLA cannot differentiate a loop whose length depends on the data.
         self.supports_jit = False
         self.supports_masking = True
@@ -120,6 +143,11 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
     def state_dtype(self) -> str:
         """The dtype of the state inside the loop: float32, or float64 for a float64 layer."""
         return "float64" if self.compute_dtype == "float64" else "float32"
+
+    @property
+    def keeps_states(self) -> bool:
+        """Whether the states after all updates are needed in training."""
+        return bool(self.settling) or "states" in self.returns
 
     def build(self, input_shape: Any) -> None:
         inputs = _map_shapes(
@@ -136,9 +164,11 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         for update in copies:
             new = output_spec(update, *arguments(state, inputs))
             _check_spec(new, state, self.name)
+        readout = None
         if self.stop is not None and self.readout is not None:
-            self.stop.check_readout(output_spec(self.readout, state), self.name)
-        self._state_spec = state
+            readout = output_spec(self.readout, state)
+            self.stop.check_readout(readout, self.name)
+        self._output_spec = self._spec_of_outputs(state, readout)
         self._call = IteratedCall(self, copies, arguments, self.stop)
         self.built = True
 
@@ -163,8 +193,8 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         mask = next((z for z in keras.tree.flatten(mask) if z is not None), None)
         state = self.make_initial_state(inputs)
         max_unroll, threshold = self.depth_variables
-        unrolled = self._run(state, inputs, mask, bool(training), max_unroll, threshold)
-        return self._as_outputs(unrolled, return_depth)
+        unrolled, states = self._run(state, inputs, mask, bool(training), max_unroll, threshold)
+        return self._as_outputs(unrolled, states, return_depth)
 
     def run_to(
         self,
@@ -178,8 +208,8 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         if not self.built:
             self(inputs)
         state = self.make_initial_state(inputs)
-        unrolled = self._run(state, inputs, mask, False, max_unroll, threshold)
-        return self._as_outputs(unrolled, True)
+        unrolled, states = self._run(state, inputs, mask, False, max_unroll, threshold)
+        return self._as_outputs(unrolled, states, True)
 
     def _run(
         self,
@@ -189,7 +219,7 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         training: bool,
         max_unroll: int | tf.Tensor,
         threshold: float | tf.Tensor | None,
-    ) -> Unrolled:
+    ) -> tuple[Unrolled, Any]:
         """Return the result of the loop; the threshold is not read at a fixed depth."""
         threshold = None if self.threshold is None else threshold
         return self._call.run(state, inputs, mask, training, max_unroll, threshold)
@@ -206,9 +236,32 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         """
         return self._call.bind(state, inputs, mask)
 
-    def _as_outputs(self, unrolled: Unrolled, return_depth: bool) -> Any:
-        state = keras.tree.map_structure(lambda z: tf.cast(z, self.compute_dtype), unrolled.state)
-        return unrolled._replace(state=state) if return_depth else state
+    def _as_outputs(self, unrolled: Unrolled, states: Any, return_depth: bool) -> Any:
+        def cast(structure):
+            return keras.tree.map_structure(lambda z: tf.cast(z, self.compute_dtype), structure)
+
+        outputs = state = cast(unrolled.state)
+        if self.returns:
+            outputs = {"state": state}
+            if "readout" in self.returns:
+                outputs["readout"] = self.readout(state)
+            if "states" in self.returns:
+                outputs["states"] = cast(states)
+        return unrolled._replace(state=outputs) if return_depth else outputs
+
+    def _spec_of_outputs(self, state: Any, readout: Any) -> Any:
+        """Return the outputs as symbolic tensors; their dtypes are not meant."""
+        if not self.returns:
+            return state
+        outputs = {"state": state}
+        if "readout" in self.returns:
+            outputs["readout"] = readout
+        if "states" in self.returns:
+            # `max_unroll` can change.
+            outputs["states"] = keras.tree.map_structure(
+                lambda z: keras.KerasTensor((z.shape[0], None, *z.shape[1:])), state
+            )
+        return outputs
 
     def _initial_spec(self, inputs: Any) -> Any:
         """Return the state as symbolic tensors in the state's dtype, for symbolic inputs."""
@@ -228,7 +281,7 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         if not self.built:
             self.build(input_shape)
-        return keras.tree.map_structure(lambda z: z.shape, self._state_spec)
+        return keras.tree.map_structure(lambda z: z.shape, self._output_spec)
 
     def compute_output_spec(
         self,
@@ -238,13 +291,13 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         return_depth: bool = False,
     ) -> Any:
         # Given explicitly, since Keras would trace the whole loop to infer it.
-        state = keras.tree.map_structure(
-            lambda z: keras.KerasTensor(z.shape, self.compute_dtype), self._state_spec
+        outputs = keras.tree.map_structure(
+            lambda shape: keras.KerasTensor(shape.shape, self.compute_dtype), self._output_spec
         )
         if not return_depth:
-            return state
+            return outputs
         counts = [keras.KerasTensor((None,), dtype="int32") for _ in range(2)]
-        return Unrolled(state, *counts)
+        return Unrolled(outputs, *counts)
 
     def get_config(self) -> dict[str, Any]:
         start = self.initial_state
@@ -257,6 +310,8 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
             "initial_state": start if isinstance(start, str) else serialize_shared(start),
             "gradient": self.gradient,
             "truncate": self.truncate,
+            "settling": self.settling,
+            "returns": list(self.returns),
         }
 
     @classmethod
@@ -301,6 +356,19 @@ def _check_spec(new: Any, state: Any, name: str) -> None:
             f"`update` of {name!r} must return the structure and shapes of its state, "
             f"{describe(state)}, as floating-point numbers. Received: {describe(new)}"
         )
+
+
+def _check_returns(returns: Sequence[str], readout: Any) -> tuple[str, ...]:
+    if isinstance(returns, str):
+        raise ValueError(f"`returns` must be a tuple of names. Received: returns={returns!r}")
+    for name in returns:
+        check_choice("returns", name, ("readout", "states"))
+    if "readout" in returns and readout is None:
+        raise ValueError(
+            '`returns=("readout",)` needs a stopping rule with a readout. '
+            f"Received: returns={tuple(returns)!r}"
+        )
+    return tuple(returns)
 
 
 def _check_truncate(truncate: int | None, gradient: str, max_unroll: int) -> int | None:

@@ -14,6 +14,7 @@ from keras_iterconv.unrolling import (
     stopping,
     unroll_adaptive,
     unroll_fixed,
+    unroll_states,
     unroll_whole_batch,
 )
 from keras_iterconv.unrolling.gradients import MODES, GradientMode
@@ -66,8 +67,8 @@ class IteratedCall:
         training: bool,
         max_unroll: int | tf.Tensor,
         threshold: float | tf.Tensor | None,
-    ) -> Unrolled:
-        """Return the result of the loop, and store what it changed.
+    ) -> tuple[Unrolled, Any]:
+        """Return the result of the loop and, if they are returned, the states; store changes.
 
         Args:
             state: x(0), in the state's dtype.
@@ -96,15 +97,24 @@ class IteratedCall:
             threshold = tf.convert_to_tensor(threshold)
             rule = self.stop.as_description(_reader(readout))
             options = {"rule": rule, "min_unroll": self.layer.min_unroll}
-        if bound.update.whole_batch:
+        update = cast(LayerUpdate, bound.update)
+        if "states" in self.layer.returns or (training and self.layer.settling):
+            unrolled, carried, states = unroll_states(
+                bound, state, max_unroll, threshold, **options
+            )
+            _store(updates, update, carried)
+            if training and self.layer.settling:
+                self.layer.add_loss(self.layer.settling * _settling(state, states, unrolled.depth))
+            return unrolled, states
+        if update.whole_batch:
             unrolled, carried = unroll_whole_batch(
                 bound, state, max_unroll, threshold, gradient, **options
             )
-            _store(updates, cast(LayerUpdate, bound.update), carried)
-            return unrolled
+            _store(updates, update, carried)
+            return unrolled, None
         if threshold is None:
-            return unroll_fixed(bound, state, max_unroll, gradient)
-        return unroll_adaptive(bound, state, max_unroll, threshold, gradient, **options)
+            return unroll_fixed(bound, state, max_unroll, gradient), None
+        return unroll_adaptive(bound, state, max_unroll, threshold, gradient, **options), None
 
     def bind(
         self, state: Any, inputs: Any, mask: tf.Tensor | None
@@ -168,12 +178,16 @@ class IteratedCall:
         state: Any,
         max_unroll: tf.Tensor,
         gradient: GradientMode,
-    ) -> Unrolled:
+    ) -> tuple[Unrolled, Any]:
         """Return the mean of the states by the probability of stopping, and add its loss."""
         inner = cast(LayerUpdate, bound.update)
         ponder = PonderUpdate(inner, stop.logit(_reader(readout)), self.layer.min_unroll)
-        start, bound = ponder.begin(state), bound._replace(update=ponder)
-        if ponder.whole_batch:
+        start, bound, states = ponder.begin(state), bound._replace(update=ponder), None
+        if "states" in self.layer.returns:
+            unrolled, carried, states = unroll_states(bound, start, max_unroll, None)
+            _store(updates, inner, carried)
+            states = states["x"]
+        elif ponder.whole_batch:
             unrolled, carried = unroll_whole_batch(bound, start, max_unroll, None, gradient)
             _store(updates, inner, carried)
         else:
@@ -181,7 +195,27 @@ class IteratedCall:
         if stop.ponder:
             expected = tf.reduce_mean(unrolled.state["expected"])
             self.layer.add_loss(stop.ponder * tf.cast(expected, self.layer.compute_dtype))
-        return unrolled._replace(state=ponder.end(unrolled.state))
+        return unrolled._replace(state=ponder.end(unrolled.state)), states
+
+
+def _settling(start: Any, states: Any, depth: tf.Tensor) -> tf.Tensor:
+    """Return the mean squared norm of the last updates, relative to that of the last states.
+
+    Args:
+        start: x(0), a structure of tensors `[N, ...]`.
+        states: x(1) to x(max_unroll), `[N, max_unroll, ...]` each.
+        depth: The number of updates of each sample, int32 `[N]`.
+    """
+    moved, sizes = [], []
+    for x, later in zip(keras.tree.flatten(start), keras.tree.flatten(states), strict=True):
+        every = tf.concat([x[:, tf.newaxis], later], axis=1)
+        last, before = (tf.gather(every, k, batch_dims=1) for k in (depth, depth - 1))
+        axes = range(1, x.shape.rank)
+        moved.append(tf.reduce_sum(tf.square(last - before), axis=axes))
+        sizes.append(tf.reduce_sum(tf.square(last), axis=axes))
+    ratio = tf.math.divide_no_nan(tf.add_n(moved), tf.add_n(sizes))
+    # A sample that is not finite would make the whole loss NaN.
+    return tf.reduce_mean(tf.where(tf.math.is_finite(ratio), ratio, tf.zeros_like(ratio)))
 
 
 def _store(updates: Sequence[PureLayer], update: LayerUpdate, carried: tuple) -> None:

@@ -54,7 +54,7 @@ class ProgressiveIterate(Iterate):
 
     def _run_fixed(self, state, inputs, mask, updates):
         """Return the state after some updates."""
-        return self._call.run(state, inputs, mask, True, updates, None).state
+        return self._call.run(state, inputs, mask, True, updates, None)[0].state
 
     def _draw(self, low, high):
         """Return a random integer from `low` to `high` - 1."""

@@ -14,6 +14,12 @@ SIGNATURES = {
     ki.NAISConv2D: "filters, kernel_size=3, max_unroll=10, threshold=None, step_size=1.0, "
     "activation='relu', margin=0.01, center_margin=0.05, center='trainable', "
     "initial_state='input', gradient='unroll', tied=True",
+    ki.Iterate: "update, max_unroll=10, stop=None, min_unroll=1, initial_state='input', tied=True, "
+    "gradient='unroll', truncate=None, settling=0.0, returns=()",
+    ki.stop.UpdateNorm: "threshold, relative=False",
+    ki.stop.Halting: "layer, threshold=0.5, ponder=0.0",
+    ki.stop.StablePrediction: "readout, threshold=2",
+    ki.stop.ReadoutDivergence: "readout, threshold",
     ki.ResidualBlock: "filters, lipschitz_cap=None",
     ki.ResidualStage: "filters, blocks, skip_from='previous', shared_initialization=False, "
     "lipschitz_cap=None",
