@@ -87,7 +87,7 @@ FORBIDDEN = [
     *(
         (f"keras_iterconv.{low}", (f"keras_iterconv.{high}",))
         for low, high in itertools.pairwise(
-            ("_support", "unrolling", "layers", "trainer", "models", "exporting", "zoo")
+            ("_support", "unrolling", "stop", "layers", "trainer", "models", "exporting", "zoo")
         )
     ),
 ]

@@ -10,6 +10,12 @@ import tensorflow as tf
 from keras_iterconv._support.checks import check_between, check_choice, check_positive_int
 from keras_iterconv._support.private_keras import mask_of, serialize_shared
 from keras_iterconv.layers.adjustable_depth import AdjustableDepth
+from keras_iterconv.layers.iterate_arguments import (
+    check_returns,
+    check_spec,
+    check_truncate,
+    map_shapes,
+)
 from keras_iterconv.layers.iterated_call import IteratedCall
 from keras_iterconv.layers.layer_update import output_spec, takes_inputs
 from keras_iterconv.layers.update_copies import copy_layer
@@ -121,9 +127,9 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
                 '`gradient="implicit"` needs `tied=True`, since untied updates have no common '
                 "fixed point. Received: tied=False"
             )
-        self.truncate = _check_truncate(truncate, gradient, self.max_unroll)
+        self.truncate = check_truncate(truncate, gradient, self.max_unroll)
         self.settling = 0.0 if settling == 0 else check_between("settling", settling, 0, math.inf)
-        self.returns = _check_returns(returns, self.readout)
+        self.returns = check_returns(returns, self.readout)
         if self.keeps_states and gradient != "unroll":
             raise ValueError(
                 '`settling` and `returns=("states",)` need `gradient="unroll"`, since the states '
@@ -150,7 +156,7 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         return bool(self.settling) or "states" in self.returns
 
     def build(self, input_shape: Any) -> None:
-        inputs = _map_shapes(
+        inputs = map_shapes(
             lambda shape: keras.KerasTensor((None, *shape[1:]), self.compute_dtype), input_shape
         )
         state = self._initial_spec(inputs)
@@ -163,7 +169,7 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         arguments = IteratedCall.arguments_of(self.update, with_inputs)
         for update in copies:
             new = output_spec(update, *arguments(state, inputs))
-            _check_spec(new, state, self.name)
+            check_spec(new, state, self.name)
         readout = None
         if self.stop is not None and self.readout is not None:
             readout = output_spec(self.readout, state)
@@ -325,63 +331,3 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         # The rule keeps the threshold that it was made with.
         layer.threshold = threshold
         return layer
-
-
-def _map_shapes(function: Any, shapes: Any) -> Any:
-    """Apply a function to each shape of a structure of shapes, which are tuples themselves."""
-    if isinstance(shapes, dict):
-        return {name: _map_shapes(function, shape) for name, shape in shapes.items()}
-    if all(size is None or isinstance(size, int) for size in shapes):
-        return function(tuple(shapes))
-    return type(shapes)(_map_shapes(function, shape) for shape in shapes)
-
-
-def _check_spec(new: Any, state: Any, name: str) -> None:
-    """Raise `ValueError` where the update's outputs are no state like the one it gets."""
-
-    def describe(structure):
-        return keras.tree.map_structure(lambda z: tuple(z.shape), structure)
-
-    try:
-        keras.tree.assert_same_structure(new, state)
-        pairs = zip(keras.tree.flatten(new), keras.tree.flatten(state), strict=True)
-        fits = all(
-            tuple(z.shape) == tuple(x.shape) and keras.backend.is_float_dtype(z.dtype)
-            for z, x in pairs
-        )
-    except (TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"`update` of {name!r} must return the structure and shapes of its state, "
-            f"{describe(state)}, as floating-point numbers. Received: {describe(new)}"
-        )
-
-
-def _check_returns(returns: Sequence[str], readout: Any) -> tuple[str, ...]:
-    if isinstance(returns, str):
-        raise ValueError(f"`returns` must be a tuple of names. Received: returns={returns!r}")
-    for name in returns:
-        check_choice("returns", name, ("readout", "states"))
-    if "readout" in returns and readout is None:
-        raise ValueError(
-            '`returns=("readout",)` needs a stopping rule with a readout. '
-            f"Received: returns={tuple(returns)!r}"
-        )
-    return tuple(returns)
-
-
-def _check_truncate(truncate: int | None, gradient: str, max_unroll: int) -> int | None:
-    if (gradient == "truncated") != (truncate is not None):
-        raise ValueError(
-            '`truncate` must be a number of updates with `gradient="truncated"`, and None with '
-            f"another mode. Received: gradient={gradient!r}, truncate={truncate!r}"
-        )
-    if truncate is None:
-        return None
-    truncate = check_positive_int("truncate", truncate)
-    if truncate > max_unroll:
-        raise ValueError(
-            f"`truncate` must be at most `max_unroll`, {max_unroll}. Received: truncate={truncate}"
-        )
-    return truncate
