@@ -228,7 +228,8 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
     ) -> tuple[Unrolled, Any]:
         """Return the result of the loop; the threshold is not read at a fixed depth."""
         threshold = None if self.threshold is None else threshold
-        return self._call.run(state, inputs, mask, training, max_unroll, threshold)
+        settling = self.settling if training else 0.0
+        return self._call.run(state, inputs, mask, training, max_unroll, threshold, settling)
 
     def bind(
         self, state: Any, inputs: Any, mask: tf.Tensor | None = None

@@ -67,6 +67,7 @@ class IteratedCall:
         training: bool,
         max_unroll: int | tf.Tensor,
         threshold: float | tf.Tensor | None,
+        settling: float = 0.0,
     ) -> tuple[Unrolled, Any]:
         """Return the result of the loop and, if they are returned, the states; store changes.
 
@@ -77,6 +78,7 @@ class IteratedCall:
             training: Whether the layers run in training, and a backward pass will follow.
             max_unroll: The number of updates, or the largest number; an int or an int32 scalar.
             threshold: The stopping threshold, a scalar; None for exactly `max_unroll` updates.
+            settling: The weight of the loss that makes the state settle; 0 for none.
         """
         updates, readout = self._pure_layers()
         bound = self._bind(updates, readout, state, inputs, mask, training)
@@ -98,13 +100,14 @@ class IteratedCall:
             rule = self.stop.as_description(_reader(readout))
             options = {"rule": rule, "min_unroll": self.layer.min_unroll}
         update = cast(LayerUpdate, bound.update)
-        if "states" in self.layer.returns or (training and self.layer.settling):
+        if "states" in self.layer.returns or settling:
             unrolled, carried, states = unroll_states(
                 bound, state, max_unroll, threshold, **options
             )
             _store(updates, update, carried)
-            if training and self.layer.settling:
-                self.layer.add_loss(self.layer.settling * _settling(state, states, unrolled.depth))
+            if settling:
+                loss = settling * _settling(state, states, unrolled.depth)
+                self.layer.add_loss(tf.cast(loss, self.layer.compute_dtype))
             return unrolled, states
         if update.whole_batch:
             unrolled, carried = unroll_whole_batch(

@@ -21,7 +21,8 @@ class ProgressiveIterate(Iterate):
     In training, half of the samples of a batch make all `max_unroll` updates. The others first make
     a random number of updates, whose last state counts as a constant, and then a random number with
     a gradient, together at most `max_unroll`. So the updates must improve any state that they can
-    reach, and not count their own number. Outside of training it is an `Iterate`.
+    reach, and not count their own number. `settling` acts on the samples with all updates. Outside
+    of training it is an `Iterate`.
 
     Reference:
         Bansal et al. 2022, "End-to-end algorithm synthesis with recurrent networks: logical
@@ -45,16 +46,18 @@ class ProgressiveIterate(Iterate):
         first = tf.shape(inputs)[0] // 2
         masks = (None, None) if mask is None else (mask[:first], mask[first:])
         start = self.make_initial_state(inputs)
-        whole = self._run_fixed(start[:first], inputs[:first], masks[0], self.max_unroll)
+        whole = self._run_fixed(
+            start[:first], inputs[:first], masks[0], self.max_unroll, self.settling
+        )
         before = self._draw(0, self.max_unroll)
         after = self._draw(1, self.max_unroll - before + 1)
         state = self._run_fixed(start[first:], inputs[first:], masks[1], before)
         state = self._run_fixed(tf.stop_gradient(state), inputs[first:], masks[1], after)
         return tf.concat([whole, state], axis=0)
 
-    def _run_fixed(self, state, inputs, mask, updates):
+    def _run_fixed(self, state, inputs, mask, updates, settling=0.0):
         """Return the state after some updates."""
-        return self._call.run(state, inputs, mask, True, updates, None)[0].state
+        return self._call.run(state, inputs, mask, True, updates, None, settling)[0].state
 
     def _draw(self, low, high):
         """Return a random integer from `low` to `high` - 1."""
@@ -101,6 +104,7 @@ def deep_thinking_net(
     filters: int = 64,
     max_unroll: int = 24,
     threshold: float | None = 1e-2,
+    settling: float = 0.1,
     name: str = "deep_thinking",
 ) -> IterativeModel:
     """Return a net of one iterated block over a sequence, with a class for each position.
@@ -117,6 +121,8 @@ def deep_thinking_net(
         filters: Number of channels of the state.
         max_unroll: Number of updates in training, and the largest number outside of it.
         threshold: 2-norm of an update below which a sequence stops; None for `max_unroll` updates.
+        settling: Weight of the loss that makes the state come to rest, as of `Iterate`. Without it
+            the right answers come, but the state may grow from update to update.
         name: Name of the model.
 
     Returns:
@@ -137,6 +143,7 @@ def deep_thinking_net(
         max_unroll,
         stop=threshold,
         initial_state=_convolution(filters, "start", activation="relu"),
+        settling=settling,
         name="thinking",
     )
     state = iterate(pixels)
