@@ -6,7 +6,13 @@ from typing import Any, cast
 import keras
 import tensorflow as tf
 
-from keras_iterconv.layers.layer_update import LayerUpdate, PureLayer, is_functional
+from keras_iterconv.layers.layer_update import (
+    LayerUpdate,
+    PureLayer,
+    is_functional,
+    where_masked,
+    with_mask,
+)
 from keras_iterconv.layers.ponder_update import PonderUpdate
 from keras_iterconv.stop import Halting, StoppingRule, UpdateNorm
 from keras_iterconv.unrolling import (
@@ -97,7 +103,7 @@ class IteratedCall:
             )
         else:
             threshold = tf.convert_to_tensor(threshold)
-            rule = self.stop.as_description(_reader(readout))
+            rule = self.stop.as_description(_reader(readout, mask is not None))
             options = {"rule": rule, "min_unroll": self.layer.min_unroll}
         update = cast(LayerUpdate, bound.update)
         if "states" in self.layer.returns or settling:
@@ -125,7 +131,7 @@ class IteratedCall:
         """Return the update in evaluation with its tensors, and the rule of the loops."""
         updates, readout = self._pure_layers()
         bound = self._bind(updates, readout, state, inputs, mask, False)
-        return bound, self.stop.as_description(_reader(readout))
+        return bound, self.stop.as_description(_reader(readout, mask is not None))
 
     def _pure_layers(self) -> tuple[list[PureLayer], PureLayer | None]:
         readout = self.stop.readout
@@ -184,7 +190,8 @@ class IteratedCall:
     ) -> tuple[Unrolled, Any]:
         """Return the mean of the states by the probability of stopping, and add its loss."""
         inner = cast(LayerUpdate, bound.update)
-        ponder = PonderUpdate(inner, stop.logit(_reader(readout)), self.layer.min_unroll)
+        logit = stop.logit(_reader(readout, inner.masked))
+        ponder = PonderUpdate(inner, logit, self.layer.min_unroll)
         start, bound, states = ponder.begin(state), bound._replace(update=ponder), None
         if "states" in self.layer.returns:
             unrolled, carried, states = unroll_states(bound, start, max_unroll, None)
@@ -196,8 +203,11 @@ class IteratedCall:
         else:
             unrolled = unroll_fixed(bound, start, max_unroll, gradient)
         if stop.ponder:
-            expected = tf.reduce_mean(unrolled.state["expected"])
-            self.layer.add_loss(stop.ponder * tf.cast(expected, self.layer.compute_dtype))
+            expected = unrolled.state["expected"]
+            # A sample that is not finite would make the whole loss NaN.
+            expected = tf.where(tf.math.is_finite(expected), expected, tf.zeros_like(expected))
+            loss = stop.ponder * tf.reduce_mean(expected)
+            self.layer.add_loss(tf.cast(loss, self.layer.compute_dtype))
         return unrolled._replace(state=ponder.end(unrolled.state)), states
 
 
@@ -228,13 +238,22 @@ def _store(updates: Sequence[PureLayer], update: LayerUpdate, carried: tuple) ->
             each.variables[index].assign(value if update.tied else value[k])
 
 
-def _reader(readout: PureLayer | None) -> Callable:
-    """Return a function from `(state, weights, drives)` to the outputs of a readout, or None."""
+def _reader(readout: PureLayer | None, masked: bool) -> Callable:
+    """Return a function from `(state, weights, drives)` to the outputs of a readout, or None.
+
+    Its outputs at masked positions are zero, so that no rule sees them change.
+    """
 
     def read(state, weights, drives):
         if readout is None:
             return None
+        mask = drives[-1] > 0 if masked else None
+        if mask is not None and readout.layer.supports_masking:
+            state = with_mask(state, mask)
         tensors = weights[len(weights) - len(readout.variables) :]
-        return readout(tensors, state)[0]
+        outputs, _ = readout(tensors, state)
+        if mask is None:
+            return outputs
+        return tf.nest.map_structure(lambda z: where_masked(mask, z, tf.zeros_like(z)), outputs)
 
     return read

@@ -207,7 +207,7 @@ def with_mask(structure: State, mask: tf.Tensor) -> State:
 
     def carry(z):
         z = tf.identity(z)
-        if _has_positions(z, mask):
+        if has_positions(z, mask):
             set_mask(z, mask)
         return z
 
@@ -216,15 +216,21 @@ def with_mask(structure: State, mask: tf.Tensor) -> State:
 
 def where_masked(mask: tf.Tensor, new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:
     """Return the new values at the positions of a mask, and the old ones elsewhere."""
-    if not _has_positions(new, mask):
+    if not has_positions(new, mask):
         return new
     missing = new.shape.rank - mask.shape.rank
     return tf.where(tf.reshape(mask, [*tf.unstack(tf.shape(mask)), *[1] * missing]), new, old)
 
 
-def _has_positions(z: tf.Tensor, mask: tf.Tensor) -> bool:
+def has_positions(z: tf.Tensor, mask: tf.Tensor) -> bool:
+    """Return whether a tensor has the positions of a mask, bool `[N, positions, ...]`.
+
+    A tensor of the mask's rank has a number for each position, where both sizes are known.
+    """
     rank = mask.shape.rank
-    return z.shape.rank >= rank and z.shape[1:rank].is_compatible_with(mask.shape[1:])
+    if z.shape.rank == rank:
+        return z.shape[1:].is_fully_defined() and z.shape[1:] == mask.shape[1:]
+    return z.shape.rank > rank and z.shape[1:rank].is_compatible_with(mask.shape[1:])
 
 
 def takes_inputs(layer: keras.layers.Layer, states: int) -> bool:

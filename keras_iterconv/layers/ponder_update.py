@@ -1,6 +1,7 @@
 """The update of training with a halting head: it also averages the states."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,13 @@ import tensorflow as tf
 
 from keras_iterconv.layers.layer_update import LayerUpdate
 from keras_iterconv.unrolling import Update
-from keras_iterconv.unrolling.samples import batch_size, norm_dtype, per_sample
+from keras_iterconv.unrolling.samples import (
+    batch_size,
+    norm_dtype,
+    per_sample,
+    samples_finite,
+    select,
+)
 from keras_iterconv.unrolling.update import State
 
 
@@ -45,8 +52,23 @@ class PonderUpdate(Update):
         return {"x": state, "mean": zeros, "left": one, "expected": tf.zeros_like(one)}
 
     def end(self, state: dict[str, Any]) -> State:
-        """Return the mean of the states; the last state has the probability that is left."""
-        return _add(state["mean"], state["left"], state["x"])
+        """Return the mean of the states; the last state has the probability that is left.
+
+        It is NaN for samples that are not finite, and their numbers enter no gradient: a zero
+        gradient would be multiplied by them.
+        """
+        finite = samples_finite((state["mean"], state["x"], state["left"]))
+
+        def finite_alone(z):
+            return select(finite, z, tf.zeros_like(z))
+
+        mean, left, x = (
+            tf.nest.map_structure(finite_alone, state[key]) for key in ("mean", "left", "x")
+        )
+        return tf.nest.map_structure(
+            lambda z: select(finite, z, tf.fill(tf.shape(z), tf.constant(math.nan, z.dtype))),
+            _add(mean, left, x),
+        )
 
     def step(self, state: Any, k: tf.Tensor, weights: tuple, drives: tuple) -> tuple:
         x, _ = self.inner.step(state["x"], k, weights, drives)

@@ -6,6 +6,8 @@ import pytest
 import tensorflow as tf
 
 from keras_iterconv.layers import Iterate
+from keras_iterconv.models.deep_thinking_net import SequenceConvolution
+from keras_iterconv.stop import ReadoutDivergence, StablePrediction
 from keras_iterconv.unrolling import Status
 from tests.support.comparisons import assert_near
 from tests.support.iterated_updates import CASES, Attention, GRUUpdate, _scaled
@@ -167,6 +169,55 @@ def test_masked_positions_keep_their_state_and_count_in_no_norm(stop):
         np.testing.assert_allclose(end.state[n, :length], alone.state[0], rtol=1e-4, atol=1e-5)
         np.testing.assert_array_equal(end.state[n, length:], padded[n, length:])
         assert end.status[n] == alone.status[0]
+
+
+@pytest.mark.parametrize("rule", [StablePrediction, ReadoutDivergence])
+def test_masked_positions_count_in_no_readout(rule):
+    """The readout joins neighbours, so that padding would change its outputs."""
+    keras.utils.set_random_seed(4)
+    readout = keras.Sequential([SequenceConvolution(3, 3, padding="same")])
+    threshold = 2 if rule is StablePrediction else 1e-4
+    layer = Iterate(Attention(), 12, rule(readout, threshold))
+    x = 4 * _scaled(4, 7, 4)
+    lengths = [7, 3, 5, 1]
+    mask = np.arange(7)[None] < np.array(lengths)[:, None]
+    layer(x)
+    padded = np.where(mask[..., None], x, 50.0).astype(np.float32)
+    end = layer(padded, mask=mask, return_depth=True)
+    alone = [layer(x[n : n + 1, :length], return_depth=True) for n, length in enumerate(lengths)]
+    np.testing.assert_array_equal(end.depth, [int(each.depth[0]) for each in alone])
+    np.testing.assert_array_equal(end.status, [int(each.status[0]) for each in alone])
+
+
+def test_a_state_without_positions_is_not_masked():
+    """A vector beside a sequence of a length that is not known when the graph is made."""
+
+    @keras.saving.register_keras_serializable("test_iterate_batches")
+    class Pair(keras.layers.Layer):
+        supports_masking = True
+
+        def call(self, state):
+            return {"word": 0.5 * state["word"], "whole": state["whole"] + 1}
+
+    layer = Iterate(Pair(), 3, initial_state=Start())
+    tokens = keras.Input((None, 4))
+    model = keras.Model(tokens, layer(keras.layers.Masking(0.0)(tokens)))
+    x = np.ones((2, 5, 4), np.float32)
+    x[1, 2:] = 0
+    found = model(x)
+    np.testing.assert_array_equal(found["whole"], np.full((2, 3), 3))
+    np.testing.assert_allclose(found["word"][0], 0.125)
+
+
+@keras.saving.register_keras_serializable("test_iterate_batches")
+class Start(keras.layers.Layer):
+    supports_masking = True
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return None
+
+    def call(self, inputs):
+        return {"word": inputs, "whole": keras.ops.zeros_like(inputs[:, 0, :3])}
 
 
 def test_masks_pass_through_a_model():
