@@ -58,7 +58,7 @@ def fit(
     ] = None,
     batch_size: Annotated[
         int | None,
-        _training("Number of images in a step.", "64; dense models 128; deep_thinking 100"),
+        _training("Number of images in a step.", "64; dense models 128; deep_thinking 200"),
     ] = None,
     learning_rate: Annotated[
         float | None,

@@ -284,7 +284,7 @@ def _flag(name: str) -> str:
 _DEFAULTS: dict[str, dict[str, Any]] = {
     CONVOLUTIONAL: {"batch_size": 64, "learning_rate": 0.05},
     FULLY_CONNECTED: {"batch_size": 128, "learning_rate": 0.02},
-    RECURRENT: {"optimizer": "adam", "batch_size": 100, "learning_rate": 1e-3, "clip_norm": 1.0},
+    RECURRENT: {"optimizer": "adam", "batch_size": 200, "learning_rate": 1e-3, "clip_norm": 1.0},
 }
 
 

@@ -148,7 +148,7 @@ CATALOGUE = {
             2,
             1,
             make_prefix_sums,
-            {RECURRENT: 15},
+            {RECURRENT: 30},
             available=AVAILABLE,
             padding=0,
             task="labels_per_position",

@@ -18,9 +18,9 @@ PADDING = -16.0
 class ProgressiveIterate(Iterate):
     """An `Iterate` that is trained to go on from states of every depth.
 
-    In training, half of the samples of a batch make all `max_unroll` updates. The others first make
-    a random number of updates, whose last state counts as a constant, and then a random number with
-    a gradient, together at most `max_unroll`. So the updates must improve any state that they can
+    In training, half of the samples of a batch make `training_unroll` updates. The others first
+    make a random number of updates, whose last state counts as a constant, and then a random number
+    with a gradient, together at most `training_unroll`. So the updates must improve any state that they can
     reach, and not count their own number. `settling` acts on the samples with all updates. Outside
     of training it is an `Iterate`.
 
@@ -29,8 +29,11 @@ class ProgressiveIterate(Iterate):
         extrapolation without overthinking" (their incremental training).
     """
 
-    def __init__(self, *args: Any, seed: int | None = None, **kwargs: Any):
+    def __init__(
+        self, *args: Any, training_unroll: int = 24, seed: int | None = None, **kwargs: Any
+    ):
         super().__init__(*args, **kwargs)
+        self.training_unroll = check_positive_int("training_unroll", training_unroll)
         self.seed = seed
         self.generator = keras.random.SeedGenerator(seed)
 
@@ -47,10 +50,10 @@ class ProgressiveIterate(Iterate):
         masks = (None, None) if mask is None else (mask[:first], mask[first:])
         start = self.make_initial_state(inputs)
         whole = self._run_fixed(
-            start[:first], inputs[:first], masks[0], self.max_unroll, self.settling
+            start[:first], inputs[:first], masks[0], self.training_unroll, self.settling
         )
-        before = self._draw(0, self.max_unroll)
-        after = self._draw(1, self.max_unroll - before + 1)
+        before = self._draw(0, self.training_unroll)
+        after = self._draw(1, self.training_unroll - before + 1)
         state = self._run_fixed(start[first:], inputs[first:], masks[1], before)
         state = self._run_fixed(tf.stop_gradient(state), inputs[first:], masks[1], after)
         return tf.concat([whole, state], axis=0)
@@ -65,7 +68,11 @@ class ProgressiveIterate(Iterate):
         return low + tf.cast(share * tf.cast(high - low, share.dtype), tf.int32)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "seed": self.seed}
+        return {
+            **super().get_config(),
+            "training_unroll": self.training_unroll,
+            "seed": self.seed,
+        }
 
 
 @keras.saving.register_keras_serializable("keras_iterconv")
@@ -102,9 +109,10 @@ def deep_thinking_net(
     num_classes: int,
     *,
     filters: int = 64,
-    max_unroll: int = 24,
-    threshold: float | None = 1e-2,
-    settling: float = 0.1,
+    training_unroll: int = 24,
+    max_unroll: int = 1000,
+    threshold: float | None = 1.0,
+    settling: float = 1.0,
     name: str = "deep_thinking",
 ) -> IterativeModel:
     """Return a net of one iterated block over a sequence, with a class for each position.
@@ -119,7 +127,8 @@ def deep_thinking_net(
         input_shape: `(height, width, channels)`; the height is not read. A sequence has width 1.
         num_classes: Number of classes of a position.
         filters: Number of channels of the state.
-        max_unroll: Number of updates in training, and the largest number outside of it.
+        training_unroll: Number of updates in training, which must be enough for its sequences.
+        max_unroll: Largest number of updates outside of training.
         threshold: 2-norm of an update below which a sequence stops; None for `max_unroll` updates.
         settling: Weight of the loss that makes the state come to rest, as of `Iterate`. Without it
             the right answers come, but the state may grow from update to update.
@@ -142,6 +151,7 @@ def deep_thinking_net(
         _update(filters, channels),
         max_unroll,
         stop=threshold,
+        training_unroll=training_unroll,
         initial_state=_convolution(filters, "start", activation="relu"),
         settling=settling,
         name="thinking",

@@ -94,7 +94,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "deep_thinking": Architecture(
         RECURRENT,
         deep_thinking_net,
-        {"max_unroll": 24, "threshold": 1e-2},
+        {"max_unroll": 1000, "threshold": 1.0},
         per_position=True,
     ),
     **_residual_nets(),

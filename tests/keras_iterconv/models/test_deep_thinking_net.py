@@ -19,7 +19,9 @@ LENGTHS = (5, 24, 9, 17)
 @pytest.fixture(scope="module")
 def net():
     keras.utils.set_random_seed(0)
-    return ki.create_model("deep_thinking", (24, 1, 1), 2, filters=8, max_unroll=40)
+    return ki.create_model(
+        "deep_thinking", (24, 1, 1), 2, filters=8, max_unroll=40, threshold=0.01, training_unroll=9
+    )
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def test_half_of_a_batch_goes_on_from_a_state_without_gradient(net, padded, monk
 
     def by_hand():
         state = start = layer.initial_state(pixels)
-        for _ in range(layer.max_unroll):
+        for _ in range(layer.training_unroll):
             state = layer.update([state, pixels])
         whole, state = state[:2], start[2:]
         for _ in range(3):

@@ -81,7 +81,7 @@ FULL_SIZE = {
         for family in ("resnet", "icr", "pcr")
         for width in (8, 16, 32, 64)
     },
-    "deep_thinking": ((32, 32, 3), thinking_weights(), 24),
+    "deep_thinking": ((32, 32, 3), thinking_weights(), 1000),
     "nais_fast": ((32, 32, 3), fast_weights(), 9),
     "nais_dense": ((28, 28, 1), 128 * 128 + 784 * 128 + 128 + 1290, 30),
     "nais_mnist": ((28, 28, 1), 128 * 128 + 784 * 128 + 128 + 1290, 30),
