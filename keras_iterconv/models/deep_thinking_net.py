@@ -20,9 +20,9 @@ class ProgressiveIterate(Iterate):
 
     In training, half of the samples of a batch make `training_unroll` updates. The others first
     make a random number of updates, whose last state counts as a constant, and then a random number
-    with a gradient, together at most `training_unroll`. So the updates must improve any state that they can
-    reach, and not count their own number. `settling` acts on the samples with all updates. Outside
-    of training it is an `Iterate`.
+    with a gradient, together at most `training_unroll`. So the updates must improve any state that
+    they can reach, and not count their own number. `settling` acts on the samples with all updates.
+    Outside of training it is an `Iterate`.
 
     Reference:
         Bansal et al. 2022, "End-to-end algorithm synthesis with recurrent networks: logical
