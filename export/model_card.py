@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from keras_iterconv.datasets import CATALOGUE
+from keras_iterconv.models.deep_thinking_net import PADDING
 from keras_iterconv.zoo.index import CHECKOUT_ZOO
 
 from .zoo_folder import CURVES, DEPTH_FIGURE, SAVED_MODEL
@@ -61,6 +63,14 @@ _OPERATORS = """
 """
 
 
+# Data sets of sequences, whose nets take any length.
+SEQUENCES = tuple(name for name, entry in CATALOGUE.items() if entry.task == "labels_per_position")
+_SEQUENCES = f"""
+Sequences may have any length, `[N, length, 1, 1]`. In a batch of several lengths, the values behind
+the end of a sequence are such that the standardised value is below {PADDING / 2:g}: they are masked.
+"""
+
+
 def make_card(name: str, entry: Mapping, folder: Path, zoo: Path) -> str:
     """Return a model's card in Markdown.
 
@@ -81,11 +91,15 @@ def make_card(name: str, entry: Mapping, folder: Path, zoo: Path) -> str:
     if depth is not None:
         options = f" --threshold {10 * depth['threshold']:g} --max-unroll {depth['max_unroll']}"
     if (folder / f"{name}.onnx").exists():
-        predict = _PREDICT.format(name=name, options=options)
+        # The command reads pictures; a net for sequences has no use for one.
+        if entry["dataset"] not in SEQUENCES:
+            predict = _PREDICT.format(name=name, options=options)
         counted = ", ".join(f"{count} {kind}" for kind, count in entry["operators"].items())
         operators = _OPERATORS.format(operators=counted)
-    if predict or (folder / SAVED_MODEL).exists():
+    if operators or (folder / SAVED_MODEL).exists():
         raw = _RAW.format(shape=", ".join(map(str, entry["input_shape"])))
+        if entry["dataset"] in SEQUENCES:
+            raw += _SEQUENCES
     arguments = json.dumps(name)
     if zoo.resolve() != CHECKOUT_ZOO.resolve():
         arguments += f", zoo={json.dumps(str(zoo), ensure_ascii=False)}"

@@ -39,10 +39,13 @@ _ALLOWED = {
         *("TruncatedNormal", "VarianceScaling", "Zeros"),
     },
     "keras.layers": {
-        *("Activation", "Add", "BatchNormalization", "Conv2D", "Dense", "Flatten"),
-        *("GlobalAveragePooling2D", "GlobalMaxPooling2D", "InputLayer", "Rescaling"),
+        *("Activation", "Add", "BatchNormalization", "Concatenate", "Conv2D", "Dense", "Flatten"),
+        *("GlobalAveragePooling2D", "GlobalMaxPooling2D", "InputLayer", "ReLU", "Rescaling"),
+        "Reshape",
     },
-    "keras.src.ops.numpy": {"ZerosLike"},
+    # A model inside a layer; its own layers are checked as well.
+    "keras.src.models.functional": {"Functional"},
+    "keras.src.ops.numpy": {"All", "Less", "LogicalNot", "ZerosLike"},
 }
 
 

@@ -88,7 +88,7 @@ def measure_depths(model: keras.Model, name: str, data: ImageData, images: int) 
     raw, labels = data.test.images[:images], data.test.labels[:images]
     if data.test.task is not TASKS["classes"]:
         raise NoFigureError(
-            f"an image of {data.name} shows several classes; the figure needs one class an image"
+            f"an image of {data.name} has several labels; the figure needs one class an image"
         )
     scaled = (raw.astype(np.float32) - data.mean) / data.std
     found = with_depth(model).predict(scaled, batch_size=BATCH, verbose=0)

@@ -50,7 +50,7 @@ class IterationLayer:
                 name=self.name,
                 kind=type(self).__name__,
                 holds=False,
-                reason="a block class of your own: no theorem covers it",
+                reason="a block without rules: no theorem covers it",
             )
         ]
 
