@@ -66,8 +66,8 @@ _OPERATORS = """
 # Data sets of sequences, whose nets take any length.
 SEQUENCES = tuple(name for name, entry in CATALOGUE.items() if entry.task == "labels_per_position")
 _SEQUENCES = f"""
-Sequences may have any length, `[N, length, 1, 1]`. In a batch of several lengths, the values behind
-the end of a sequence are such that the standardised value is below {PADDING / 2:g}: they are masked.
+Sequences may have any length, `[N, length, 1, 1]`. In a batch of several lengths, values behind the
+end of a sequence are such that the standardised value is below {PADDING / 2:g}: they are masked.
 """
 
 
