@@ -8,7 +8,6 @@ import numpy as np
 
 from keras_iterconv.datasets import ImageData, Split, evaluation_batches
 from keras_iterconv.depth.tally import DepthTally
-from keras_iterconv.depth.traced_depth import TracedDepth
 
 
 class Evaluation(NamedTuple):
@@ -32,20 +31,23 @@ class Evaluation(NamedTuple):
     share_not_finite: float
 
 
-def evaluate(run: TracedDepth, data: ImageData, split: Split, batch_size: int) -> Evaluation:
+def evaluate(
+    run: Callable[..., dict[str, np.ndarray]], data: ImageData, split: Split, batch_size: int
+) -> Evaluation:
     """Return the results of a model on one part of a data set.
 
     Args:
-        run: The model as a function of a batch.
+        run: A function from a batch to the outputs of `keras_iterconv.with_depth`, as arrays.
         data: The data set, for its mean and standard deviation.
         split: The part of the data set.
         batch_size: Number of images in a batch; the last batch may be smaller.
     """
     batches = evaluation_batches(split, mean=data.mean, std=data.std, batch_size=batch_size)
     batch_outputs = [run(images) for images, _ in batches]
+    key = "logits" if "logits" in batch_outputs[0] else "outputs"
     logits, depth, status = (
         np.concatenate([outputs[name] for outputs in batch_outputs])
-        for name in (run.output, "depth", "status")
+        for name in (key, "depth", "status")
     )
     tally = DepthTally()
     tally.add(depth, status, ~data.task.is_wrong(logits, split.labels))

@@ -72,7 +72,7 @@ def fit(
         ),
     ] = None,
     optimizer: Annotated[
-        str | None, _training("sgd with momentum, or adam.", "sgd; deep_thinking adam")
+        str | None, _training("sgd with momentum, or adam.", "for deep_thinking adam, else sgd")
     ] = None,
     momentum: Annotated[
         float | None, _training("Momentum of SGD; decay of Adam's mean gradient.", "0.9")
@@ -87,7 +87,8 @@ def fit(
     clip_norm: Annotated[
         float | None,
         _training(
-            "Largest norm of the gradient over all weights; 0 for no limit.", "5; deep_thinking 1"
+            "Largest norm of the gradient over all weights; 0 for no limit.",
+            "for deep_thinking 1, else 5",
         ),
     ] = None,
     label_smoothing: Annotated[

@@ -1,6 +1,6 @@
 """`Iterate` around a NAIS update that is written by hand, beside `NAISConv2D`.
 
-Run it by `python -m benchmarks.iterate`.
+Run it by `python -m benchmarks.iterate_cost`.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ class Step(keras.layers.Layer):
         return state + 0.5 * keras.ops.relu(self.convolution(state) + v)
 
 
-def iterate(
+def iterate_cost(
     blocks: Annotated[int, typer.Option(help="Number of blocks in the chain.")] = 3,
     filters: Annotated[int, typer.Option(help="Number of channels.")] = 32,
     side: Annotated[int, typer.Option(help="Height and width of an image, in pixels.")] = 16,
@@ -114,7 +114,7 @@ def _infer(run: Callable, images: tf.Tensor, batch_size: int) -> None:
         run(images[begin : begin + batch_size], training=False).numpy()
 
 
-app = make_command_app(iterate)
+app = make_command_app(iterate_cost)
 
 if __name__ == "__main__":
     app()
