@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_iterconv as ki
 from keras_iterconv._support import private_keras
@@ -61,6 +62,42 @@ def test_operations_are_no_layers(model):
     assert not private_keras.is_operation(kinds["Sequential"])
 
 
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_masks_of_tensors(mode):
+    """Else: `Iterate` updates masked positions, and exported files do."""
+    seen = []
+
+    class Reads(keras.layers.Layer):
+        supports_masking = True
+
+        def call(self, inputs, mask=None):
+            seen.append(mask is not None)
+            return inputs
+
+    def run(x):
+        x = tf.identity(x)
+        assert private_keras.mask_of([x]) is None
+        private_keras.set_mask(x, x[..., 0] > 0)
+        assert private_keras.mask_of({"state": x}) is not None
+        return Reads()(x)
+
+    (tf.function(run) if mode == "graph" else run)(tf.ones([2, 3, 4]))
+    assert all(seen)
+
+
+def test_a_layer_inside_another_and_in_the_model_stays_one(tmp_path):
+    """Else: a file with a readout that is the model's head cannot be loaded."""
+    head = keras.layers.Dense(2)
+    layer = ki.Iterate(keras.layers.Dense(3), 2, ki.stop.StablePrediction(head))
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, head(layer(inputs)))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.layers[1].readout is loaded.layers[2]
+    # Outside of a file there is nothing to mark.
+    assert "shared_object_id" not in private_keras.serialize_shared(head)
+
+
 def test_the_module_of_the_backend():
     """Else: a missing backend ends in a message of another package."""
     assert sys.modules[private_keras.BACKEND_CONFIG].backend() == "tensorflow"
@@ -105,6 +142,7 @@ def test_nothing_else_private_is_used():
         ("normalization.py", "_moments"),
         # Read before Keras can be imported, and names that files hold.
         ("_environment.py", "keras.src.backend.config"),
+        ("keras_files.py", "keras.src.models.functional"),
         ("keras_files.py", "keras.src.ops.numpy"),
     }
 
