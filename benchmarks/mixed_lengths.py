@@ -98,12 +98,15 @@ def _keras(model: Any, images: np.ndarray, largest: int) -> dict[str, Callable]:
     # Fixed and adaptive graphs are traced; the largest number of updates is read as they run.
     ki.set_depth(model, max_unroll=limit, threshold=threshold)
 
+    def run_adaptive():
+        adaptive(pixels)["depth"].numpy()
+
     def run_fixed():
         block.max_unroll = largest
         fixed(pixels)["depth"].numpy()
         block.max_unroll = limit
 
-    return {ADAPTIVE: lambda: adaptive(pixels)["depth"].numpy() and None, FIXED: run_fixed}
+    return {ADAPTIVE: run_adaptive, FIXED: run_fixed}
 
 
 def _onnx(model: Any, images: np.ndarray, largest: int, depth: np.ndarray) -> dict[str, Callable]:
@@ -115,7 +118,7 @@ def _onnx(model: Any, images: np.ndarray, largest: int, depth: np.ndarray) -> di
     )
     given = {
         ADAPTIVE: {},
-        FIXED: {"threshold": np.float32(0), "max_unroll": np.int32(largest)},
+        FIXED: {"threshold": np.array(0, np.float32), "max_unroll": np.array(largest, np.int32)},
     }
     (found,) = session.run(["depth"], {"image": images})
     np.testing.assert_array_equal(found.ravel(), depth)
