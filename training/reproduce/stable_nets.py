@@ -61,7 +61,8 @@ def expansions(model: keras.Model, images: Any) -> dict[str, float]:
     Returns:
         The shares by the rows' names, of blocks whose update has a proven factor.
     """
-    layers = [layer for layer in ki.iterated_blocks(model) if hasattr(layer, "update")]
+    # Nothing is proven of the updates of an `Iterate`.
+    layers = [layer for layer in ki.iterated_blocks(model) if layer.adds_change or layer.scheduled]
     rows = {row.name: row for block in block_rows_of(model).values() for row in block}
     if not layers:
         return {}
