@@ -259,7 +259,7 @@ def test_free_updates_and_foreign_blocks():
     state = ki.ResidualUpdate(0.5)([state, keras.layers.Dense(4)(state)])
     (own,), (free,) = block_rows_of(keras.Model(inputs, state)).values()
     assert not own.holds
-    assert "your own" in own.reason
+    assert "without rules" in own.reason
     assert not free.holds
     assert free.guarantee is None
     assert free.step_size == 0.5

@@ -80,7 +80,7 @@ def test_a_residual_net_is_refused(digits):
 def test_several_classes_a_picture_are_refused(net, digits):
     several = dataclasses.replace(digits.test, labels=np.eye(10)[digits.test.labels])
     data = dataclasses.replace(digits, test=several)
-    with pytest.raises(ValueError, match="several classes"):
+    with pytest.raises(ValueError, match="several labels"):
         figure_by_class.measure_depths(net, "net", data, IMAGES)
 
 
