@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
 
+import keras
 import numpy as np
 import onnxruntime
 import tensorflow as tf
@@ -26,7 +27,7 @@ ADAPTIVE, FIXED = "adaptive", "largest depth for all"
 
 
 def mixed_lengths(
-    name: Annotated[str, typer.Argument(help="Net of the zoo.")] = "deep_thinking_prefix_sums",
+    file: Annotated[str, typer.Argument(help="A trained deep_thinking, last.keras of its run.")],
     batch_size: Annotated[int, typer.Option(help="Number of sequences.")] = 64,
     lengths: Annotated[str, typer.Option(help="Lengths, an equal share each.")] = "12,24,48,96",
     rounds: Annotated[int, typer.Option(help="Number of timed rounds.")] = 11,
@@ -37,7 +38,7 @@ def mixed_lengths(
     Beside it, the same loop without stopping makes as many updates of all sequences as the deepest
     one needs. The ideal ratio of the times is the mean depth over the largest.
     """
-    model = ki.load_pretrained(name)
+    model: Any = keras.models.load_model(file)
     scale = model.preprocessing
     bits = [int(text) for text in lengths.split(",")]
     images, ends = _batch(batch_size, bits, scale)
