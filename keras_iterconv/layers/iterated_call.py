@@ -203,10 +203,7 @@ class IteratedCall:
         else:
             unrolled = unroll_fixed(bound, start, max_unroll, gradient)
         if stop.ponder:
-            expected = unrolled.state["expected"]
-            # A sample that is not finite would make the whole loss NaN.
-            expected = tf.where(tf.math.is_finite(expected), expected, tf.zeros_like(expected))
-            loss = stop.ponder * tf.reduce_mean(expected)
+            loss = stop.ponder * _mean_of_finite(unrolled.state["expected"])
             self.layer.add_loss(tf.cast(loss, self.layer.compute_dtype))
         return unrolled._replace(state=ponder.end(unrolled.state)), states
 
@@ -226,9 +223,15 @@ def _settling(start: Any, states: Any, depth: tf.Tensor) -> tf.Tensor:
         axes = range(1, x.shape.rank)
         moved.append(tf.reduce_sum(tf.square(last - before), axis=axes))
         sizes.append(tf.reduce_sum(tf.square(last), axis=axes))
-    ratio = tf.math.divide_no_nan(tf.add_n(moved), tf.add_n(sizes))
-    # A sample that is not finite would make the whole loss NaN.
-    return tf.reduce_mean(tf.where(tf.math.is_finite(ratio), ratio, tf.zeros_like(ratio)))
+    return _mean_of_finite(tf.math.divide_no_nan(tf.add_n(moved), tf.add_n(sizes)))
+
+
+def _mean_of_finite(values: tf.Tensor) -> tf.Tensor:
+    """Return the mean over the samples, with zero for those that are not finite.
+
+    One such sample would make the whole loss NaN.
+    """
+    return tf.reduce_mean(tf.where(tf.math.is_finite(values), values, tf.zeros_like(values)))
 
 
 def _store(updates: Sequence[PureLayer], update: LayerUpdate, carried: tuple) -> None:

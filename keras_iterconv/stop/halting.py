@@ -6,7 +6,6 @@ import keras
 import tensorflow as tf
 
 from keras_iterconv._support.checks import check_between
-from keras_iterconv._support.private_keras import serialize_shared
 from keras_iterconv.stop.stopping_rule import Read, StoppingRule
 from keras_iterconv.unrolling import stopping
 
@@ -31,6 +30,8 @@ class Halting(StoppingRule):
         "PonderNet", for the distribution of the updates.
     """
 
+    readout_argument = "layer"
+
     def __init__(self, layer: keras.layers.Layer, threshold: float = 0.5, ponder: float = 0.0):
         super().__init__(threshold, layer)
         if ponder != 0:
@@ -53,5 +54,4 @@ class Halting(StoppingRule):
         return lambda state, weights, drives: tf.squeeze(read(state, weights, drives), axis=1)
 
     def get_config(self) -> dict[str, Any]:
-        layer = serialize_shared(self.readout)
-        return {**super().get_config(), "layer": layer, "ponder": self.ponder}
+        return {**super().get_config(), "ponder": self.ponder}

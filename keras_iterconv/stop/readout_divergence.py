@@ -4,7 +4,6 @@ from typing import Any
 
 import keras
 
-from keras_iterconv._support.private_keras import serialize_shared
 from keras_iterconv.stop.stopping_rule import Read, StoppingRule, check_scores
 from keras_iterconv.unrolling import stopping
 
@@ -31,7 +30,3 @@ class ReadoutDivergence(StoppingRule):
 
     def as_description(self, read: Read) -> stopping.StoppingRule:
         return stopping.ReadoutChange(read)
-
-    def get_config(self) -> dict[str, Any]:
-        readout = serialize_shared(self.readout)
-        return {**super().get_config(), "readout": readout}

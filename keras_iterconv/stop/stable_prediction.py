@@ -5,7 +5,6 @@ from typing import Any
 import keras
 
 from keras_iterconv._support.checks import check_positive_int
-from keras_iterconv._support.private_keras import serialize_shared
 from keras_iterconv.stop.stopping_rule import Read, StoppingRule, check_scores
 from keras_iterconv.unrolling import stopping
 
@@ -29,7 +28,3 @@ class StablePrediction(StoppingRule):
 
     def as_description(self, read: Read) -> stopping.StoppingRule:
         return stopping.UnchangedPrediction(read)
-
-    def get_config(self) -> dict[str, Any]:
-        readout = serialize_shared(self.readout)
-        return {**super().get_config(), "readout": readout}

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_iterconv._support.checks import check_between
+from keras_iterconv._support.private_keras import serialize_shared
 from keras_iterconv.unrolling import stopping
 
 # A function from `(state, weights, drives)` to the outputs of a readout.
@@ -21,7 +22,12 @@ class StoppingRule:
     Args:
         threshold: The threshold at first.
         readout: A Keras layer or model that is called on the state; None for a rule without one.
+
+    Attributes:
+        readout_argument: The name of the argument of the subclass that is the readout.
     """
+
+    readout_argument = "readout"
 
     def __init__(self, threshold: float, readout: keras.layers.Layer | None = None):
         if readout is not None and not isinstance(readout, keras.layers.Layer):
@@ -51,15 +57,18 @@ class StoppingRule:
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the rule, as Keras configurations."""
-        return {"threshold": self.threshold}
+        if self.readout is None:
+            return {"threshold": self.threshold}
+        readout = serialize_shared(self.readout)
+        return {"threshold": self.threshold, self.readout_argument: readout}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "StoppingRule":
         """Return the rule of a configuration."""
         config = dict(config)
-        for name in ("layer", "readout"):
-            if isinstance(config.get(name), dict):
-                config[name] = keras.saving.deserialize_keras_object(config[name])
+        if isinstance(config.get(cls.readout_argument), dict):
+            readout = keras.saving.deserialize_keras_object(config[cls.readout_argument])
+            config[cls.readout_argument] = readout
         return cls(**config)
 
 
