@@ -24,6 +24,8 @@ from keras_iterconv.tasks import TASKS
 from .timing import describe_machine, interleave, speedup
 
 ADAPTIVE, FIXED = "adaptive", "largest depth for all"
+# No update of these sequences has a smaller norm.
+NO_STOP = 1e-30
 
 
 def mixed_lengths(
@@ -88,30 +90,26 @@ def _differences(model: Any, images: np.ndarray, ends: np.ndarray, together: dic
 
 
 def _keras(model: Any, images: np.ndarray, largest: int) -> dict[str, Callable]:
-    """Return functions that run the adaptive net, and one of a fixed depth."""
+    """Return functions that run the adaptive net, and the same loop in which no sample stops."""
     pixels, (block,) = tf.constant(images), ki.iterated_blocks(model)
-    threshold, limit = block.threshold, block.max_unroll
-    adaptive = tf.function(ki.with_depth(model))
-    adaptive(pixels)
-    ki.set_depth(model, max_unroll=largest, threshold=None)
-    fixed = tf.function(ki.with_depth(model))
-    fixed(pixels)
-    # Fixed and adaptive graphs are traced; the largest number of updates is read as they run.
-    ki.set_depth(model, max_unroll=limit, threshold=threshold)
+    own = {"threshold": block.threshold, "max_unroll": block.max_unroll}
+    run = tf.function(ki.with_depth(model))
+    run(pixels)
 
-    def run_adaptive():
-        adaptive(pixels)["depth"].numpy()
+    def run_at(**settings):
+        # Read as the graph runs, which is traced once.
+        for name, value in settings.items():
+            setattr(block, name, value)
+        run(pixels)["depth"].numpy()
 
-    def run_fixed():
-        block.max_unroll = largest
-        fixed(pixels)["depth"].numpy()
-        block.max_unroll = limit
-
-    return {ADAPTIVE: run_adaptive, FIXED: run_fixed}
+    return {
+        ADAPTIVE: partial(run_at, **own),
+        FIXED: partial(run_at, threshold=NO_STOP, max_unroll=largest),
+    }
 
 
 def _onnx(model: Any, images: np.ndarray, largest: int, depth: np.ndarray) -> dict[str, Callable]:
-    """Return the same in ONNX Runtime; no norm is below a threshold of zero."""
+    """Return the same in ONNX Runtime."""
     unscaled = Preprocessing((0.0,), (1.0,))
     converted = to_onnx(fold(model), unscaled, {}, TASKS["labels_per_position"])
     session = onnxruntime.InferenceSession(
@@ -119,7 +117,10 @@ def _onnx(model: Any, images: np.ndarray, largest: int, depth: np.ndarray) -> di
     )
     given = {
         ADAPTIVE: {},
-        FIXED: {"threshold": np.array(0, np.float32), "max_unroll": np.array(largest, np.int32)},
+        FIXED: {
+            "threshold": np.array(NO_STOP, np.float32),
+            "max_unroll": np.array(largest, np.int32),
+        },
     }
     (found,) = session.run(["depth"], {"image": images})
     np.testing.assert_array_equal(found.ravel(), depth)

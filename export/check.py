@@ -192,7 +192,11 @@ def _check_onnx(path: Path, name: str, entry: dict) -> OnnxClassifier:
     metadata: dict[str, Any] = {
         "classes": list(classifier.classes),
         "scale": classifier.scale,
-        "input_shape": list(classifier.input_shape),
+        # The index has the sizes of the data set's images, the model may leave some of them free.
+        "input_shape": [
+            listed if size is None else size
+            for size, listed in zip(classifier.input_shape, entry["input_shape"], strict=True)
+        ],
         "operators": count_operators(model),
         "depth": None,
     }
@@ -242,7 +246,8 @@ def compare(model: keras.Model, runs: Sequence[Predict], entry: dict, data: Imag
             outputs = view((images - mean) / std)
             expected = {key: outputs[key].numpy() for key in ("depth", "status")}
             expected["logits"] = as_logits(outputs[output_key(model)], activation).numpy()
-            largest = np.abs(expected["logits"]).max(axis=1, keepdims=True)
+            logits = np.abs(expected["logits"])
+            largest = logits.max(axis=tuple(range(1, logits.ndim)), keepdims=True)
             for run in runs:
                 found = run(images, depth)
                 apart = np.abs(found.depth - expected["depth"])

@@ -34,8 +34,9 @@ class Predictions(NamedTuple):
     """The outputs of a model for N images.
 
     Attributes:
-        logits: float32 `[N, classes]`.
-        probabilities: float32 `[N, classes]`.
+        logits: float32 `[N, classes]`; `[N, positions, classes]` of a model that answers for each
+            position.
+        probabilities: float32, of the shape of the logits.
         depth: int32 `[N, blocks]`, the number of updates in each block.
         status: int32 `[N, blocks]`: 0 converged, 1 stopped at `max_unroll` (always in a model of
             fixed depth), 2 not finite.
@@ -55,7 +56,10 @@ class OnnxClassifier:
 
     Attributes:
         classes: The names of the classes, in the order of the logits.
-        input_shape: (H, W, C) of an image.
+        input_shape: (H, W, C) of an image. A size that the model leaves free is None, such as the
+            length of a sequence, which is the height of an image.
+        per_position: Whether the model has an answer for each position instead of one for the
+            image.
         scale: The largest raw value of a pixel. Images have values from 0 to `scale`; the model
             standardises them itself.
         adaptive: Whether the depth is adaptive, so that `threshold` and `max_unroll` can be
@@ -104,7 +108,11 @@ class OnnxClassifier:
         _check_tensors(inputs, outputs, require)
         for name in ("model", "dataset"):
             require(name in self.metadata, f"its metadata lacks `{name}`")
-        self.input_shape: tuple[int, int, int] = tuple(inputs["image"].shape[1:])
+        # A free size has a name instead of a number.
+        self.input_shape: tuple[int | None, ...] = tuple(
+            size if isinstance(size, int) else None for size in inputs["image"].shape[1:]
+        )
+        self.per_position: bool = len(outputs["logits"].shape) > 2
         self.classes: tuple[str, ...] = tuple(metadata("classes", _is_names, "a list of names"))
         count = outputs["logits"].shape[-1]
         require(
@@ -133,6 +141,14 @@ class OnnxClassifier:
             self._most_updates = metadata("most_updates", _is_count, "a positive integer")
         self._path = path
 
+    @property
+    def picture_shape(self) -> tuple[int, int, int] | None:
+        """The `input_shape` of a model of one answer for images of one size, else None."""
+        height, width, channels = self.input_shape
+        if height is None or width is None or channels is None or self.per_position:
+            return None
+        return height, width, channels
+
     def classify(
         self,
         images: np.ndarray,
@@ -142,7 +158,8 @@ class OnnxClassifier:
         """Return the predictions for a batch of images.
 
         Args:
-            images: Raw images `[N, H, W, C]`, floats or integers from 0 to `scale`.
+            images: Raw images `[N, H, W, C]`, floats or integers from 0 to `scale`. A sequence
+                is an image of width 1.
             threshold: Stopping threshold: an image stops after an update of a smaller 2-norm. None
                 for the model's own; 0 for all updates.
             max_unroll: Largest number of updates of a block; None for the model's own.
@@ -160,7 +177,7 @@ class OnnxClassifier:
         if not len(images):
             # Loops may fail on an empty batch; a blank image gives outputs of the right shapes and
             # dtypes.
-            feeds["image"] = np.zeros((1, *self.input_shape), np.float32)
+            feeds["image"] = np.zeros((1, *images.shape[1:]), np.float32)
         try:
             outputs = self._session.run(list(_OUTPUTS), feeds, self._run_options)
         # ONNX Runtime's exceptions have no other common base class.
@@ -178,10 +195,15 @@ class OnnxClassifier:
             raise ValueError(
                 f"`images` must be floats or integers. Received: images of dtype {images.dtype}"
             )
-        if images.ndim != 4 or images.shape[1:] != self.input_shape:
-            height, width, channels = self.input_shape
+        if not self._fits(images.shape):
+            sizes = dict(zip("HWC", self.input_shape, strict=True))
+            expected = ", ".join(
+                name if size is None else str(size) for name, size in sizes.items()
+            )
+            free = [name for name, size in sizes.items() if size is None]
+            least = f" with {' and '.join(free)} of at least 1" if free else ""
             raise ValueError(
-                f"`images` must have the shape [N, {height}, {width}, {channels}]. "
+                f"`images` must have the shape [N, {expected}]{least}. "
                 f"Received: images of shape {list(images.shape)}"
             )
         with np.errstate(over="ignore"):
@@ -194,6 +216,13 @@ class OnnxClassifier:
                 f"Received: images with NaN or infinite pixels in images[{bad[0]}]{others}"
             )
         return images
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        """Return whether the model takes images of a shape `[N, H, W, C]`."""
+        return len(shape) == 4 and all(
+            found == size or (size is None and found > 0)
+            for found, size in zip(shape[1:], self.input_shape, strict=True)
+        )
 
     def check_depth(
         self, threshold: float | None = None, max_unroll: int | None = None
@@ -241,9 +270,7 @@ def _check_tensors(
     require(set(inputs) == {"image"}, f"its inputs are {sorted(inputs)} instead of ['image']")
     shape = inputs["image"].shape
     require(
-        inputs["image"].type == "tensor(float)"
-        and len(shape) == 4
-        and all(isinstance(size, int) for size in shape[1:]),
+        inputs["image"].type == "tensor(float)" and len(shape) == 4 and isinstance(shape[3], int),
         f"`image` is {inputs['image'].type} {shape} instead of float32 [N, H, W, C]",
     )
     for name, kind in _OUTPUTS.items():

@@ -70,11 +70,18 @@ def _run(argv: Sequence[str] | None, program: str) -> int:
         net = OnnxClassifier(options.model)
         # Checked before the images are searched, since the check does not depend on them.
         net.check_depth(options.threshold, options.max_unroll)
+        shape = net.picture_shape
+        if shape is None:
+            raise ValueError(
+                "MODEL must have one answer for pictures of one size, but this one takes any size "
+                "or answers for each position; call OnnxClassifier of export.predict for it: "
+                f"{options.model}"
+            )
         if options.invert != "auto" and net.preparation is None:
             raise ValueError(
                 f"--invert must be auto: this model reads images unchanged: {options.invert}"
             )
-        found, problems = _classify(net, options)
+        found, problems = _classify(net, shape, options)
     except (ValueError, ModelFileError, ImportError) as error:
         _complain(_in_command_words(str(error)))
         return 2
@@ -144,7 +151,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
 
 
 def _classify(
-    net: OnnxClassifier, options: argparse.Namespace
+    net: OnnxClassifier, shape: tuple[int, int, int], options: argparse.Namespace
 ) -> tuple[list[dict], list[PictureError | ModelFileError]]:
     """Return an entry for each classified image, and the errors of the others."""
     files: list[str] = []
@@ -160,7 +167,7 @@ def _classify(
         for file in files[start : start + BATCH]:
             try:
                 pictures.append(
-                    read_picture(file, net.input_shape, net.scale, net.preparation, options.invert)
+                    read_picture(file, shape, net.scale, net.preparation, options.invert)
                 )
                 read.append(file)
             except PictureError as error:

@@ -100,7 +100,8 @@ class SequenceConvolution(keras.layers.Conv1D):
 
     def call(self, inputs: tf.Tensor, mask: Any = None) -> tf.Tensor:
         if mask is not None:
-            inputs = tf.where(mask[..., tf.newaxis], inputs, tf.zeros_like(inputs))
+            # Faster than a selection. A NaN reaches the whole sample either way.
+            inputs *= tf.cast(mask, inputs.dtype)[..., tf.newaxis]
         return super().call(inputs)
 
 

@@ -177,8 +177,8 @@ def without_threshold(net):
     del net.graph.input[1]
 
 
-def any_height(net):
-    net.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "height"
+def any_channels(net):
+    net.graph.input[0].type.tensor_type.shape.dim[3].dim_param = "channels"
 
 
 def depth_in_floats(net):
@@ -203,7 +203,7 @@ def depth_in_floats(net):
         (renaming("status", "state"), "its output `status` is missing"),
         (depth_in_floats, r"its output `depth` is tensor\(float\)"),
         (without_threshold, r"of its optional inputs it has only \['max_unroll'\]"),
-        (any_height, r"`image` is .*'height'.* instead of float32 \[N, H, W, C\]"),
+        (any_channels, r"`image` is .*'channels'.* instead of float32 \[N, H, W, C\]"),
     ],
 )
 def test_a_model_of_another_contract(build_net, tmp_path, spoil, said):
