@@ -12,7 +12,6 @@ from rich.table import Table
 
 from keras_iterconv._support.text_table import as_text
 from keras_iterconv.depth.depth_settings import adjustable_blocks
-from keras_iterconv.unrolling import MODES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +72,9 @@ def gradient_error(
     the model does not change.
 
     Args:
-        model: A compiled functional model with at least one `NAISConv2D` or `NAISDense`.
+        model: A compiled functional model with at least one `NAISConv2D`, `NAISDense` or `Iterate`.
+            An `Iterate` takes part with the mode that it was made with, `"truncated"` or
+            `"implicit"`.
         x: The batch's inputs.
         y: The batch's targets.
 
@@ -81,7 +82,8 @@ def gradient_error(
         A `GradientReport` of the modes that are not exact and that all blocks support.
 
     Raises:
-        ValueError: The model is not functional, not compiled, or has no such block.
+        ValueError: The model is not functional, not compiled, has no such block, or has blocks that
+            share no such mode.
     """
     blocks = adjustable_blocks(model)
     if not model.compiled:
@@ -90,19 +92,26 @@ def gradient_error(
             f"Received: model={model.name!r}"
         )
     modes = [
-        mode
-        for mode in MODES.values()
-        # Of the exact modes only "recompute", which needs less memory than "unroll".
-        if not mode.keeps_tensors and all(map(mode.fits, blocks))
+        name
+        for name in blocks[0].inexact_gradients
+        if all(name in block.inexact_gradients for block in blocks)
     ]
+    if not modes:
+        own = {block.name: block.inexact_gradients for block in blocks}
+        raise ValueError(
+            "`model` must have blocks that share a gradient mode which is not exact. An `Iterate` "
+            'has only its own: make it with `gradient="truncated"` or `"implicit"`. '
+            f"Received: blocks with the modes {own}"
+        )
     original_modes = [block.gradient for block in blocks]
     state = [variable.numpy() for variable in model.non_trainable_variables]
     found = {}
     try:
-        for mode in modes:
+        # Of the exact modes the one that needs less memory.
+        for mode in ("recompute", *modes):
             for block in blocks:
-                block.gradient = mode.name
-            found[mode.name] = _gradients(model, x, y)
+                block.gradient = mode
+            found[mode] = _gradients(model, x, y)
             _restore(model, state)
     finally:
         for block, gradient in zip(blocks, original_modes, strict=True):

@@ -16,6 +16,11 @@ class AdjustableDepth(Block):
     adjustable = True
 
     @property
+    def inexact_gradients(self) -> tuple[str, ...]:
+        """The modes that `gradient` of this block can be set to and that are not exact."""
+        return ()
+
+    @property
     def needs_threshold(self) -> str | None:
         """Why the block cannot do without a stopping threshold; None if it can."""
         return None

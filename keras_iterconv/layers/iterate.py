@@ -151,6 +151,11 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         return "float64" if self.compute_dtype == "float64" else "float32"
 
     @property
+    def inexact_gradients(self) -> tuple[str, ...]:
+        # Only the user knows how many updates suffice, and whether the update contracts.
+        return (self.gradient,) if self.gradient in ("truncated", "implicit") else ()
+
+    @property
     def keeps_states(self) -> bool:
         """Whether the states after all updates are needed in training."""
         return bool(self.settling) or "states" in self.returns

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import compaction, growth_plot, indices, inference, memory, timing
+from benchmarks import (
+    compaction,
+    growth_plot,
+    indices,
+    inference,
+    memory,
+    prefix_sums,
+    timing,
+)
 
 TINY = ["--blocks", "1", "--batch-size", "2", "--side", "8", "--rounds", "1"]
 
@@ -32,6 +40,7 @@ def run(module, *options):
         "memory",
         "mixed_lengths",
         "onnx_inference",
+        "prefix_sums",
         "train_step",
     ],
 )
@@ -135,6 +144,23 @@ def test_indices(tmp_path):
     content = json.loads(file.read_text())
     assert content["schedules"] == 52
     assert len(content["52 evaluations"]["seconds"]) == 1
+
+
+def test_prefix_sums(tmp_path):
+    file, figure = tmp_path / "out.json", tmp_path / "figure.png"
+    sizes = ["--lengths", "3,30", "--sequences", "4"]
+    run(prefix_sums, *sizes, "--output", file, "--figure", figure)
+    found = json.loads(file.read_text())
+    for bits, row in found["lengths"].items():
+        assert len(row["depth"]) == 4
+        # No update reaches more than five positions, and the last limit is beyond every depth.
+        assert row["by_updates"]["1"] < 1 or bits == "3"
+        assert max(row["depth"]) < 200
+        assert row["by_updates"]["200"] == row["accuracy"] == 1
+    shallow, deep = (row["depth"] for row in found["lengths"].values())
+    assert max(shallow) < min(deep)
+    assert found["rank_correlation"] == pytest.approx(0.9, abs=0.1)
+    assert figure.stat().st_size > 10_000
 
 
 def test_the_figure_of_growth(tmp_path):

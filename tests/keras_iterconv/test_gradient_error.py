@@ -78,3 +78,45 @@ def test_what_has_no_modes_or_no_loss_is_refused():
     model = make()
     with pytest.raises(ValueError, match="compiled"):
         ki.gradient_error(keras.Model(model.input, model.output), *batch())
+
+
+def net_of_iterate(gradient, truncate=None, dropout=0.0):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    # It contracts by a half, to a fixed point that is not zero.
+    dense = keras.layers.Dense(6, "tanh", kernel_initializer=keras.initializers.Orthogonal(0.5))
+    dense.bias_initializer = keras.initializers.RandomNormal()
+    update = keras.Sequential([dense, keras.layers.Dropout(dropout, seed=3)])
+    x = ki.Iterate(update, 30, gradient=gradient, truncate=truncate)(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    model.compile("sgd", LOSS)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("gradient", "truncate", "dropout"),
+    [("truncated", 2, 0.0), ("truncated", 2, 0.2), ("truncated", 30, 0.2), ("implicit", None, 0.0)],
+)
+def test_an_iterate_is_judged_with_its_own_mode(gradient, truncate, dropout):
+    x, y = batch()
+    model = net_of_iterate(gradient, truncate, dropout)
+    (row,) = ki.gradient_error(model, x, y).rows
+    assert (row.gradient, model.layers[1].gradient) == (gradient, gradient)
+    found = []
+    for mode in ("unroll", gradient):
+        net = net_of_iterate(mode, truncate if mode == gradient else None, dropout)
+        with tf.GradientTape() as tape:
+            loss = LOSS(y, net(x, training=True))
+        found.append(
+            np.concatenate([np.ravel(g) for g in tape.gradient(loss, net.trainable_weights)])
+        )
+    exact, g = found
+    error = np.linalg.norm(g - exact) / np.linalg.norm(exact)
+    assert row.relative_error == pytest.approx(error, rel=1e-3, abs=1e-6)
+    # Two updates of thirty are a gradient of their own; all of them are the exact one.
+    assert (row.relative_error > 1e-2) == (truncate == 2)
+
+
+def test_an_iterate_of_an_exact_mode_is_refused():
+    with pytest.raises(ValueError, match="share a gradient mode which is not exact"):
+        ki.gradient_error(net_of_iterate("recompute"), *batch())
