@@ -40,7 +40,7 @@ def accuracy_by_depth(
 
     Args:
         model: Functional model of one output, logits or probabilities, with at least one
-            `NAISConv2D` or `NAISDense`.
+            `NAISConv2D`, `NAISDense` or `Iterate`.
         dataset: Batches `(images, labels)`, e.g. a `tf.data.Dataset`; or one pair of arrays.
             Labels are class numbers, `[N]`; or one-hot or multi-hot, `[N, classes]`: a prediction
             is then correct where the n largest outputs are those of the n labelled classes; or
@@ -51,7 +51,7 @@ def accuracy_by_depth(
         thresholds: Values of `threshold`, each set in all blocks; their `max_unroll` does not
             change. A value of None is the fixed depth. None in place of the list for 1000, 100,
             10, 1 and 0.1 times the model's threshold, or no values if its blocks have no
-            threshold or different ones.
+            threshold, different ones, or another stopping rule than the norm of the update.
         samples: Number of images, from the first on. None for all images of a finite data set.
 
     Returns:
@@ -72,7 +72,8 @@ def accuracy_by_depth(
     if max_unrolls is None:
         max_unrolls = _default_max_unrolls(own)
     if thresholds is None:
-        thresholds = _default_thresholds(own)
+        norms = all(block.threshold_is_norm for block in blocks)
+        thresholds = _default_thresholds(own) if norms else []
     run = TracedDepth(model)
     try:
         # All settings are applied once first, so an invalid one raises before anything is measured.

@@ -38,7 +38,7 @@ def set_depth(
     max_unroll: int | EllipsisType = ...,
     threshold: float | EllipsisType | None = ...,
 ) -> None:
-    """Set the depth of all NAIS blocks of a net, trained or not.
+    """Set the depth of all NAIS and `Iterate` blocks of a net, trained or not.
 
     It takes effect at once, in compiled functions too, except where a block changes between fixed
     and adaptive depth: these need different graphs. Then the model's own functions are traced again
@@ -47,12 +47,12 @@ def set_depth(
     nets have no such settings and do not change.
 
     Args:
-        model: Functional model with at least one `NAISConv2D` or `NAISDense`.
+        model: Functional model with at least one `NAISConv2D`, `NAISDense` or `Iterate`.
         max_unroll: Number of updates of each block, or the largest number with a threshold. For
             untied blocks at most the number that they were built with. If left out, no
             `max_unroll` changes.
-        threshold: 2-norm of an update below which a sample stops, or None for a fixed depth. If
-            left out, no threshold changes.
+        threshold: 2-norm of an update below which a sample stops, or None for a fixed depth; of
+            another stopping rule of an `Iterate`, its threshold. If left out, no threshold changes.
 
     Raises:
         ValueError: The model is not functional, has no such block, or a setting is invalid for a

@@ -189,7 +189,7 @@ class _Parts:
             ]
 
     def start(self, *flat: tf.Tensor) -> tuple:
-        """Return x(0), the drives and the memory of the rule, flat."""
+        """Return x(0), the drives and, of an adaptive depth, the memory of the rule, flat."""
         values = flat[:-1] if self.masked else flat
         mask = flat[-1] > 0 if self.masked else None
         inputs = keras.tree.pack_sequence_as(self.inputs, values)
@@ -200,13 +200,14 @@ class _Parts:
         bound, rule = self.layer.bind(state, inputs, mask)
         memory = rule.begin(state, bound.weights, bound.drives) if self.adaptive else ()
         drives = bound.drives
-        # A template has a memory also where the rule has none.
+        # The template has a memory also where the rule has none.
         if not tf.nest.flatten(memory):
             self._remembers, memory = False, tf.zeros([tf.shape(flat[0])[0]])
         else:
             self._remembers = True
         self._groups = {"state": state, "drives": drives, "memory": memory}
-        return tuple(tf.nest.flatten([state, drives, memory]))
+        found = [state, drives, memory] if self.adaptive else [state, drives]
+        return tuple(tf.nest.flatten(found))
 
     def update(self, *flat: tf.Tensor) -> tuple:
         """Return the state after an update, and of an adaptive depth what the rule says of it."""

@@ -60,6 +60,13 @@ def to_onnx(
             is Anderson acceleration, or the outputs are neither logits nor probabilities.
     """
     depth = shared_depth(model)
+    for block in iterated_blocks(model):
+        if getattr(block, "returns", ()):
+            raise ValueError(
+                "Blocks must return their state alone to be exported to ONNX. Received: "
+                f"{block.name!r} with returns={block.returns}; make the model for export with "
+                "`returns=()`, and give it the weights of this one"
+            )
     blocks = [block for block in iterated_blocks(model) if block.adjustable]
     outputs = output_names(task)
     converted = _convert_around(model, blocks, preprocessing, task)

@@ -21,6 +21,11 @@ class AdjustableDepth(Block):
         return ()
 
     @property
+    def threshold_is_norm(self) -> bool:
+        """Whether the threshold is one of a norm, of which tenths and multiples make sense."""
+        return True
+
+    @property
     def needs_threshold(self) -> str | None:
         """Why the block cannot do without a stopping threshold; None if it can."""
         return None
@@ -62,6 +67,10 @@ class AdjustableDepth(Block):
         self._max_unroll_value = value
         self._max_unroll_variable.assign(value)
 
+    def check_threshold(self, value: float) -> float:
+        """Return a threshold as a float where the block can have it, else raise `ValueError`."""
+        return check_between("threshold", value, 0, float("inf"), least=0)
+
     @property
     def threshold(self) -> float | None:
         """The stopping threshold; None for a fixed depth.
@@ -75,7 +84,7 @@ class AdjustableDepth(Block):
     @threshold.setter
     def threshold(self, value: float | None) -> None:
         if value is not None:
-            value = check_between("threshold", value, 0, float("inf"), least=0)
+            value = self.check_threshold(value)
             self._threshold_variable.assign(value)
         elif self.needs_threshold is not None:
             raise ValueError(

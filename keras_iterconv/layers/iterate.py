@@ -1,6 +1,7 @@
 """The layer that repeats any Keras layer on a state, and stops each sample by itself."""
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,13 +12,19 @@ from keras_iterconv._support.checks import check_between, check_choice, check_po
 from keras_iterconv._support.private_keras import mask_of, serialize_shared
 from keras_iterconv.layers.adjustable_depth import AdjustableDepth
 from keras_iterconv.layers.iterate_arguments import (
+    called_spec,
     check_returns,
     check_spec,
     check_truncate,
     map_shapes,
 )
 from keras_iterconv.layers.iterated_call import IteratedCall
-from keras_iterconv.layers.layer_update import output_spec, takes_inputs
+from keras_iterconv.layers.layer_update import (
+    has_positions,
+    output_spec,
+    takes_inputs,
+    with_mask,
+)
 from keras_iterconv.layers.update_copies import copy_layer
 from keras_iterconv.stop import Halting, StoppingRule, UpdateNorm
 from keras_iterconv.unrolling import BoundUpdate, Unrolled
@@ -51,10 +58,11 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
             of it, each with initial weights of its own.
         gradient: `"unroll"` is exact and keeps the state before each update; `"recompute"` is
             exact, keeps none and computes the updates twice; `"truncated"` is the gradient of each
-            sample's last `truncate` updates, with the state before them as a constant;
+            sample's last `truncate` updates, with the state before them as a constant, and of
+            `Halting` the probabilities before them;
             `"implicit"` (tied) is that of the fixed point which the last state approximates, for an
-            update that contracts, and keeps none. It stops with an error where the update does not
-            contract.
+            update that contracts, and keeps none. It stops with an error where the terms of its
+            series do not shrink to nothing. It is not for masks and `Halting`.
         truncate: The number of updates of the mode `"truncated"`.
         settling: In training, this number times the mean over the samples of the squared 2-norm of
             the last update, relative to that of the last state, is added to the loss. It needs the
@@ -110,8 +118,13 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         if not isinstance(initial_state, keras.layers.Layer):
             check_choice("initial_state", initial_state, ("input", "zeros"))
         self.initial_state = initial_state
+        if isinstance(stop, numbers.Real) and not isinstance(stop, bool):
+            stop = UpdateNorm(float(stop))
         if stop is not None and not isinstance(stop, StoppingRule):
-            stop = UpdateNorm(stop)
+            raise ValueError(
+                "`stop` must be a rule of `keras_iterconv.stop`, a number for `UpdateNorm`, or "
+                f"None. Received: stop={stop!r}"
+            )
         self.stop = stop
         self.readout: Any = None if stop is None else stop.readout
         self.set_up_depth(max_unroll, None if stop is None else stop.threshold, tied)
@@ -135,6 +148,11 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
                 '`settling` and `returns=("states",)` need `gradient="unroll"`, since the states '
                 f"are kept. Received: gradient={gradient!r}"
             )
+        if gradient == "implicit" and isinstance(stop, Halting):
+            raise ValueError(
+                '`gradient="implicit"` is not for `Halting`, whose output is a mean of the states '
+                "and no fixed point. Use \"recompute\". Received: gradient='implicit'"
+            )
         if self.settling and isinstance(stop, Halting):
             raise ValueError(
                 "`settling` is not for `Halting`, whose output is a mean of the states. "
@@ -149,6 +167,17 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
     def state_dtype(self) -> str:
         """The dtype of the state inside the loop: float32, or float64 for a float64 layer."""
         return "float64" if self.compute_dtype == "float64" else "float32"
+
+    def check_threshold(self, value: float) -> float:
+        return (
+            super().check_threshold(value)
+            if self.stop is None
+            else self.stop.check_threshold(value)
+        )
+
+    @property
+    def threshold_is_norm(self) -> bool:
+        return self.stop is None or isinstance(self.stop, UpdateNorm)
 
     @property
     def inexact_gradients(self) -> tuple[str, ...]:
@@ -173,11 +202,11 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         self.update_copies = copies[1:]
         arguments = IteratedCall.arguments_of(self.update, with_inputs)
         for update in copies:
-            new = output_spec(update, *arguments(state, inputs))
-            check_spec(new, state, self.name)
+            new = called_spec("update", update, self.name, *arguments(state, inputs))
+            check_spec(new, state, self.name, self.compute_dtype)
         readout = None
         if self.stop is not None and self.readout is not None:
-            readout = output_spec(self.readout, state)
+            readout = called_spec("readout", self.readout, self.name, state)
             self.stop.check_readout(readout, self.name)
         self._output_spec = self._spec_of_outputs(state, readout)
         self._call = IteratedCall(self, copies, arguments, self.stop)
@@ -205,7 +234,7 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         state = self.make_initial_state(inputs)
         max_unroll, threshold = self.depth_variables
         unrolled, states = self._run(state, inputs, mask, bool(training), max_unroll, threshold)
-        return self._as_outputs(unrolled, states, return_depth)
+        return self._as_outputs(unrolled, states, mask, return_depth)
 
     def run_to(
         self,
@@ -220,7 +249,7 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
             self(inputs)
         state = self.make_initial_state(inputs)
         unrolled, states = self._run(state, inputs, mask, False, max_unroll, threshold)
-        return self._as_outputs(unrolled, states, True)
+        return self._as_outputs(unrolled, states, mask, True)
 
     def _run(
         self,
@@ -248,7 +277,9 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         """
         return self._call.bind(state, inputs, mask)
 
-    def _as_outputs(self, unrolled: Unrolled, states: Any, return_depth: bool) -> Any:
+    def _as_outputs(
+        self, unrolled: Unrolled, states: Any, mask: tf.Tensor | None, return_depth: bool
+    ) -> Any:
         def cast(structure):
             return keras.tree.map_structure(lambda z: tf.cast(z, self.compute_dtype), structure)
 
@@ -256,7 +287,8 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         if self.returns:
             outputs = {"state": state}
             if "readout" in self.returns:
-                outputs["readout"] = self.readout(state)
+                seen = state if mask is None else with_mask(state, mask)
+                outputs["readout"] = self.readout(seen)
             if "states" in self.returns:
                 outputs["states"] = cast(states)
         return unrolled._replace(state=outputs) if return_depth else outputs
@@ -289,6 +321,19 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         return keras.tree.map_structure(
             lambda z: keras.KerasTensor(z.shape, self.state_dtype), state
         )
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        """Return the mask for each output that has its positions, a structure like the outputs."""
+        mask = next((z for z in keras.tree.flatten(previous_mask) if z is not None), None)
+        if mask is None:
+            return None
+        masks = keras.tree.map_structure(
+            lambda z: mask if has_positions(z, mask) else None, self._output_spec
+        )
+        if "states" in self.returns:
+            # Their second axis is that of the updates.
+            masks["states"] = keras.tree.map_structure(lambda z: None, masks["states"])
+        return masks
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         if not self.built:
@@ -333,7 +378,11 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         for name in ("update", "stop", "initial_state"):
             if isinstance(config[name], dict):
                 config[name] = keras.saving.deserialize_keras_object(config[name])
-        layer = cls(**config)
+        # `set_depth` may have set a number below those that the layer was made with.
+        limit = config["max_unroll"]
+        least = max(config["min_unroll"], config["truncate"] or 1)
+        layer = cls(**{**config, "max_unroll": max(limit, least)})
+        layer.max_unroll = limit
         # The rule keeps the threshold that it was made with.
         layer.threshold = threshold
         return layer

@@ -6,6 +6,10 @@ from typing import Any
 import keras
 
 from keras_iterconv._support.checks import check_choice, check_positive_int
+from keras_iterconv.layers.layer_update import output_spec
+
+# Most characters of another library's message in ours.
+LONGEST_REASON = 300
 
 
 def map_shapes(function: Any, shapes: Any) -> Any:
@@ -17,25 +21,61 @@ def map_shapes(function: Any, shapes: Any) -> Any:
     return type(shapes)(map_shapes(function, shape) for shape in shapes)
 
 
-def check_spec(new: Any, state: Any, name: str) -> None:
-    """Raise `ValueError` where the update's outputs are no state like the one it gets."""
+def called_spec(role: str, layer: keras.layers.Layer, name: str, *args: Any) -> Any:
+    """Return the symbolic outputs of a part of `Iterate` for symbolic arguments.
+
+    Args:
+        role: What the layer is, for the message.
+        layer: The layer.
+        name: The name of the `Iterate`.
+        *args: The arguments, structures of symbolic tensors.
+
+    Raises:
+        ValueError: The layer cannot be called on them.
+    """
+    try:
+        return output_spec(layer, *args)
+    # A user's layer may raise anything.
+    except Exception as error:
+        shapes = ", ".join(str(_shapes(each)) for each in args)
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        raise ValueError(
+            f"The {role} of {name!r}, {layer.name!r}, cannot be called on its arguments of the "
+            f"shapes {shapes}; a state of several tensors needs a layer as `initial_state`. "
+            f"Received: {type(error).__name__}: {reason}"
+        ) from error
+
+
+def _shapes(structure: Any) -> Any:
+    return keras.tree.map_structure(lambda z: tuple(z.shape), structure)
+
+
+def check_spec(new: Any, state: Any, name: str, dtype: str) -> None:
+    """Raise `ValueError` where the update's outputs are no state like the one it gets.
+
+    Args:
+        new: The outputs, a structure of symbolic tensors.
+        state: The state.
+        name: The name of the layer.
+        dtype: The dtype of the layer's computations, which the outputs may have instead of that of
+            the state.
+    """
 
     def describe(structure):
-        return keras.tree.map_structure(lambda z: tuple(z.shape), structure)
+        return keras.tree.map_structure(lambda z: (*z.shape, z.dtype), structure)
 
     try:
         keras.tree.assert_same_structure(new, state)
         pairs = zip(keras.tree.flatten(new), keras.tree.flatten(state), strict=True)
         fits = all(
-            tuple(z.shape) == tuple(x.shape) and keras.backend.is_float_dtype(z.dtype)
-            for z, x in pairs
+            tuple(z.shape) == tuple(x.shape) and z.dtype in (x.dtype, dtype) for z, x in pairs
         )
     except (TypeError, ValueError):
         fits = False
     if not fits:
         raise ValueError(
-            f"`update` of {name!r} must return the structure and shapes of its state, "
-            f"{describe(state)}, as floating-point numbers. Received: {describe(new)}"
+            f"`update` of {name!r} must return the structure, shapes and dtype of its state, "
+            f"{describe(state)}. Received: {describe(new)}"
         )
 
 

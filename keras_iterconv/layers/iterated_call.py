@@ -1,5 +1,6 @@
 """One call of `Iterate`: from Keras layers and their variables to the loops and back."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -26,6 +27,7 @@ from keras_iterconv.unrolling import (
 from keras_iterconv.unrolling.gradients import MODES, GradientMode
 from keras_iterconv.unrolling.gradients.fixed_point import fixed_point_mode
 from keras_iterconv.unrolling.gradients.truncated import truncated_mode
+from keras_iterconv.unrolling.samples import samples_finite, select
 from keras_iterconv.unrolling.update import BoundUpdate
 
 
@@ -89,12 +91,7 @@ class IteratedCall:
         updates, readout = self._pure_layers()
         bound = self._bind(updates, readout, state, inputs, mask, training)
         max_unroll, gradient = tf.convert_to_tensor(max_unroll), self._gradient_mode(training)
-        if gradient.name == "implicit" and bound.update.whole_batch:
-            raise ValueError(
-                f'`gradient="implicit"` of {self.layer.name!r} needs an update without random '
-                "numbers and batch statistics in training, which have no fixed point. "
-                f"Received: update={updates[0].layer.name!r}"
-            )
+        self._check_gradient(gradient.name, bound.update, mask, threshold)
         if threshold is None:
             options: dict[str, Any] = {}
         elif training and isinstance(self.stop, Halting):
@@ -103,7 +100,7 @@ class IteratedCall:
             )
         else:
             threshold = tf.convert_to_tensor(threshold)
-            rule = self.stop.as_description(_reader(readout, mask is not None))
+            rule = self._rule(readout, mask is not None)
             options = {"rule": rule, "min_unroll": self.layer.min_unroll}
         update = cast(LayerUpdate, bound.update)
         if "states" in self.layer.returns or settling:
@@ -112,7 +109,7 @@ class IteratedCall:
             )
             _store(updates, update, carried)
             if settling:
-                loss = settling * _settling(state, states, unrolled.depth)
+                loss = settling * _settling(state, states, unrolled.depth, mask)
                 self.layer.add_loss(tf.cast(loss, self.layer.compute_dtype))
             return unrolled, states
         if update.whole_batch:
@@ -131,7 +128,41 @@ class IteratedCall:
         """Return the update in evaluation with its tensors, and the rule of the loops."""
         updates, readout = self._pure_layers()
         bound = self._bind(updates, readout, state, inputs, mask, False)
-        return bound, self.stop.as_description(_reader(readout, mask is not None))
+        return bound, self._rule(readout, mask is not None)
+
+    def _rule(self, readout: PureLayer | None, masked: bool) -> stopping.StoppingRule:
+        """Return the stopping rule of the loops, which sees no masked position."""
+        rule = self.stop.as_description(_reader(readout, masked))
+        if masked and isinstance(rule, stopping.RelativeUpdateNorm):
+            return dataclasses.replace(
+                rule, visible=lambda state, drives: _without_masked(state, drives[-1] > 0)
+            )
+        return rule
+
+    def _check_gradient(
+        self, gradient: str, update: Any, mask: tf.Tensor | None, threshold: Any
+    ) -> None:
+        """Raise `ValueError` where the gradient mode would not be what it is said to be."""
+        name = self.layer.name
+        if gradient == "implicit" and update.whole_batch:
+            raise ValueError(
+                f'`gradient="implicit"` of {name!r} needs an update without random numbers and '
+                "batch statistics in training, which have no fixed point. "
+                f"Received: update={update.layer.layer.name!r}"
+            )
+        if gradient == "implicit" and mask is not None:
+            # The update of a masked position is the identity.
+            raise ValueError(
+                f'`gradient="implicit"` of {name!r} needs inputs without a mask, since masked '
+                'positions keep every state. Use "recompute", or remove the mask'
+            )
+        if gradient == "truncated" and update.couples_samples and threshold is not None:
+            raise ValueError(
+                f'`gradient="truncated"` of {name!r} needs `stop=None` where the update changes '
+                "statistics of the batch in training: samples that stop at different updates "
+                "would have different last ones. Use another normalisation, or "
+                f'`gradient="recompute"`. Received: update={update.layer.layer.name!r}'
+            )
 
     def _pure_layers(self) -> tuple[list[PureLayer], PureLayer | None]:
         readout = self.stop.readout
@@ -208,18 +239,26 @@ class IteratedCall:
         return unrolled._replace(state=ponder.end(unrolled.state)), states
 
 
-def _settling(start: Any, states: Any, depth: tf.Tensor) -> tf.Tensor:
+def _settling(start: Any, states: Any, depth: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
     """Return the mean squared norm of the last updates, relative to that of the last states.
 
     Args:
         start: x(0), a structure of tensors `[N, ...]`.
         states: x(1) to x(max_unroll), `[N, max_unroll, ...]` each.
         depth: The number of updates of each sample, int32 `[N]`.
+        mask: bool `[N, positions]`, or None.
     """
-    moved, sizes = [], []
+    finite, moved, sizes = samples_finite((start, states)), [], []
     for x, later in zip(keras.tree.flatten(start), keras.tree.flatten(states), strict=True):
         every = tf.concat([x[:, tf.newaxis], later], axis=1)
-        last, before = (tf.gather(every, k, batch_dims=1) for k in (depth, depth - 1))
+        # Zeros: the derivative of a sum with a NaN in it would be NaN also with a weight of zero.
+        every = select(finite, every, tf.zeros_like(every))
+        # An empty batch makes no update.
+        last, before = (
+            tf.gather(every, k, batch_dims=1) for k in (depth, tf.maximum(depth - 1, 0))
+        )
+        if mask is not None:
+            last, before = _without_masked((last, before), mask)
         axes = range(1, x.shape.rank)
         moved.append(tf.reduce_sum(tf.square(last - before), axis=axes))
         sizes.append(tf.reduce_sum(tf.square(last), axis=axes))
@@ -231,7 +270,14 @@ def _mean_of_finite(values: tf.Tensor) -> tf.Tensor:
 
     One such sample would make the whole loss NaN.
     """
-    return tf.reduce_mean(tf.where(tf.math.is_finite(values), values, tf.zeros_like(values)))
+    values = tf.where(tf.math.is_finite(values), values, tf.zeros_like(values))
+    # Zero for an empty batch.
+    return tf.math.divide_no_nan(tf.reduce_sum(values), tf.cast(tf.size(values), values.dtype))
+
+
+def _without_masked(structure: Any, mask: tf.Tensor) -> Any:
+    """Return a structure with zeros at the positions of a mask."""
+    return tf.nest.map_structure(lambda z: where_masked(mask, z, tf.zeros_like(z)), structure)
 
 
 def _store(updates: Sequence[PureLayer], update: LayerUpdate, carried: tuple) -> None:
@@ -257,6 +303,6 @@ def _reader(readout: PureLayer | None, masked: bool) -> Callable:
         outputs, _ = readout(tensors, state)
         if mask is None:
             return outputs
-        return tf.nest.map_structure(lambda z: where_masked(mask, z, tf.zeros_like(z)), outputs)
+        return _without_masked(outputs, mask)
 
     return read

@@ -225,12 +225,11 @@ def where_masked(mask: tf.Tensor, new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:
 def has_positions(z: tf.Tensor, mask: tf.Tensor) -> bool:
     """Return whether a tensor has the positions of a mask, bool `[N, positions, ...]`.
 
-    A tensor of the mask's rank has a number for each position, where both sizes are known.
+    A tensor of the mask's rank, such as `[N, features]`, has none, whatever its sizes.
     """
-    rank = mask.shape.rank
-    if z.shape.rank == rank:
-        return z.shape[1:].is_fully_defined() and z.shape[1:] == mask.shape[1:]
-    return z.shape.rank > rank and z.shape[1:rank].is_compatible_with(mask.shape[1:])
+    shape, positions = tf.TensorShape(z.shape), tf.TensorShape(mask.shape)[1:]
+    rank = 1 + len(positions)
+    return len(shape) > rank and shape[1:rank].is_compatible_with(positions)
 
 
 def takes_inputs(layer: keras.layers.Layer, states: int) -> bool:
@@ -258,7 +257,7 @@ def takes_inputs(layer: keras.layers.Layer, states: int) -> bool:
         for parameter in inspect.signature(layer.call).parameters.values()
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         and parameter.name not in ("training", "mask")
-        and parameter.default is parameter.empty
+        and (parameter.default is parameter.empty or parameter.name == "inputs")
     ]
     if len(parameters) not in (1, 2):
         names = ", ".join(parameter.name for parameter in parameters)

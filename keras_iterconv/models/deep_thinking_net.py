@@ -33,6 +33,11 @@ class ProgressiveIterate(Iterate):
         self, *args: Any, training_unroll: int = 24, seed: int | None = None, **kwargs: Any
     ):
         super().__init__(*args, **kwargs)
+        if self.returns:
+            raise ValueError(
+                "`ProgressiveIterate` returns its state alone, since half of a batch makes other "
+                f"updates in training. Received: returns={self.returns}"
+            )
         self.training_unroll = check_positive_int("training_unroll", training_unroll)
         self.seed = seed
         self.generator = keras.random.SeedGenerator(seed)

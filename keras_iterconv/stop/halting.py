@@ -22,7 +22,7 @@ class Halting(StoppingRule):
 
     Args:
         layer: A Keras layer or model from the state to one logit for each sample, `[N, 1]`.
-        threshold: A probability.
+        threshold: A probability, in (0, 1).
         ponder: The weight of the expected number of updates in the loss, at least 0.
 
     References:
@@ -34,9 +34,10 @@ class Halting(StoppingRule):
 
     def __init__(self, layer: keras.layers.Layer, threshold: float = 0.5, ponder: float = 0.0):
         super().__init__(threshold, layer)
-        if ponder != 0:
-            ponder = check_between("ponder", ponder, 0, float("inf"))
-        self.ponder = float(ponder)
+        self.ponder = 0.0 if ponder == 0 else check_between("ponder", ponder, 0, float("inf"))
+
+    def check_threshold(self, value: float) -> float:
+        return check_between("threshold", value, 0, 1, least=0)
 
     def check_readout(self, outputs: Any, name: str) -> None:
         shape = getattr(outputs, "shape", None)

@@ -1,5 +1,6 @@
 """Stopping where the prediction no longer changes."""
 
+import numbers
 from typing import Any
 
 import keras
@@ -16,12 +17,15 @@ class StablePrediction(StoppingRule):
     Args:
         readout: A Keras layer or model from the state to scores `[N, ..., classes]`; the model's
             own last layers, for example. With an output for each position, no position may change.
-        threshold: A number of updates.
+        threshold: A number of updates. The prediction of x(0) counts as the one before the first.
     """
 
     def __init__(self, readout: keras.layers.Layer, threshold: float = 2):
-        check_positive_int("threshold", int(threshold) if threshold == int(threshold) else None)
         super().__init__(threshold, readout)
+
+    def check_threshold(self, value: float) -> float:
+        whole = isinstance(value, numbers.Real) and float(value).is_integer()
+        return float(check_positive_int("threshold", int(value) if whole else value))
 
     def check_readout(self, outputs: Any, name: str) -> None:
         check_scores(outputs, "StablePrediction", name)

@@ -35,8 +35,16 @@ class StoppingRule:
                 f"The readout of `{type(self).__name__}` must be a Keras layer or model that is "
                 f"called on the state. Received: {readout!r}"
             )
-        self.threshold = check_between("threshold", threshold, 0, float("inf"), least=0)
+        self.threshold = self.check_threshold(threshold)
         self.readout = readout
+
+    def check_threshold(self, value: float) -> float:
+        """Return a threshold of this rule as a float.
+
+        Raises:
+            ValueError: It is out of the rule's range.
+        """
+        return check_between("threshold", value, 0, float("inf"), least=0)
 
     def check_readout(self, outputs: Any, name: str) -> None:
         """Raise `ValueError` where the outputs of the readout have a wrong shape.

@@ -98,7 +98,7 @@ def unroll_adaptive(
         )
 
     state, depth, value, _ = _differentiable(run, update, state, gradient)
-    return Unrolled.adaptive(state, depth, value, threshold, rule)
+    return Unrolled.adaptive(state, depth, value, threshold, rule, min_unroll)
 
 
 def unroll_whole_batch(
@@ -132,7 +132,7 @@ def unroll_whole_batch(
     state, depth, value, carried = _differentiable(run, update, state, gradient)
     if threshold is None:
         return Unrolled.fixed(state, max_unroll), carried
-    return Unrolled.adaptive(state, depth, value, threshold, rule), carried
+    return Unrolled.adaptive(state, depth, value, threshold, rule, min_unroll), carried
 
 
 def _differentiable(

@@ -44,6 +44,7 @@ class Unrolled(NamedTuple):
         value: tf.Tensor,
         threshold: float | tf.Tensor,
         rule: StoppingRule = UPDATE_NORM,
+        min_unroll: int | tf.Tensor = 1,
     ) -> "Unrolled":
         """Return the result of a loop of adaptive depth.
 
@@ -53,8 +54,11 @@ class Unrolled(NamedTuple):
             value: What the stopping rule measured at each sample's last update, `[N]`.
             threshold: The stopping threshold, a scalar tensor.
             rule: The stopping rule.
+            min_unroll: The number of updates from which on the rule counts.
         """
         goes_on = rule.goes_on(value, comparable_threshold(threshold, value.dtype))
+        # `max_unroll` can be below `min_unroll`.
+        goes_on |= depth < min_unroll
         status = tf.where(goes_on, int(Status.MAX_UNROLL), int(Status.CONVERGED))
         finite = samples_finite(state) & tf.math.is_finite(value)
         return cls(state, depth, tf.where(finite, status, int(Status.NOT_FINITE)))

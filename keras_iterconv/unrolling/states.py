@@ -66,13 +66,21 @@ def unroll_states(
     carried, values = tuple(rest[: len(update.carried)]), rest[len(update.carried) :]
     if threshold is None:
         return Unrolled.fixed(last, max_unroll), carried, states
-    return Unrolled.adaptive(last, depth, values[0], threshold, rule), carried, states
+    return Unrolled.adaptive(last, depth, values[0], threshold, rule, min_unroll), carried, states
 
 
 def _stacked(before: tf.TensorArray, last: tf.Tensor, max_unroll: int | tf.Tensor) -> tf.Tensor:
     """Return x(1) to x(max_unroll), `[N, max_unroll, ...]`, from x(0) to x(K - 1) and x(K)."""
-    rest = max_unroll - before.size() + 1
-    after = tf.concat([before.stack()[1:], tf.repeat(last[tf.newaxis], rest, axis=0)], axis=0)
+
+    def repeated(times):
+        return tf.repeat(last[tf.newaxis], times, axis=0)
+
+    # An empty batch makes no updates.
+    after = tf.cond(
+        before.size() > 0,
+        lambda: tf.concat([before.stack()[1:], repeated(max_unroll - before.size() + 1)], axis=0),
+        lambda: repeated(max_unroll),
+    )
     return _swapped(tf.ensure_shape(after, [None, *last.shape]))
 
 
@@ -91,6 +99,9 @@ def _walk_back(update: BoundUpdate, end: Trajectory, g: State, each: State) -> l
         each: Those in the states after each update, `[N, max_unroll, ...]`.
     """
     live = _any_gradient(g, each)
+    if update.update.couples_samples:
+        # A sample without a loss of its own acts on the others.
+        live = tf.ones_like(live)
     # The states of the others may not be finite, and would be multiplied by zeros.
     update = update._replace(drives=tuple(select(live, z, tf.zeros_like(z)) for z in update.drives))
     x = _of(live, end.state)

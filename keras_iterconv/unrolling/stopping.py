@@ -84,13 +84,20 @@ class RelativeUpdateNorm(StoppingRule):
     """Stop where the 2-norm of the change over that of the new state is below the threshold.
 
     A change of zero has the value zero, also where the state is zero.
+
+    Attributes:
+        visible: A function from `(state, drives)` to the state whose norm counts, in which masked
+            positions are zero; None for the whole state.
     """
 
+    visible: Callable[[State, tuple], State] | None = None
     reads_state = True
 
     def measure(
         self, change: State, state: State, memory: Any, weights: tuple, drives: tuple
     ) -> tuple[tf.Tensor, Any]:
+        if self.visible is not None:
+            state = self.visible(state, drives)
         norms, sizes = sample_norms(change), sample_norms(state)
         tiny = np.finfo(norms.dtype.as_numpy_dtype).tiny
         # A change that is not zero, of a state that became zero, is large beside it.

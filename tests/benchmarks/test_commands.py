@@ -15,7 +15,7 @@ from benchmarks import (
     indices,
     inference,
     memory,
-    prefix_sums,
+    sequence_depth,
     timing,
 )
 
@@ -40,7 +40,7 @@ def run(module, *options):
         "memory",
         "mixed_lengths",
         "onnx_inference",
-        "prefix_sums",
+        "sequence_depth",
         "train_step",
     ],
 )
@@ -146,10 +146,10 @@ def test_indices(tmp_path):
     assert len(content["52 evaluations"]["seconds"]) == 1
 
 
-def test_prefix_sums(tmp_path):
+def test_sequence_depth(tmp_path):
     file, figure = tmp_path / "out.json", tmp_path / "figure.png"
     sizes = ["--lengths", "3,30", "--sequences", "4"]
-    run(prefix_sums, *sizes, "--output", file, "--figure", figure)
+    run(sequence_depth, *sizes, "--output", file, "--figure", figure)
     found = json.loads(file.read_text())
     for bits, row in found["lengths"].items():
         assert len(row["depth"]) == 4

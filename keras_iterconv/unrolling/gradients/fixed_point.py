@@ -63,9 +63,11 @@ def _fixed_point(
         (k, first, first, size),
     )
     shrinks = tf.debugging.Assert(
-        size <= LARGEST_TERM,
+        # All terms have become zero; NaN fails too.
+        size <= 0,
         [
-            f"The terms of the implicit gradient of {block!r} grow: its update does not contract, "
+            f"The terms of the implicit gradient of {block!r} grow or do not end: its update does "
+            "not contract, "
             'as `gradient="implicit"` takes for granted. Use "unroll", "recompute" or "truncated".'
         ],
     )

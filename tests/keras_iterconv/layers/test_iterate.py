@@ -14,6 +14,7 @@ from keras_iterconv.exporting.saved_model import write_saved_model
 from keras_iterconv.preprocessing import Preprocessing
 from keras_iterconv.stop import Halting, ReadoutDivergence, StablePrediction, UpdateNorm
 from keras_iterconv.unrolling import Status
+from keras_iterconv.unrolling.adaptive import run_adaptive
 from tests.support.comparisons import assert_near, assert_same_predictions
 from tests.support.iterated_updates import CASES, MAX_UNROLL
 
@@ -151,10 +152,15 @@ def loss_of_loop(upstream, last=None):
     return run
 
 
-def mean_of_states(layer, x):
-    """Return the mean of the states by the probability of stopping, for each sample."""
+def mean_of_states(layer, x, last=None):
+    """Return the mean of the states by the probability of stopping, for each sample.
+
+    `last` cuts the gradient before the last updates.
+    """
     state, left, mean, expected = first_state(layer, x), 1.0, 0.0, 0.0
     for k in range(1, layer.max_unroll + 1):
+        if last is not None and k == layer.max_unroll - last + 1:
+            state, left, mean, expected = map(tf.stop_gradient, (state, left, mean, expected))
         state = update_once(layer, state, x)
         p = tf.sigmoid(layer.readout(state)) if k < layer.max_unroll else 1.0
         mean, expected = mean + left * p * state, expected + left
@@ -184,7 +190,7 @@ def test_gradients_are_those_of_a_python_loop(name, gradient, dtype, tolerance):
 
 
 @pytest.mark.parametrize("stop", [None, "its own"])
-@pytest.mark.parametrize("name", ["depthwise", "GRU", "two states"])
+@pytest.mark.parametrize("name", ["depthwise", "attention", "GRU", "two states"])
 def test_truncated_is_the_gradient_of_the_last_updates(name, stop):
     options = {"stop": None} if stop is None else {}
     layer = ready(name, dtype="float64", gradient="truncated", truncate=3, **options)
@@ -198,6 +204,44 @@ def test_truncated_is_the_gradient_of_the_last_updates(name, stop):
     assert_near(found, gradients(layer, x, loss_of_loop(upstream, last=3)), 1e-10)
     exact = gradients(layer, x, loss_of_loop(upstream))
     assert max(np.abs(a - b).max() for a, b in zip(found, exact, strict=True)) > 1e-4
+
+
+def test_truncated_cuts_the_probabilities_of_a_halting_head_too():
+    layer = ready("halting", dtype="float64", gradient="truncated", truncate=3)
+    x = CASES["halting"].inputs.astype("float64")
+    upstream = upstreams(layer, x)
+
+    def loss(layer, x):
+        return product(layer(x, training=True), upstream) + tf.add_n(layer.losses)
+
+    def expected_loss(last):
+        def run(layer, x):
+            mean, expected = mean_of_states(layer, x, last)
+            return product(mean, upstream) + layer.stop.ponder * expected
+
+        return run
+
+    found = gradients(layer, x, loss)
+    assert_near(found, gradients(layer, x, expected_loss(3)), 1e-10)
+    exact = gradients(layer, x, expected_loss(None))
+    assert max(np.abs(a - b).max() for a, b in zip(found, exact, strict=True)) > 1e-4
+
+
+@every_case
+def test_compaction_changes_nothing(name):
+    layer, x = ready(name), CASES[name].inputs
+    state = first_state(layer, x)
+    update, rule = layer.bind(state, tf.constant(x), None)
+    runs = [
+        # At no cost the batch is compacted whenever a sample stops, at an infinite one never.
+        run_adaptive(update, state, MAX_UNROLL, layer.threshold, compaction_cost=cost, rule=rule)
+        for cost in (0.0, 1e30)
+    ]
+    compactions = [len(run.starts) - 1 for run in runs]
+    assert compactions[0] > 0 == compactions[1]
+    np.testing.assert_array_equal(runs[0].depth, runs[1].depth)
+    for a, b in zip(*(tf.nest.flatten(run.state) for run in runs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 @every_case

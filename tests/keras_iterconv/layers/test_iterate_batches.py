@@ -25,15 +25,6 @@ def normalized(dtype="float64"):
     )
 
 
-def frozen_loop(update, x, depths, updates):
-    """Return the states of a Python loop in which stopped samples stay in the batch."""
-    state = x
-    for k in range(updates):
-        moved = tf.constant((np.asarray(depths) > k)[:, None])
-        state = tf.where(moved, update(state, training=True), state)
-    return state
-
-
 @pytest.mark.parametrize("stop", [None, 0.6])
 @pytest.mark.parametrize("tied", [True, False])
 def test_batch_statistics_are_those_of_a_python_loop(stop, tied):

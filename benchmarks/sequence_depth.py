@@ -1,4 +1,4 @@
-"""Accuracy and depth against the length of a sequence: `python -m benchmarks.prefix_sums`."""
+"""Accuracy and depth against the length of a sequence: `python -m benchmarks.sequence_depth`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +26,7 @@ BATCH = 50
 _COLORS, _LIGHTEST = "viridis", 0.85
 
 
-def prefix_sums(
+def sequence_depth(
     name: Annotated[str, typer.Option(help="Net of the zoo.")] = "deep_thinking_prefix_sums",
     file: Annotated[str | None, typer.Option(help="A .keras file in its place.")] = None,
     lengths: Annotated[str, typer.Option(help="Lengths in bits.")] = "12,24,48,96,192",
@@ -146,7 +146,7 @@ def _number_ticks(axes: Axes, ticks: tuple[int, ...]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-app = make_command_app(prefix_sums)
+app = make_command_app(sequence_depth)
 
 if __name__ == "__main__":
     app()
