@@ -17,6 +17,7 @@ from rich.text import Text
 from keras_iterconv import datasets, load_pretrained, set_depth, with_depth
 from keras_iterconv._support.outputs import output_activation, output_key
 from keras_iterconv.datasets import DatasetError, ImageData
+from keras_iterconv.depth.depth_model import iterated_blocks
 from keras_iterconv.depth.depth_settings import DepthSettings
 from keras_iterconv.exporting.exported_function import as_logits
 from keras_iterconv.exporting.onnx_graph import all_tensors, count_operators
@@ -235,7 +236,10 @@ def compare(model: keras.Model, runs: Sequence[Predict], entry: dict, data: Imag
     depths: list[DepthSettings | None] = [None]
     if entry["depth"] is not None:
         stored = entry["depth"]
-        depths.append(DepthSettings(max(1, stored["max_unroll"] // 2), stored["threshold"] * 10))
+        norms = all(block.threshold_is_norm for block in iterated_blocks(model) if block.adjustable)
+        # Ten times a probability or a count may be out of range.
+        threshold = stored["threshold"] * (10 if norms else 1)
+        depths.append(DepthSettings(max(1, stored["max_unroll"] // 2), threshold))
     differences, equal = [0.0], [True]
     for depth in depths:
         if depth is not None:

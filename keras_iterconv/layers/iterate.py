@@ -77,7 +77,8 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         inputs: A tensor or structure of tensors `[N, ...]`.
         training: Whether a backward pass will follow.
         mask: A Keras mask, bool `[N, positions]`: positions where it is false keep their state, and
-            count in no norm.
+            count in no norm. It applies to state tensors `[N, positions, ..., features]`; a state
+            tensor `[N, size]` has no positions.
         return_depth: Whether to return also each sample's number of updates and its
             `keras_iterconv.unrolling.Status`, int32 `[N]` each.
 
@@ -193,6 +194,7 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         inputs = map_shapes(
             lambda shape: keras.KerasTensor((None, *shape[1:]), self.compute_dtype), input_shape
         )
+        self._input_specs = keras.tree.flatten(inputs)
         state = self._initial_spec(inputs)
         states = len(keras.tree.flatten(state))
         with_inputs = takes_inputs(self.update, states)
@@ -203,7 +205,7 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         arguments = IteratedCall.arguments_of(self.update, with_inputs)
         for update in copies:
             new = called_spec("update", update, self.name, *arguments(state, inputs))
-            check_spec(new, state, self.name, self.compute_dtype)
+            check_spec(new, state, self.name, (self.compute_dtype, _mixed_dtype(update)))
         readout = None
         if self.stop is not None and self.readout is not None:
             readout = called_spec("readout", self.readout, self.name, state)
@@ -287,8 +289,8 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         if self.returns:
             outputs = {"state": state}
             if "readout" in self.returns:
-                seen = state if mask is None else with_mask(state, mask)
-                outputs["readout"] = self.readout(seen)
+                seen = mask is not None and self.readout.supports_masking
+                outputs["readout"] = self.readout(with_mask(state, mask) if seen else state)
             if "states" in self.returns:
                 outputs["states"] = cast(states)
         return unrolled._replace(state=outputs) if return_depth else outputs
@@ -324,11 +326,15 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
         """Return the mask for each output that has its positions, a structure like the outputs."""
-        mask = next((z for z in keras.tree.flatten(previous_mask) if z is not None), None)
-        if mask is None:
+        given = zip(keras.tree.flatten(previous_mask), self._input_specs, strict=False)
+        found = [(mask, spec) for mask, spec in given if mask is not None]
+        if not found:
             return None
+        mask, spec = found[0]
+        # The sizes of this call can be others than those at which the layer was built.
+        positions = keras.KerasTensor(spec.shape[: len(mask.shape)])
         masks = keras.tree.map_structure(
-            lambda z: mask if has_positions(z, mask) else None, self._output_spec
+            lambda z: mask if has_positions(z, positions) else None, self._output_spec
         )
         if "states" in self.returns:
             # Their second axis is that of the updates.
@@ -386,3 +392,9 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         # The rule keeps the threshold that it was made with.
         layer.threshold = threshold
         return layer
+
+
+def _mixed_dtype(layer: keras.layers.Layer) -> str | None:
+    """Return the dtype of the computations of a layer in mixed precision; None for others."""
+    policy = layer.dtype_policy
+    return policy.compute_dtype if policy.compute_dtype != policy.variable_dtype else None

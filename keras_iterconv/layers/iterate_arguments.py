@@ -1,5 +1,6 @@
 """Checks of the arguments and of the parts of `Iterate`."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +39,9 @@ def called_spec(role: str, layer: keras.layers.Layer, name: str, *args: Any) -> 
     # A user's layer may raise anything.
     except Exception as error:
         shapes = ", ".join(str(_shapes(each)) for each in args)
-        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        # Keras writes some messages in bold.
+        plain = re.sub("\x1b\\[[0-9;]*m", "", str(error))
+        reason = " ".join(plain.split())[:LONGEST_REASON]
         raise ValueError(
             f"The {role} of {name!r}, {layer.name!r}, cannot be called on its arguments of the "
             f"shapes {shapes}; a state of several tensors needs a layer as `initial_state`. "
@@ -50,15 +53,15 @@ def _shapes(structure: Any) -> Any:
     return keras.tree.map_structure(lambda z: tuple(z.shape), structure)
 
 
-def check_spec(new: Any, state: Any, name: str, dtype: str) -> None:
+def check_spec(new: Any, state: Any, name: str, dtypes: Sequence[str | None]) -> None:
     """Raise `ValueError` where the update's outputs are no state like the one it gets.
 
     Args:
         new: The outputs, a structure of symbolic tensors.
         state: The state.
         name: The name of the layer.
-        dtype: The dtype of the layer's computations, which the outputs may have instead of that of
-            the state.
+        dtypes: The dtypes that the outputs may have instead of that of the state: those of the
+            computations of the layer, and of an update in mixed precision.
     """
 
     def describe(structure):
@@ -68,7 +71,7 @@ def check_spec(new: Any, state: Any, name: str, dtype: str) -> None:
         keras.tree.assert_same_structure(new, state)
         pairs = zip(keras.tree.flatten(new), keras.tree.flatten(state), strict=True)
         fits = all(
-            tuple(z.shape) == tuple(x.shape) and z.dtype in (x.dtype, dtype) for z, x in pairs
+            tuple(z.shape) == tuple(x.shape) and z.dtype in (x.dtype, *dtypes) for z, x in pairs
         )
     except (TypeError, ValueError):
         fits = False

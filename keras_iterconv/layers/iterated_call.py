@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_iterconv.layers.layer_update import (
     LayerUpdate,
     PureLayer,
+    has_positions,
     is_functional,
     where_masked,
     with_mask,
@@ -88,10 +89,15 @@ class IteratedCall:
             threshold: The stopping threshold, a scalar; None for exactly `max_unroll` updates.
             settling: The weight of the loss that makes the state settle; 0 for none.
         """
+        mask = None if mask is None else tf.cast(mask, tf.bool)
         updates, readout = self._pure_layers()
         bound = self._bind(updates, readout, state, inputs, mask, training)
         max_unroll, gradient = tf.convert_to_tensor(max_unroll), self._gradient_mode(training)
-        self._check_gradient(gradient.name, bound.update, mask, threshold)
+        ponders = training and threshold is not None and isinstance(self.stop, Halting)
+        masked = mask is not None and any(has_positions(z, mask) for z in tf.nest.flatten(state))
+        self._check_gradient(
+            gradient.name, bound.update, masked, stops=threshold is not None and not ponders
+        )
         if threshold is None:
             options: dict[str, Any] = {}
         elif training and isinstance(self.stop, Halting):
@@ -139,10 +145,15 @@ class IteratedCall:
             )
         return rule
 
-    def _check_gradient(
-        self, gradient: str, update: Any, mask: tf.Tensor | None, threshold: Any
-    ) -> None:
-        """Raise `ValueError` where the gradient mode would not be what it is said to be."""
+    def _check_gradient(self, gradient: str, update: Any, masked: bool, stops: bool) -> None:
+        """Raise `ValueError` where the gradient mode would not be what it is said to be.
+
+        Args:
+            gradient: The name of the mode.
+            update: The update.
+            masked: Whether a mask keeps positions of the state.
+            stops: Whether samples can stop at different updates.
+        """
         name = self.layer.name
         if gradient == "implicit" and update.whole_batch:
             raise ValueError(
@@ -150,17 +161,17 @@ class IteratedCall:
                 "batch statistics in training, which have no fixed point. "
                 f"Received: update={update.layer.layer.name!r}"
             )
-        if gradient == "implicit" and mask is not None:
+        if gradient == "implicit" and masked:
             # The update of a masked position is the identity.
             raise ValueError(
                 f'`gradient="implicit"` of {name!r} needs inputs without a mask, since masked '
                 'positions keep every state. Use "recompute", or remove the mask'
             )
-        if gradient == "truncated" and update.couples_samples and threshold is not None:
+        if gradient == "truncated" and update.couples_samples and stops:
             raise ValueError(
                 f'`gradient="truncated"` of {name!r} needs `stop=None` where the update changes '
-                "statistics of the batch in training: samples that stop at different updates "
-                "would have different last ones. Use another normalisation, or "
+                "variables in training, such as statistics of the batch: samples that stop apart "
+                "have different last updates. Use another normalisation, or "
                 f'`gradient="recompute"`. Received: update={update.layer.layer.name!r}'
             )
 
@@ -248,18 +259,21 @@ def _settling(start: Any, states: Any, depth: tf.Tensor, mask: tf.Tensor | None)
         depth: The number of updates of each sample, int32 `[N]`.
         mask: bool `[N, positions]`, or None.
     """
-    finite, moved, sizes = samples_finite((start, states)), [], []
+    pairs, moved, sizes = [], [], []
     for x, later in zip(keras.tree.flatten(start), keras.tree.flatten(states), strict=True):
         every = tf.concat([x[:, tf.newaxis], later], axis=1)
-        # Zeros: the derivative of a sum with a NaN in it would be NaN also with a weight of zero.
-        every = select(finite, every, tf.zeros_like(every))
         # An empty batch makes no update.
         last, before = (
             tf.gather(every, k, batch_dims=1) for k in (depth, tf.maximum(depth - 1, 0))
         )
         if mask is not None:
             last, before = _without_masked((last, before), mask)
-        axes = range(1, x.shape.rank)
+        pairs.append((last, before))
+    finite = samples_finite(pairs)
+    for pair in pairs:
+        # Zeros: the derivative of a sum with a NaN in it would be NaN also with a weight of zero.
+        last, before = (select(finite, z, tf.zeros_like(z)) for z in pair)
+        axes = range(1, last.shape.rank)
         moved.append(tf.reduce_sum(tf.square(last - before), axis=axes))
         sizes.append(tf.reduce_sum(tf.square(last), axis=axes))
     return _mean_of_finite(tf.math.divide_no_nan(tf.add_n(moved), tf.add_n(sizes)))

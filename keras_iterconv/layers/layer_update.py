@@ -222,10 +222,14 @@ def where_masked(mask: tf.Tensor, new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.reshape(mask, [*tf.unstack(tf.shape(mask)), *[1] * missing]), new, old)
 
 
-def has_positions(z: tf.Tensor, mask: tf.Tensor) -> bool:
+def has_positions(z: Any, mask: Any) -> bool:
     """Return whether a tensor has the positions of a mask, bool `[N, positions, ...]`.
 
     A tensor of the mask's rank, such as `[N, features]`, has none, whatever its sizes.
+
+    Args:
+        z: A tensor, symbolic or not.
+        mask: The mask, or a tensor of its shape.
     """
     shape, positions = tf.TensorShape(z.shape), tf.TensorShape(mask.shape)[1:]
     rank = 1 + len(positions)
@@ -252,13 +256,16 @@ def takes_inputs(layer: keras.layers.Layer, states: int) -> bool:
             f"input. Received: update={layer.name!r} of {found} inputs. For a state of several "
             "tensors `initial_state` must be a layer that returns them"
         )
-    parameters = [
+    positional = [
         parameter
         for parameter in inspect.signature(layer.call).parameters.values()
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         and parameter.name not in ("training", "mask")
-        and (parameter.default is parameter.empty or parameter.name == "inputs")
     ]
+    parameters = [each for each in positional if each.default is each.empty]
+    if len(parameters) == 1:
+        # As in `call(state, inputs=None)`.
+        parameters += [each for each in positional[1:2] if each.name == "inputs"]
     if len(parameters) not in (1, 2):
         names = ", ".join(parameter.name for parameter in parameters)
         raise ValueError(

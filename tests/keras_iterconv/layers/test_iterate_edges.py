@@ -70,7 +70,7 @@ def test_layers_behind_it_see_the_mask(returns):
     x = keras.layers.Masking(PADDING)(inputs)
     x = Iterate(halving(), 5, rule, returns=returns)(x)
     if returns:
-        assert x["states"]._keras_mask is None if hasattr(x["states"], "_keras_mask") else True
+        assert getattr(x["states"], "_keras_mask", None) is None
         x = x["state"]
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling1D()(x))
     batch = padded()
@@ -87,6 +87,29 @@ def test_a_vector_beside_a_sequence_of_its_length_is_not_masked():
     start = keras.Sequential([keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(6)])
     layer = Iterate(Pooled(), 40, initial_state=start)
     np.testing.assert_allclose(layer(padded(), mask=tf.constant(MASK)), 2.0, rtol=1e-5)
+
+
+def test_the_mask_is_kept_at_other_sizes_than_the_first():
+    layer, pool = Iterate(halving(), 3), keras.layers.GlobalAveragePooling1D()
+    x = padded()
+    layer(x)
+    short = layer(x[:, :5], mask=tf.constant(MASK[:, :5]))
+    for n, end in enumerate(np.minimum(ENDS, 5)):
+        alone = pool(layer(x[n : n + 1, :end]))
+        np.testing.assert_allclose(pool(short)[n], alone[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_an_update_in_mixed_precision_fits_a_layer_in_float32(policy):
+    update = keras.layers.Dense(4, activation="tanh", dtype=policy)
+    assert Iterate(update, 3, dtype="float32")(np.ones((2, 4), "f")).dtype == tf.float32
+
+
+def test_implicit_and_a_mask_of_positions_that_the_state_lacks():
+    start = keras.layers.GlobalAveragePooling1D()
+    layer = Iterate(keras.layers.Rescaling(0.5, 1.0), 40, gradient="implicit", initial_state=start)
+    end = layer(padded(), mask=tf.constant(MASK), training=True)
+    np.testing.assert_allclose(end, 2.0, rtol=1e-5)
 
 
 def test_settling_of_a_sample_that_is_not_finite_gives_the_others_gradients():
@@ -162,10 +185,13 @@ def test_states_of_coupled_samples_carry_the_gradient_of_each():
 def test_truncated_refuses_coupled_samples_that_stop_apart():
     x = np.random.default_rng(0).normal(size=(4, 4))
     layer = Iterate(statistics(), 5, 0.1, gradient="truncated", truncate=2, dtype="float64")
-    with pytest.raises(ValueError, match=r"needs `stop=None` where the update changes statistics"):
+    with pytest.raises(ValueError, match=r"needs `stop=None` where the update changes variables"):
         layer(x, training=True)
-    fixed = Iterate(statistics(), 5, gradient="truncated", truncate=2, dtype="float64")
-    assert fixed(x, training=True).shape == (4, 4)
+    # In training no sample stops by a halting head.
+    halting = Halting(keras.layers.Dense(1, dtype="float64"))
+    for stop in (None, halting):
+        fits = Iterate(statistics(), 5, stop, gradient="truncated", truncate=2, dtype="float64")
+        assert fits(x, training=True).shape == (4, 4)
 
 
 def test_implicit_refuses_a_mask():
