@@ -23,13 +23,17 @@ from keras_iterconv.tasks import TASKS
 
 from .timing import describe_machine, interleave, speedup
 
+NET = "deep_thinking_prefix_sums"
 ADAPTIVE, FIXED = "adaptive", "largest depth for all"
 # No update of these sequences has a smaller norm.
 NO_STOP = 1e-30
 
 
 def mixed_lengths(
-    file: Annotated[str, typer.Argument(help="A trained deep_thinking, last.keras of its run.")],
+    file: Annotated[
+        str | None,
+        typer.Argument(help="A .keras file of a trained deep_thinking.  [default: the zoo's]"),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Number of sequences.")] = 64,
     lengths: Annotated[str, typer.Option(help="Lengths, an equal share each.")] = "12,24,48,96",
     rounds: Annotated[int, typer.Option(help="Number of timed rounds.")] = 11,
@@ -40,7 +44,7 @@ def mixed_lengths(
     Beside it, the same loop without stopping makes as many updates of all sequences as the deepest
     one needs. The ideal ratio of the times is the mean depth over the largest.
     """
-    model: Any = keras.models.load_model(file)
+    model: Any = ki.load_pretrained(NET) if file is None else keras.models.load_model(file)
     scale = model.preprocessing
     bits = [int(text) for text in lengths.split(",")]
     images, ends = _batch(batch_size, bits, scale)

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from keras_iterconv._support.checks import check_between, check_positive_int
 from keras_iterconv.layers.protocol import Block
+from keras_iterconv.unrolling import MODES
 
 
 class AdjustableDepth(Block):
@@ -18,7 +19,7 @@ class AdjustableDepth(Block):
     @property
     def inexact_gradients(self) -> tuple[str, ...]:
         """The modes that `gradient` of this block can be set to and that are not exact."""
-        return ()
+        return tuple(mode.name for mode in MODES.values() if not mode.exact and mode.fits(self))
 
     @property
     def threshold_is_norm(self) -> bool:

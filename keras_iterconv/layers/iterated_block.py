@@ -123,10 +123,6 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
         self.supports_jit = False
 
     @property
-    def inexact_gradients(self) -> tuple[str, ...]:
-        return tuple(mode.name for mode in MODES.values() if not mode.exact and mode.fits(self))
-
-    @property
     def needs_threshold(self) -> str | None:
         """Why the block cannot do without a stopping threshold; None if it can."""
         if self.solver == "picard":

@@ -7,8 +7,11 @@ import pytest
 import tensorflow as tf
 
 import keras_iterconv as ki
+from keras_iterconv.exporting.folding import fold
+from keras_iterconv.exporting.onnx_model import to_onnx
 from keras_iterconv.layers import Iterate
 from keras_iterconv.models.deep_thinking_net import ProgressiveIterate, deep_thinking_net
+from keras_iterconv.preprocessing import Preprocessing
 from keras_iterconv.stop import Halting, StablePrediction, UpdateNorm
 from keras_iterconv.unrolling import Status
 from tests.support.comparisons import assert_near
@@ -309,8 +312,6 @@ def test_a_sweep_takes_multiples_of_norms_alone():
 
 
 def test_onnx_refuses_a_block_of_several_results():
-    from keras_iterconv.exporting.onnx_model import to_onnx
-    from keras_iterconv.preprocessing import Preprocessing
 
     inputs = keras.Input((1, 4, 1))
     x = keras.layers.Flatten()(inputs)
@@ -322,9 +323,6 @@ def test_onnx_refuses_a_block_of_several_results():
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_fixed_depth_in_onnx(masked):
-    from keras_iterconv.exporting.folding import fold
-    from keras_iterconv.exporting.onnx_model import to_onnx
-    from keras_iterconv.preprocessing import Preprocessing
 
     inputs = keras.Input((6, 3, 1), name="image")
     x = keras.layers.Reshape((6, 3))(inputs)
