@@ -4,6 +4,7 @@ from keras_iterconv import _environment  # noqa: F401  isort: skip  # before Ten
 
 from keras_iterconv import datasets, projections, spectral, stop, unrolling
 from keras_iterconv.certificates import StabilityReport, certify
+from keras_iterconv.chains import Chain, chain
 from keras_iterconv.coupling import GradientCoupling
 from keras_iterconv.depth import (
     DepthLogger,
@@ -39,6 +40,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AllPositionsAccuracy",
+    "Chain",
     "DepthLogger",
     "DepthPoint",
     "DepthReport",
@@ -61,6 +63,7 @@ __all__ = [
     "ZooError",
     "accuracy_by_depth",
     "certify",
+    "chain",
     "create_model",
     "datasets",
     "find_not_finite",

@@ -40,6 +40,19 @@ def run_through_graph(model: keras.Model, inputs: Any, operation_fn: Callable) -
     return model._run_through_graph(inputs, operation_fn)
 
 
+def call_again(node: Any, values: dict[int, Any]) -> list:
+    """Repeat the call of a node in evaluation, and return its outputs.
+
+    Args:
+        node: Node of a functional model.
+        values: Values of its symbolic inputs, by their `id`.
+    """
+    args, kwargs = node.arguments.fill_in(values)
+    if "training" in getattr(node.operation, "_call_context_args", ()):
+        kwargs["training"] = False
+    return keras.tree.flatten(node.operation(*args, **kwargs))
+
+
 def layers_within(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """Return all layers inside a layer or model, at any depth."""
     return list(layer._flatten_layers(include_self=False))

@@ -1,6 +1,7 @@
 """Measuring the indices of a net, by running it with perturbed stages."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -8,8 +9,15 @@ import tensorflow as tf
 
 from keras_iterconv._support.batches import labelled_batches
 from keras_iterconv._support.checks import check_positive_int, check_seed
-from keras_iterconv._support.keras_graph import Call, calls, check_functional
+from keras_iterconv._support.keras_graph import (
+    calls,
+    calls_between,
+    check_functional,
+    producers,
+    run_calls,
+)
 from keras_iterconv._support.private_keras import layers_within
+from keras_iterconv.chains import Chain
 from keras_iterconv.indices.index_report import IndexReport, StageErrors, make_report
 from keras_iterconv.layers.protocol import is_block
 from keras_iterconv.tasks import infer_task
@@ -17,8 +25,26 @@ from keras_iterconv.tasks import infer_task
 REPEATS = 16
 
 
+class _Stage(NamedTuple):
+    """A stage of a functional model.
+
+    Attributes:
+        name: Name in reports.
+        blocks: Number of blocks.
+        update: Function `(state, inputs, k)` that runs block k, an int32 scalar.
+        input: Symbolic state before the first block.
+        output: Symbolic state after the last block.
+    """
+
+    name: str
+    blocks: int
+    update: Callable
+    input: keras.KerasTensor
+    output: keras.KerasTensor
+
+
 def measure_indices(
-    model: keras.Model,
+    model: keras.Model | Chain | Sequence[Chain],
     dataset: Any,
     resamples: int = 1000,
     seed: int = 0,
@@ -33,7 +59,8 @@ def measure_indices(
     Args:
         model: Functional model of one output, logits or probabilities, with at least one
             stage whose blocks can be run in any order, such as a `ResidualStage`. Each stage must
-            lie on all paths from input to output.
+            lie on all paths from input to output. Or a `Chain`, or a list of chains of one such
+            model of any layers: these are then the stages.
         dataset: Batches `(images, labels)`, e.g. a `tf.data.Dataset`; or one pair of arrays.
             Labels are class numbers, `[N]`; or multi-hot, `[N, classes]`: a prediction is then
             correct where the n largest outputs are those of the n labelled classes; or class
@@ -48,9 +75,9 @@ def measure_indices(
 
     Raises:
         ValueError: An argument is out of its range; the model has no stage, or one that is used
-            twice, lies in a nested model or is not on all paths; the labels do not fit the outputs,
-            or are those of a regression; or the data set is empty, or infinite while `samples` is
-            None.
+            twice, lies in a nested model or is not on all paths; chains are of different models;
+            the labels do not fit the outputs, or are those of a regression; or the data set is
+            empty, or infinite while `samples` is None.
 
     Reference:
         Lippl et al. 2024, "Iterative convergence indices", Fig. 2.
@@ -59,8 +86,10 @@ def measure_indices(
     check_seed(seed)
     if samples is not None:
         check_positive_int("samples", samples)
-    stages = residual_stages(model)
-    net = _PerturbedNet(model, stages)
+    if isinstance(model, keras.Model):
+        net = _PerturbedNet(model, residual_stages(model))
+    else:
+        net = _PerturbedNet(*_stages_of_chains(model))
     wrong_of_batches, all_labels = [], []
     for images, labels in labelled_batches(dataset, samples):
         labels = np.asarray(labels)
@@ -73,16 +102,46 @@ def measure_indices(
         StageErrors(*(np.concatenate(curve, axis=1) for curve in zip(*stage, strict=True)))
         for stage in zip(*wrong_of_batches, strict=True)
     ]
-    chance = net.task.chance_error(labels, model.output_shape[-1])
-    return make_report([call.layer.name for call in stages], errors, chance, resamples, seed)
+    chance = net.task.chance_error(labels, net.classes)
+    return make_report([stage.name for stage in net.stages], errors, chance, resamples, seed)
 
 
 def _is_stage(layer: Any) -> bool:
     return is_block(layer) and layer.scheduled
 
 
-def residual_stages(model: keras.Model) -> list[Call]:
-    """Return the calls of the residual stages of a functional model, from input to output.
+def _stages_of_chains(chains: Any) -> tuple[keras.Model, list[_Stage]]:
+    """Return the model of one or several chains, and the chains as stages."""
+    found = [chains] if isinstance(chains, Chain) else chains
+    valid = isinstance(found, Sequence) and all(isinstance(chain, Chain) for chain in found)
+    if not valid or not found:
+        raise ValueError(
+            "`model` must be a functional Keras model, as `create_model` returns, a `Chain` or a "
+            f"list of chains. Received: model={chains!r}"
+        )
+    model = found[0].model
+    for chain in found:
+        if chain.model is not model:
+            raise ValueError(
+                "`model` must be a list of chains of one model. "
+                f"Received: chains of {model.name!r} and {chain.model.name!r}"
+            )
+    _check_one_output(model)
+    return model, [
+        _Stage(c.name, len(c.blocks), c.update, c.first_state, c.blocks[-1].state) for c in found
+    ]
+
+
+def _check_one_output(model):
+    if len(model.outputs) != 1:
+        raise ValueError(
+            "`model` must have one output, the logits or probabilities. "
+            f"Received: model={model.name!r} with {len(model.outputs)} outputs"
+        )
+
+
+def residual_stages(model: keras.Model) -> list[_Stage]:
+    """Return the residual stages of a functional model, from input to output.
 
     Raises:
         ValueError: The model has no stage, or one that is used twice or lies in a nested model.
@@ -94,17 +153,13 @@ def residual_stages(model: keras.Model) -> list[Call]:
                 f"A stage lies in {layer.name!r}, a model nested in {model.name!r}; build "
                 "all stages into one functional model, so that they can be run separately"
             )
-    if len(model.outputs) != 1:
-        raise ValueError(
-            "`model` must have one output, the logits or probabilities. "
-            f"Received: model={model.name!r} with {len(model.outputs)} outputs"
-        )
+    _check_one_output(model)
     stages = [call for call in calls(model) if _is_stage(call.layer)]
     if not stages:
         raise ValueError(
             f"{model.name!r} has no stage whose blocks can be run in another order, so there is "
-            "no index to measure. Use a `ResidualStage`, as resnet_w*, icr_w* and pcr_w* do, or a "
-            "block of your own with `scheduled = True`"
+            "no index to measure. Describe a stage of it by `ki.chain`; or use a `ResidualStage`, "
+            "as resnet_w*, icr_w* and pcr_w* do, or a block of your own with `scheduled = True`"
         )
     layers = [call.layer for call in stages]
     for stage in layers:
@@ -116,34 +171,48 @@ def residual_stages(model: keras.Model) -> list[Call]:
                 f"The stage {call.layer.name!r} is called with a schedule; indices are defined for "
                 f"a stage that runs its blocks in order. Received: {call.options}"
             )
-    return stages
+    return [
+        _Stage(
+            call.layer.name,
+            call.layer.max_unroll,
+            call.layer.update,
+            call.inputs[0],
+            call.outputs[0],
+        )
+        for call in stages
+    ]
 
 
 class _PerturbedNet:
     """The parts of a net that are run separately, each traced once.
 
     Attributes:
+        stages: The stages.
+        classes: Size of the last axis of the outputs.
         task: The task, inferred from the last batch; None before the first.
     """
 
-    def __init__(self, model: keras.Model, stages: list[Call]):
+    def __init__(self, model: keras.Model, stages: list[_Stage]):
         self.task: Any = None
-        self.stages = [call.layer for call in stages]
-        trunk = keras.Model(model.input, [*(call.inputs[0] for call in stages), model.output])
+        self.stages = stages
+        self.classes = model.output_shape[-1]
+        trunk = keras.Model(model.input, [*(stage.input for stage in stages), model.output])
         self.trunk = tf.function(lambda x: trunk(x, training=False), reduce_retracing=True)
         self.updates = [tf.function(s.update, reduce_retracing=True) for s in self.stages]
-        self.readouts = [self._readout(model, call) for call in stages]
+        self.readouts = [self._readout(model, stage) for stage in stages]
 
     @staticmethod
-    def _readout(model, call):
-        try:
-            rest = keras.Model(call.outputs[0], model.output)
-        except ValueError as error:
+    def _readout(model, stage):
+        rest = calls_between(producers(model), model.output, (stage.output,))
+        if rest is None:
             raise ValueError(
-                f"A path from input to output leads around the stage {call.layer.name!r}, so "
+                f"A path from input to output leads around the stage {stage.name!r}, so "
                 "the stage cannot be read out early"
-            ) from error
-        return tf.function(lambda state: rest(state, training=False), reduce_retracing=True)
+            )
+        return tf.function(
+            lambda state: run_calls(rest, [(stage.output, state)], model.output),
+            reduce_retracing=True,
+        )
 
     def wrong(self, images: Any, labels: np.ndarray) -> list[StageErrors]:
         """Return, for each stage and perturbation, whether each prediction is wrong."""
@@ -153,7 +222,7 @@ class _PerturbedNet:
         return [self._wrong_of_stage(s, x, full, labels) for s, x in enumerate(inputs)]
 
     def _wrong_of_stage(self, s: int, x: Any, full: np.ndarray, labels: np.ndarray) -> StageErrors:
-        blocks, update = self.stages[s].max_unroll, self.updates[s]
+        blocks, update = self.stages[s].blocks, self.updates[s]
 
         def wrong(state):
             return self.task.is_wrong(np.asarray(self.readouts[s](state)), labels)

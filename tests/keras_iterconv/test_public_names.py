@@ -25,6 +25,7 @@ SIGNATURES = {
     "lipschitz_cap=None",
     ki.GradientCoupling: "strength, kernel='uniform', members=None",
     ki.measure_indices: "model, dataset",
+    ki.chain: "model, blocks, name=None",
     ki.certify: "model, probe=None",
     ki.spectral.conv_operator_norm: "kernel, image_shape, strides=1, padding='same', "
     "iterations=5000, tolerance=0.0001",

@@ -48,6 +48,18 @@ def test_a_walk_through_the_graph(model):
     assert "outer" in seen
 
 
+def test_a_call_can_be_repeated_in_evaluation():
+    """Else: chains of blocks cannot run."""
+    inputs = keras.Input((3,))
+    norm = keras.layers.BatchNormalization()
+    *_, node = private_keras.nodes(keras.Model(inputs, norm(inputs, training=True)))
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    (got,) = private_keras.call_again(node, {id(inputs): x})
+    np.testing.assert_allclose(got, x / np.sqrt(1 + norm.epsilon), rtol=1e-5)
+    *_, node = private_keras.nodes(keras.Model(inputs, 2 * inputs))
+    np.testing.assert_allclose(private_keras.call_again(node, {id(inputs): x}), [2 * x])
+
+
 def test_layers_at_any_depth(model):
     """Else: guarantees of nested blocks do not hold, and nothing says so."""
     names = [layer.name for layer in private_keras.layers_within(model)]
