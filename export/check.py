@@ -17,7 +17,7 @@ from rich.text import Text
 from keras_iterconv import datasets, load_pretrained, set_depth, with_depth
 from keras_iterconv._support.outputs import output_activation, output_key
 from keras_iterconv.datasets import DatasetError, ImageData
-from keras_iterconv.depth.depth_model import iterated_blocks
+from keras_iterconv.depth.block_calls import iterated_blocks
 from keras_iterconv.depth.depth_settings import DepthSettings
 from keras_iterconv.exporting.exported_function import as_logits
 from keras_iterconv.exporting.onnx_graph import all_tensors, count_operators

@@ -7,11 +7,13 @@ from keras_iterconv.certificates import StabilityReport, certify
 from keras_iterconv.chains import Chain, chain
 from keras_iterconv.coupling import GradientCoupling
 from keras_iterconv.depth import (
+    BlockCall,
     DepthLogger,
     DepthPoint,
     DepthReport,
     UnrollSchedule,
     accuracy_by_depth,
+    block_calls,
     iterated_blocks,
     plot_accuracy_by_depth,
     processing_depth,
@@ -40,6 +42,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AllPositionsAccuracy",
+    "BlockCall",
     "Chain",
     "DepthLogger",
     "DepthPoint",
@@ -62,6 +65,7 @@ __all__ = [
     "UnrollSchedule",
     "ZooError",
     "accuracy_by_depth",
+    "block_calls",
     "certify",
     "chain",
     "create_model",

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
@@ -82,25 +82,49 @@ def infer_task(output_shape: Sequence[int], labels: np.ndarray) -> Task:
     )
 
 
-def is_wrong(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def is_wrong(outputs: Any, labels: Any) -> np.ndarray:
     """Return which predictions are wrong, for a task that is inferred from outputs and labels.
 
     Args:
         outputs: Logits or probabilities, `[N, classes]` or `[N, positions, classes]`, with at least
-            two classes.
+            two classes; or a list or dict of them.
         labels: Class numbers, int `[N]`: a prediction is right where the class has the largest
             output. Multi-hot, `[N, classes]`: it is right where the n classes of the label have the
             n largest outputs. Class numbers, int `[N, positions]`: it is right where it is right at
-            all positions.
+            all positions. For several outputs a list or dict of labels like theirs: a prediction
+            is right where it is right in each output that has labels; those of others are None, or
+            missing in a dict.
 
     Returns:
         A bool array `[N]`; a prediction with an output that is not finite is wrong.
 
     Raises:
-        ValueError: The shapes do not fit, or the labels are those of a regression.
+        ValueError: The shapes or structures do not fit, or the labels are those of a regression.
     """
+    if isinstance(outputs, dict | list | tuple):
+        pairs = _pairs(outputs, labels)
+        return np.any([is_wrong(each, own) for each, own in pairs], axis=0)
     outputs, labels = np.asarray(outputs), np.asarray(labels)
     return infer_task(outputs.shape, labels).is_wrong(outputs, labels)
+
+
+def _pairs(outputs: Any, labels: Any) -> list[tuple]:
+    """Return the outputs that have labels, each with its labels."""
+    alike = isinstance(labels, dict if isinstance(outputs, dict) else list | tuple)
+    if alike and isinstance(outputs, dict):
+        pairs = [(outputs.get(name), own) for name, own in labels.items()]
+    else:
+        pairs = list(zip(outputs, labels, strict=False)) if alike else []
+    judged = [(each, own) for each, own in pairs if own is not None]
+    fits = judged and all(each is not None for each, _ in judged)
+    if not fits or (isinstance(outputs, list | tuple) and len(labels) != len(outputs)):
+        names = list(outputs) if isinstance(outputs, dict) else f"a list of {len(outputs)}"
+        got = list(labels) if isinstance(labels, dict) else type(labels).__name__
+        raise ValueError(
+            "`labels` must have the structure of the model's outputs, with labels for at least one "
+            f"of them. Received: outputs {names}, labels {got}"
+        )
+    return judged
 
 
 _LABELS = (

@@ -14,8 +14,8 @@ def labelled_batches(dataset: Any, samples: int | None = None) -> Iterator:
     """Yield the batches `(images, labels)` of a data set.
 
     Args:
-        dataset: Batches, e.g. a `tf.data.Dataset`; or one pair of arrays, which is divided into
-            batches of 256.
+        dataset: Batches, e.g. a `tf.data.Dataset`; or one pair of arrays or dicts of arrays, which
+            is divided into batches of 256.
         samples: Number of images, from the first on; no batch is read after them. None for all
             images of a finite data set.
 
@@ -25,6 +25,13 @@ def labelled_batches(dataset: Any, samples: int | None = None) -> Iterator:
     """
     batches = _all_batches(dataset, ends=samples is None)
     return batches if samples is None else _first(batches, samples)
+
+
+def _as_arrays(arrays: Any) -> Any:
+    """Return an array, or a dict of arrays for a model of several inputs or outputs."""
+    if isinstance(arrays, dict):
+        return {name: np.asarray(array) for name, array in arrays.items()}
+    return np.asarray(arrays)
 
 
 def _first(batches: Iterator, samples: int) -> Iterator:
@@ -40,14 +47,15 @@ def _all_batches(dataset: Any, ends: bool) -> Iterator:
     pair = isinstance(dataset, tuple | list) and len(dataset) == 2
     # A list of two batches is not a pair of arrays: its elements are pairs.
     if pair and not isinstance(dataset[0], tuple | list):
-        images, labels = (np.asarray(array) for array in dataset)
-        if len(images) != len(labels):
+        arrays = tuple(_as_arrays(each) for each in dataset)
+        images, *others = [len(array) for array in tf.nest.flatten(arrays)]
+        if others != [images] * len(others):
             raise ValueError(
                 "`dataset` must have a label for each image. "
-                f"Received: {len(images)} images, {len(labels)} labels"
+                f"Received: {images} images, {', '.join(map(str, others))} labels"
             )
-        for begin in range(0, len(images), BATCH_SIZE):
-            yield images[begin : begin + BATCH_SIZE], labels[begin : begin + BATCH_SIZE]
+        for begin in range(0, images, BATCH_SIZE):
+            yield tf.nest.map_structure(lambda z, n=begin: z[n : n + BATCH_SIZE], arrays)
         return
     if not isinstance(dataset, Iterable):
         raise ValueError(

@@ -1,12 +1,20 @@
-"""The calls of layers in the graph of a functional model."""
+"""The calls of layers in the graph of a functional or Sequential model."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import keras
 
-from keras_iterconv._support.private_keras import call_again, nodes, run_through_graph
+from keras_iterconv._support.private_keras import (
+    call_again,
+    graph_of,
+    nodes,
+    run_through_graph,
+)
+
+# A layer for outputs of a nested model that are also one of its inputs, or another output.
+_SAME = keras.layers.Identity(name="same")
 
 
 class Call(NamedTuple):
@@ -28,14 +36,53 @@ class Call(NamedTuple):
 
 
 def calls(model: keras.Model) -> Iterator[Call]:
-    """Yield the calls of a functional model, each after the calls whose outputs it reads."""
-    for node in nodes(model):
+    """Yield the calls of a model with a graph, each after the calls whose outputs it reads."""
+    for node in nodes(graph_of(model)):
         options = {
             name: value
             for name, value in node.arguments.kwargs.items()
             if value is not None and not isinstance(value, keras.KerasTensor)
         }
         yield Call(node.operation, node.input_tensors, node.outputs, options, node)
+
+
+def inner_calls(model: keras.Model) -> Iterator[Call]:
+    """Yield the calls of a model like `calls`, and in place of a nested model its own calls.
+
+    Their inputs and outputs are tensors of the graph around the nested model where these are its
+    inputs and outputs. A nested model that is called twice is yielded twice, with the same tensors
+    inside.
+    """
+    yield from _inner_calls(graph_of(model), {}, {})
+
+
+def _inner_calls(graph: Any, outer: Mapping, options: Mapping) -> Iterator[Call]:
+    """Yield the calls of a graph.
+
+    Args:
+        graph: A functional model.
+        outer: For ids of the graph's symbolic tensors, the tensors of the model around it.
+        options: Options of the call of the graph itself, which hold for its layers.
+    """
+    for call in calls(graph):
+        inputs, outputs = (
+            [outer.get(id(tensor), tensor) for tensor in tensors]
+            for tensors in (call.inputs, call.outputs)
+        )
+        own = {**options, **call.options}
+        inner = graph_of(call.layer)
+        if inner is None:
+            yield call._replace(inputs=inputs, outputs=outputs, options=own)
+            continue
+        around = dict(zip(map(id, inner.inputs), inputs, strict=True))
+        again = []
+        for end, output in zip(inner.outputs, outputs, strict=True):
+            if around.setdefault(id(end), output) is not output:
+                again.append((around[id(end)], output))
+        # The nested model's own inputs are tensors of the graph around it.
+        yield from (each for each in _inner_calls(inner, around, own) if each.inputs)
+        for tensor, output in again:
+            yield Call(_SAME, [tensor], [output], {}, call.node)
 
 
 def producers(model: keras.Model) -> dict[int, Call]:
@@ -98,24 +145,78 @@ def inputs_of(model: keras.Model, layer: keras.layers.Layer) -> Any:
 
     `layer.input` would also hold the masks that Keras passes to it.
     """
-    return next(node.arguments.args[0] for node in nodes(model) if node.operation is layer)
+    return next(call.node.arguments.args[0] for call in inner_calls(model) if call.layer is layer)
+
+
+def input_specs(model: keras.Model) -> Any:
+    """Return a model's inputs as symbolic tensors of any batch size, in their structure.
+
+    Raises:
+        ValueError: The model is not built, so that the shapes of its inputs are unknown.
+    """
+    graph = graph_of(model)
+    if graph is not None:
+        return graph.inputs[0] if len(graph.inputs) == 1 else graph.input
+    shapes = (model.get_build_config() or {}).get("input_shape") if model.built else None
+    if shapes is None:
+        raise ValueError(
+            "`model` must be built, so that the shape of its inputs is known: call it on a batch "
+            "first, as one array or structure of arrays. "
+            f"Received: model={model.name!r}, which is not"
+        )
+    return _as_inputs(shapes)
+
+
+def output_specs(model: keras.Model) -> Any:
+    """Return a built model's outputs as symbolic tensors, in their structure."""
+    if graph_of(model) is None:
+        return model.compute_output_spec(input_specs(model))
+    return graph_of(model).outputs
+
+
+def _as_inputs(shapes: Any, name: str | None = None) -> Any:
+    """Return symbolic tensors for a structure of shapes, with the names of a dict."""
+    if isinstance(shapes, dict):
+        return {name: _as_inputs(shape, name) for name, shape in shapes.items()}
+    if all(size is None or isinstance(size, int) for size in shapes):
+        return keras.KerasTensor((None, *shapes[1:]), name=name)
+    return [_as_inputs(shape) for shape in shapes]
 
 
 def check_functional(model: Any) -> None:
-    """Raise `ValueError` where `model` is not a functional Keras model."""
-    if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
+    """Raise `ValueError` where `model` is neither functional nor a built Sequential model."""
+    if graph_of(model) is None:
         raise ValueError(
-            "`model` must be a functional Keras model, as `create_model` returns. "
+            "`model` must be a functional Keras model, as `create_model` returns, or a built "
+            "Sequential one. "
             f"Received: model={model!r}"
         )
 
 
 def run(model: keras.Model, inputs: Any, apply: Callable) -> Any:
-    """Return a functional model's outputs, with `apply(layer, *args, **kwargs)` for each layer.
+    """Return a model's outputs, with `apply(layer, *args, **kwargs)` for each layer of its graph.
+
+    In place of a nested model with a graph, its own layers are applied, in evaluation.
 
     Args:
-        model: Functional model.
+        model: Functional or built Sequential model.
         inputs: Inputs of the model, in their structure.
         apply: Function that calls a layer, or replaces the call.
     """
-    return run_through_graph(model, inputs, lambda layer: functools.partial(apply, layer))
+
+    def operation(layer):
+        inner = graph_of(layer)
+        if inner is None:
+            return functools.partial(apply, layer)
+
+        def nested(inputs, training=None, mask=None):
+            if training:
+                raise ValueError(
+                    f"The nested model {layer.name!r} is called with `training=True`; its layers "
+                    "can be run one by one in evaluation only"
+                )
+            return run(inner, inputs, apply)
+
+        return nested
+
+    return run_through_graph(graph_of(model), inputs, operation)

@@ -6,7 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_iterconv._support.keras_graph import Call, calls
+from keras_iterconv._support.keras_graph import Call, inner_calls, output_specs
+from keras_iterconv._support.private_keras import graph_of
 
 LINEAR, SOFTMAX, SIGMOID = "linear", "softmax", "sigmoid"
 
@@ -36,33 +37,37 @@ _BY_LOSS = {
 
 
 def output_activation(model: keras.Model) -> str | None:
-    """Return the activation of a functional model's one output.
+    """Return the activation of a model's one output.
 
     It is determined from the last layers or, where these are Lambdas or custom layers, from the
     loss that the model was compiled with.
 
     Args:
-        model: Functional model of one output.
+        model: Keras model of one output.
 
     Returns:
         `"linear"` for logits, `"softmax"` or `"sigmoid"` for probabilities, None where neither the
         layers nor the loss determine it.
     """
-    return _of_model(model) or _of_loss(getattr(model, "loss", None))
+    return _of_graph(graph_of(model)) or _of_loss(getattr(model, "loss", None))
 
 
 def output_key(model: keras.Model) -> str:
-    """Return the key of a functional model's one output.
+    """Return the key of the outputs of a built model.
 
-    It is `"logits"` for logits `[N, classes]`; `"outputs"` for probabilities, for unknown outputs,
-    and where there are outputs for each position.
+    It is `"logits"` for one output of logits `[N, classes]`; `"outputs"` for probabilities, for
+    unknown outputs, where there are outputs for each position, and for several outputs.
     """
-    has_logits = len(model.outputs[0].shape) == 2 and output_activation(model) == LINEAR
-    return "logits" if has_logits else "outputs"
+    outputs = keras.tree.flatten(output_specs(model))
+    one = len(outputs) == 1 and len(outputs[0].shape) == 2
+    return "logits" if one and output_activation(model) == LINEAR else "outputs"
 
 
-def _of_model(model: keras.Model) -> str | None:
-    made_by = {id(tensor): call for call in calls(model) for tensor in call.outputs}
+def _of_graph(model: Any) -> str | None:
+    """Return the kind of the first output of a functional model; None without a graph."""
+    if model is None:
+        return None
+    made_by = {id(tensor): call for call in inner_calls(model) for tensor in call.outputs}
 
     def of_tensor(tensor: Any) -> str | None:
         call = made_by.get(id(tensor))
@@ -91,7 +96,7 @@ def _of_layer(layer: Any) -> str | None:
         last = next((inner for inner in reversed(layer.layers) if not _passes(inner)), None)
         return _of_layer(last)
     if isinstance(layer, keras.Model):
-        return _of_model(layer) if hasattr(layer, "operations") else None
+        return _of_graph(graph_of(layer))
     if isinstance(layer, keras.layers.Wrapper):
         return _of_layer(layer.layer)
     if not _has_kind(layer) or isinstance(layer, keras.layers.Lambda):

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 from keras.src.backend.common import global_state, masking
+from keras.src.models.functional import Functional
 
 # Methods of `keras.Model` and `keras.layers.BatchNormalization` that classes of this package
 # override, and the purpose of the override.
@@ -22,6 +23,24 @@ OVERRIDDEN = {
 BACKEND_CONFIG = "keras.src.backend.config"
 # Prefix of the modules of Keras operations, such as `x + y` of symbolic tensors.
 _OPERATIONS = "keras.src.ops"
+
+
+def graph_of(layer: Any) -> Any:
+    """Return the functional model whose graph is what a model computes.
+
+    It is the model itself if it is functional, and that inside a `Sequential` once this is built;
+    None for any other layer, such as a subclassed model, whose Python code may compute anything.
+    """
+    if not isinstance(layer, keras.Model):
+        return None
+    if type(layer).call is keras.Sequential.call:
+        return layer._functional
+    return layer if getattr(type(layer), "call", None) is Functional.call else None
+
+
+def layers_of(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """Return the layers that a layer or model holds itself."""
+    return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
 def nodes(model: keras.Model) -> Iterator:

@@ -1,17 +1,18 @@
 """The stability report of a trained net."""
 
+import dataclasses
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_iterconv._support.keras_graph import calls, check_functional
-from keras_iterconv._support.private_keras import layers_within
+from keras_iterconv._support.keras_graph import input_specs, output_specs
 from keras_iterconv.certificates.ascent import largest_ratio
-from keras_iterconv.certificates.network import network_bound, network_norm, row_key
+from keras_iterconv.certificates.network import network_bound, network_norm
 from keras_iterconv.certificates.stability_report import StabilityReport
-from keras_iterconv.layers.protocol import is_iteration_layer, rows_of
+from keras_iterconv.depth.block_calls import check_model, iteration_calls
+from keras_iterconv.layers.protocol import rows_of
 from keras_iterconv.layers.rules.rows import BlockRow
 
 PROBES = 8
@@ -26,7 +27,9 @@ def certify(model: keras.Model, probe: np.ndarray | tf.Tensor | None = None) -> 
     arithmetic; under mixed precision, for the float32 weights. The model is not changed.
 
     Args:
-        model: Functional model with at least one block of this package, trained or not.
+        model: Keras model with at least one block of this package, in itself, in a model nested in
+            it or in any of its layers, trained or not. A Sequential or subclassed model must be
+            built. The net's bound needs a graph: a subclassed model has rows, but no bound.
         probe: Inputs, float `[N, ...]`, from which the search for the largest ratio of output
             distance to input distance starts. None for 8 normal draws with a fixed seed.
 
@@ -34,9 +37,9 @@ def certify(model: keras.Model, probe: np.ndarray | tf.Tensor | None = None) -> 
         A `StabilityReport`.
 
     Raises:
-        ValueError: The model is not functional, has no block, or has a block within a nested model
-            or layer; the input of a residual block has an unknown height or width; or `probe` does
-            not fit the model's input.
+        ValueError: `model` is not a Keras model, is not built or has no block; the input of a
+            residual block has an unknown height or width; or `probe` does not fit the model's
+            input.
 
     Example:
         >>> print(certify(create_model("pcr_w8", (32, 32, 3), 10)))
@@ -45,14 +48,21 @@ def certify(model: keras.Model, probe: np.ndarray | tf.Tensor | None = None) -> 
         Ciccone et al. 2018, Theorems 1 to 3; Lippl et al. 2024, "Spectral normalization can
         guarantee convergence in residual networks".
     """
-    _check_model(model)
-    probe = _check_probe(model, probe)
+    check_model(model)
     rows = block_rows_of(model)
-    norm = network_norm(model)
+    if not rows:
+        raise ValueError(
+            "`model` must hold at least one block of keras_iterconv or of your own, an "
+            f"`IterationLayer`; {model.name!r} has none"
+        )
+    probe = _check_probe(model, probe)
+    norm = network_norm(call.block for call in iteration_calls(model))
     bound, reason = network_bound(model, norm, rows)
     ratio = None
     if probe is not None:
-        ratio = largest_ratio(lambda x: model(x, training=False), probe, norm)
+        ratio = largest_ratio(
+            lambda x: keras.tree.flatten(model(x, training=False))[0], probe, norm
+        )
     if bound is not None and ratio is not None and ratio > bound * (1 + BOUND_SLACK):
         reason = f"a rule of a block is wrong: two inputs exceed the bound of {bound:.4g}"
         bound = None
@@ -67,42 +77,30 @@ def certify(model: keras.Model, probe: np.ndarray | tf.Tensor | None = None) -> 
 
 
 def block_rows_of(model: keras.Model) -> dict[tuple, list[BlockRow]]:
-    """Return the rows of each block of a functional model, by `row_key`, from input to output."""
-    rows = {}
-    for call in calls(model):
-        key = row_key(call)
+    """Return the rows of each block of a model, by `row_key`, in the order of the calls."""
+    rows: dict[tuple, list[BlockRow]] = {}
+    for path, block, image in iteration_calls(model):
+        key = id(block), image
         # A block that is called twice with inputs of one size has one row.
-        if is_iteration_layer(call.layer) and key not in rows:
-            rows[key] = rows_of(call.layer, key[1])
+        if key not in rows:
+            rows[key] = [
+                dataclasses.replace(row, name=path + row.name.removeprefix(block.name))
+                for row in rows_of(block, image)
+            ]
     return rows
 
 
-def _check_model(model: Any) -> None:
-    check_functional(model)
-    for layer in model.layers:
-        inside = layers_within(layer)
-        if not is_iteration_layer(layer) and any(map(is_iteration_layer, inside)):
-            raise ValueError(
-                f"A block lies in {layer.name!r}, a model or layer nested in {model.name!r}; build "
-                "all blocks into one functional model to certify them"
-            )
-    if not any(map(is_iteration_layer, model.layers)):
-        raise ValueError(
-            "`model` must hold at least one block of keras_iterconv or of your own, an "
-            f"`IterationLayer`; {model.name!r} has none"
-        )
-
-
-def _check_probe(model, probe):
+def _check_probe(model: keras.Model, probe: Any) -> tf.Tensor | None:
     """Return the inputs to start from, or None if there are none for this model."""
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+    inputs, outputs = map(keras.tree.flatten, (input_specs(model), output_specs(model)))
+    if len(inputs) != 1 or len(outputs) != 1:
         if probe is not None:
             raise ValueError(
                 "`probe` needs a model of one input and one output. Received: a model of "
-                f"{len(model.inputs)} inputs and {len(model.outputs)} outputs"
+                f"{len(inputs)} inputs and {len(outputs)} outputs"
             )
         return None
-    (entry,) = model.inputs
+    (entry,) = inputs
     shape = tuple(entry.shape[1:])
     if probe is None:
         if None in shape or not tf.as_dtype(entry.dtype).is_floating:

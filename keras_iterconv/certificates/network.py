@@ -1,14 +1,14 @@
 """A Lipschitz bound of a whole net, computed along its functional graph."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_iterconv._support.checks import check_choice
-from keras_iterconv._support.keras_graph import Call, calls
-from keras_iterconv._support.private_keras import is_operation
+from keras_iterconv._support.keras_graph import Call, inner_calls
+from keras_iterconv._support.private_keras import graph_of, is_operation
 from keras_iterconv.layers import BatchNormalization, MaxPooling2D
 from keras_iterconv.layers.protocol import (
     NoBoundError,
@@ -47,9 +47,8 @@ _IDENTITIES = (
 )
 
 
-def network_norm(model: keras.Model) -> str:
+def network_norm(blocks: Iterable[Any]) -> str:
     """Return the norm in which a net is bounded: `"infinity"` where one of its blocks needs it."""
-    blocks = [layer for layer in model.layers if is_iteration_layer(layer)]
     norms = {check_choice("bound_norm", block.bound_norm, NORMS) for block in blocks}
     return "infinity" if "infinity" in norms else "2"
 
@@ -63,19 +62,22 @@ def network_bound(
     tensor, which is called a gain.
 
     Args:
-        model: Functional model.
+        model: Keras model.
         norm: Norm of all tensors, `"2"` or `"infinity"`.
         rows: Rows of the blocks, by `row_key`.
 
     Returns:
         The bound and None, or None and the reason why there is no bound.
     """
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+    graph = graph_of(model)
+    if graph is None:
+        return None, "the graph of a subclassed model is not known; build it as a functional model"
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         return None, "the net has more than one input or output"
-    carried = {id(model.inputs[0]): 1.0}
+    carried = {id(graph.inputs[0]): 1.0}
     makers: dict[int, Call] = {}
     try:
-        for call in calls(model):
+        for call in inner_calls(model):
             if not call.inputs:
                 continue
             gains = [carried[id(tensor)] for tensor in call.inputs]
@@ -83,7 +85,7 @@ def network_bound(
             makers[id(call.outputs[0])] = call
     except NoBoundError as error:
         return None, str(error)
-    bound = carried[id(model.outputs[0])]
+    bound = carried[id(graph.outputs[0])]
     if not np.isfinite(bound):
         return None, "the bound is not finite"
     return float(bound), None

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_iterconv._support.batches import labelled_batches
 from keras_iterconv._support.checks import check_positive_int
@@ -39,9 +38,11 @@ def accuracy_by_depth(
     model itself change. They are restored at the end, and after an error or Ctrl-C.
 
     Args:
-        model: Functional model of one output, logits or probabilities, with at least one
-            `NAISConv2D`, `NAISDense` or `Iterate`.
-        dataset: Batches `(images, labels)`, e.g. a `tf.data.Dataset`; or one pair of arrays.
+        model: Keras model of logits or probabilities with at least one `NAISConv2D`, `NAISDense` or
+            `Iterate`, in itself, in a model nested in it or in any of its layers.
+        dataset: Batches `(images, labels)`, e.g. a `tf.data.Dataset`; or one pair of arrays, or of
+            dicts of arrays for several inputs or outputs. Of several outputs those are judged that
+            have labels, and a prediction is correct where it is correct in all of them.
             Labels are class numbers, `[N]`; or one-hot or multi-hot, `[N, classes]`: a prediction
             is then correct where the n largest outputs are those of the n labelled classes; or
             class numbers, `[N, positions]`, for outputs `[N, positions, classes]`: a prediction is
@@ -58,9 +59,9 @@ def accuracy_by_depth(
         A `DepthReport`.
 
     Raises:
-        ValueError: The model has no such block, or one that is used twice or lies in a nested
-            model; a setting is out of its range; the labels do not fit the outputs, or are those of
-            a regression; or the data set is empty, or is infinite while `samples` is None.
+        ValueError: The model has no such block, or `with_depth` does not accept it; a setting is
+            out of its range; the labels do not fit the outputs, or are those of a regression; or
+            the data set is empty, or is infinite while `samples` is None.
 
     Example:
         >>> print(accuracy_by_depth(model, (images, labels), max_unrolls=[1, 3, 10]))
@@ -86,7 +87,6 @@ def accuracy_by_depth(
         )
         tallies = {settings: DepthTally() for settings in (own, *by_max_unroll, *by_threshold)}
         for images, labels in labelled_batches(dataset, samples):
-            labels = np.asarray(labels)
             for settings, tally in tallies.items():
                 apply_settings(blocks, settings)
                 outputs = run(images)

@@ -4,111 +4,119 @@ from typing import Any
 
 import keras
 
-from keras_iterconv._support.keras_graph import check_functional
+from keras_iterconv._support.keras_graph import input_specs
 from keras_iterconv._support.outputs import output_key
-from keras_iterconv.layers.protocol import is_block
+from keras_iterconv._support.private_keras import graph_of
+from keras_iterconv.depth.block_calls import block_calls, check_model, iterated_blocks
+from keras_iterconv.layers.call_record import recording
 from keras_iterconv.trainer import IterativeModel
 
 
 @keras.saving.register_keras_serializable("keras_iterconv")
-class ReturnDepth(keras.layers.Wrapper):
-    """A wrapper that calls a block with `return_depth=True`.
+class ModelWithDepth(keras.layers.Wrapper):
+    """A layer that calls a model, and returns also the depth and status of each call of a block.
 
-    The block itself cannot be called again: Keras rejects a functional model with a layer that was
-    called before with fewer outputs.
+    Args:
+        layer: Keras model with at least one block.
+        output: The key of the model's outputs.
+        **kwargs: Passed to `keras.layers.Wrapper`.
     """
 
-    def __init__(self, layer: keras.layers.Layer, **kwargs: Any):
+    def __init__(self, layer: keras.Model, output: str = "logits", **kwargs: Any):
         super().__init__(layer, **kwargs)
-        self.supports_masking = layer.supports_masking
+        self.output_key = output
 
-    def call(self, inputs: Any, **options: Any) -> Any:
-        return self.layer(inputs, return_depth=True, **options)
+    def build(self, input_shape: Any = None) -> None:
+        super().build(input_shape)
+        # Their names, for Keras would take the blocks themselves for layers of this one.
+        self._paths = [call.path for call in block_calls(self.layer)]
 
-    def compute_output_spec(self, inputs: Any, **options: Any) -> Any:
-        return self.layer.compute_output_spec(inputs, return_depth=True, **options)
-
-
-def iterated_blocks(model: keras.Model) -> list[keras.layers.Layer]:
-    """Return the iterated blocks of a functional model, from input to output.
-
-    Raises:
-        ValueError: A block lies in a nested model, whose number of updates cannot be read.
-    """
-    for layer in model.layers:
-        if isinstance(layer, keras.Model) and iterated_blocks(layer):
+    def call(self, inputs: Any, training: bool | None = None) -> dict[str, Any]:
+        with recording() as record:
+            outputs = self.layer(_as_structure_of(self.layer, inputs))
+        made = [call for call in record.calls if call.depth is not None]
+        names = [path.split("/")[-1].split("#")[0] for path in self._paths]
+        if [call.layer.name for call in made] != names:
             raise ValueError(
-                f"The blocks of {layer.name!r} lie in a model nested in {model.name!r}; build "
-                "all blocks into one functional model, so that their depth can be read"
+                f"The model {self.layer.name!r} must call the same blocks in the same order in "
+                "each run, so that each has a column of `depth`. "
+                f"Received: {[call.layer.name for call in made]}, "
+                f"after {names}"
             )
-    return [layer for layer in model.layers if is_block(layer)]
+        return {
+            self.output_key: _without_structure_of_one(outputs),
+            "depth": keras.ops.stack([call.depth for call in made], axis=1),
+            "status": keras.ops.stack([call.status for call in made], axis=1),
+        }
+
+    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> dict[str, Any]:
+        # Given explicitly, since Keras would trace the loops of all blocks to infer it.
+        inputs = _as_structure_of(self.layer, inputs)
+        samples = keras.tree.flatten(inputs)[0].shape[0]
+        shape = (samples, len(self._paths))
+        return {
+            self.output_key: _without_structure_of_one(self.layer.compute_output_spec(inputs)),
+            "depth": keras.KerasTensor(shape, "int32"),
+            "status": keras.KerasTensor(shape, "int32"),
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "output": self.output_key}
+
+
+def _as_structure_of(model: keras.Model, inputs: Any) -> Any:
+    """Return one tensor in the list or dict that a model of one input was made with."""
+    graph = graph_of(model)
+    if graph is None or keras.tree.is_nested(inputs):
+        return inputs
+    return keras.tree.pack_sequence_as(graph.input, [inputs])
+
+
+def _without_structure_of_one(outputs: Any) -> Any:
+    flat = keras.tree.flatten(outputs)
+    return flat[0] if len(flat) == 1 else outputs
 
 
 def processing_depth(model: keras.Model) -> int:
-    """Return the largest number of updates of a sample: the sum of `max_unroll` over the blocks.
+    """Return the largest number of updates of a sample: the sum of `max_unroll` over all calls.
 
     The NAIS-Net paper counts a block of one update as two layers, for its two convolutions; here
     it counts as one.
+
+    Args:
+        model: Keras model; a Sequential or subclassed one must be built.
     """
-    return sum(block.max_unroll for block in iterated_blocks(model))
+    return sum(call.block.max_unroll for call in block_calls(model))
 
 
 def with_depth(model: keras.Model) -> keras.Model:
     """Return a model with the same weights that also returns the depth of each sample.
 
     Args:
-        model: Functional model of one output with at least one iterated block.
+        model: Keras model with at least one iterated block, in itself, in a model nested in it or
+            in any of its layers. A Sequential or subclassed model must be built: call it on a
+            batch first.
 
     Returns:
         A functional model of the same inputs, with a dict of outputs. `"logits"` is `[N,
-        num_classes]`; its key is `"outputs"` where the model ends in a softmax or a sigmoid, has
-        outputs for each position, or where neither its last layers nor its loss show that its
-        outputs are logits. `"depth"`, int32 `[N, blocks]`, is the number of updates; `"status"`,
-        int32 `[N, blocks]`, a `keras_iterconv.unrolling.Status`.
+        num_classes]`; its key is `"outputs"` where the model has several outputs, ends in a softmax
+        or a sigmoid, has outputs for each position, or where neither its last layers nor its loss
+        show that its outputs are logits. `"depth"`, int32 `[N, calls]`, is the number of updates;
+        `"status"`, int32 `[N, calls]`, a `keras_iterconv.unrolling.Status`. There is a column for
+        each call of a block; `block_calls` names them.
 
     Raises:
-        ValueError: The model is not functional, has no iterated block, has one that is used twice
-            or lies in a nested model, or has more than one output.
+        ValueError: `model` is not a Keras model, is not built, or has no iterated block; or a block
+            runs inside a loop or branch of the model's own, where its depth cannot be read.
     """
-    check_functional(model)
+    check_model(model)
     if not iterated_blocks(model):
         raise ValueError(
             "`model` must contain at least one block that counts updates, a NAIS block or a "
             f"residual stage for example. Received: model={model.name!r} without one"
         )
-    if len(model.outputs) != 1:
-        raise ValueError(
-            "`model` must have one output, the logits or probabilities. "
-            f"Received: model={model.name!r} with {len(model.outputs)} outputs"
-        )
-    depths, statuses, seen = [], [], []
-
-    def call(layer, *args, **kwargs):
-        # A Keras operation such as `x * 2` has several arguments.
-        if not is_block(layer):
-            return layer(*args, **kwargs)
-        if layer in seen:
-            raise ValueError(
-                f"The block {layer.name!r} is used more than once; its depth would be ambiguous"
-            )
-        seen.append(layer)
-        returning = ReturnDepth(layer, name=f"{layer.name}_with_depth")
-        state, depth, status = returning(*args, **kwargs)
-        depths.append(depth)
-        statuses.append(status)
-        return state
-
-    # The view is not compiled: a clone compiles itself like its original. Its one input is not in
-    # a list: Keras would warn at each call with an array.
-    inputs = model.inputs[0] if len(model.inputs) == 1 else model.input
-    view = keras.Model(inputs, model.outputs[0])
-    twin = keras.models.clone_model(view, clone_function=lambda layer: layer, call_function=call)
-    return IterativeModel(
-        twin.input,
-        {
-            output_key(model): twin.output,
-            "depth": keras.ops.stack(depths, axis=1),
-            "status": keras.ops.stack(statuses, axis=1),
-        },
-        name=f"{model.name}_with_depth",
+    inputs = keras.tree.map_structure(
+        lambda z: keras.Input(batch_shape=z.shape, dtype=z.dtype, name=z.name), input_specs(model)
     )
+    returning = ModelWithDepth(model, output_key(model), name="with_depth")
+    return IterativeModel(inputs, returning(inputs), name=f"{model.name}_with_depth")

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import keras
 
-from keras_iterconv._support.keras_graph import check_functional
-from keras_iterconv.depth.depth_model import iterated_blocks
+from keras_iterconv.depth.block_calls import iterated_blocks
 from keras_iterconv.layers import IteratedBlock
 
 
@@ -29,7 +28,7 @@ class DepthSettings(NamedTuple):
 
 
 def is_adaptive(model: keras.Model) -> bool:
-    """Return whether some block of a functional model has a threshold."""
+    """Return whether some block of a model has a threshold."""
     return any(block.threshold is not None for block in iterated_blocks(model))
 
 
@@ -47,7 +46,8 @@ def set_depth(
     nets have no such settings and do not change.
 
     Args:
-        model: Functional model with at least one `NAISConv2D`, `NAISDense` or `Iterate`.
+        model: Keras model with at least one `NAISConv2D`, `NAISDense` or `Iterate`, in itself, in a
+            model nested in it or in any of its layers.
         max_unroll: Number of updates of each block, or the largest number with a threshold. For
             untied blocks at most the number that they were built with. If left out, no
             `max_unroll` changes.
@@ -55,7 +55,7 @@ def set_depth(
             another stopping rule of an `Iterate`, its threshold. If left out, no threshold changes.
 
     Raises:
-        ValueError: The model is not functional, has no such block, or a setting is invalid for a
+        ValueError: `model` is not a Keras model, has no such block, or a setting is invalid for a
             block; no setting is changed then.
 
     Example:
@@ -84,12 +84,11 @@ def set_depth(
 
 
 def adjustable_blocks(model: keras.Model) -> list[IteratedBlock]:
-    """Return the NAIS blocks of a functional model; their depth and gradient can be set.
+    """Return the NAIS and `Iterate` blocks of a model; their depth and gradient can be set.
 
     Raises:
-        ValueError: The model is not functional, or has no such block.
+        ValueError: `model` is not a Keras model, or has no such block.
     """
-    check_functional(model)
     blocks = [block for block in iterated_blocks(model) if block.adjustable]
     if not blocks:
         raise ValueError(

@@ -12,7 +12,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from keras_iterconv._support.outputs import LINEAR, output_activation, output_key
 from keras_iterconv.datasets import ImageData
-from keras_iterconv.depth.depth_model import iterated_blocks, processing_depth, with_depth
+from keras_iterconv.depth.block_calls import iterated_blocks
+from keras_iterconv.depth.depth_model import processing_depth, with_depth
 from keras_iterconv.tasks import TASKS
 
 # Number of classes shown; as many rows of images fit on a page.

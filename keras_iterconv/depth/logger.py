@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_iterconv._support.batches import BATCH_SIZE, labelled_batches
 from keras_iterconv._support.checks import check_positive_int
-from keras_iterconv.depth.depth_model import iterated_blocks
+from keras_iterconv.depth.block_calls import block_calls
 from keras_iterconv.depth.tally import DepthTally
 from keras_iterconv.depth.traced_depth import TracedDepth
 
@@ -25,7 +25,8 @@ class DepthLogger(keras.callbacks.Callback):
     - `depth/share_at_limit`: the share of (image, block) pairs that did not converge
       within `max_unroll`,
     - `depth/share_not_finite`: the share of (image, block) pairs whose state was not finite,
-    - `updates_by_block/<name>` and `share_at_limit_by_block/<name>`: the same, block by block.
+    - `updates_by_block/<path>` and `share_at_limit_by_block/<path>`: the same, one for each call of
+      a block, with the path of `block_calls`.
 
     Args:
         dataset: The images: an array `[N, ...]`, or any data set for `accuracy_by_depth`, which may
@@ -60,7 +61,7 @@ class DepthLogger(keras.callbacks.Callback):
         self.log_dir = os.fspath(log_dir)
         self.samples = check_positive_int("samples", samples)
         self.frequency = check_positive_int("frequency", frequency)
-        self._images = _first_images(dataset, self.samples)
+        self._batches = _first_batches(dataset, self.samples)
         if run is not None and not callable(run):
             raise ValueError(f"`run` must be a function or None. Received: run={run!r}")
         self.run = run
@@ -79,8 +80,8 @@ class DepthLogger(keras.callbacks.Callback):
             return
         run = cast(Callable, self._traced if self.run is None else self.run)
         tally = DepthTally()
-        for begin in range(0, len(self._images), BATCH_SIZE):
-            outputs = run(self._images[begin : begin + BATCH_SIZE])
+        for batch in self._batches:
+            outputs = run(batch)
             tally.add(outputs["depth"], outputs["status"])
         scalars = {
             "depth/updates": tally.updates,
@@ -88,9 +89,9 @@ class DepthLogger(keras.callbacks.Callback):
             "depth/share_not_finite": tally.share_not_finite,
         }
         by_block = zip(tally.updates_by_block, tally.share_at_limit_by_block, strict=True)
-        for block, numbers in zip(iterated_blocks(self.model), by_block, strict=True):
+        for call, numbers in zip(block_calls(self.model), by_block, strict=True):
             for name, number in zip(("updates", "share_at_limit"), numbers, strict=True):
-                scalars[f"{name}_by_block/{block.name}"] = number
+                scalars[f"{name}_by_block/{call.path}"] = number
         # Another callback may have set a default that records only some steps.
         with self._writer.as_default(step=epoch), tf.summary.record_if(True):
             for tag, value in scalars.items():
@@ -102,11 +103,13 @@ class DepthLogger(keras.callbacks.Callback):
         self._writer.close()
 
 
-def _first_images(dataset: Any, samples: int) -> np.ndarray:
+def _first_batches(dataset: Any, samples: int) -> list:
+    """Return the first images of a data set, in batches of their structure."""
     if hasattr(dataset, "shape"):
-        dataset = [dataset]
+        dataset = [dataset[n : n + BATCH_SIZE] for n in range(0, len(dataset), BATCH_SIZE)]
     batches = labelled_batches(dataset, samples)
-    images = [np.asarray(b[0] if isinstance(b, tuple | list) else b) for b in batches]
-    if not sum(map(len, images)):
+    images = [batch[0] if isinstance(batch, tuple | list) else batch for batch in batches]
+    images = [tf.nest.map_structure(np.asarray, batch) for batch in images]
+    if not any(len(tf.nest.flatten(batch)[0]) for batch in images):
         raise ValueError("`dataset` must hold at least one image. Received: an empty data set")
-    return np.concatenate(images)
+    return images

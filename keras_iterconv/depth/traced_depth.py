@@ -3,11 +3,11 @@
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_iterconv._support.outputs import output_key
-from keras_iterconv.depth.depth_model import iterated_blocks, with_depth
+from keras_iterconv.depth.block_calls import iterated_blocks
+from keras_iterconv.depth.depth_model import with_depth
 from keras_iterconv.depth.depth_settings import kinds, read_settings
 
 
@@ -30,14 +30,14 @@ class TracedDepth:
         self.output = output_key(model)
         self._functions: dict[Any, Any] = {}
 
-    def __call__(self, images: Any) -> dict[str, np.ndarray]:
+    def __call__(self, images: Any) -> dict[str, Any]:
         """Return the outputs of the model of `with_depth`, as arrays."""
         fixed = kinds(read_settings(self._blocks))
         if fixed not in self._functions:
             self._functions[fixed] = self._compile()
         inputs = tf.nest.map_structure(lambda x, t: tf.cast(x, t.dtype), images, self._view.input)
         outputs = self._functions[fixed](inputs)
-        return {name: value.numpy() for name, value in outputs.items()}
+        return tf.nest.map_structure(lambda tensor: tensor.numpy(), outputs)
 
     def _compile(self):
         signature = tf.nest.map_structure(

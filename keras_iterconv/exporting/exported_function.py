@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_iterconv._support import keras_graph
 from keras_iterconv._support.outputs import LINEAR, SIGMOID, SOFTMAX, output_activation
 from keras_iterconv._support.private_keras import mask_of, set_mask
-from keras_iterconv.depth.depth_model import iterated_blocks
+from keras_iterconv.depth.block_calls import block_calls, iterated_blocks
 from keras_iterconv.depth.depth_settings import DepthSettings
 from keras_iterconv.layers.protocol import Block, is_block
 from keras_iterconv.preprocessing import Preprocessing
@@ -78,7 +78,8 @@ def infer(
         label a position), or `outputs` for a regression; `depth` and `status`, int32 `[N, blocks]`.
 
     Raises:
-        ValueError: The model's outputs are neither logits nor such probabilities.
+        ValueError: The model's outputs are neither logits nor such probabilities, or a block lies
+            in a subclassed model or layer.
     """
     activation = _check_activation(model, task)
     depths, statuses = [], []
@@ -97,6 +98,12 @@ def infer(
         return unrolled.state
 
     outputs = keras_graph.run(model, preprocessing(images), apply)
+    if len(depths) != len(block_calls(model)):
+        raise ValueError(
+            "`model` must hold all blocks in a functional or Sequential model, nested or not, to "
+            f"be exported. Received: model={model.name!r}, with a block in a subclassed model or a "
+            "layer of your own"
+        )
     predictions = _predict(outputs, activation, task)
     values = (*predictions, tf.stack(depths, axis=1), tf.stack(statuses, axis=1))
     return dict(zip(output_names(task), values, strict=True))

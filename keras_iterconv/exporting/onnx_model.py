@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from keras_iterconv._support.keras_graph import inputs_of
 from keras_iterconv._support.private_keras import mask_of
-from keras_iterconv.depth.depth_model import iterated_blocks
+from keras_iterconv.depth.block_calls import block_calls, iterated_blocks
 from keras_iterconv.exporting.exported_function import infer, output_names, shared_depth
 from keras_iterconv.exporting.onnx_blocks import (
     BlockConverter,
@@ -57,7 +57,8 @@ def to_onnx(
 
     Raises:
         ValueError: Blocks of adaptive depth differ in threshold or `max_unroll`, a block's solver
-            is Anderson acceleration, or the outputs are neither logits nor probabilities.
+            is Anderson acceleration, a block is called twice, or the outputs are neither logits nor
+            probabilities.
     """
     depth = shared_depth(model)
     for block in iterated_blocks(model):
@@ -67,7 +68,13 @@ def to_onnx(
                 f"{block.name!r} with returns={block.returns}; make the model for export with "
                 "`returns=()`, and give it the weights of this one"
             )
-    blocks = [block for block in iterated_blocks(model) if block.adjustable]
+    blocks = [call.block for call in block_calls(model) if call.block.adjustable]
+    if len(set(blocks)) < len(blocks):
+        twice = next(block.name for block in blocks if blocks.count(block) > 1)
+        raise ValueError(
+            "Each block must be called once to be exported to ONNX. "
+            f"Received: {twice!r}, which is called more than once"
+        )
     outputs = output_names(task)
     converted = _convert_around(model, blocks, preprocessing, task)
     graph = converted.graph

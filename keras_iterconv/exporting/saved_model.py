@@ -5,7 +5,7 @@ import os
 import keras
 import tensorflow as tf
 
-from keras_iterconv.depth.depth_model import iterated_blocks
+from keras_iterconv.depth.block_calls import iterated_blocks
 from keras_iterconv.depth.depth_settings import DepthSettings
 from keras_iterconv.exporting.exported_function import infer, shared_depth
 from keras_iterconv.preprocessing import Preprocessing

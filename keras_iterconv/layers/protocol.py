@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_iterconv.layers.call_record import CallRecord, within_block
 from keras_iterconv.layers.rules.rows import BlockRow, FreeRow
 from keras_iterconv.unrolling import Unrolled
 
@@ -35,6 +36,17 @@ class IterationLayer:
 
     name: str
     bound_norm: str = "2"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the layer, and add the call to the record that `call_record.recording` began."""
+        with within_block() as record:
+            if record is None or _is_symbolic(args):
+                return super().__call__(*args, **kwargs)  # type: ignore[misc]
+            return self._call_recorded(record, *args, **kwargs)
+
+    def _call_recorded(self, record: CallRecord, *args: Any, **kwargs: Any) -> Any:
+        record.add(self, (args, kwargs))
+        return super().__call__(*args, **kwargs)  # type: ignore[misc]
 
     def certificate_rows(self, image: ImageSize) -> list[BlockRow]:
         """Return the rows of the layer in a stability report, one or one for each of its blocks.
@@ -115,6 +127,12 @@ class Block(IterationLayer):
     adds_change: bool = False
     channels_first: bool = False
 
+    def _call_recorded(self, record: CallRecord, *args: Any, **kwargs: Any) -> Any:
+        wanted = kwargs.pop("return_depth", False)
+        unrolled = self(*args, **kwargs, return_depth=True)
+        record.add(self, (args, kwargs), unrolled.depth, unrolled.status)
+        return unrolled if wanted else unrolled.state
+
     def run_to(
         self,
         inputs: Any,
@@ -134,7 +152,11 @@ class Block(IterationLayer):
         Returns:
             An `Unrolled`.
         """
-        return self(inputs, **options, return_depth=True)  # type: ignore[operator]
+        return self(inputs, **options, return_depth=True)
+
+
+def _is_symbolic(args: Any) -> bool:
+    return any(isinstance(tensor, keras.KerasTensor) for tensor in keras.tree.flatten(args))
 
 
 def is_block(layer: object) -> bool:

@@ -101,29 +101,11 @@ def test_a_users_own_functional_model():
 def test_models_without_depth():
     inputs = keras.Input((4,))
     block = ki.NAISDense(4)
-    state = block(inputs)
     with pytest.raises(ValueError, match=r"`model` must contain at least one block"):
         ki.with_depth(keras.Model(inputs, keras.layers.Dense(2)(inputs)))
-    two = keras.Model(inputs, [state, keras.layers.Dense(2)(state)])
-    with pytest.raises(ValueError, match=r"`model` must have one output.*2 outputs"):
-        ki.with_depth(two)
     for wrong in (block, None, "nais10"):
-        with pytest.raises(ValueError, match=r"`model` must be a functional.*Received: model="):
+        with pytest.raises(ValueError, match=r"`model` must be a Keras model.*Received: model="):
             ki.with_depth(wrong)
-
-
-def test_blocks_whose_depth_has_no_place():
-    inputs = keras.Input((4,))
-    inner = keras.Model(inputs, ki.NAISDense(4)(inputs), name="inner")
-    outer = keras.Input((4,))
-    nested = keras.Model(outer, ki.NAISDense(4)(inner(outer)))
-    for function in (ki.with_depth, ki.processing_depth):
-        with pytest.raises(ValueError, match="'inner' lie in a model nested in"):
-            function(nested)
-    block = ki.NAISDense(4)
-    twice = keras.Model(inputs, block(block(inputs)))
-    with pytest.raises(ValueError, match="is used more than once"):
-        ki.with_depth(twice)
 
 
 @pytest.mark.parametrize("structure", [lambda x: x, lambda x: [x]])

@@ -148,9 +148,11 @@ def test_models_without_such_blocks():
         ValueError, match=r"`model` must contain at least one block.*Received: model='staged'"
     ):
         ki.set_depth(stage, max_unroll=2)
-    for wrong in (None, ki.NAISDense(3), keras.Sequential()):
-        with pytest.raises(ValueError, match=r"`model` must be a functional.*Received: model="):
+    for wrong in (None, ki.NAISDense(3)):
+        with pytest.raises(ValueError, match=r"`model` must be a Keras model.*Received: model="):
             ki.set_depth(wrong, max_unroll=2)
+    with pytest.raises(ValueError, match="`model` must contain at least one block"):
+        ki.set_depth(keras.Sequential(), max_unroll=2)
 
 
 def test_other_blocks_stay_as_they_are():

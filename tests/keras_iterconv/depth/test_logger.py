@@ -212,7 +212,3 @@ def test_a_net_without_blocks_is_refused_when_training_starts(images, tmp_path):
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="`model` must contain at least one block"):
         fit(model, images, [ki.DepthLogger(images, tmp_path)])
-    model = keras.Sequential([keras.Input((5,)), ki.NAISDense(3)])
-    model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="`model` must be a functional Keras model"):
-        fit(model, images, [ki.DepthLogger(images, tmp_path)])

@@ -1,0 +1,146 @@
+"""The blocks of any Keras model, and the calls of them in their order."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from keras_iterconv._support.keras_graph import inner_calls, input_specs
+from keras_iterconv._support.private_keras import graph_of, layers_of
+from keras_iterconv.layers.call_record import RecordedCall, recording
+from keras_iterconv.layers.protocol import IterationLayer, is_block, is_iteration_layer
+
+
+class BlockCall(NamedTuple):
+    """One call of a block in one run of a model.
+
+    Attributes:
+        path: The names of the models and layers around the block and its own, joined by `/`; from
+            the second call on followed by the number of the call, as in `"block#2"`.
+        block: The block.
+        image: `(height, width)` of its input, each None where unknown; None without them.
+    """
+
+    path: str
+    block: Any
+    image: tuple[int | None, int | None] | None
+
+
+def check_model(model: Any) -> None:
+    """Raise `ValueError` where `model` is not a Keras model."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            "`model` must be a Keras model: functional, Sequential or subclassed. "
+            f"Received: model={model!r}"
+        )
+
+
+def iterated_blocks(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return the iterated blocks of a Keras model, each once.
+
+    Blocks lie in the model itself, in a model nested in it or in any other layer. They are ordered
+    from input to output; those of a subclassed model or layer as it holds them, since its graph is
+    not known. A block in the update of another block is a part of it, and not listed.
+
+    Raises:
+        ValueError: `model` is not a Keras model.
+    """
+    check_model(model)
+    return list(dict.fromkeys(_blocks_of(model)))
+
+
+def block_calls(model: keras.Model) -> tuple[BlockCall, ...]:
+    """Return the calls of a model's blocks, in their order: one column each of `with_depth`.
+
+    A block that is called several times, or lies in a model that is, has several calls. The calls
+    of a subclassed model or layer are found by running its `call` on symbolic tensors.
+
+    Args:
+        model: Keras model; a Sequential or subclassed one must be built.
+
+    Raises:
+        ValueError: `model` is not a Keras model, or is not built.
+
+    Example:
+        >>> inputs = keras.Input((8,))
+        >>> backbone = keras.Sequential([keras.Input((8,)), NAISDense(8, name="block")], name="net")
+        >>> model = keras.Model(inputs, keras.layers.Dense(3)(backbone(inputs)))
+        >>> [call.path for call in block_calls(model)]
+        ['net/block']
+    """
+    check_model(model)
+    return tuple(call for call in iteration_calls(model) if is_block(call.block))
+
+
+def iteration_calls(model: keras.Model) -> tuple[BlockCall, ...]:
+    """Return the calls of all layers that are repeated or repeat, blocks and others, in order."""
+    paths = dict(_paths_of(model, ""))
+    counts: dict[Any, int] = {}
+    found = []
+    for layer, image in _calls_of(model):
+        counts[layer] = count = counts.get(layer, 0) + 1
+        path = paths[layer]
+        found.append(BlockCall(path if count == 1 else f"{path}#{count}", layer, image))
+    return tuple(found)
+
+
+def _blocks_of(layer: Any) -> Iterator[Any]:
+    graph = graph_of(layer)
+    inner = layers_of(layer) if graph is None else [call.layer for call in inner_calls(graph)]
+    for each in inner:
+        if is_block(each):
+            yield each
+        elif isinstance(each, keras.layers.Layer) and not is_iteration_layer(each):
+            yield from _blocks_of(each)
+
+
+def _paths_of(layer: Any, prefix: str) -> Iterator[tuple[Any, str]]:
+    """Yield each repeated or repeating layer with its path."""
+    for each in layers_of(layer):
+        path = f"{prefix}{each.name}"
+        if is_iteration_layer(each):
+            yield each, path
+        else:
+            yield from _paths_of(each, f"{path}/")
+
+
+def _calls_of(model: keras.Model) -> Iterator[tuple[IterationLayer, Any]]:
+    """Yield `(layer, image)` for each call of a layer that is repeated or repeats."""
+    graph = graph_of(model)
+    if graph is None:
+        made = _traced(model, [input_specs(model)], {})
+        yield from ((call.layer, call.image) for call in made)
+        return
+    for call in inner_calls(graph):
+        if is_iteration_layer(call.layer):
+            shape = call.inputs[0].shape if call.inputs else ()
+            yield call.layer, tuple(shape[1:3]) if len(shape) == 4 else None
+        elif isinstance(call.layer, keras.layers.Layer) and any(_paths_of(call.layer, "")):
+            made = _traced(call.layer, call.node.arguments.args, call.options)
+            yield from ((inner.layer, inner.image) for inner in made)
+
+
+def _traced(layer: Any, args: Any, options: dict) -> list[RecordedCall]:
+    """Return the calls in one run of a layer on symbolic tensors."""
+    is_tensor = [isinstance(z, keras.KerasTensor) for z in keras.tree.flatten(args)]
+    made: list[RecordedCall] = []
+
+    def run(*tensors):
+        rest = iter(tensors)
+        given = [
+            next(rest) if symbolic else value
+            for symbolic, value in zip(is_tensor, keras.tree.flatten(args), strict=True)
+        ]
+        with recording() as record:
+            layer(*keras.tree.pack_sequence_as(args, given), **options)
+        made.extend(record.calls)
+        return tf.constant(0)
+
+    specs = [
+        tf.TensorSpec((None, *z.shape[1:]), z.dtype)
+        for z in keras.tree.flatten(args)
+        if isinstance(z, keras.KerasTensor)
+    ]
+    tf.function(run).get_concrete_function(*specs)
+    return made
