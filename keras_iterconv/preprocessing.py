@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -24,18 +25,26 @@ class Preprocessing(NamedTuple):
         """Return standardised images, float32.
 
         Args:
-            images: Raw values, `[..., channels]`. The result is a tensor for a tensor, else a NumPy
-                array.
+            images: Raw values, `[..., channels]`. The result is a tensor for a tensor, symbolic for
+                a symbolic tensor of a functional model, else a NumPy array.
 
         Raises:
             ValueError: The images have another number of channels.
         """
-        shape = tf.TensorShape(images.shape if tf.is_tensor(images) else np.shape(images))
+        symbolic = isinstance(images, keras.KerasTensor)
+        given = symbolic or tf.is_tensor(images)
+        shape = tf.TensorShape(images.shape if given else np.shape(images))
         if not shape.with_rank_at_least(1)[-1:].is_compatible_with([len(self.mean)]):
             raise ValueError(
                 f"`images` must have {len(self.mean)} channels, on the last axis. "
                 f"Received: images of shape {shape}"
             )
+        if symbolic:
+            pairs = list(zip(self.mean, self.std, strict=True))
+            rescaling = keras.layers.Rescaling(
+                [1 / std for _, std in pairs], [-mean / std for mean, std in pairs]
+            )
+            return rescaling(images)
         if tf.is_tensor(images):
             images = tf.cast(images, tf.float32)
         else:

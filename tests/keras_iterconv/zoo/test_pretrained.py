@@ -260,6 +260,19 @@ def test_preprocessing_standardises(zoo, kind):
     np.testing.assert_allclose(standardised, (raw - 2.5) / 0.75, rtol=1e-6)
 
 
+def test_preprocessing_as_part_of_a_functional_model():
+    preprocessing = ki.Preprocessing(mean=(2.5, 100.0), std=(0.5, 30.0))
+    inputs = keras.Input((4, 4, 2), dtype="uint8")
+    model = keras.Model(inputs, preprocessing(inputs))
+    raw = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 2)).astype(np.uint8)
+    expected = (raw - np.array([2.5, 100.0])) / np.array([0.5, 30.0])
+    loaded = keras.Model.from_config(model.get_config())
+    for each in (model, loaded):
+        np.testing.assert_allclose(each(raw), expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="`images` must have 2 channels"):
+        preprocessing(keras.Input((4, 4, 3)))
+
+
 def test_what_belongs_to_a_model_is_saved_with_it(zoo, tmp_path):
     model = ki.load_pretrained("small", zoo)
     model.compile("sgd", "mse")
