@@ -18,8 +18,8 @@ MODEL_DEFAULT = "the model's own"
 GRADIENT_HELP = (
     "Gradient mode. unroll: exact, keeps a tensor for each update. "
     "recompute: exact, keeps none. "
-    "implicit: not exact, keeps none, needs a linear pre-activation, tied weights, tanh. "
-    "frozen: not exact, keeps none, needs a linear pre-activation."
+    "implicit: not exact, keeps none, needs a linear pre-activation, tied weights, tanh, no "
+    "settling. frozen: not exact, keeps none, needs a linear pre-activation, no settling."
 )
 
 
@@ -146,6 +146,13 @@ def fit(
         str | None,
         _depth(
             GRADIENT_HELP,
+            MODEL_DEFAULT,
+        ),
+    ] = None,
+    settling: Annotated[
+        float | None,
+        _depth(
+            "Weight of the last update's squared norm, relative to the state's, in the loss.",
             MODEL_DEFAULT,
         ),
     ] = None,

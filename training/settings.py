@@ -33,6 +33,7 @@ _OVERRIDES = (
     "step_size",
     "activation",
     "gradient",
+    "settling",
     "blocks",
     "lipschitz_cap",
     "initial_gamma",
@@ -83,6 +84,7 @@ class Settings:
         step_size: Step size h of an update; None for the model's own.
         activation: Activation sigma of an update, `"relu"` or `"tanh"`; None for the model's own.
         gradient: Gradient mode of the blocks; None for the model's own.
+        settling: Weight of the loss by which the states learn to settle; None for the model's own.
         blocks: Number of blocks in a stage; None for the model's own.
         lipschitz_cap: The cap mu of every residual function; None for the model's own.
         initial_gamma: Initial scale of the normalisations in residual blocks; None for the model's
@@ -124,6 +126,7 @@ class Settings:
     step_size: float | None = None
     activation: str | None = None
     gradient: str | None = None
+    settling: float | None = None
     blocks: int | None = None
     lipschitz_cap: float | None = None
     initial_gamma: float | None = None

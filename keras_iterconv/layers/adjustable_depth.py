@@ -1,5 +1,9 @@
 """The depth settings of blocks whose number of updates can change after they were built."""
 
+import math
+import numbers
+from typing import Any
+
 import tensorflow as tf
 
 from keras_iterconv._support.checks import check_between, check_positive_int
@@ -12,9 +16,18 @@ class AdjustableDepth(Block):
 
     The values also lie in variables, so that a change takes effect in functions that are already
     traced.
+
+    Attributes:
+        settling: The weight of the loss by which the states learn to settle; 0 for none.
     """
 
     adjustable = True
+    settling: float = 0.0
+
+    @property
+    def without_settling(self) -> bool:
+        """Whether there is no loss on the last update."""
+        return not self.settling
 
     @property
     def inexact_gradients(self) -> tuple[str, ...]:
@@ -115,3 +128,15 @@ class AdjustableDepth(Block):
             "threshold": self.threshold,
             "tied": self.tied,
         }
+
+
+def check_settling(value: Any) -> float:
+    """Return the weight of the settling loss as a float where it is 0 or positive and finite.
+
+    Raises:
+        ValueError: It is not.
+    """
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not 0 <= value < math.inf:
+        raise ValueError(f"`settling` must lie in [0, inf). Received: settling={value!r}")
+    return float(value)

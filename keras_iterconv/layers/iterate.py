@@ -1,6 +1,5 @@
 """The layer that repeats any Keras layer on a state, and stops each sample by itself."""
 
-import math
 import numbers
 from collections.abc import Sequence
 from typing import Any
@@ -8,9 +7,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_iterconv._support.checks import check_between, check_choice, check_positive_int
+from keras_iterconv._support.checks import check_choice, check_positive_int
 from keras_iterconv._support.private_keras import mask_of, serialize_shared
-from keras_iterconv.layers.adjustable_depth import AdjustableDepth
+from keras_iterconv.layers.adjustable_depth import AdjustableDepth, check_settling
 from keras_iterconv.layers.iterate_arguments import (
     called_spec,
     check_returns,
@@ -28,6 +27,7 @@ from keras_iterconv.layers.layer_update import (
 from keras_iterconv.layers.update_copies import copy_layer
 from keras_iterconv.stop import Halting, StoppingRule, UpdateNorm
 from keras_iterconv.unrolling import BoundUpdate, Unrolled
+from keras_iterconv.unrolling.gradients.fixed_point import fixed_point_mode
 from keras_iterconv.unrolling.stopping import StoppingRule as UnrollingRule
 
 GRADIENTS = ("unroll", "recompute", "truncated", "implicit")
@@ -65,8 +65,8 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
             series do not shrink to nothing. It is not for masks and `Halting`.
         truncate: The number of updates of the mode `"truncated"`.
         settling: In training, this number times the mean over the samples of the squared 2-norm of
-            the last update, relative to that of the last state, is added to the loss. It needs the
-            gradient `"unroll"`, and is not for `Halting`.
+            the last update, relative to that of the last state, is added to the loss. It is not for
+            the gradient `"implicit"`, which has none of the last update, and not for `Halting`.
         returns: What to return beside the last state, in a dict: `"readout"`, what the readout of
             the rule makes of it; and `"states"`, x(1) to x(max_unroll), `[N, max_unroll, ...]`, of
             which the last is repeated where a sample has stopped. The states need the gradient
@@ -136,19 +136,16 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
                 f"Received: min_unroll={min_unroll}"
             )
         self.gradient = check_choice("gradient", gradient, GRADIENTS)
-        if gradient == "implicit" and not tied:
-            raise ValueError(
-                '`gradient="implicit"` needs `tied=True`, since untied updates have no common '
-                "fixed point. Received: tied=False"
-            )
         self.truncate = check_truncate(truncate, gradient, self.max_unroll)
-        self.settling = 0.0 if settling == 0 else check_between("settling", settling, 0, math.inf)
+        self.settling = check_settling(settling)
         self.returns = check_returns(returns, self.readout)
-        if self.keeps_states and gradient != "unroll":
+        if "states" in self.returns and gradient != "unroll":
             raise ValueError(
-                '`settling` and `returns=("states",)` need `gradient="unroll"`, since the states '
-                f"are kept. Received: gradient={gradient!r}"
+                '`returns=("states",)` needs `gradient="unroll"`, since the states are kept. '
+                f"Received: gradient={gradient!r}"
             )
+        if gradient == "implicit":
+            fixed_point_mode(self.name).check(self)
         if gradient == "implicit" and isinstance(stop, Halting):
             raise ValueError(
                 '`gradient="implicit"` is not for `Halting`, whose output is a mean of the states '
@@ -184,11 +181,6 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
     def inexact_gradients(self) -> tuple[str, ...]:
         # Only the user knows how many updates suffice, and whether the update contracts.
         return (self.gradient,) if self.gradient in ("truncated", "implicit") else ()
-
-    @property
-    def keeps_states(self) -> bool:
-        """Whether the states after all updates are needed in training."""
-        return bool(self.settling) or "states" in self.returns
 
     def build(self, input_shape: Any) -> None:
         inputs = map_shapes(

@@ -4,13 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_iterconv._support.checks import check_between, check_choice
-from keras_iterconv.layers.adjustable_depth import AdjustableDepth
-from keras_iterconv.layers.guaranteed_layer import GuaranteedLayer
-from keras_iterconv.layers.stacked_variables import draw_stack, mark_stack
+from keras_iterconv.layers.adjustable_depth import AdjustableDepth, check_settling
+from keras_iterconv.layers.projected_weights import ProjectedWeights
 from keras_iterconv.unrolling import (
     ACTIVATIONS,
     MODES,
@@ -20,21 +18,18 @@ from keras_iterconv.unrolling import (
     Unrolled,
     call_traced_once,
     check_anderson,
+    settling_term,
     unroll_adaptive,
     unroll_anderson,
     unroll_fixed,
+    with_last_states,
 )
 from keras_iterconv.unrolling.samples import per_sample, samples_finite
 
 INITIAL_STATES = ("zeros", "input")
 
 
-# The relative change of a projected weight that a second projection may cause: the rounding error
-# of a float32 sum of some thousand numbers. Certificates allow five times as much.
-ROUNDING = 2e-6
-
-
-class IteratedBlock(AdjustableDepth, GuaranteedLayer):
+class IteratedBlock(AdjustableDepth, ProjectedWeights):
     """Base class of the blocks that repeat an update on a state, such as the NAIS-Net blocks.
 
     A subclass defines:
@@ -71,6 +66,9 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
         solver: The method that finds the fixed point outside training, for a block with a
             threshold: `"picard"` repeats the update; `"anderson"` (tied tanh blocks) is Anderson
             acceleration with `"picard"` as fallback. Training always repeats the update.
+        settling: In training, this number times the mean over the samples of the squared 2-norm of
+            the last update, relative to that of the last state, is added to the loss. It is for the
+            gradients `"unroll"` and `"recompute"`; the others have none of the last update.
         **kwargs: Passed to `keras.layers.Layer`.
 
     Call arguments:
@@ -106,9 +104,11 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
         gradient: str = "unroll",
         tied: bool = True,
         solver: str = "picard",
+        settling: float = 0.0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        self.settling = check_settling(settling)
         self.solver = check_choice("solver", solver, SOLVERS)
         self.set_up_depth(max_unroll, threshold, tied)
         self.step_size = check_between("step_size", step_size, 0, 1, closed=True)
@@ -172,58 +172,6 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
                 f'`initial_state="zeros"`. Received: input_shape={tuple(input_shape)}'
             )
         self.input_spec = keras.layers.InputSpec(ndim=rank, axes={-1: channels})
-
-    def add_update_weight(
-        self,
-        name: str,
-        shape: Sequence[int | None],
-        initializer: Callable[[], keras.initializers.Initializer],
-        constraint: keras.constraints.Constraint | None = None,
-    ) -> keras.Variable:
-        """Add a weight of `shape` to a tied block, of `[max_unroll, *shape]` to an untied one.
-
-        Args:
-            name: The name of the weight.
-            shape: The shape of the weight of one update.
-            initializer: A function without arguments that returns a new Keras initializer.
-            constraint: The projection of the weight, also applied to its initial value: a Keras
-                constraint, or None. For an untied block it receives the whole stack, so that its
-                axes must be counted from the last.
-
-        Returns:
-            The weight. It is float32 under every mixed precision policy, since its gradients are
-            summed over the updates.
-        """
-
-        def initial_value(shape, dtype=None):
-            if self.tied:
-                value = initializer()(shape, dtype)
-            else:
-                value = draw_stack(initializer, shape, dtype)
-            return value if constraint is None else constraint(value)
-
-        if not self.tied:
-            shape = (self._weights_for, *shape)
-        weight = self.add_weight(
-            shape=shape,
-            initializer=initial_value,
-            constraint=constraint,
-            autocast=False,
-            name=name,
-        )
-        if not self.tied:
-            mark_stack(weight)
-        return weight
-
-    def guaranteed_variables(self) -> list[keras.Variable]:
-        return [weight for weight in self.weights if weight.constraint is not None]
-
-    def _restore_guarantee(self):
-        # In the order of creation: the projection of the kernel C reads the projected delta.
-        for weight in self.guaranteed_variables():
-            projected = weight.constraint(weight)
-            if not np.allclose(weight.numpy(), projected, rtol=ROUNDING, atol=0, equal_nan=True):
-                weight.assign(projected)
 
     def build_update(self, inputs: tf.Tensor) -> BoundUpdate:
         """Return the block's update for the inputs u, with its tensors.
@@ -306,8 +254,7 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
             )
         if not state.shape.is_compatible_with(expected):
             raise ValueError(
-                f"`state` must have the shape {expected}. "
-                f"Received: state of shape {tuple(state.shape)}"
+                f"`state` must have the shape {expected}. Received: one of {tuple(state.shape)}"
             )
         if not 0 <= k < self.max_unroll:
             raise ValueError(f"`k` must be from 0 to {self.max_unroll - 1}. Received: k={k}")
@@ -334,16 +281,21 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
         Returns:
             An `Unrolled`.
         """
-        # Outside training a backward pass is rare, so that no tensors are kept for it.
-        gradient = self.gradient if training else "recompute"
         max_unroll, threshold = map(tf.convert_to_tensor, (max_unroll, threshold))
-        if self.threshold is None:
-            return call_traced_once(unroll_fixed, update, state, max_unroll, gradient=gradient)
         if self.solver == "anderson" and not training:
             return call_traced_once(unroll_anderson, update, state, max_unroll, threshold)
-        return call_traced_once(
-            unroll_adaptive, update, state, max_unroll, threshold, gradient=gradient
-        )
+        # Outside training a backward pass is rare, so that no tensors are kept for it.
+        gradient = self.gradient if training else "recompute"
+        loop: Callable[..., Unrolled] = unroll_adaptive
+        limits = [max_unroll, threshold]
+        if self.threshold is None:
+            loop, limits = unroll_fixed, limits[:1]
+        if not (self.settling and training):
+            return call_traced_once(loop, update, state, *limits, gradient=gradient)
+        update, last = with_last_states(update, state)
+        unrolled = call_traced_once(loop, update, last, *limits, gradient=gradient)
+        self.add_loss(self.settling * settling_term(unrolled.state))
+        return unrolled._replace(state=unrolled.state.x)
 
     def run_to(
         self,
@@ -365,9 +317,7 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
         state = self._initial_state(inputs)
         unrolled = self.iterate(update, state, *self.depth_variables, training)
         state = tf.cast(unrolled.state, self.compute_dtype)
-        if return_depth:
-            return Unrolled(state, unrolled.depth, unrolled.status)
-        return state
+        return unrolled._replace(state=state) if return_depth else state
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         return (*input_shape[:-1], self.state_channels or input_shape[-1])
@@ -377,14 +327,10 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
     ) -> keras.KerasTensor | Unrolled:
         # Given explicitly, since Keras would trace the whole loop to infer it.
         state = keras.KerasTensor(self.compute_output_shape(inputs.shape), self.compute_dtype)
-        if return_depth:
-            per_sample = inputs.shape[:1]
-            return Unrolled(
-                state,
-                keras.KerasTensor(per_sample, dtype="int32"),
-                keras.KerasTensor(per_sample, dtype="int32"),
-            )
-        return state
+        if not return_depth:
+            return state
+        counts = [keras.KerasTensor(inputs.shape[:1], dtype="int32") for _ in range(2)]
+        return Unrolled(state, *counts)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -395,4 +341,5 @@ class IteratedBlock(AdjustableDepth, GuaranteedLayer):
             "initial_state": self.initial_state,
             "gradient": self.gradient,
             "solver": self.solver,
+            "settling": self.settling,
         }

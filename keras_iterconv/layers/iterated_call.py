@@ -19,16 +19,19 @@ from keras_iterconv.layers.ponder_update import PonderUpdate
 from keras_iterconv.stop import Halting, StoppingRule, UpdateNorm
 from keras_iterconv.unrolling import (
     Unrolled,
+    settling_term,
     stopping,
     unroll_adaptive,
     unroll_fixed,
     unroll_states,
     unroll_whole_batch,
+    with_last_states,
 )
 from keras_iterconv.unrolling.gradients import MODES, GradientMode
 from keras_iterconv.unrolling.gradients.fixed_point import fixed_point_mode
 from keras_iterconv.unrolling.gradients.truncated import truncated_mode
-from keras_iterconv.unrolling.samples import samples_finite, select
+from keras_iterconv.unrolling.samples import batch_size
+from keras_iterconv.unrolling.settling import LastStates, RuleOfX, mean_of_finite
 from keras_iterconv.unrolling.update import BoundUpdate
 
 
@@ -109,24 +112,39 @@ class IteratedCall:
             rule = self._rule(readout, mask is not None)
             options = {"rule": rule, "min_unroll": self.layer.min_unroll}
         update = cast(LayerUpdate, bound.update)
-        if "states" in self.layer.returns or settling:
+        if "states" in self.layer.returns:
             unrolled, carried, states = unroll_states(
                 bound, state, max_unroll, threshold, **options
             )
             _store(updates, update, carried)
             if settling:
-                loss = settling * _settling(state, states, unrolled.depth, mask)
-                self.layer.add_loss(tf.cast(loss, self.layer.compute_dtype))
+                self._add_settling(settling, _last_states(state, states, unrolled.depth), mask)
             return unrolled, states
+        if training:
+            # Convolutions of an empty batch fail.
+            max_unroll = tf.where(batch_size(state) > 0, max_unroll, 0)
+        if settling:
+            bound, state = with_last_states(bound, state)
+            if "rule" in options:
+                options["rule"] = RuleOfX(options["rule"])
         if update.whole_batch:
             unrolled, carried = unroll_whole_batch(
                 bound, state, max_unroll, threshold, gradient, **options
             )
             _store(updates, update, carried)
-            return unrolled, None
-        if threshold is None:
-            return unroll_fixed(bound, state, max_unroll, gradient), None
-        return unroll_adaptive(bound, state, max_unroll, threshold, gradient, **options), None
+        elif threshold is None:
+            unrolled = unroll_fixed(bound, state, max_unroll, gradient)
+        else:
+            unrolled = unroll_adaptive(bound, state, max_unroll, threshold, gradient, **options)
+        if settling:
+            self._add_settling(settling, unrolled.state, mask)
+            unrolled = unrolled._replace(state=unrolled.state.x)
+        return unrolled, None
+
+    def _add_settling(self, settling: float, last: LastStates, mask: tf.Tensor | None) -> None:
+        """Add the loss of the last update, in which masked positions do not count."""
+        last = last if mask is None else _without_masked(last, mask)
+        self.layer.add_loss(tf.cast(settling * settling_term(last), self.layer.compute_dtype))
 
     def bind(
         self, state: Any, inputs: Any, mask: tf.Tensor | None
@@ -245,48 +263,28 @@ class IteratedCall:
         else:
             unrolled = unroll_fixed(bound, start, max_unroll, gradient)
         if stop.ponder:
-            loss = stop.ponder * _mean_of_finite(unrolled.state["expected"])
+            loss = stop.ponder * mean_of_finite(unrolled.state["expected"])
             self.layer.add_loss(tf.cast(loss, self.layer.compute_dtype))
         return unrolled._replace(state=ponder.end(unrolled.state)), states
 
 
-def _settling(start: Any, states: Any, depth: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
-    """Return the mean squared norm of the last updates, relative to that of the last states.
+def _last_states(start: Any, states: Any, depth: tf.Tensor) -> LastStates:
+    """Return each sample's last state and the one before it, from all states.
 
     Args:
         start: x(0), a structure of tensors `[N, ...]`.
         states: x(1) to x(max_unroll), `[N, max_unroll, ...]` each.
         depth: The number of updates of each sample, int32 `[N]`.
-        mask: bool `[N, positions]`, or None.
     """
-    pairs, moved, sizes = [], [], []
-    for x, later in zip(keras.tree.flatten(start), keras.tree.flatten(states), strict=True):
-        every = tf.concat([x[:, tf.newaxis], later], axis=1)
-        # An empty batch makes no update.
-        last, before = (
-            tf.gather(every, k, batch_dims=1) for k in (depth, tf.maximum(depth - 1, 0))
-        )
-        if mask is not None:
-            last, before = _without_masked((last, before), mask)
-        pairs.append((last, before))
-    finite = samples_finite(pairs)
-    for pair in pairs:
-        # Zeros: the derivative of a sum with a NaN in it would be NaN also with a weight of zero.
-        last, before = (select(finite, z, tf.zeros_like(z)) for z in pair)
-        axes = range(1, last.shape.rank)
-        moved.append(tf.reduce_sum(tf.square(last - before), axis=axes))
-        sizes.append(tf.reduce_sum(tf.square(last), axis=axes))
-    return _mean_of_finite(tf.math.divide_no_nan(tf.add_n(moved), tf.add_n(sizes)))
+    every = tf.nest.map_structure(
+        lambda x, later: tf.concat([x[:, tf.newaxis], later], axis=1), start, states
+    )
 
+    def at(k):
+        return tf.nest.map_structure(lambda z: tf.gather(z, k, batch_dims=1), every)
 
-def _mean_of_finite(values: tf.Tensor) -> tf.Tensor:
-    """Return the mean over the samples, with zero for those that are not finite.
-
-    One such sample would make the whole loss NaN.
-    """
-    values = tf.where(tf.math.is_finite(values), values, tf.zeros_like(values))
-    # Zero for an empty batch.
-    return tf.math.divide_no_nan(tf.reduce_sum(values), tf.cast(tf.size(values), values.dtype))
+    # An empty batch makes no update.
+    return LastStates(at(depth), at(tf.maximum(depth - 1, 0)))
 
 
 def _without_masked(structure: Any, mask: tf.Tensor) -> Any:

@@ -62,6 +62,8 @@ class NAISConv2D(IteratedBlock):
         tied: Whether all updates share C, D, E and delta.
         solver: `"picard"` or, for tied tanh blocks with a threshold, `"anderson"`, which finds the
             fixed point in fewer evaluations, outside training.
+        settling: The weight of a loss, in training, by which the states learn to settle: the mean
+            of the squared 2-norm of the last update, relative to that of the last state.
         **kwargs: Passed to `keras.layers.Layer`.
 
     Call arguments:
@@ -104,6 +106,7 @@ class NAISConv2D(IteratedBlock):
         gradient: str = "unroll",
         tied: bool = True,
         solver: str = "picard",
+        settling: float = 0.0,
         **kwargs: Any,
     ):
         super().__init__(
@@ -115,6 +118,7 @@ class NAISConv2D(IteratedBlock):
             gradient,
             tied,
             solver,
+            settling,
             **kwargs,
         )
         check_channels_last()

@@ -45,6 +45,8 @@ class NAISDense(IteratedBlock):
             x(0) (RESNET-SH-STABLE of Ciccone et al.); it requires `initial_state="input"`.
         solver: `"picard"` or, for tied tanh blocks with a threshold, `"anderson"`, which finds the
             fixed point in fewer evaluations, outside training.
+        settling: The weight of a loss, in training, by which the states learn to settle: the mean
+            of the squared 2-norm of the last update, relative to that of the last state.
         **kwargs: Passed to `keras.layers.Layer`.
 
     Call arguments:
@@ -84,6 +86,7 @@ class NAISDense(IteratedBlock):
         tied: bool = True,
         non_autonomous: bool = True,
         solver: str = "picard",
+        settling: float = 0.0,
         **kwargs: Any,
     ):
         super().__init__(
@@ -95,6 +98,7 @@ class NAISDense(IteratedBlock):
             gradient,
             tied,
             solver,
+            settling,
             **kwargs,
         )
         self.units = check_positive_int("units", units)

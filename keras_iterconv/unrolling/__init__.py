@@ -12,6 +12,7 @@ from keras_iterconv.unrolling.differentiable import (
 from keras_iterconv.unrolling.euler_update import ACTIVATIONS, Activation, EulerUpdate
 from keras_iterconv.unrolling.gradients import GRADIENTS, MODES
 from keras_iterconv.unrolling.result import Status, Unrolled
+from keras_iterconv.unrolling.settling import settling_term, with_last_states
 from keras_iterconv.unrolling.states import unroll_states
 from keras_iterconv.unrolling.tracing import call_traced_once
 from keras_iterconv.unrolling.update import BoundUpdate, Update
@@ -29,9 +30,11 @@ __all__ = [
     "Update",
     "call_traced_once",
     "check_anderson",
+    "settling_term",
     "unroll_adaptive",
     "unroll_anderson",
     "unroll_fixed",
     "unroll_states",
     "unroll_whole_batch",
+    "with_last_states",
 ]

@@ -27,9 +27,10 @@ SOLVERS = ("picard", "anderson")
 def check_anderson(update: Any) -> None:
     """Raise `ValueError` where an update, or a block, is not one that Anderson acceleration is for.
 
-    The gradient of a converged sample is the implicit one, so that the needs are the same.
+    The gradient of a converged sample is the implicit one, with its needs; it is for evaluation
+    alone, where nothing settles.
     """
-    if IMPLICIT.fits(update):
+    if all(getattr(update, need) for need in IMPLICIT.needs if need != "without_settling"):
         return
     raise ValueError(
         '`solver="anderson"` needs `activation="tanh"` and `tied=True`, and an update '

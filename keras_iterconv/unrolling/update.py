@@ -27,6 +27,7 @@ class Update:
             do; then `whole_batch` must be true too.
         make_drives: None, or a function from `drive_inputs` to the tuple of drives, called once
             for all updates.
+        without_settling: Whether no loss on the last update is computed from its states.
 
     Example:
         >>> @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Update:
     whole_batch: bool = False
     couples_samples: bool = False
     make_drives: Callable[..., tuple] | None = None
+    without_settling = True
 
     @property
     def two_sided(self) -> bool:
@@ -114,6 +116,10 @@ class Update:
     def kept_specs(self, state: State) -> Any:
         """Return a `tf.TensorSpec` for each tensor that `begin_step` keeps, batch size None."""
         return tf.nest.map_structure(lambda z: tf.TensorSpec([None, *z.shape[1:]], z.dtype), state)
+
+    def kept_before(self, state: State) -> Any:
+        """Return what a loop of the whole batch keeps of an update: the state before it."""
+        return state
 
     def step_back(
         self,

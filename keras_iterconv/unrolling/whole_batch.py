@@ -57,7 +57,7 @@ def run_whole_batch(
         state: x(0), a tensor `[N, ...]` or a structure of them.
         max_unroll: The largest number of updates, an int or an int32 scalar.
         threshold: The stopping threshold; None for exactly `max_unroll` updates.
-        keep: Whether to keep the state before each update.
+        keep: Whether to keep what a backward pass needs of each update.
         rule: The stopping rule.
         min_unroll: The smallest number of updates of a sample whose values are finite.
 
@@ -69,7 +69,7 @@ def run_whole_batch(
 
     def step(batch):
         k, x = batch.k, batch.x
-        kept = write(batch.kept, k, x) if keep else batch.kept
+        kept = write(batch.kept, k, update.update.kept_before(x)) if keep else batch.kept
         new, change, carried = update.step_carrying(x, k, batch.carried)
         if limit is None:
             return (batch._replace(k=k + 1, x=new, carried=carried, kept=kept),)

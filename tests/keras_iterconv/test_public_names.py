@@ -10,10 +10,11 @@ import keras_iterconv as ki
 # From the design; names that are still to come are not in it.
 SIGNATURES = {
     ki.NAISDense: "units, max_unroll=30, threshold=None, step_size=0.1, activation='relu', "
-    "shift=0.01, rank=None, bound=None, initial_state='zeros', gradient='unroll', tied=True",
+    "shift=0.01, rank=None, bound=None, initial_state='zeros', gradient='unroll', tied=True, "
+    "non_autonomous=True, solver='picard', settling=0.0",
     ki.NAISConv2D: "filters, kernel_size=3, max_unroll=10, threshold=None, step_size=1.0, "
     "activation='relu', margin=0.01, center_margin=0.05, center='trainable', "
-    "initial_state='input', gradient='unroll', tied=True",
+    "initial_state='input', gradient='unroll', tied=True, solver='picard', settling=0.0",
     ki.Iterate: "update, max_unroll=10, stop=None, min_unroll=1, initial_state='input', tied=True, "
     "gradient='unroll', truncate=None, settling=0.0, returns=()",
     ki.stop.UpdateNorm: "threshold, relative=False",

@@ -20,6 +20,7 @@ NEEDED = {
     "linear": "a linear pre-activation",
     "tied": "tied weights",
     "two_sided": "tanh",
+    "without_settling": "no settling",
 }
 QUICK = ("--epochs", 1, "--batch-size", 32, "--limit-train", 64)
 
@@ -71,6 +72,8 @@ def test_a_run_of_the_command_line(fit_command, tmp_path):
         (("--model", "nais10", "--gradient", "exact"), "--gradient must be"),
         (("--model", "nais10", "--gradient", "implicit"), "needs `--activation"),
         (("--model", "resnet_w8", "--gradient", "frozen"), "--gradient must be"),
+        (("--model", "nais10", "--settling", -1), "--settling must lie in [0, inf)"),
+        (("--model", "nais10", "--gradient", "frozen", "--settling", 1), "needs `--settling 0`"),
         (
             ("--model", "resnet54", "--threshold", 1e-4),
             "--threshold is not an option of resnet54, which takes --step-size, --activation, "

@@ -114,17 +114,20 @@ def test_an_option_of_other_models_is_refused_with_those_that_the_model_has():
     with pytest.raises(
         UserError,
         match=r"--blocks is not an option of nais_dense, which takes --max-unroll, "
-        r"--unroll-schedule, --threshold, --step-size, --activation, --gradient$",
+        r"--unroll-schedule, --threshold, --step-size, --activation, --gradient, "
+        r"--settling$",
     ):
         settings.overrides()
 
 
 def test_settings_survive_the_config_file():
     settings = make_settings(
-        model="nais_adaptive", threshold=1e-3, step_size=0.5, gradient="frozen"
+        model="nais_adaptive", threshold=1e-3, step_size=0.5, gradient="unroll", settling=0.1
     )
     assert Settings(**dataclasses.asdict(settings)) == settings
-    assert settings.overrides() == {"threshold": 1e-3, "step_size": 0.5, "gradient": "frozen"}
+    assert settings.overrides() == {
+        "threshold": 1e-3, "step_size": 0.5, "gradient": "unroll", "settling": 0.1,
+    }  # fmt: skip
 
 
 def test_a_coupling_brings_the_shared_start_with_it():

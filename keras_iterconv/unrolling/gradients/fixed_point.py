@@ -27,7 +27,7 @@ def fixed_point_mode(block: str, terms: int = 20_000) -> GradientMode:
         name="implicit",
         exact=False,
         keeps_tensors=False,
-        needs=("tied",),
+        needs=("tied", "without_settling"),
         backward=lambda update, run, trajectory, g, live: _fixed_point(
             update, trajectory, g, block, terms
         ),

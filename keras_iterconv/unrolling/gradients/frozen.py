@@ -82,6 +82,6 @@ FROZEN = GradientMode(
     name="frozen",
     exact=False,
     keeps_tensors=False,
-    needs=("linear",),
+    needs=("linear", "without_settling"),
     backward=lambda update, run, trajectory, g, live: frozen(update, trajectory, g),
 )

@@ -61,7 +61,7 @@ def implicit_mode(terms: int = 20_000) -> GradientMode:
         name="implicit",
         exact=False,
         keeps_tensors=False,
-        needs=("linear", "tied", "two_sided"),
+        needs=("linear", "tied", "two_sided", "without_settling"),
         backward=lambda update, run, trajectory, g, live: implicit(update, trajectory, g, terms),
     )
 

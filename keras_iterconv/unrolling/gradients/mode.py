@@ -10,6 +10,8 @@ NEEDS = {
     "tied": "`tied=True`, since untied updates have no common fixed point",
     "two_sided": '`activation="tanh"`, since the linear system of the implicit gradient is '
     "singular where ReLUs are inactive",
+    "without_settling": "`settling=0`, since it takes all gradients at the last state and has none "
+    "of the last update",
 }
 
 
