@@ -36,6 +36,15 @@ def check_model(model: Any) -> None:
         )
 
 
+def check_has_blocks(model: Any) -> None:
+    """Raise `ValueError` where `model` is not a Keras model with a block."""
+    if not iterated_blocks(model):
+        raise ValueError(
+            "`model` must contain at least one block that counts updates, a NAIS block or a "
+            f"residual stage for example. Received: model={model.name!r} without one"
+        )
+
+
 def iterated_blocks(model: keras.Model) -> list[keras.layers.Layer]:
     """Return the iterated blocks of a Keras model, each once.
 

@@ -7,7 +7,7 @@ import keras
 from keras_iterconv._support.keras_graph import input_specs
 from keras_iterconv._support.outputs import output_key
 from keras_iterconv._support.private_keras import graph_of
-from keras_iterconv.depth.block_calls import block_calls, check_model, iterated_blocks
+from keras_iterconv.depth.block_calls import block_calls, check_has_blocks
 from keras_iterconv.layers.call_record import recording
 from keras_iterconv.trainer import IterativeModel
 
@@ -109,12 +109,7 @@ def with_depth(model: keras.Model) -> keras.Model:
         ValueError: `model` is not a Keras model, is not built, or has no iterated block; or a block
             runs inside a loop or branch of the model's own, where its depth cannot be read.
     """
-    check_model(model)
-    if not iterated_blocks(model):
-        raise ValueError(
-            "`model` must contain at least one block that counts updates, a NAIS block or a "
-            f"residual stage for example. Received: model={model.name!r} without one"
-        )
+    check_has_blocks(model)
     inputs = keras.tree.map_structure(
         lambda z: keras.Input(batch_shape=z.shape, dtype=z.dtype, name=z.name), input_specs(model)
     )

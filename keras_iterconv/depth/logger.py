@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_iterconv._support.batches import BATCH_SIZE, labelled_batches
 from keras_iterconv._support.checks import check_positive_int
-from keras_iterconv.depth.block_calls import block_calls
+from keras_iterconv.depth.block_calls import block_calls, check_has_blocks
 from keras_iterconv.depth.tally import DepthTally
 from keras_iterconv.depth.traced_depth import TracedDepth
 
@@ -42,7 +42,7 @@ class DepthLogger(keras.callbacks.Callback):
 
     Raises:
         ValueError: An argument is out of its range, or there is no image; or, when training
-            starts, `with_depth` does not accept the model.
+            starts, the model has no block.
 
     Example:
         >>> logger = DepthLogger(validation_images, "logs/depth")
@@ -70,14 +70,21 @@ class DepthLogger(keras.callbacks.Callback):
         self._writer: Any = None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        if self.run is None and self._traced_model is not self.model:
-            self._traced, self._traced_model = TracedDepth(self.model), self.model
+        check_has_blocks(self.model)
+        # A subclassed model is built by its first step.
+        if self.model.built:
+            self._trace()
         # A new event file for each training: TensorBoard shows all files of a folder as one run.
         self._writer = tf.summary.create_file_writer(self.log_dir)
+
+    def _trace(self) -> None:
+        if self.run is None and self._traced_model is not self.model:
+            self._traced, self._traced_model = TracedDepth(self.model), self.model
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if (epoch + 1) % self.frequency:
             return
+        self._trace()
         run = cast(Callable, self._traced if self.run is None else self.run)
         tally = DepthTally()
         for batch in self._batches:

@@ -202,6 +202,22 @@ def test_set_depth_and_the_logger(kind, tmp_path):
     assert tags["depth/updates"] == 6
 
 
+def test_a_subclassed_model_that_its_first_step_builds(tmp_path):
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.block = ki.NAISDense(4, max_unroll=9)
+
+        def call(self, x):
+            return self.block(x)
+
+    net, x = Net(), np.ones((8, 5), np.float32)
+    net.compile("sgd", "mse")
+    callbacks = [ki.UnrollSchedule({0: 2, 1: 5}), ki.DepthLogger(x, tmp_path)]
+    net.fit(x, np.zeros((8, 4)), epochs=2, verbose=0, callbacks=callbacks)
+    np.testing.assert_array_equal(ki.with_depth(net)(x)["depth"], np.full((8, 1), 5))
+
+
 def test_paths(flat):
     layers, _ = flat
     paths = [call.path for call in ki.block_calls(nested(layers))]
