@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 import keras_iterconv as ki
-from keras_iterconv.layers.residual_function import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM
+from keras_iterconv.layers.block_values import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM
 
 from . import stock_layers
 

@@ -72,14 +72,19 @@ class AdjustableDepth(Block):
 
     @max_unroll.setter
     def max_unroll(self, value: int) -> None:
+        value = self.check_max_unroll(value)
+        self._max_unroll_value = value
+        self._max_unroll_variable.assign(value)
+
+    def check_max_unroll(self, value: int) -> int:
+        """Return a number of updates where the block can make it, else raise `ValueError`."""
         value = check_positive_int("max_unroll", value)
         if not self.tied and value > self._weights_for:
             raise ValueError(
                 f"`max_unroll` of {self.name!r} must be at most {self._weights_for}: the block is "
                 f"untied and has weights for no more updates. Received: max_unroll={value}"
             )
-        self._max_unroll_value = value
-        self._max_unroll_variable.assign(value)
+        return value
 
     def check_threshold(self, value: float) -> float:
         """Return a threshold as a float where the block can have it, else raise `ValueError`."""
@@ -118,8 +123,9 @@ class AdjustableDepth(Block):
 
     def assign_folded(self, original: "AdjustableDepth") -> None:
         super().assign_folded(original)
-        # The configuration of an untied block holds the number of updates with weights.
-        self.max_unroll = original.max_unroll
+        if self.adjustable:
+            # The configuration of an untied block holds the number of updates with weights.
+            self.max_unroll = original.max_unroll
 
     def depth_config(self) -> dict:
         """Return `max_unroll`, `threshold` and `tied` for `get_config`."""

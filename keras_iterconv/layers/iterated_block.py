@@ -19,9 +19,8 @@ from keras_iterconv.unrolling import (
     call_traced_once,
     check_anderson,
     settling_term,
-    unroll_adaptive,
     unroll_anderson,
-    unroll_fixed,
+    unroll_traced,
     with_last_states,
 )
 from keras_iterconv.unrolling.samples import per_sample, samples_finite
@@ -281,19 +280,16 @@ class IteratedBlock(AdjustableDepth, ProjectedWeights):
         Returns:
             An `Unrolled`.
         """
-        max_unroll, threshold = map(tf.convert_to_tensor, (max_unroll, threshold))
         if self.solver == "anderson" and not training:
+            max_unroll, threshold = map(tf.convert_to_tensor, (max_unroll, threshold))
             return call_traced_once(unroll_anderson, update, state, max_unroll, threshold)
         # Outside training a backward pass is rare, so that no tensors are kept for it.
         gradient = self.gradient if training else "recompute"
-        loop: Callable[..., Unrolled] = unroll_adaptive
-        limits = [max_unroll, threshold]
-        if self.threshold is None:
-            loop, limits = unroll_fixed, limits[:1]
+        limits = max_unroll, None if self.threshold is None else threshold
         if not (self.settling and training):
-            return call_traced_once(loop, update, state, *limits, gradient=gradient)
+            return unroll_traced(update, state, *limits, gradient)
         update, last = with_last_states(update, state)
-        unrolled = call_traced_once(loop, update, last, *limits, gradient=gradient)
+        unrolled = unroll_traced(update, last, *limits, gradient)
         self.add_loss(self.settling * settling_term(unrolled.state))
         return unrolled._replace(state=unrolled.state.x)
 

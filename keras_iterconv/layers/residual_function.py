@@ -1,7 +1,7 @@
 """The base class of a residual block and of a stage of them: weights and evaluation of f."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,7 +9,19 @@ import tensorflow as tf
 
 from keras_iterconv._support.checks import check_between, check_channels_last, check_positive_int
 from keras_iterconv._support.dense_gradients import with_dense_gradient
-from keras_iterconv._support.unfused import unfused
+from keras_iterconv.layers.block_values import (
+    BATCH_NORM_EPSILON,
+    BATCH_NORM_MOMENTUM,
+    CAPPED,
+    CAPPING,
+    KERNEL_SIZE,
+    MOVING,
+    VECTORS,
+    BlockValues,
+    apply_function,
+    folded_kernel,
+    function_weights,
+)
 from keras_iterconv.layers.guaranteed_layer import GuaranteedLayer
 from keras_iterconv.layers.normalization import normalize_batch
 from keras_iterconv.layers.protocol import IterationLayer
@@ -20,53 +32,9 @@ from keras_iterconv.spectral import (
     ConvOperator,
     cap_divisor,
     converged_norm,
-    fold_scales,
     power_step,
     start_vectors,
 )
-
-KERNEL_SIZE = 3
-# The moving statistics average over about ten steps, so that they are accurate after one epoch of
-# a small data set too.
-BATCH_NORM_MOMENTUM = 0.9
-BATCH_NORM_EPSILON = 1e-3
-
-
-class BlockValues(NamedTuple):
-    """The values of one block's variables; the last three are None without a cap.
-
-    Attributes:
-        kernel1, kernel2: `[3, 3, filters, filters]`.
-        gamma1, beta1, mean1, variance1: `[filters]`, of the normalisation before the first kernel.
-        gamma2, beta2, mean2, variance2: `[filters]`, of the normalisation before the second one.
-        vector1, vector2: `[height, width, filters]`, estimates of the first right singular vectors
-            of BN2 . Conv1 . BN1 and of Conv2.
-        divisor: c of Eq. 3 in evaluation, a scalar: for the moving statistics after
-            `converge_cap`, for the last batch after a training step, and an upper bound of c
-            for initial weights.
-    """
-
-    kernel1: tf.Tensor
-    kernel2: tf.Tensor
-    gamma1: tf.Tensor
-    beta1: tf.Tensor
-    mean1: tf.Tensor
-    variance1: tf.Tensor
-    gamma2: tf.Tensor
-    beta2: tf.Tensor
-    mean2: tf.Tensor
-    variance2: tf.Tensor
-    vector1: Any = None
-    vector2: Any = None
-    divisor: Any = None
-
-
-# The variables that a training step changes without a gradient; with a cap, those of `CAPPING` too.
-MOVING = ("mean1", "variance1", "mean2", "variance2")
-VECTORS = ("vector1", "vector2")
-CAPPING = (*VECTORS, "divisor")
-# The variables on which L / c depends.
-CAPPED = ("kernel1", "kernel2", "gamma1", "gamma2", "variance1", "variance2", "divisor")
 
 
 class ResidualFunction(IterationLayer, GuaranteedLayer):
@@ -210,17 +178,7 @@ class ResidualFunction(IterationLayer, GuaranteedLayer):
 
     def _evaluate(self, state: tf.Tensor, block: BlockValues) -> tf.Tensor:
         """Return f(state), capped, in evaluation."""
-        scale1, scale2 = scales(block)
-        # The second normalisation is folded into the kernel before it. The first one cannot be
-        # folded into the kernel after it, since a ReLU lies between them.
-        y = tf.nn.relu(state * self._cast(scale1) + self._cast(block.beta1 - block.mean1 * scale1))
-        y = tf.nn.conv2d(y, self._cast(block.kernel1 * scale2), 1, "SAME")
-        y = tf.nn.bias_add(y, self._cast(block.beta2 - block.mean2 * scale2))
-        y = tf.nn.relu(unfused(y))
-        kernel2 = block.kernel2
-        if self.lipschitz_cap is not None:
-            kernel2 = kernel2 / block.divisor
-        return tf.nn.conv2d(y, self._cast(kernel2), 1, "SAME")
+        return apply_function(state, function_weights(block))
 
     def _train(self, state: tf.Tensor, block: BlockValues) -> tuple[tf.Tensor, BlockValues]:
         """Return f(state), capped, in training, and the block with its moving values updated."""
@@ -231,23 +189,30 @@ class ResidualFunction(IterationLayer, GuaranteedLayer):
         y, mean2, variance2 = normalize_batch(
             y, block.gamma2, block.beta2, (block.mean2, block.variance2), BATCH_NORM_EPSILON
         )
-        kernel2 = block.kernel2
-        m = BATCH_NORM_MOMENTUM
-        moved = {
-            "mean1": m * block.mean1 + (1 - m) * mean1,
-            "variance1": m * block.variance1 + (1 - m) * variance1,
-            "mean2": m * block.mean2 + (1 - m) * mean2,
-            "variance2": m * block.variance2 + (1 - m) * variance2,
-        }
-        if self.lipschitz_cap is not None:
-            # The bound is for the batch's statistics, by which this f normalises.
-            batch = block._replace(variance1=variance1, variance2=variance2)
-            bound, moved["vector1"], moved["vector2"] = self._lipschitz_bound(batch)
-            # Used in evaluation until `converge_cap` computes c for the moving statistics.
-            moved["divisor"] = cap_divisor(bound, self.lipschitz_cap)
-            kernel2 = kernel2 / moved["divisor"]
+        batch = block._replace(mean1=mean1, variance1=variance1, mean2=mean2, variance2=variance2)
+        block = self._moved(block, batch)
+        kernel2 = block.kernel2 if block.divisor is None else block.kernel2 / block.divisor
         y = tf.nn.conv2d(tf.nn.relu(y), self._cast(kernel2), 1, "SAME")
-        return y, block._replace(**moved)
+        return y, block
+
+    def _moved(self, block: BlockValues, batch: BlockValues) -> BlockValues:
+        """Return a block after a training step.
+
+        Args:
+            block: The block before it.
+            batch: The same with the statistics of the batch, by which f normalises.
+
+        Returns:
+            The block with moved statistics; with a cap also with the next vectors, and the divisor
+            for the batch's statistics. It is used in evaluation until `converge_cap` computes the
+            one for the moving statistics.
+        """
+        m = BATCH_NORM_MOMENTUM
+        moved = {name: m * getattr(block, name) + (1 - m) * getattr(batch, name) for name in MOVING}
+        if self.lipschitz_cap is not None:
+            bound, moved["vector1"], moved["vector2"] = self._lipschitz_bound(batch)
+            moved["divisor"] = cap_divisor(bound, self.lipschitz_cap)
+        return block._replace(**moved)
 
     def _train_recomputed(
         self, state: tf.Tensor, block: BlockValues
@@ -372,19 +337,3 @@ class ResidualFunction(IterationLayer, GuaranteedLayer):
             "lipschitz_cap": self.lipschitz_cap,
             "initial_gamma": self.initial_gamma,
         }
-
-
-def scales(block: BlockValues) -> tuple[tf.Tensor, ...]:
-    """Return the factors gamma / sqrt(variance + epsilon) of both normalisations, `[filters]` each.
-
-    Gradients flow to gamma only.
-    """
-    return tuple(
-        gamma * tf.stop_gradient(tf.math.rsqrt(variance + BATCH_NORM_EPSILON))
-        for gamma, variance in ((block.gamma1, block.variance1), (block.gamma2, block.variance2))
-    )
-
-
-def folded_kernel(block: BlockValues) -> tf.Tensor:
-    """Return the kernel of BN2 . Conv1 . BN1."""
-    return fold_scales(block.kernel1, *scales(block))

@@ -7,7 +7,7 @@ import keras
 
 from keras_iterconv._support.checks import check_channels_last, check_positive_int
 from keras_iterconv.layers import BatchNormalization, ResidualStage, ResidualUpdate
-from keras_iterconv.layers.residual_function import BATCH_NORM_MOMENTUM
+from keras_iterconv.layers.block_values import BATCH_NORM_MOMENTUM
 from keras_iterconv.models.staged_network import classifier, staged_network
 from keras_iterconv.trainer import IterativeModel
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import keras
 
 from keras_iterconv._support.checks import check_channels_last, check_positive_int
+from keras_iterconv.layers.block_values import BATCH_NORM_MOMENTUM
 from keras_iterconv.layers.normalization import BatchNormalization
-from keras_iterconv.layers.residual_function import BATCH_NORM_MOMENTUM
 from keras_iterconv.trainer import IterativeModel
 
 

@@ -14,7 +14,7 @@ from keras_iterconv.unrolling.gradients import GRADIENTS, MODES
 from keras_iterconv.unrolling.result import Status, Unrolled
 from keras_iterconv.unrolling.settling import settling_term, with_last_states
 from keras_iterconv.unrolling.states import unroll_states
-from keras_iterconv.unrolling.tracing import call_traced_once
+from keras_iterconv.unrolling.tracing import call_traced_once, unroll_traced
 from keras_iterconv.unrolling.update import BoundUpdate, Update
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "unroll_anderson",
     "unroll_fixed",
     "unroll_states",
+    "unroll_traced",
     "unroll_whole_batch",
     "with_last_states",
 ]

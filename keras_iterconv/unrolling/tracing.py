@@ -6,6 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_iterconv.unrolling.differentiable import unroll_adaptive, unroll_fixed
+from keras_iterconv.unrolling.gradients import GradientMode
 from keras_iterconv.unrolling.result import Unrolled
 from keras_iterconv.unrolling.update import BoundUpdate, State, Update
 
@@ -37,6 +39,31 @@ def call_traced_once(
         return unroll(update, *tensors, **options)
     traced = _trace(unroll, update.update, tuple(options.items()))
     return traced((update.weights, update.drives, update.drive_inputs), *tensors)
+
+
+def unroll_traced(
+    update: BoundUpdate,
+    state: State,
+    max_unroll: int | tf.Tensor,
+    threshold: float | tf.Tensor | None,
+    gradient: str | GradientMode,
+) -> Unrolled:
+    """Call `unroll_adaptive`, or `unroll_fixed` for no threshold, through `call_traced_once`.
+
+    Args:
+        update: The update to repeat.
+        state: x(0), a tensor `[N, ...]` or a structure of them.
+        max_unroll: The number of updates, or the largest number.
+        threshold: The stopping threshold; None for exactly `max_unroll` updates.
+        gradient: The gradient mode or its name.
+    """
+    max_unroll = tf.convert_to_tensor(max_unroll)
+    if threshold is None:
+        return call_traced_once(unroll_fixed, update, state, max_unroll, gradient=gradient)
+    threshold = tf.convert_to_tensor(threshold)
+    return call_traced_once(
+        unroll_adaptive, update, state, max_unroll, threshold, gradient=gradient
+    )
 
 
 def check_closed(update: BoundUpdate, state: State) -> None:

@@ -40,11 +40,14 @@ class BlockCase(NamedTuple):
             batches for a block of several inputs. For adaptive depth, their depths differ.
         gradients: The gradient modes to compare with the exact gradient, with the tolerance of
             each, relative to the largest number; None for a block without the argument `gradient`.
+        batch_statistics: Whether a sample depends on its batch in training, as in a residual stage.
+            Gradients are then compared outside training.
     """
 
     make: Callable[..., keras.layers.Layer]
     inputs: np.ndarray | list[np.ndarray]
     gradients: dict[str, float] | None = None
+    batch_statistics: bool = False
 
 
 def check_block(
@@ -166,8 +169,7 @@ def check_gradients(case: BlockCase) -> None:
     A block without `update` is compared with central differences along a random direction.
     """
     first = _ready(case, dtype="float64")
-    # In training, the statistics of a batch make the updates of a stage depend on other samples.
-    training = first.adjustable
+    training = not case.batch_statistics
     inputs = _map(lambda x: tf.constant(x, tf.float64), case.inputs)
     upstream = np.random.default_rng(7).normal(size=first(inputs).shape)
 
@@ -225,7 +227,7 @@ def check_nan(case: BlockCase) -> None:
     """A NaN stays in its sample: in values, and in the gradients of a loss without that sample.
 
     The gradients are promised by adjustable blocks: in other blocks, the zero gradient of that
-    sample is multiplied by its NaN.
+    sample is multiplied by its NaN; the statistics of a batch with a NaN are NaN.
     """
     block = _ready(case)
     bad, others = 1, [n for n in range(len(_first(case.inputs))) if n != 1]
@@ -236,7 +238,7 @@ def check_nan(case: BlockCase) -> None:
     assert not np.isfinite(found["state"][bad]).all()
     pick = lambda result: {name: value[others] for name, value in result.items()}  # noqa: E731
     _assert_same(pick(found), pick(expected))
-    if not block.adjustable:
+    if not block.adjustable or case.batch_statistics:
         return
 
     upstream = np.random.default_rng(7).normal(size=found["state"].shape).astype(np.float32)
@@ -262,7 +264,7 @@ def check_precision(case: BlockCase) -> None:
         state = half(case.inputs)
         assert state.dtype == half.compute_dtype
         assert {weight.dtype for weight in half.weights} <= {"float32"}
-        if hasattr(half, "make_initial_state"):
+        if half.adjustable:
             start = half.make_initial_state(_map(tf.constant, case.inputs))
             assert start.dtype == half.update(start, case.inputs).dtype == tf.float32
         # Inputs, weights and activations are rounded, relative to the largest terms of their sums.

@@ -1,5 +1,6 @@
 """The rows of a report, one for each block: the measured norms, and the guarantee."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -76,6 +77,48 @@ class ResidualRow(BlockRow):
         return (
             f"L {self.bound:.3g}, c {self.divisor:.3g}: {self.capped_bound:.3g} {sign} {self.cap:g}"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiedRow(ResidualRow):
+    """The row of a tied `ResidualStage`; the factor is its convergence rate where it is below one.
+
+    Attributes:
+        threshold: The stopping threshold, or None.
+        max_unroll: The number of updates, or the largest number.
+    """
+
+    threshold: float | None
+    max_unroll: int
+
+    def depth_bound(self, first_change: float, threshold: float | None = None) -> int:
+        """Return the largest depth of a sample, by the rate alone.
+
+        The 2-norms of the updates of a sample shrink by the factor or faster, so that the k-th is
+        at most factor^(k - 1) times the first. The bound is 1 + log(threshold / first_change) /
+        log(factor), rounded up, and at most `max_unroll`.
+
+        Args:
+            first_change: The 2-norm of the sample's first update.
+            threshold: The stopping threshold; None for the stage's own.
+
+        Raises:
+            ValueError: The guarantee does not hold, or there is no positive threshold.
+        """
+        threshold = self.threshold if threshold is None else threshold
+        if not self.holds or self.factor is None:
+            raise ValueError(f"There is no bound of the depth of {self.name!r}: {self.reason}")
+        if threshold is None or not threshold > 0:
+            raise ValueError(
+                "`threshold` must be a positive number, by which samples stop. "
+                f"Received: threshold={threshold}"
+            )
+        if first_change < threshold:
+            return 1
+        if self.factor == 0:
+            return min(2, self.max_unroll)
+        bound = 1 + math.log(threshold / first_change) / math.log(self.factor)
+        return min(math.ceil(bound), self.max_unroll)
 
 
 @dataclass(frozen=True, kw_only=True)

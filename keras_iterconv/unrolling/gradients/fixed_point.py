@@ -1,5 +1,7 @@
 """The implicit gradient of any update that contracts."""
 
+import functools
+
 import tensorflow as tf
 
 from keras_iterconv.unrolling.gradients.implicit import TOLERANCE
@@ -12,6 +14,8 @@ from keras_iterconv.unrolling.update import BoundUpdate, State
 LARGEST_TERM = 100.0
 
 
+# Cached, so that equal modes share a graph.
+@functools.cache
 def fixed_point_mode(block: str, terms: int = 20_000) -> GradientMode:
     """Return the mode whose gradient is that of the fixed point which the last state approximates.
 

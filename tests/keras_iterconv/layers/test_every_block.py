@@ -56,12 +56,22 @@ CASES = {
         IMAGES,
         EXACT,
     ),
-    "stage": BlockCase(partial(ki.ResidualStage, 3, blocks=2), IMAGES, EXACT),
+    "stage": BlockCase(partial(ki.ResidualStage, 3, blocks=2), IMAGES, EXACT, True),
     "stage, capped": BlockCase(
         partial(ki.ResidualStage, 3, blocks=2, skip_from="stage_input", lipschitz_cap=0.9),
         IMAGES,
         EXACT,
+        True,
     ),
+    "stage, tied, capped, adaptive": BlockCase(
+        partial(
+            ki.ResidualStage, 3, 60, "stage_input", lipschitz_cap=0.95, tied=True, threshold=1e-5
+        ),
+        IMAGES,
+        EXACT,
+        True,
+    ),
+    "stage, tied": BlockCase(partial(ki.ResidualStage, 3, 3, tied=True), IMAGES, EXACT, True),
     "update": BlockCase(partial(ki.ResidualUpdate, 0.5), [FEATURES, draw(5, 6, seed=2)]),
     "a user's, adaptive": BlockCase(
         partial(SeparableBlock, 12, threshold=0.02), IMAGES, {**EXACT, "implicit": 5e-2}
