@@ -1,6 +1,6 @@
 """The function of an exported file: from raw images to logits, probabilities, depth and status."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -88,6 +88,7 @@ def infer(
         if not is_block(layer):
             return layer(*args, **kwargs)
         if layer.adjustable:
+            _check_no_schedule(layer, kwargs)
             own = DepthSettings(layer.max_unroll, layer.threshold or 0.0)
             unrolled = run_block(layer, *args, own if layer.threshold is None else depth or own)
             _pass_mask_on(args, unrolled.state)
@@ -107,6 +108,16 @@ def infer(
     predictions = _predict(outputs, activation, task)
     values = (*predictions, tf.stack(depths, axis=1), tf.stack(statuses, axis=1))
     return dict(zip(output_names(task), values, strict=True))
+
+
+def _check_no_schedule(block: Any, options: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for a tied stage that is called with a schedule."""
+    if options.get("schedule") is not None:
+        raise ValueError(
+            f"The tied stage {block.name!r} must be called without a `schedule` to be exported, "
+            "since the file sets its number of updates; set `max_unroll` instead. "
+            f"Received: schedule={options['schedule']!r}"
+        )
 
 
 def _pass_mask_on(inputs: Any, state: Any) -> None:

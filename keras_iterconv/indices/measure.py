@@ -159,7 +159,9 @@ def residual_stages(model: keras.Model) -> list[_Stage]:
         raise ValueError(
             f"{model.name!r} has no stage whose blocks can be run in another order, so there is "
             "no index to measure. Describe a stage of it by `ki.chain`; or use a `ResidualStage`, "
-            "as resnet_w*, icr_w* and pcr_w* do, or a block of your own with `scheduled = True`"
+            "as resnet_w*, icr_w* and pcr_w* do, or a block of your own with `scheduled = True`. A "
+            "tied stage that stops each sample by a threshold has a fixed sequence of blocks after "
+            "`set_depth(model, threshold=None)`"
         )
     layers = [call.layer for call in stages]
     for stage in layers:

@@ -239,6 +239,18 @@ class ResidualFunction(IterationLayer, GuaranteedLayer):
         norm2, vector2 = power_step(ConvOperator(block.kernel2, image), block.vector2[tf.newaxis])
         return norm1 * norm2, vector1[0], vector2[0]
 
+    def _converged_bound(
+        self, block: BlockValues, iterations: int = ITERATIONS, tolerance: float = TOLERANCE
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Return L of Eq. 3, larger by the tolerance, and the two first singular vectors."""
+        bound, vectors = 1.0, []
+        for kernel in (folded_kernel(block), block.kernel2):
+            operator = ConvOperator(kernel, block.vector1.shape)
+            norm, vector = converged_norm(operator, iterations, tolerance)
+            bound *= norm
+            vectors.append(vector[0])
+        return bound * (1 + tolerance), *vectors
+
     def _store_moving(self, blocks: list[BlockValues]) -> None:
         """Assign the values that a training step changed without a gradient to the variables."""
         for name in MOVING + (CAPPING if self.lipschitz_cap is not None else ()):
@@ -267,14 +279,8 @@ class ResidualFunction(IterationLayer, GuaranteedLayer):
         """Return the values that `converge_cap` assigns, by the names of the variables."""
         by_block = []
         for block in self.block_values():
-            bound, vectors = 1.0, []
-            for kernel in (folded_kernel(block), block.kernel2):
-                operator = ConvOperator(kernel, block.vector1.shape)
-                norm, vector = converged_norm(operator, iterations, tolerance)
-                bound *= norm
-                vectors.append(vector[0])
-            divisor = cap_divisor(bound * (1 + tolerance), self.lipschitz_cap)
-            by_block.append((*vectors, divisor))
+            bound, *vectors = self._converged_bound(block, iterations, tolerance)
+            by_block.append((*vectors, cap_divisor(bound, self.lipschitz_cap)))
         return {
             name: values[0] if self._blocks is None else tf.stack(values)
             for name, values in zip(CAPPING, zip(*by_block, strict=True), strict=True)

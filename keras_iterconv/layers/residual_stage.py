@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_iterconv._support.checks import check_choice, check_positive_int
 from keras_iterconv.layers.adjustable_depth import AdjustableDepth
-from keras_iterconv.layers.block_values import FunctionWeights, function_weights
+from keras_iterconv.layers.block_values import BlockValues, FunctionWeights, function_weights
 from keras_iterconv.layers.ordered_gradients import copies_with_ordered_gradient
 from keras_iterconv.layers.protocol import ImageSize
 from keras_iterconv.layers.residual_function import ResidualFunction
@@ -21,6 +21,8 @@ from keras_iterconv.unrolling.gradients.fixed_point import fixed_point_mode
 
 SKIPS = ("previous", "stage_input")
 GRADIENTS = ("unroll", "recompute", "implicit")
+# Of the norms in training, relative; most reach it in one cycle of `converged_norm`.
+TRAINING_TOLERANCE = 1e-3
 
 
 @keras.saving.register_keras_serializable("keras_iterconv")
@@ -176,6 +178,13 @@ class ResidualStage(AdjustableDepth, ResidualFunction):
     def make_initial_state(self, inputs: tf.Tensor) -> tf.Tensor:
         """Return z_0 for the inputs x, in the dtype of the states."""
         return tf.cast(inputs, self.state_dtype)
+
+    def _lipschitz_bound(self, block: BlockValues) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        if not self.tied:
+            return super()._lipschitz_bound(block)
+        # One step of power iteration would be below the norm. The states of a tied stage converge
+        # in training too, and its implicit gradient exists, only where the cap holds.
+        return self._converged_bound(block, tolerance=TRAINING_TOLERANCE)
 
     def build_update(self, inputs: tf.Tensor, data_format: str = "NHWC") -> BoundUpdate:
         """Return the update of a tied stage in evaluation, with its tensors.

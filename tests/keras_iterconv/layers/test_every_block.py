@@ -65,7 +65,7 @@ CASES = {
     ),
     "stage, tied, capped, adaptive": BlockCase(
         partial(
-            ki.ResidualStage, 3, 60, "stage_input", lipschitz_cap=0.95, tied=True, threshold=1e-5
+            ki.ResidualStage, 3, 60, "stage_input", lipschitz_cap=0.95, tied=True, threshold=1e-4
         ),
         IMAGES,
         EXACT,
