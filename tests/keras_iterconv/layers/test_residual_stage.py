@@ -337,4 +337,4 @@ def test_recomputing_changes_no_gradient_and_no_statistic(settings, graph):
 
 def test_an_unknown_gradient_is_refused():
     with pytest.raises(ValueError, match="`gradient`"):
-        ki.ResidualStage(FILTERS, BLOCKS, gradient="implicit")
+        ki.ResidualStage(FILTERS, BLOCKS, gradient="frozen")

@@ -245,7 +245,7 @@ def test_bad_arguments(arguments, message):
         ("resnet_w8", {"width": 0}, "`width` must .*Received: width=0"),
         ("icr_w8", {"lipschitz_cap": 0}, "`lipschitz_cap` must .*Received: lipschitz_cap=0"),
         ("pcr_w8", {"skip_from": "previous"}, "pcr_w8.*skip_from.*Received: skip_from"),
-        ("resnet_w8", {"threshold": 0.1}, "resnet_w8.*threshold.*Received: threshold=0.1"),
+        ("resnet_w8", {"threshold": 0.1}, "`threshold` needs `tied=True`.*threshold=0.1"),
         ("resnet_sh", {"max_unroll": 0}, "`max_unroll` must .*Received: max_unroll=0"),
         ("resnet_sh", {"units": 0}, "`units` must .*Received: units=0"),
         ("resnet_sh", {"step_size": 0}, "`step_size` must .*Received: step_size=0"),
