@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from keras_iterconv import datasets, load_pretrained, set_depth, with_depth
+from keras_iterconv import load_pretrained, set_depth, with_depth
 from keras_iterconv._support.outputs import output_activation, output_key
 from keras_iterconv.datasets import DatasetError, ImageData
 from keras_iterconv.depth.block_calls import iterated_blocks
@@ -32,6 +32,7 @@ from keras_iterconv.zoo.index import (
 )
 
 from .classifier import OnnxClassifier, Predictions
+from .published_data import load_published
 from .zoo_folder import unlisted_files
 
 # Largest difference of logits, relative to the largest logit of the image; least share of
@@ -41,6 +42,8 @@ DEPTH_SHARE = 0.999
 ACCURACY_TOLERANCE = 0.001
 BATCHES = (1, 7, 64)
 ACCURACY_BATCH = 500
+# Largest number of pixels in a batch.
+ACCURACY_PIXELS = 2**20
 # Most bytes of an ONNX file, a protocol buffer, and most characters of its metadata.
 ONNX_LIMIT = 2**31 - 1
 METADATA_LIMIT = 2**20
@@ -95,9 +98,10 @@ def check_zoo(zoo: Path, console: Console, trust: bool = False) -> None:
     table.add_column("test accuracy", justify="right")
     table.add_column("result")
     bad = []
+    say = partial(console.print, soft_wrap=True, markup=False, highlight=False)
     for name in index["models"]:
         try:
-            cells = read_entry(folder, name, partial(_check_model, folder, name, trusted))
+            cells = read_entry(folder, name, partial(_check_model, folder, name, trusted, say))
             found = "good"
         # A file with the right hash may still raise anything; the other models are checked too.
         except Exception as error:
@@ -121,7 +125,9 @@ def _tell_unlisted(folder: Path, console: Console) -> None:
         console.print(f"Not in the index: {', '.join(shown)}{more}", soft_wrap=True)
 
 
-def _check_model(folder: Path, name: str, trusted: bool, entry: dict) -> tuple[str, ...]:
+def _check_model(
+    folder: Path, name: str, trusted: bool, say: Callable[[str], None], entry: dict
+) -> tuple[str, ...]:
     total = _check_files(folder, name, entry)
     model = load_pretrained(name, folder)
     paths = [folder / file for file in entry["files"]]
@@ -136,8 +142,9 @@ def _check_model(folder: Path, name: str, trusted: bool, entry: dict) -> tuple[s
             runs.append(partial(_serve, served))
     size = f"{total / 1e6:.1f} MB"
     try:
-        data = datasets.load(entry["dataset"])
-    except DatasetError:
+        data = load_published(entry["dataset"], entry["input_shape"], entry.get("data_source"))
+    except DatasetError as error:
+        say(f"{name}: {error} Logits, depths and test accuracy are not checked.")
         return size, "-", "-", "no data"
     found = compare(model, runs, entry, data)
     # NaN fails both comparisons.
@@ -291,8 +298,10 @@ def _serve(run: Any, images: np.ndarray, depth: DepthSettings | None) -> Predict
 def _accuracy(run: Predict, data: ImageData) -> float:
     """Return the accuracy on the test images."""
     right = 0
-    for begin in range(0, len(data.test), ACCURACY_BATCH):
-        images = data.test.images[begin : begin + ACCURACY_BATCH].astype(np.float32)
-        labels = data.test.labels[begin : begin + ACCURACY_BATCH]
+    height, width, _ = data.input_shape
+    batch = max(1, min(ACCURACY_BATCH, ACCURACY_PIXELS // (height * width)))
+    for begin in range(0, len(data.test), batch):
+        images = data.test.images[begin : begin + batch].astype(np.float32)
+        labels = data.test.labels[begin : begin + batch]
         right += int(np.sum(~data.task.is_wrong(run(images, None).logits, labels)))
     return right / len(data.test)

@@ -8,6 +8,7 @@ from keras_iterconv.datasets import CATALOGUE
 from keras_iterconv.models.deep_thinking_net import PADDING
 from keras_iterconv.zoo.index import CHECKOUT_ZOO
 
+from .published_data import READING
 from .zoo_folder import CURVES, DEPTH_FIGURE, SAVED_MODEL
 
 _DEPTH = f"""
@@ -42,7 +43,7 @@ logits = model(model.preprocessing(images))
 
 `model.preprocessing` computes {pixels}. In units of the raw values, by channel: mean {mean}, std
 {std}.
-{raw}{predict}
+{raw}{pictures}{predict}
 ## Stability
 
 With caps and normalisation folded into the weights, {held} of {blocks} blocks have a guarantee.
@@ -51,6 +52,9 @@ With caps and normalisation folded into the weights, {held} of {blocks} blocks h
 {findings}
 {operators}"""
 _RAW = "The other files take raw images, float32 `[N, {shape}]`, and include this preprocessing.\n"
+_PICTURES = """
+`ki.datasets.read_picture(path, ({shape}))` reads a picture file as in the training: {reading}.
+"""
 _PREDICT = """
 ```bash
 iterconv predict {name}.onnx picture.png{options}
@@ -100,6 +104,10 @@ def make_card(name: str, entry: Mapping, folder: Path, zoo: Path) -> str:
         raw = _RAW.format(shape=", ".join(map(str, entry["input_shape"])))
         if entry["dataset"] in SEQUENCES:
             raw += _SEQUENCES
+    pictures = ""
+    if "data_source" in entry:
+        shape = ", ".join(map(str, entry["input_shape"]))
+        pictures = _PICTURES.format(shape=shape, reading=READING)
     arguments = json.dumps(name)
     if zoo.resolve() != CHECKOUT_ZOO.resolve():
         arguments += f", zoo={json.dumps(str(zoo), ensure_ascii=False)}"
@@ -116,8 +124,9 @@ def make_card(name: str, entry: Mapping, folder: Path, zoo: Path) -> str:
         updates=updates,
         shape="x".join(map(str, entry["input_shape"])),
         scale=entry["scale"],
-        classes=", ".join(entry["classes"]),
-        command=entry["command"],
+        # A folder's name may have any characters.
+        classes=", ".join(name.replace("|", "\\|") for name in entry["classes"]),
+        command=entry["command"].replace("|", "\\|"),
         machine=result["machine"],
         seconds=result["seconds"],
         seed=result["seed"],
@@ -128,6 +137,7 @@ def make_card(name: str, entry: Mapping, folder: Path, zoo: Path) -> str:
         mean=json.dumps(entry["mean"]),
         std=json.dumps(entry["std"]),
         raw=raw,
+        pictures=pictures,
         predict=predict,
         depth_figure=_DEPTH if (folder / DEPTH_FIGURE).exists() else "",
         held=certificate["blocks_that_hold"],

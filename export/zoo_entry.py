@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,10 +17,8 @@ from rich.console import Console
 
 import keras_iterconv as ki
 from iterconv.command_errors import UserError, as_user_error, check_folder
-from keras_iterconv import datasets
-from keras_iterconv._support.checks import unknown_name
 from keras_iterconv._support.keras_files import load_model_file, save_model_file
-from keras_iterconv.datasets import CATALOGUE, DatasetError
+from keras_iterconv.datasets import DatasetError
 from keras_iterconv.depth.figure_by_class import NoFigureError, draw_depths, measure_depths
 from keras_iterconv.exporting.exported_function import shared_depth
 from keras_iterconv.exporting.folding import fold
@@ -29,12 +28,13 @@ from keras_iterconv.exporting.saved_model import write_saved_model
 from keras_iterconv.layers.rules.rows import plain
 from keras_iterconv.not_finite import find_not_finite_variable
 from keras_iterconv.preprocessing import Preprocessing
-from keras_iterconv.runs import FinishedRun, read_finished_run
+from keras_iterconv.runs import FinishedRun, plain_name, read_finished_run
 from keras_iterconv.tasks import TASKS
 from keras_iterconv.zoo.index import CARD
 
 from .model_card import make_card
 from .preparation import PREPARATIONS
+from .published_data import READING, describe_source, load_published, task_name
 from .zoo_folder import CURVES, DEPTH_FIGURE, SAVED_MODEL, check_name, commit, new_entry
 
 LICENSE = "Apache-2.0"
@@ -44,6 +44,8 @@ DATA = ("input_shape", "classes", "scale", "mean", "std")
 PROBE = 16
 # Largest number of test images in the figure of depth.
 FIGURE_PICTURES = 2000
+# Largest number of their pixels, which are in memory.
+FIGURE_PIXELS = 2**24
 
 
 def read_run(path: Path) -> tuple[FinishedRun, keras.Model]:
@@ -57,8 +59,6 @@ def read_run(path: Path) -> tuple[FinishedRun, keras.Model]:
     """
     check_folder("RUN", path)
     run = as_user_error(read_finished_run, path)
-    if run.settings["dataset"] not in CATALOGUE:
-        raise UserError(unknown_name("dataset", run.settings["dataset"], CATALOGUE))
     model = as_user_error(load_model_file, run.files.last)
     variable = find_not_finite_variable(model.weights)
     if variable is not None:
@@ -89,7 +89,7 @@ def publish_run(
         check_name(name)
     try:
         run, model = read_run(path)
-        name = name or f"{run.settings['model']}_{run.settings['dataset']}"
+        name = name or plain_name(run.settings["model"], run.settings["dataset"], "_")
         publication = _Publication(run, model, name, zoo, console)
         publication.publish(formats)
     except KeyboardInterrupt:
@@ -117,7 +117,7 @@ class _Publication:
     ):
         self.run, self.model, self.name, self.zoo, self.console = run, model, name, zoo, console
         self.preprocessing = Preprocessing(*(tuple(run.data[key]) for key in ("mean", "std")))
-        self.task = TASKS[CATALOGUE[run.settings["dataset"]].task]
+        self.task = TASKS[task_name(run.settings["dataset"])]
         self.folded = fold(model)
         self.depth = as_user_error(shared_depth, self.folded)
 
@@ -152,10 +152,11 @@ class _Publication:
 
     def _describe(self) -> dict[str, Any]:
         """Return the entry of the index, without the fields that depend on the written files."""
-        run = self.run
+        run, source = self.run, describe_source(self.run)
         return {
             "architecture": run.settings["model"],
             "dataset": run.settings["dataset"],
+            **({} if source is None else {"data_source": source}),
             **{key: run.data[key] for key in DATA},
             "depth": None if self.depth is None else self.depth._asdict(),
             "parameters": self.folded.count_params(),
@@ -196,7 +197,8 @@ def _draw_depth(
 ) -> None:
     """Draw the figure of depth on test images, if the data set is available."""
     try:
-        data = datasets.load(run.settings["dataset"])
+        shape = run.data["input_shape"]
+        data = load_published(run.settings["dataset"], shape, describe_source(run))
         # The scale of the run's training images, which depends on `limit_train` and
         # `validation_share`.
         data = dataclasses.replace(
@@ -204,7 +206,8 @@ def _draw_depth(
             mean=np.asarray(run.data["mean"], np.float32),
             std=np.asarray(run.data["std"], np.float32),
         )
-        depths = measure_depths(model, name, data, FIGURE_PICTURES)
+        count = min(FIGURE_PICTURES, max(FIGURE_PIXELS // math.prod(shape[:2]), 1))
+        depths = measure_depths(model, name, data, count)
     except (DatasetError, NoFigureError) as error:
         say(f"the figure of depth is left out: {error}")
     else:
@@ -238,6 +241,9 @@ def _metadata(name: str, entry: dict[str, Any]) -> dict[str, str]:
         "version": ki.__version__,
         "result": json.dumps(entry["result"]),
     }
+    if "data_source" in entry:
+        texts |= {key: json.dumps(entry[key]) for key in ("mean", "std")}
+        texts["pictures"] = READING
     if entry["dataset"] in PREPARATIONS:
         texts["preparation"] = json.dumps(PREPARATIONS[entry["dataset"]]._asdict())
     for key, value in (entry["depth"] or {}).items():

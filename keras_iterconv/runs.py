@@ -1,7 +1,10 @@
 """The folder of a training run: the layout of its files, and reading a finished run."""
 
 import os
+import re
+import shlex
 import stat
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -43,7 +46,9 @@ _DATA = json_object(
         "mean": json_list({"type": "number"}, 1),
         "std": json_list(AMOUNT, 1),
         "images": json_object({"train": COUNT, "validation": COUNT, "test": COUNT}),
-    }
+    },
+    # Of the pictures in a folder of the user.
+    {"sha256": _TEXT},
 )
 
 # The settings that every reader needs; `training.settings` describes all settings.
@@ -237,6 +242,20 @@ def read_finished_run(path: str | os.PathLike) -> FinishedRun:
     return FinishedRun(settings, config["data"], config["versions"], result, found, command)
 
 
+def plain_name(model: str, dataset: str, separator: str) -> str:
+    """Return a name of a model and its data set for files: of a-z, 0-9, - and _.
+
+    Args:
+        model: Name of the model.
+        dataset: Name of the data set, which may be that of a folder with any characters.
+        separator: What separates the two.
+    """
+    letters = unicodedata.normalize("NFKD", dataset.rpartition(":")[2])
+    ascii_letters = letters.encode("ascii", "ignore").decode().lower()
+    short = re.sub("[^a-z0-9_-]+", "_", ascii_letters).strip("_-") or "pictures"
+    return f"{model}{separator}{short}"
+
+
 def training_command(
     settings: Mapping[str, Any],
     extensions: Sequence[Mapping[str, int]] = (),
@@ -262,7 +281,7 @@ def training_command(
             flag, value = "independent-initialization", True
         if value is False:
             continue
-        options += [f"--{flag}"] if value is True else [f"--{flag}", str(value)]
+        options += [f"--{flag}"] if value is True else [f"--{flag}", shlex.quote(str(value))]
     commands = [" ".join(["python -m training.fit", *options])]
     planned = [*(extension["epochs"] for extension in extensions), settings["epochs"]]
     for extension, epochs in zip(extensions, planned[1:], strict=True):

@@ -1,4 +1,4 @@
-"""Train a named model on a named data set: `python -m training.fit --model nais10`."""
+"""Train a named model on a data set or on own pictures: `python -m training.fit`."""
 
 from typing import Annotated
 
@@ -31,8 +31,20 @@ def fit(
     dataset: Annotated[
         str | None,
         _data(
-            "digits, mnist, cifar10, cifar100, digitclutter2 to digitclutter5, or prefix_sums.",
+            "digits, mnist, cifar10, cifar100, digitclutter2 to digitclutter5, prefix_sums, or an "
+            "image classification set of TensorFlow Datasets, for example fashion_mnist.",
             "digits; deep_thinking prefix_sums",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        _data("Folder of pictures with a folder for each class, in place of --dataset."),
+    ] = None,
+    image_size: Annotated[
+        str | None,
+        _data(
+            "Size of the images with --data or a set of TensorFlow Datasets: SIDE or HEIGHTxWIDTH.",
+            "the pictures' own, if one of at most 128 a side; else 64",
         ),
     ] = None,
     preset: Annotated[str | None, _data("Settings of a paper, for example nais-cifar10.")] = None,
@@ -41,11 +53,15 @@ def fit(
         float | None,
         _data("Share of the training images kept for validation; 0 for none.", "0.1"),
     ] = None,
+    test_share: Annotated[
+        float | None,
+        _data("Share of the pictures for testing, where the data set has no test part.", "0.2"),
+    ] = None,
     augment: Annotated[
         str | None,
         _data(
             "Augmentation of training images: none, standard, alternating or addons.",
-            "standard for convolutional models on digits and CIFAR, else none",
+            "standard for convolutional models on digits, CIFAR and other pictures, else none",
         ),
     ] = None,
     pixels: Annotated[
@@ -58,7 +74,10 @@ def fit(
     ] = None,
     batch_size: Annotated[
         int | None,
-        _training("Number of images in a step.", "64; dense models 128; deep_thinking 200"),
+        _training(
+            "Number of images in a step.",
+            "64; dense models 128; deep_thinking 200; less for few pictures",
+        ),
     ] = None,
     learning_rate: Annotated[
         float | None,
@@ -205,7 +224,7 @@ def fit(
         float | None, _run("Least time between two checkpoints within an epoch, in minutes.", "10")
     ] = None,
 ) -> None:
-    """Train a named model on a named data set.
+    """Train a named model on a named data set, or on your own pictures.
 
     Writes the trained model, its accuracy and its depth into the run's folder. The defaults
     depend on the model and the data set.
@@ -223,7 +242,9 @@ def fit(
 
     console = make_console()
     if resume is None:
-        session.start(make_settings(**given), output, console, **checkpoint_options)
+        choose_batch = "batch_size" not in given and preset is None
+        settings = make_settings(**given)
+        session.start(settings, output, console, choose_batch=choose_batch, **checkpoint_options)
         return
     epochs = given.pop("epochs", None)
     if given or output is not None:

@@ -15,8 +15,8 @@ from rich.console import Console
 
 import keras_iterconv as ki
 from iterconv.command_errors import UserError, as_user_error
-from keras_iterconv import datasets
 from keras_iterconv.datasets import (
+    CATALOGUE,
     ImageData,
     Split,
     evaluation_batches,
@@ -27,6 +27,7 @@ from keras_iterconv.datasets import (
 from keras_iterconv.depth.depth_settings import is_adaptive
 from keras_iterconv.depth.traced_depth import TracedDepth
 from keras_iterconv.models.fast_net import has_whitening
+from keras_iterconv.runs import plain_name
 from keras_iterconv.tasks import TASKS
 
 from .callbacks import ProgressLines, RunRecorder
@@ -35,6 +36,7 @@ from .distribution import make_strategy
 from .epoch_state import EpochState, load_epoch_state
 from .evaluation import Evaluation, evaluate, mirrored_accuracy
 from .optimization import make_optimizer
+from .run_data import describe_data, fit_batch, load_data, refuse_unreadable
 from .run_folder import RunFolder
 from .run_report import print_header
 from .run_result import finish
@@ -53,6 +55,7 @@ def start(
     output: str | None,
     console: Console,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    choose_batch: bool = False,
 ) -> dict[str, Any]:
     """Train a new model and return its result.
 
@@ -61,6 +64,8 @@ def start(
         output: The run's folder, new or empty; None for a numbered one under `runs/`.
         console: The console for the table and the progress.
         checkpoint_minutes: Least time between two checkpoints within an epoch, in minutes.
+        choose_batch: Whether the batch size is a default, which is lowered where a data set outside
+            of the catalogue has few images.
 
     Returns:
         The content of `result.json`.
@@ -70,8 +75,11 @@ def start(
     """
     if output is not None:
         RunFolder.refuse_taken(output)
-    session = _Session(settings, console)
-    folder = RunFolder.create(output, f"{settings.model}-{settings.dataset}")
+    data = load_data(settings, console)
+    if choose_batch and settings.dataset not in CATALOGUE:
+        settings = fit_batch(settings, len(data.train))
+    session = _Session(settings, console, data)
+    folder = RunFolder.create(output, plain_name(settings.model, settings.dataset, "-"))
     with folder.held():
         # The config comes first: it is enough to resume, since the seed gives the first weights.
         folder.write_json(folder.config, session.describe())
@@ -118,9 +126,10 @@ def resume(
             )
         session = _Session(wanted, console)
         if session.describe()["data"] != config["data"]:
+            place = settings.data or "TFDS_DATA_DIR"
             raise UserError(
                 f"the data set {settings.dataset!r} is not the one that {path} was started with; "
-                "restore its files (TFDS_DATA_DIR), or start a new run"
+                f"restore its files ({place}), or start a new run"
             )
         rows, state = session.load(folder)
         if len(rows) > wanted.epochs:
@@ -169,17 +178,6 @@ def _extend(
     return extended
 
 
-def _load_data(settings: Settings) -> ImageData:
-    return as_user_error(
-        datasets.load,
-        settings.dataset,
-        names={"name": "dataset"},
-        limit_train=settings.limit_train,
-        validation_share=settings.validation_share,
-        pixels=settings.pixels,
-    )
-
-
 @contextlib.contextmanager
 def _precision(mixed: bool) -> Iterator[None]:
     """Build layers under a mixed-precision policy: float16 on a GPU, bfloat16 on a CPU."""
@@ -210,7 +208,7 @@ class _Session:
     def __init__(self, settings: Settings, console: Console, data: ImageData | None = None):
         self.settings = settings
         self.console = console
-        self.data: ImageData = _load_data(settings) if data is None else data
+        self.data: ImageData = load_data(settings, console) if data is None else data
         self.steps = as_user_error(steps_per_epoch, self.data.train, settings.batch_size)
         # Called early, so that a missing extra is reported before a folder is created.
         get_augmentation(settings.augment)
@@ -253,7 +251,7 @@ class _Session:
         """Compute the first layer of a net that whitens its images, from training images."""
         if has_whitening(self.model):
             split = self.data.train.take(np.arange(min(WHITENING_IMAGES, len(self.data.train))))
-            images = (split.images - self.data.mean) / self.data.std
+            images = (split.images[:] - self.data.mean) / self.data.std
             ki.whiten(self.model, images)
 
     def _make_loss(self) -> keras.losses.Loss:
@@ -278,17 +276,7 @@ class _Session:
         """Return the content of `config.json`: settings, facts of the data set and versions."""
         return {
             "settings": dataclasses.asdict(self.settings),
-            "data": {
-                "input_shape": list(self.data.input_shape),
-                "classes": list(self.data.classes),
-                "scale": self.data.scale,
-                "mean": self.data.mean.tolist(),
-                "std": self.data.std.tolist(),
-                "images": {
-                    part: len(getattr(self.data, part).labels)
-                    for part in ("train", "validation", "test")
-                },
-            },
+            "data": describe_data(self.data),
             "versions": {
                 "keras_iterconv": ki.__version__,
                 "keras": keras.__version__,
@@ -360,6 +348,9 @@ class _Session:
                 # A run can end before the last number of updates, and be evaluated after a restart.
                 ki.set_depth(self.model, self.unroll_schedule.max_unroll_of(len(rows) - 1))
             return finish(self, folder, rows, extensions)
+        except tf.errors.OpError as error:
+            refuse_unreadable(self.data, error, folder.path)
+            raise
         except KeyboardInterrupt:
             lines.stop()
             self.console.print(

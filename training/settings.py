@@ -5,7 +5,7 @@ import math
 import re
 from typing import Any
 
-from iterconv.command_errors import UserError, as_user_error
+from iterconv.command_errors import UserError, as_user_error, check_folder
 from keras_iterconv._support.architecture_kinds import (
     CONVOLUTIONAL,
     FULLY_CONNECTED,
@@ -13,10 +13,18 @@ from keras_iterconv._support.architecture_kinds import (
 )
 from keras_iterconv._support.checks import LARGEST, SMALLEST, unknown_name
 from keras_iterconv.coupling import KERNELS, GradientCoupling
-from keras_iterconv.datasets import AUGMENTATIONS, CATALOGUE, PIXELS, VALIDATION_SHARE
+from keras_iterconv.datasets import (
+    AUGMENTATIONS,
+    CATALOGUE,
+    PIXELS,
+    TEST_SHARE,
+    VALIDATION_SHARE,
+    folder_dataset_name,
+)
 from keras_iterconv.depth import UnrollSchedule
 from keras_iterconv.models.registry import ARCHITECTURES, list_settings
 
+from .data_defaults import check_task, default_dataset
 from .presets import PRESETS
 
 SCHEDULES = ("cosine", "step", "step-twice", "triangle", "constant", "cyclical")
@@ -41,6 +49,8 @@ _OVERRIDES = (
 )
 # The first and the last block, as in a slice of Python.
 _MEMBERS = re.compile(r"(-?\d{1,6})?:(-?\d{1,6})?")
+# A side, or a height and a width.
+_SIZE = re.compile(r"[1-9]\d{0,3}(x[1-9]\d{0,3})?")
 # Epochs and the numbers of updates from them on.
 _UNROLLS = re.compile(r"\d{1,9}:\d{1,9}(,\d{1,9}:\d{1,9})*")
 
@@ -51,7 +61,8 @@ class Settings:
 
     Attributes:
         model: A name of `keras_iterconv.list_models()`.
-        dataset: A name of `keras_iterconv.datasets.list_datasets()`.
+        dataset: A name of `keras_iterconv.datasets.list_datasets()` or of an image classification
+            set of TensorFlow Datasets; with `data` the name that `load_folder` gives.
         epochs: Number of passes over the training part.
         batch_size: Number of images in a step, over all replicas.
         learning_rate: The largest learning rate.
@@ -73,6 +84,10 @@ class Settings:
         mixed_precision: Whether to compute in half precision: float16 on a GPU, bfloat16 on a CPU.
         strategy: `"none"`, or `"mirrored"` for all GPUs or, without a GPU, two logical CPUs.
         seed: The seed of the initial weights, the order of the images and their augmentation.
+        data: The folder of class folders of pictures; None for a data set that has a name.
+        image_size: The size of the images, `"SIDE"` or `"HEIGHTxWIDTH"`, of a data set that is not
+            in `list_datasets()`; None for the default of `keras_iterconv.datasets.load`.
+        test_share: The share of the pictures for the test part, where the data set has none.
         mirrored_test: Whether the result also holds the test accuracy of the mean of the logits of
             an image and of its mirror image, `test_accuracy_mirrored`.
         width: Number of channels of the first stage; None for the model's own.
@@ -118,6 +133,9 @@ class Settings:
     mixed_precision: bool = False
     strategy: str = "none"
     seed: int = 0
+    data: str | None = None
+    image_size: str | None = None
+    test_share: float = TEST_SHARE
     mirrored_test: bool = False
     width: int | None = None
     max_unroll: int | None = None
@@ -172,6 +190,13 @@ class Settings:
                 raise UserError(
                     f"--{_flag(name)} must be at least 0 and below 1: {getattr(self, name)}"
                 )
+        if not 0 < self.test_share < 1:
+            raise UserError(f"--test-share must be above 0 and below 1: {self.test_share}")
+        if self.image_size is not None and not _SIZE.fullmatch(self.image_size):
+            raise UserError(
+                "--image-size must be SIDE or HEIGHTxWIDTH, for example 64 or 48x64: "
+                f"{self.image_size}"
+            )
         if self.nesterov and (not self.momentum or self.optimizer != "sgd"):
             raise UserError("--nesterov needs --optimizer sgd and a --momentum above 0")
         for name, known in (
@@ -186,6 +211,13 @@ class Settings:
                 raise UserError(
                     f"--{_flag(name)} must be one of {', '.join(known)}: {getattr(self, name)}"
                 )
+
+    def height_and_width(self) -> tuple[int, int] | None:
+        """Return the height and the width of the images; None for the default."""
+        if self.image_size is None:
+            return None
+        height, _, width = self.image_size.partition("x")
+        return int(height), int(width or height)
 
     def _check_depth(self) -> None:
         if self.index_images is not None and self.index_images < 0:
@@ -313,7 +345,12 @@ def make_settings(preset: str | None = None, **given: Any) -> Settings:
     chosen.update({name: value for name, value in given.items() if value is not None})
     if "model" not in chosen:
         raise UserError("--model or --preset must be given, for example --model nais10")
-    chosen.setdefault("dataset", _default_dataset(chosen["model"]))
+    if "data" in chosen:
+        check_folder("--data", chosen["data"])
+        if given.get("dataset") is not None:
+            raise UserError("--data and --dataset exclude each other: name a folder or a data set")
+        chosen["dataset"] = folder_dataset_name(chosen["data"])
+    chosen.setdefault("dataset", default_dataset(chosen["model"]))
     settings = Settings(**{**_defaults(chosen["model"], chosen["dataset"]), **chosen})
     schedule = settings.make_unroll_schedule()
     # A run that is ended early does not come here: its model keeps the number it was trained with.
@@ -331,37 +368,20 @@ def default_settings(settings: Settings) -> dict[str, Any]:
     These are the defaults for the model and the data set. The data set itself can be left out if
     it is the default one.
     """
-    default = dataclasses.asdict(make_settings(model=settings.model, dataset=settings.dataset))
-    return {**default, "dataset": _default_dataset(settings.model)}
-
-
-def _default_dataset(model: str) -> str:
-    per_position = model in ARCHITECTURES and ARCHITECTURES[model].per_position
-    return "prefix_sums" if per_position else "digits"
-
-
-def _check_task(model: str, architecture: Any, dataset: str, data: Any) -> None:
-    """Raise `UserError` where a model does not predict what a data set asks for."""
-    if architecture.per_position == (data.task == "labels_per_position"):
-        return
-    fitting = [
-        name
-        for name, other in ARCHITECTURES.items()
-        if other.per_position == (data.task == "labels_per_position")
-    ]
-    what = {True: "a class for each position", False: "one prediction an image"}
-    raise UserError(
-        f"--model {model} makes {what[architecture.per_position]}, and --dataset {dataset} asks "
-        f"for {what[not architecture.per_position]}; models for it are {', '.join(fitting)}"
-    )
+    if settings.data is not None:
+        default = make_settings(model=settings.model, data=settings.data)
+        return {**dataclasses.asdict(default), "dataset": settings.dataset, "data": None}
+    default = make_settings(model=settings.model, dataset=settings.dataset)
+    return {**dataclasses.asdict(default), "dataset": default_dataset(settings.model)}
 
 
 def _defaults(model: str, dataset: str) -> dict[str, Any]:
     # An unknown name is refused later, by the function that builds the model or reads the data.
     architecture = ARCHITECTURES.get(model, ARCHITECTURES["nais10"])
-    data = CATALOGUE.get(dataset, CATALOGUE["digits"])
+    # Other data sets are taken for photographs.
+    data = CATALOGUE.get(dataset, CATALOGUE["cifar10"])
     kind = architecture.kind
-    _check_task(model, architecture, dataset, data)
+    check_task(model, architecture, dataset, data)
     epochs = data.epochs[kind]
     if "threshold" in architecture.settings:
         epochs = data.adaptive_epochs or epochs

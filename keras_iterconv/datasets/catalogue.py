@@ -1,6 +1,7 @@
 """The catalogue of data sets, and their split into training, validation and test parts."""
 
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,9 +13,11 @@ from keras_iterconv._support.architecture_kinds import (
     FULLY_CONNECTED,
     RECURRENT,
 )
-from keras_iterconv._support.checks import unknown_name
+from keras_iterconv.datasets.assembly import TEST_SHARE
 from keras_iterconv.datasets.digitclutter import CLASSES, PARTS, SIDE, SIZES
-from keras_iterconv.datasets.image_data import ImageData, Split, pixel_scaling
+from keras_iterconv.datasets.image_data import ImageData
+from keras_iterconv.datasets.image_split import Split
+from keras_iterconv.datasets.pixel_statistics import channel_statistics, pixel_scaling
 from keras_iterconv.datasets.prefix_sums import AVAILABLE, BITS, make_prefix_sums
 from keras_iterconv.datasets.splitting import VALIDATION_SHARE, cut, stratified_subset
 from keras_iterconv.datasets.tfds_reader import read_tfds
@@ -168,6 +171,8 @@ def load(
     limit_train: int | None = None,
     validation_share: float = VALIDATION_SHARE,
     pixels: str = "standardized",
+    image_size: int | Sequence[int] | None = None,
+    test_share: float = TEST_SHARE,
 ) -> ImageData:
     """Return a data set, split into training, validation and test parts.
 
@@ -182,8 +187,15 @@ def load(
     limited data set is generated. `prefix_sums` is generated in memory: sequences of bits as images
     of one column, and for each position the parity of the bits so far.
 
+    Any other name is that of an image classification set of TensorFlow Datasets, one with the
+    features `image` and `label`, such as `"fashion_mnist"`, `"oxford_flowers102"` or
+    `"cifar10_corrupted/fog_1"`. Its parts are its own splits `train`, `validation` and `test`.
+    Without a labelled test split its validation split is the test part, and without both the test
+    part is a share of the training part. Images stay in memory where they take at most an eighth
+    of it, and are otherwise read from disk for each batch; the batches are the same.
+
     Args:
-        name: Name in `list_datasets()`.
+        name: Name in `list_datasets()`, or of TensorFlow Datasets.
         limit_train: Number of training images to keep, stratified as far as whole images permit.
             The validation part is limited so that its share stays the same (by default a ninth of
             `limit_train`). None keeps all images. For Digitclutter these are the first images of
@@ -192,12 +204,19 @@ def load(
             all images are training images and the validation part is empty.
         pixels: Scaling of the pixels: `"standardized"` by mean and standard deviation of the
             training part, after the split and the limit; or `"unit"`, values from 0 to 1.
+        image_size: Side of the images, or height and width, of a data set that is not in
+            `list_datasets()`: pictures are cropped to this aspect ratio and resized, see
+            `read_picture`. None for their own size if all have one of at most 128 a side, and
+            else 64.
+        test_share: Share of the training part for the test part of a data set that is not in
+            `list_datasets()` and has no labelled test or validation split, in (0, 1).
 
     Returns:
         An `ImageData`.
 
     Raises:
-        ValueError: The name or `pixels` is unknown; the limit is less than one image a class, or
+        ValueError: The name or `pixels` is unknown; the data set is no image classification set;
+            the limit is less than one image a class, or
             more than the training part holds; the share leaves a part with less than one image a
             class; or the data set has its own validation part and `validation_share` is not the
             default.
@@ -211,8 +230,16 @@ def load(
         (900, 100, 360, 16)
     """
     if name not in CATALOGUE:
-        raise ValueError(unknown_name("dataset", name, CATALOGUE))
+        return _load_tfds(
+            name,
+            image_size=image_size,
+            validation_share=validation_share,
+            test_share=test_share,
+            limit_train=limit_train,
+            pixels=pixels,
+        )
     entry = CATALOGUE[name]
+    _check_own_part(entry, image_size, test_share)
     if entry.available is not None:
         if limit_train is not None:
             _check_limit(limit_train, entry, entry.available)
@@ -230,7 +257,9 @@ def load(
         splits, classes = entry.read()
         official, test = (Split(*splits[part], padding=entry.padding) for part in ("train", "test"))
         train, validation = _cut(official, entry, limit_train, validation_share)
-    mean, std = pixel_scaling(pixels, train.images, entry.scale)
+    mean, std = pixel_scaling(
+        pixels, partial(channel_statistics, train.images[:]), entry.input_shape[-1], entry.scale
+    )
     return ImageData(
         name=name,
         train=train,
@@ -241,6 +270,37 @@ def load(
         classes=classes,
         scale=entry.scale,
     )
+
+
+def _load_tfds(name: str, **options: Any) -> ImageData:
+    # Imported here because TFDS takes long to load.
+    from keras_iterconv.datasets.tfds_images import UnknownTfdsNameError, list_tfds, load_tfds
+
+    try:
+        return load_tfds(name, **options)
+    except UnknownTfdsNameError as error:
+        known = [*CATALOGUE, *list_tfds()]
+        near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.6)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"`dataset` must be one of {', '.join(CATALOGUE)}, or the name of an image "
+            f"classification set of TensorFlow Datasets.{hint} Received: dataset={name!r}"
+        ) from error
+
+
+def _check_own_part(entry: DatasetEntry, image_size: Any, test_share: float) -> None:
+    """Raise `ValueError` where an argument is for other data sets than those of the catalogue."""
+    if image_size is not None:
+        height, width, _ = entry.input_shape
+        raise ValueError(
+            f"`image_size` must be left out: the images of {entry.name} have {height}x{width} "
+            f"pixels. Received: image_size={image_size!r}"
+        )
+    if test_share != TEST_SHARE:
+        raise ValueError(
+            f"`test_share` must be {TEST_SHARE}, the default: {entry.name} has a fixed test part. "
+            f"Received: test_share={test_share}"
+        )
 
 
 def _cut(

@@ -1,12 +1,14 @@
-"""Batches for training and for evaluation, of images in memory."""
+"""Batches for training and for evaluation, of images in memory or on disk."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
 
 from keras_iterconv.datasets.augmentation import DRAWS, Augmentation, alternate, get_augmentation
-from keras_iterconv.datasets.image_data import Split
+from keras_iterconv.datasets.image_split import Split
+from keras_iterconv.datasets.stored_images import StoredImages
 
 # Two batches in parallel occupy two cores; more would slow down the training step.
 PARALLEL_BATCHES = 2
@@ -60,7 +62,8 @@ def training_batches(
     Shifted images are padded with the raw value `split.padding`, or with `mean` where it is None.
 
     Args:
-        split: Training part; its images, uint8 [N, H, W, C], are copied once.
+        split: Training part; its images, uint8 [N, H, W, C], are copied once, or read from disk
+            for each batch.
         mean: Value to subtract from each channel, float32 [C], in raw values.
         std: Divisor of each channel, float32 [C].
         batch_size: Number of images in a batch.
@@ -158,17 +161,26 @@ def _assembler(
     """Return a function from image indices and random numbers to a batch."""
     # On a machine with a GPU an eager constant would be placed there, and each batch copied back.
     with tf.device("CPU:0"):
-        images, labels = tf.constant(split.images), tf.constant(split.labels, tf.int32)
+        gather, labels = _gatherer(split.images), tf.constant(split.labels, tf.int32)
         mean, std = tf.constant(mean, tf.float32), tf.constant(std, tf.float32)
     # Augmentations pad with 0, so the padding colour is subtracted before them.
     padding = mean if split.padding is None else tf.fill(mean.shape, float(split.padding))
 
     def assemble(indices: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        batch = tf.cast(tf.gather(images, indices), tf.float32)
+        batch = tf.cast(gather(indices), tf.float32)
         batch = augmentation(batch - padding, draws)
         return (batch - (mean - padding)) / std, tf.gather(labels, indices)
 
     return assemble
+
+
+def _gatherer(images: np.ndarray | StoredImages) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return a function from image indices to images."""
+    return (
+        images.gather
+        if isinstance(images, StoredImages)
+        else partial(tf.gather, tf.constant(images))
+    )
 
 
 def _finish(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -29,6 +29,29 @@ def cut(labels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(kept), np.sort(cut_off)
 
 
+def cut_each_class(labels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return a split of images into two parts, each with its share of every class.
+
+    Of a class of at least two images each part has at least one; a single image stays in the first.
+
+    Args:
+        labels: Class numbers, int [N].
+        share: Share of the second part, in [0, 1).
+
+    Returns:
+        `(kept, cut_off)`: sorted image indices, int [N - M] and int [M], disjoint.
+    """
+    if share == 0:
+        return np.arange(len(labels)), np.arange(0)
+    generator = np.random.default_rng(CUT_SEED)
+    is_cut = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        images = generator.permutation(np.flatnonzero(labels == label))
+        count = min(max(round(share * len(images)), 1), len(images) - 1)
+        is_cut[images[:count]] = True
+    return np.flatnonzero(~is_cut), np.flatnonzero(is_cut)
+
+
 def stratified_subset(labels: np.ndarray, count: int) -> np.ndarray:
     """Return `count` image indices, stratified as far as whole images permit.
 

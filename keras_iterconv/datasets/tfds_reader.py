@@ -90,7 +90,7 @@ def read_tfds(name: str, source: str) -> tuple[dict[str, tuple], tuple[str, ...]
     except Exception as error:
         raise DatasetCorruptedError(f"{damaged} ({first_line(error)}): {remedy}.") from error
     if not builder.data_path.exists():  # builder.is_prepared() would log a warning here.
-        _download(builder, folder, source)
+        download(builder, folder, source)
 
     splits = read_parts(builder, {part: part for part in ("train", "test")}, remedy)
     return splits, tuple(builder.info.features["label"].names)
@@ -135,8 +135,18 @@ def read_parts(
     return splits
 
 
-def _download(builder: Any, folder: str, source: str) -> None:
-    """Download and prepare a data set; remove all new files where that fails."""
+def download(builder: Any, folder: str, source: str) -> None:
+    """Download and prepare a data set; remove all new files where that fails.
+
+    Args:
+        builder: The builder of a data set that is not in the folder.
+        folder: The TFDS folder.
+        source: An address that responds where a download is possible. It is tested first, because
+            TFDS takes minutes to detect that there is no connection.
+
+    Raises:
+        DatasetNotFoundError: The data set cannot be downloaded.
+    """
 
     def not_found(reason: str) -> DatasetNotFoundError:
         return DatasetNotFoundError(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keras_iterconv.datasets import Split
-from keras_iterconv.datasets.image_data import channel_statistics
+from keras_iterconv.datasets.pixel_statistics import channel_statistics
 from keras_iterconv.tasks import TASKS
 
 
