@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_iterconv._support.checks import check_positive_int
-from keras_iterconv._support.memory import memory_limit
+from keras_iterconv._support.memory_limit import memory_limit
 from keras_iterconv.datasets.image_data import ImageData
 from keras_iterconv.datasets.image_split import Split
 from keras_iterconv.datasets.picture_files import UnreadablePictureError
