@@ -17,8 +17,8 @@ _GROUP_LIMITS = (
 def memory_limit() -> int:
     """Return the number of bytes that this process may use.
 
-    That is the smallest of the machine's memory, the limit of the container, and the limits that
-    are set for the process (`ulimit -v` and `ulimit -d`).
+    That is the smallest of the machine's memory, the limit of the container, and what is left of
+    the limits that are set for the process (`ulimit -v` and `ulimit -d`).
     """
     limits = [*_of_machine(), *_of_container(), *_of_process()]
     return min(limits, default=ASSUMED)
@@ -45,5 +45,14 @@ def _of_process() -> list[int]:
         return []
     import resource
 
-    soft = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
-    return [limit for limit in soft if limit != resource.RLIM_INFINITY]
+    used_of_kind = zip((resource.RLIMIT_AS, resource.RLIMIT_DATA), _used(), strict=True)
+    limits = [(resource.getrlimit(kind)[0], used) for kind, used in used_of_kind]
+    return [max(soft - used, 0) for soft, used in limits if soft != resource.RLIM_INFINITY]
+
+
+def _used() -> tuple[int, int]:
+    """Return the bytes of this process's address space and of its data; 0 where not known."""
+    with suppress(OSError, IndexError, ValueError):
+        pages = [int(number) for number in Path("/proc/self/statm").read_text().split()]
+        return pages[0] * os.sysconf("SC_PAGE_SIZE"), pages[5] * os.sysconf("SC_PAGE_SIZE")
+    return 0, 0
