@@ -78,7 +78,7 @@ def load_folder(
     Otherwise they are read from the folder again for each batch; the batches are the same.
 
     The parts are shares of each class. They depend on the names of the files, not on a seed. Of a
-    class of at least three pictures each part has at least one.
+    class of at least three pictures each part has at least one, at the default shares.
 
     Args:
         path: The folder.
