@@ -224,10 +224,7 @@ def name_with_a_line_end(folder):
 )
 def test_what_is_no_data_set_is_told_in_one_line(folder, change, said):
     change(folder)
-    with (
-        warnings.catch_warnings(),
-        pytest.raises(ValueError, match=f"`path` must .*{said}") as error,
-    ):
+    with pytest.raises(ValueError, match=f"`path` must .*{said}") as error:
         load_folder(folder)
     assert f"path={str(folder)!r}" in str(error.value)
     assert "\n" not in str(error.value)
