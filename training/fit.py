@@ -1,6 +1,6 @@
 """Train a named model on a data set or on own pictures: `python -m training.fit`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,7 +38,7 @@ def fit(
     ] = None,
     data: Annotated[
         str | None,
-        _data("Folder of pictures with a folder for each class, in place of --dataset."),
+        _data("Folder of pictures with a folder for each class, in place of --dataset.", "none"),
     ] = None,
     image_size: Annotated[
         str | None,
@@ -233,18 +233,21 @@ def fit(
     given = {name: value for name, value in given.items() if name not in ("output", "resume")}
     if checkpoint_minutes is not None and not checkpoint_minutes >= 0:
         raise UserError(f"--checkpoint-minutes must be at least 0: {checkpoint_minutes}")
-    checkpoint_options = {
+    options: dict[str, Any] = {
         name: given.pop(name) for name in ("checkpoint_minutes",) if name in given
     }
     load_quietly()
+    from keras_iterconv.datasets import CATALOGUE
+
     from . import session
     from .settings import make_settings
 
     console = make_console()
     if resume is None:
-        choose_batch = "batch_size" not in given and preset is None
         settings = make_settings(**given)
-        session.start(settings, output, console, choose_batch=choose_batch, **checkpoint_options)
+        if "batch_size" not in given and preset is None and settings.dataset not in CATALOGUE:
+            options["choose_batch"] = True
+        session.start(settings, output, console, **options)
         return
     epochs = given.pop("epochs", None)
     if given or output is not None:
@@ -252,7 +255,7 @@ def fit(
         raise UserError(
             f"--resume takes all settings but --epochs from the run's folder; leave out --{extra}"
         )
-    session.resume(resume, console, epochs, **checkpoint_options)
+    session.resume(resume, console, epochs, **options)
 
 
 def main() -> None:

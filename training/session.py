@@ -16,7 +16,6 @@ from rich.console import Console
 import keras_iterconv as ki
 from iterconv.command_errors import UserError, as_user_error
 from keras_iterconv.datasets import (
-    CATALOGUE,
     ImageData,
     Split,
     evaluation_batches,
@@ -64,8 +63,7 @@ def start(
         output: The run's folder, new or empty; None for a numbered one under `runs/`.
         console: The console for the table and the progress.
         checkpoint_minutes: Least time between two checkpoints within an epoch, in minutes.
-        choose_batch: Whether the batch size is a default, which is lowered where a data set outside
-            of the catalogue has few images.
+        choose_batch: Whether the batch size is a default, which is lowered for few images.
 
     Returns:
         The content of `result.json`.
@@ -76,7 +74,7 @@ def start(
     if output is not None:
         RunFolder.refuse_taken(output)
     data = load_data(settings, console)
-    if choose_batch and settings.dataset not in CATALOGUE:
+    if choose_batch:
         settings = fit_batch(settings, len(data.train))
     session = _Session(settings, console, data)
     folder = RunFolder.create(output, plain_name(settings.model, settings.dataset, "-"))
