@@ -8,6 +8,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_iterconv._support.checks import check_choice
+from keras_iterconv.chains import Chain
+from keras_iterconv.coupled_groups import (
+    check_groups,
+    find_groups,
+    first_names,
+    variable_name,
+)
 from keras_iterconv.layers.stacked_variables import is_stack
 
 KERNELS = ("uniform", "triangular")
@@ -15,7 +22,7 @@ KERNELS = ("uniform", "triangular")
 
 @keras.saving.register_keras_serializable("keras_iterconv")
 class GradientCoupling:
-    """Blend the gradients of the blocks of a stage: (1 - lambda) d_t + lambda sum_s K_ts d_s.
+    r"""Blend the gradients of the blocks of a stage: (1 - lambda) d_t + lambda sum_s K_ts d_s.
 
     d_t is the gradient of block t of T. With the uniform kernel the sum is the mean over the
     blocks: a strength of 0 trains the blocks independently, and with a strength of 1 blocks that
@@ -28,27 +35,37 @@ class GradientCoupling:
     moving statistics, which have no gradient.
 
     Args:
-        strength: lambda, in [0, 1].
+        strength: lambda, in [0, 1]; or a schedule of it, which is a
+            `keras.optimizers.schedules.LearningRateSchedule` or another function of the optimizer's
+            iteration, an int or a scalar. Its values are clipped to [0, 1]. The strength of a
+            coupling cannot be assigned, since compiled training steps would not see it.
         kernel: `"uniform"`, or `"triangular"`: K_ts in proportion to 1 - |t - s| / T, each row
             summing to 1.
         members: The blocks of each group that are coupled, as a slice: `slice(-8, None)` for the
             last eight, `slice(5, None)` for all but the first five; None for all. The other blocks
             keep their gradients.
         groups: None, to couple the blocks of each stacked variable of `ResidualStage` and of
-            untied NAIS blocks. Or a list of groups, each a list of variables of one shape in the
-            order of the blocks: Keras or TensorFlow variables, or `path`s of Keras variables.
+            untied NAIS blocks. A `Chain` or a list of chains, to couple the weights at the same
+            position of each block. A regular expression, which must match whole paths of variables,
+            such as `r"stage1_block(\d+)/(.*)"`: its first group is the block, by number or else in
+            the order of the variables; weights of different blocks are coupled where the other
+            groups match the same and, if there are several such weights in a block, in their order.
+            Or a list of groups, each a list of variables of one shape in the order of the blocks:
+            Keras or TensorFlow variables, or `path`s of Keras variables.
 
     Call arguments:
         gradients: A list of tensors, one for each variable, or None where there is no gradient.
         variables: A list of as many variables.
+        iteration: The optimizer's iteration, for a schedule of the strength.
 
     Returns:
         The list of coupled gradients.
 
     Raises:
         ValueError: An argument is out of its range; a group has different shapes, a variable of
-            another group, only one variable, or a variable that is not among `variables`; or there
-            is nothing to couple.
+            another group, only one variable, or a variable that is not among `variables`; a weight
+            has no counterpart in another block; there is nothing to couple; or a schedule is called
+            without the iteration.
 
     Example:
         >>> coupling = GradientCoupling(0.9, groups=[["a/kernel", "b/kernel"]])
@@ -60,12 +77,12 @@ class GradientCoupling:
 
     def __init__(
         self,
-        strength: float,
+        strength: float | Callable,
         kernel: str = "uniform",
         members: slice | None = None,
-        groups: Sequence[Sequence] | None = None,
+        groups: Sequence | Chain | str | None = None,
     ):
-        self.strength = _check_strength(strength)
+        self._strength = _check_strength(strength)
         self.kernel = check_choice("kernel", kernel, KERNELS)
         if members is not None and not _is_slice_of_numbers(members):
             raise ValueError(
@@ -73,9 +90,32 @@ class GradientCoupling:
                 f"eight, slice(5, None) for all but the first five. Received: members={members!r}"
             )
         self.members = members
-        self.groups = None if groups is None else _check_groups(groups)
+        self.groups = None if groups is None else check_groups(groups)
 
-    def __call__(self, gradients: Sequence, variables: Sequence) -> list:
+    @property
+    def strength(self) -> float | Callable:
+        """lambda, or the schedule of it."""
+        return self._strength
+
+    def strength_at(self, iteration: Any = None) -> float | tf.Tensor:
+        """Return lambda at an iteration: a float or, from a schedule, a float32 scalar.
+
+        Args:
+            iteration: The optimizer's iteration; None is enough for a strength without a schedule.
+
+        Raises:
+            ValueError: There is a schedule, and no iteration.
+        """
+        if not callable(self.strength):
+            return self.strength
+        if iteration is None:
+            raise ValueError(
+                "`iteration` must be given for a strength with a schedule: `coupling(gradients, "
+                "variables, optimizer.iterations)`. Received: iteration=None"
+            )
+        return tf.clip_by_value(tf.cast(self.strength(iteration), tf.float32), 0.0, 1.0)
+
+    def __call__(self, gradients: Sequence, variables: Sequence, iteration: Any = None) -> list:
         gradients = list(gradients)
         if len(gradients) != len(variables):
             raise ValueError(
@@ -83,12 +123,14 @@ class GradientCoupling:
                 f"Received: {len(gradients)} gradients, {len(variables)} variables"
             )
         variable_indices = self.find_coupled(variables)
-        if self.strength == 0:
+        strength = self.strength_at(iteration)
+        # For a schedule that is a tensor.
+        if not callable(self.strength) and strength == 0:
             return gradients
         if self.groups is None:
             for i in variable_indices:
                 if gradients[i] is not None:
-                    gradients[i] = self._couple(tf.convert_to_tensor(gradients[i]))
+                    gradients[i] = self._couple(tf.convert_to_tensor(gradients[i]), strength)
             return gradients
         for group in variable_indices:
             if all(gradients[i] is None for i in group):
@@ -102,7 +144,7 @@ class GradientCoupling:
                     for i in group
                 ]
             )
-            coupled = tf.unstack(self._couple(stack))
+            coupled = tf.unstack(self._couple(stack, strength))
             # Other blocks keep their gradients, also None: with a zero in its place, the
             # optimizer's momentum would change their weights.
             for t in self._members(len(group)):
@@ -124,16 +166,9 @@ class GradientCoupling:
             ValueError: As for a call.
         """
         if self.groups is not None:
-            index_groups = [
-                [_find(member, variables, frozen) for member in group] for group in self.groups
-            ]
+            index_groups = find_groups(self.groups, variables, frozen)
             for group in index_groups:
-                _check_shapes([variables[i] for i in group])
                 self._members(len(group))
-            # A path and a variable can only be compared here, where the paths are resolved.
-            all_indices = [i for group in index_groups for i in group]
-            for i in all_indices:
-                _check_once(all_indices.count(i) == 1, variables[i])
             return index_groups
         stack_indices = [i for i, variable in enumerate(variables) if is_stack(variable)]
         if not stack_indices:
@@ -142,34 +177,39 @@ class GradientCoupling:
             self._members(variables[i].shape[0])
         return stack_indices
 
-    def _couple(self, stack: tf.Tensor) -> tf.Tensor:
+    def _couple(self, stack: tf.Tensor, strength: float | tf.Tensor) -> tf.Tensor:
         """Return the coupled gradients of one group, `[blocks, ...]`."""
-        count = stack.shape[0]
+        if isinstance(strength, tf.Tensor):
+            strength = tf.cast(strength, stack.dtype)
         if self.members is None and self.kernel == "uniform":
             mean = tf.reduce_mean(stack, axis=0, keepdims=True)
-            return (1 - self.strength) * stack + self.strength * mean
-        matrix = tf.constant(self.matrix(count), stack.dtype)
+            return (1 - strength) * stack + strength * mean
+        matrix = tf.convert_to_tensor(self._matrix(stack.shape[0], strength), stack.dtype)
         return tf.tensordot(matrix, stack, axes=1)
 
-    def matrix(self, blocks: int) -> np.ndarray:
+    def matrix(self, blocks: int, iteration: Any = None) -> np.ndarray:
         """Return the matrix that maps gradients to coupled gradients, float64 `[blocks, blocks]`.
 
         Args:
             blocks: T, the number of blocks of the group.
+            iteration: The optimizer's iteration, for a schedule of the strength.
 
         Raises:
-            ValueError: `members` selects none of the blocks.
+            ValueError: `members` selects none of the blocks, or a schedule has no iteration.
         """
+        return self._matrix(blocks, float(self.strength_at(iteration)))
+
+    def _matrix(self, blocks: int, strength: float | tf.Tensor) -> Any:
         coupled = self._members(blocks)
         weights = np.ones((len(coupled), len(coupled)))
         if self.kernel == "triangular":
             weights -= np.abs(np.subtract.outer(coupled, coupled)) / blocks
         weights /= weights.sum(axis=1, keepdims=True)
-        matrix = np.eye(blocks)
-        matrix[np.ix_(coupled, coupled)] = (1 - self.strength) * np.eye(
-            len(coupled)
-        ) + self.strength * weights
-        return matrix
+        # The change at full strength, of which a strength is a part: blocks that are not coupled
+        # keep their gradients exactly.
+        change = np.zeros((blocks, blocks))
+        change[np.ix_(coupled, coupled)] = weights - np.eye(len(coupled))
+        return np.eye(blocks) + change * strength
 
     def _members(self, blocks: int) -> np.ndarray:
         """Return the numbers of the coupled blocks of a group, `[members]`."""
@@ -184,20 +224,27 @@ class GradientCoupling:
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the coupling, as JSON can hold them."""
         members = self.members
+        strength, groups = self.strength, self.groups
+        if callable(strength):
+            strength = keras.saving.serialize_keras_object(strength)
+        if groups is not None and not isinstance(groups, str):
+            groups = [[variable_name(member) for member in group] for group in groups]
         return {
-            "strength": self.strength,
+            "strength": strength,
             "kernel": self.kernel,
             "members": None if members is None else [members.start, members.stop, members.step],
-            "groups": None
-            if self.groups is None
-            else [[_name(member) for member in group] for group in self.groups],
+            "groups": groups,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "GradientCoupling":
         """Return the coupling that gave this configuration."""
-        members = config["members"]
-        return cls(**{**config, "members": None if members is None else slice(*members)})
+        config = dict(config)
+        if isinstance(config["strength"], dict):
+            config["strength"] = keras.saving.deserialize_keras_object(config["strength"])
+        if config["members"] is not None:
+            config["members"] = slice(*config["members"])
+        return cls(**config)
 
 
 def _is_slice_of_numbers(members: Any) -> bool:
@@ -214,7 +261,8 @@ def as_coupling(coupling: Any) -> Callable | None:
     Raises:
         ValueError: `coupling` is neither None, nor a number in [0, 1], nor callable.
     """
-    if coupling is None or callable(coupling):
+    is_schedule = isinstance(coupling, keras.optimizers.schedules.LearningRateSchedule)
+    if coupling is None or (callable(coupling) and not is_schedule):
         return coupling
     try:
         return GradientCoupling(coupling)
@@ -225,94 +273,29 @@ def as_coupling(coupling: Any) -> Callable | None:
         ) from error
 
 
-def _check_strength(strength: Any) -> float:
+def _check_strength(strength: Any) -> float | Callable:
+    if callable(strength):
+        first = np.asarray(strength(0))
+        if first.shape != () or not 0 <= first <= 1:
+            raise ValueError(
+                "`strength` must be a schedule of scalars in [0, 1]. "
+                f"Received: strength={strength!r}, which gives {first!r} for iteration 0"
+            )
+        return strength
     number = isinstance(strength, int | float | np.floating | np.integer)
     if not number or isinstance(strength, bool) or not 0 <= strength <= 1:
         raise ValueError(f"`strength` must lie in [0, 1]. Received: strength={strength!r}")
     return float(strength)
 
 
-def _check_groups(groups: Any) -> list[list]:
-    wrong = isinstance(groups, str) or not isinstance(groups, Sequence) or not len(groups)
-    if wrong or any(isinstance(g, str) or not isinstance(g, Sequence) for g in groups):
-        raise ValueError(
-            "`groups` must be a list of lists of variables or of their paths. "
-            f"Received: groups={groups!r}"
-        )
-    seen = set()
-    for group in groups:
-        for member in group:
-            if not isinstance(member, str | keras.Variable | tf.Variable):
-                raise ValueError(
-                    "`groups` must hold Keras or TensorFlow variables, or paths of Keras "
-                    f"variables. Received: {member!r} in a group"
-                )
-        if len(group) < 2:
-            raise ValueError(
-                "Each group of `groups` must hold at least two variables. "
-                f"Received: {[_name(member) for member in group]}"
-            )
-        if not any(isinstance(member, str) for member in group):
-            _check_shapes(group)
-        for member in group:
-            key = member if isinstance(member, str) else id(member)
-            _check_once(key not in seen, member)
-            seen.add(key)
-    return [list(group) for group in groups]
-
-
-def _check_once(once: bool, member: Any) -> None:
-    if not once:
-        raise ValueError(
-            f"`groups` must hold each variable once. Received twice: {_name(member)!r}"
-        )
-
-
 def _nothing_to_couple(frozen_stacks: Sequence) -> str:
     if frozen_stacks:
         return (
             "There is nothing to couple: all stacked variables are frozen, "
-            f"{_first_names(frozen_stacks)}. Set `trainable=True` for their layers and compile "
+            f"{first_names(frozen_stacks)}. Set `trainable=True` for their layers and compile "
             "again, or train without a coupling."
         )
     return (
         "There is nothing to couple: no layer of the model keeps the weights of several blocks in "
         "one stacked variable. Pass `groups`, or train without a coupling."
     )
-
-
-def _check_shapes(group):
-    shapes = {_name(variable): tuple(variable.shape) for variable in group}
-    if len({tuple(variable.shape) for variable in group}) > 1:
-        raise ValueError(
-            f"The variables of each group of `groups` must have one shape. Received: {shapes}"
-        )
-
-
-def _find(member: Any, variables: Sequence, frozen: Sequence) -> int:
-    def is_member(variable: Any) -> bool:
-        return _name(variable) == member if isinstance(member, str) else variable is member
-
-    variable_indices = [i for i, variable in enumerate(variables) if is_member(variable)]
-    if not variable_indices and any(is_member(variable) for variable in frozen):
-        raise ValueError(
-            f"`groups` names {_name(member)!r}, which is frozen. Set `trainable=True` for its "
-            "layer and compile again, or leave it out of `groups`."
-        )
-    if len(variable_indices) != 1:
-        raise ValueError(
-            f"`groups` names {_name(member)!r}, which matches {len(variable_indices)} of the "
-            f"trainable variables; the first of these are {_first_names(variables)}. Name "
-            "trainable variables of the model, each by a path that no other variable has."
-        )
-    return variable_indices[0]
-
-
-def _first_names(variables: Sequence) -> str:
-    return ", ".join(_name(variable) for variable in variables[:8])
-
-
-def _name(variable: Any) -> str:
-    if isinstance(variable, str):
-        return variable
-    return getattr(variable, "path", None) or variable.name

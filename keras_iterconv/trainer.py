@@ -9,7 +9,11 @@ import keras
 import tensorflow as tf
 
 from keras_iterconv._support.empty_batches import layer_on_any_batch
-from keras_iterconv._support.private_keras import layers_within
+from keras_iterconv._support.private_keras import (
+    FunctionalOrSubclassed,
+    keeps_default,
+    layers_within,
+)
 from keras_iterconv._support.replicas import clips, total_on_first_replica
 from keras_iterconv.coupling import GradientCoupling, as_coupling
 from keras_iterconv.guarantees import ConvergeCaps, RestoreGuarantees
@@ -19,8 +23,8 @@ from keras_iterconv.spectral import TOLERANCE
 
 
 @keras.saving.register_keras_serializable("keras_iterconv")
-class IterativeModel(keras.Model):
-    """A functional `keras.Model` whose gradients can be coupled and whose guarantees hold.
+class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
+    """A `keras.Model` whose gradients can be coupled and whose guarantees hold.
 
     It trains like any Keras model: `compile`, `fit`, callbacks, `.keras` files, strategies of
     several replicas. A training step passes the raw gradients to the coupling, and the result to
@@ -28,6 +32,10 @@ class IterativeModel(keras.Model):
     declare as weight constraints. Projections and Lipschitz caps also hold where something else
     than a training step has changed weights: in each validation, at the end of `fit` and in every
     file that Keras writes of the model (see `restore_guarantees`).
+
+    As a `keras.Model`, it is functional, or a class with `__init__` and `call` of its own:
+    `class Net(ki.IterativeModel)`. Keras makes the configuration of such a model from the arguments
+    of its `__init__`, unless it has a `get_config`.
 
     Args:
         inputs: Symbolic inputs, as for `keras.Model`.
@@ -44,15 +52,29 @@ class IterativeModel(keras.Model):
     class_names = None
     card = None
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> "IterativeModel":
+        # `keras.Model.__new__` drops the arguments, of which Keras makes a configuration.
+        return keras.layers.Layer.__new__(cls, *args, **kwargs)
+
+    # Keras reads this signature to find out whether a model can be made of its graph.
+    def __init__(
+        self, inputs: Any = None, outputs: Any = None, name: str | None = None, **kwargs: Any
+    ):
+        if inputs is None and outputs is None:
+            super().__init__(name=name, **kwargs)
+        else:
+            type(self).make_functional()
+            super().__init__(inputs, outputs, name=name, **kwargs)
+
     def compile(self, *args: Any, coupling: float | Callable | None = None, **kwargs: Any) -> None:
         """Configure the model for training.
 
         Args:
             *args: As for `keras.Model.compile`.
-            coupling: None; a strength in [0, 1] for `GradientCoupling`; or a callable
-                `(gradients, variables) -> gradients` on lists of equal length. Its arguments are
-                the raw gradients of one replica, scaled if the optimizer scales the loss, so that
-                it must be linear in them.
+            coupling: None; a strength in [0, 1], or a `LearningRateSchedule` of it, for
+                `GradientCoupling`; or a callable `(gradients, variables) -> gradients` on
+                lists of equal length. Its arguments are the raw gradients of one replica, scaled if
+                the optimizer scales the loss, so that it must be linear in them.
             **kwargs: As for `keras.Model.compile`.
 
         Raises:
@@ -64,7 +86,8 @@ class IterativeModel(keras.Model):
         self.coupling = coupling
 
     def _check_coupling(self, coupling):
-        if isinstance(coupling, GradientCoupling):
+        # A subclassed model has variables after its first call only; the coupling checks them then.
+        if isinstance(coupling, GradientCoupling) and self.built:
             coupling.find_coupled(self.trainable_variables, self.non_trainable_variables)
 
     def make_train_function(self, force: bool = False) -> Callable:
@@ -193,7 +216,9 @@ class IterativeModel(keras.Model):
             scaled = self.optimizer.scale_loss(loss)
         variables = self.trainable_variables
         gradients = tape.gradient(scaled, variables)
-        if self.coupling is not None:
+        if isinstance(self.coupling, GradientCoupling):
+            gradients = self.coupling(gradients, variables, self.optimizer.iterations)
+        elif self.coupling is not None:
             gradients = self.coupling(gradients, variables)
         if self.distribute_strategy.num_replicas_in_sync > 1 and clips(self.optimizer):
             gradients = total_on_first_replica(gradients)
@@ -243,6 +268,7 @@ class IterativeModel(keras.Model):
 
         return super()._run_through_graph(inputs, operation_fn, call_fn)
 
+    @keeps_default
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         if self.preprocessing is not None:
@@ -260,6 +286,8 @@ class IterativeModel(keras.Model):
             config.pop("preprocessing", None),
             config.pop("class_names", None),
         )
+        if "layers" not in config:
+            config = _accepted(cls, config)
         model = super().from_config(config, custom_objects)
         if preprocessing is not None:
             model.preprocessing = Preprocessing(*map(tuple, preprocessing))
@@ -278,3 +306,12 @@ class IterativeModel(keras.Model):
         self.compile(**config)
         if self.built:
             self.optimizer.build(self.trainable_variables)
+
+
+def _accepted(cls: type, config: dict[str, Any]) -> dict[str, Any]:
+    """Return a subclassed model's configuration without what Keras adds and `__init__` refuses."""
+    parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return config
+    added = {"name", "trainable", "dtype"} - set(parameters)
+    return {key: value for key, value in config.items() if key not in added}

@@ -11,6 +11,11 @@ from typing import Any
 import keras
 from keras.src.backend.common import global_state, masking
 from keras.src.models.functional import Functional
+from keras.src.utils.python_utils import default
+
+# A method with this mark counts as not overridden, so that Keras makes the configuration of a
+# subclassed model from the arguments of its `__init__`.
+keeps_default = default
 
 # Methods of `keras.Model` and `keras.layers.BatchNormalization` that classes of this package
 # override, and the purpose of the override.
@@ -41,6 +46,33 @@ def graph_of(layer: Any) -> Any:
 def layers_of(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """Return the layers that a layer or model holds itself."""
     return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+# The bases that a functional model has, and a subclassed one has not.
+_ONLY_FUNCTIONAL = set(Functional.__mro__) - set(keras.Model.__mro__)
+
+
+class FunctionalOrSubclassed(type(keras.Model)):  # type: ignore[misc]
+    """Metaclass of a functional model class whose subclasses need not be functional.
+
+    When the first functional model of a class is made, Keras puts `Functional` into the bases of
+    the class, for good and so for all its subclasses. This metaclass leaves it out of the bases of
+    a subclass with a `call` of its own, unless a model of the subclass was made from inputs and
+    outputs.
+    """
+
+    def mro(cls) -> list[type]:
+        order = super().mro()
+        caller = next(base for base in order if "call" in vars(base))
+        if caller in Functional.__mro__ or "_from_outputs" in vars(cls):
+            return order
+        return [base for base in order if base not in _ONLY_FUNCTIONAL]
+
+    def make_functional(cls) -> None:
+        """Let the class have the bases of a functional model, also with a `call` of its own."""
+        cls._from_outputs = True
+        # Upon this, Python asks for the order again.
+        cls.__bases__ = cls.__bases__  # type: ignore[has-type]
 
 
 def nodes(model: keras.Model) -> Iterator:

@@ -1,5 +1,6 @@
 """Stages of functional models of any layers: chains of blocks."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -92,6 +93,37 @@ class Chain:
             state = self.update(state, inputs, t)
         return state
 
+    def weight_groups(self) -> list[list[keras.Variable]]:
+        """Return the trainable weights at the same position of each block.
+
+        The position counts the weights of a block in the order of its calls. Weights that all
+        blocks share are left out.
+
+        Raises:
+            ValueError: Two blocks differ in the shapes of their weights, or there is no group.
+        """
+        by_block = [_trainable_weights(block) for block in self.blocks]
+        groups = []
+        for weights in itertools.zip_longest(*by_block):
+            shapes = {None if w is None else tuple(w.shape) for w in weights}
+            if len(shapes) > 1:
+                found = ", ".join(
+                    f"{block.name}: " + ("none" if w is None else f"{w.path} {tuple(w.shape)}")
+                    for block, w in zip(self.blocks, weights, strict=True)
+                )
+                raise ValueError(
+                    "The blocks of a chain must have trainable weights of the same shapes, in the "
+                    f"same order, to be coupled. Received: {self.name!r} with {found}"
+                )
+            if len(set(map(id, weights))) > 1:
+                groups.append(list(weights))
+        if not groups:
+            raise ValueError(
+                f"There is nothing to couple: {self.name!r} has no trainable weights that its "
+                f"blocks do not share. Received: {self!r}"
+            )
+        return groups
+
     def _check_schedule(self, schedule: Sequence[int] | None) -> list[int]:
         count = len(self.blocks)
         if schedule is None:
@@ -109,3 +141,13 @@ class Chain:
     def __repr__(self) -> str:
         names = ", ".join(block.name for block in self.blocks)
         return f"<Chain {self.name!r} of {self.model.name!r}: {names}>"
+
+
+def _trainable_weights(block: ChainBlock) -> list[keras.Variable]:
+    """Return the trainable weights of a block, each once, in the order of its calls."""
+    weights = {
+        id(weight): weight
+        for call in block.calls
+        for weight in getattr(call.layer, "trainable_variables", ())
+    }
+    return list(weights.values())

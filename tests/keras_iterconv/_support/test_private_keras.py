@@ -60,6 +60,35 @@ def test_a_call_can_be_repeated_in_evaluation():
     np.testing.assert_allclose(private_keras.call_again(node, {id(inputs): x}), [2 * x])
 
 
+def test_a_subclass_stays_without_the_bases_of_functional_models():
+    """Else: `class Net(IterativeModel)` raises TypeError, or forgets its arguments."""
+
+    class Base(keras.Model, metaclass=private_keras.FunctionalOrSubclassed):
+        def __new__(cls, *args, **kwargs):
+            return keras.layers.Layer.__new__(cls, *args, **kwargs)
+
+        @private_keras.keeps_default
+        def get_config(self):
+            return super().get_config()
+
+    class Net(Base):
+        def __init__(self, units):
+            super().__init__()
+            self.dense = keras.layers.Dense(units)
+
+        def call(self, inputs):
+            return self.dense(inputs)
+
+    inputs = keras.Input((3,))
+    functional = Base(inputs, keras.layers.Dense(2)(inputs))
+    assert hasattr(functional, "operations")
+    net = Net(4)
+    assert isinstance(net, Base)
+    assert not hasattr(net, "operations")
+    assert net(np.ones((2, 3), np.float32)).shape == (2, 4)
+    assert net.get_config()["units"] == 4
+
+
 def test_layers_at_any_depth(model):
     """Else: guarantees of nested blocks do not hold, and nothing says so."""
     names = [layer.name for layer in private_keras.layers_within(model)]
