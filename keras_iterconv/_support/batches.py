@@ -1,5 +1,6 @@
 """Reading data sets for measurements: batches, or one pair of arrays."""
 
+import itertools
 import operator
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -32,6 +33,30 @@ def _as_arrays(arrays: Any) -> Any:
     if isinstance(arrays, dict):
         return {name: np.asarray(array) for name, array in arrays.items()}
     return np.asarray(arrays)
+
+
+def check_not_empty(count: int) -> None:
+    """Raise `ValueError` where a data set has no image."""
+    if not count:
+        raise ValueError("`dataset` must hold at least one image. Received: an empty data set")
+
+
+def read_ahead(batches: Iterator, samples: int) -> tuple[list, Iterator]:
+    """Return the images of the first samples, some batches, and an iterator over all batches.
+
+    Args:
+        batches: The batches `(images, labels)`; no more are read than needed.
+        samples: Number of samples.
+    """
+    read: list = []
+    count = 0
+    for batch in batches:
+        read.append(batch)
+        count += len(tf.nest.flatten(batch)[0])
+        if count >= samples:
+            break
+    images = [images for images, _ in _first(iter(read), samples)]
+    return images, itertools.chain(read, batches)
 
 
 def _first(batches: Iterator, samples: int) -> Iterator:

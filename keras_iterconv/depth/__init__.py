@@ -2,6 +2,7 @@
 
 from keras_iterconv.depth.accuracy import accuracy_by_depth
 from keras_iterconv.depth.block_calls import BlockCall, block_calls, iterated_blocks
+from keras_iterconv.depth.calibration import calibrate_depth
 from keras_iterconv.depth.depth_model import processing_depth, with_depth
 from keras_iterconv.depth.depth_plot import plot_accuracy_by_depth
 from keras_iterconv.depth.depth_report import DepthPoint, DepthReport
@@ -17,6 +18,7 @@ __all__ = [
     "UnrollSchedule",
     "accuracy_by_depth",
     "block_calls",
+    "calibrate_depth",
     "iterated_blocks",
     "plot_accuracy_by_depth",
     "processing_depth",

@@ -1,28 +1,27 @@
 """Accuracy of a trained net at several depths."""
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 
-from keras_iterconv._support.batches import labelled_batches
+from keras_iterconv._support.batches import labelled_batches, read_ahead
 from keras_iterconv._support.checks import check_positive_int
 from keras_iterconv.depth.depth_model import processing_depth
-from keras_iterconv.depth.depth_report import MIXED, DepthPoint, DepthReport
-from keras_iterconv.depth.depth_settings import (
-    DepthSettings,
-    adjustable_blocks,
-    apply_settings,
-    read_settings,
+from keras_iterconv.depth.depth_report import DepthReport
+from keras_iterconv.depth.depth_settings import adjustable_blocks, apply_settings, read_settings
+from keras_iterconv.depth.measurement import (
+    ModelSettings,
+    depth_point,
+    have_one_rule,
+    tally_settings,
 )
-from keras_iterconv.depth.tally import DepthTally
+from keras_iterconv.depth.threshold_levels import SAMPLES, common_levels, looseness
 from keras_iterconv.depth.traced_depth import TracedDepth
-from keras_iterconv.tasks import is_wrong
+from keras_iterconv.layers import IteratedBlock
 
-# Default values in each decade, about evenly spaced on a logarithmic axis.
+# Default values of `max_unroll` in each decade, about evenly spaced on a logarithmic axis.
 _UNROLLS = (1, 2, 3, 5)
-_FACTORS = (1000, 100, 10, 1, 0.1)
 
 
 def accuracy_by_depth(
@@ -50,9 +49,11 @@ def accuracy_by_depth(
         max_unrolls: Values of `max_unroll`, each set in all blocks; their thresholds do not change.
             None for 1, 2, 3, 5, 10, 20, ... up to the smallest `max_unroll` of the blocks.
         thresholds: Values of `threshold`, each set in all blocks; their `max_unroll` does not
-            change. A value of None is the fixed depth. None in place of the list for 1000, 100,
-            10, 1 and 0.1 times the model's threshold, or no values if its blocks have no
-            threshold, different ones, or another stopping rule than the norm of the update.
+            change. A value of None is the fixed depth. None in place of the list for
+            the model's own threshold and seven others, from the one at which all images stop after
+            their first update to the one at which none stops: they are chosen by runs of the first
+            64 images such that the mean updates differ by about the same factor. No values where
+            the blocks have stopping rules of several kinds.
         samples: Number of images, from the first on. None for all images of a finite data set.
 
     Returns:
@@ -72,9 +73,6 @@ def accuracy_by_depth(
     own, fixed_depth = read_settings(blocks), processing_depth(model)
     if max_unrolls is None:
         max_unrolls = _default_max_unrolls(own)
-    if thresholds is None:
-        norms = all(block.threshold_is_norm for block in blocks)
-        thresholds = _default_thresholds(own) if norms else []
     run = TracedDepth(model)
     try:
         # All settings are applied once first, so an invalid one raises before anything is measured.
@@ -83,62 +81,43 @@ def accuracy_by_depth(
                 apply_settings(blocks, [block._replace(**{name: value}) for block in own])
                 for value in _listed(f"{name}s", values)
             ]
-            for name, values in (("max_unroll", max_unrolls), ("threshold", thresholds))
+            for name, values in (("max_unroll", max_unrolls), ("threshold", thresholds or []))
         )
-        tallies = {settings: DepthTally() for settings in (own, *by_max_unroll, *by_threshold)}
-        for images, labels in labelled_batches(dataset, samples):
-            for settings, tally in tallies.items():
-                apply_settings(blocks, settings)
-                outputs = run(images)
-                right = ~is_wrong(outputs[run.output], labels)
-                tally.add(outputs["depth"], outputs["status"], right)
+        batches = labelled_batches(dataset, samples)
+        if thresholds is None and have_one_rule(blocks):
+            head, batches = read_ahead(batches, SAMPLES)
+            by_threshold = _default_thresholds(run, blocks, own, head)
+        tallies = tally_settings(run, blocks, batches, (own, *by_max_unroll, *by_threshold))
     finally:
         apply_settings(blocks, own)
-    if not tallies[own].samples:
-        raise ValueError("`dataset` must hold at least one image. Received: an empty data set")
-    points = {settings: _point(tally, settings, fixed_depth) for settings, tally in tallies.items()}
+    points = {each: depth_point(tally, each, fixed_depth) for each, tally in tallies.items()}
     return DepthReport(
         name=model.name,
         samples=tallies[own].samples,
         fixed_depth=fixed_depth,
         own=points[own],
-        by_max_unroll=tuple(
-            points[settings] for settings in sorted(set(by_max_unroll), key=_max_unroll)
-        ),
+        by_max_unroll=tuple(points[each] for each in sorted(set(by_max_unroll), key=_max_unroll)),
         by_threshold=tuple(
-            points[settings] for settings in sorted(set(by_threshold), key=_looseness)
+            points[each]
+            for each in sorted(set(by_threshold), key=lambda each: looseness(blocks, each))
         ),
     )
 
 
-def _point(tally: DepthTally, settings: tuple[DepthSettings, ...], fixed_depth: int) -> DepthPoint:
-    max_unroll, threshold = (_common(values) for values in zip(*settings, strict=True))
-    return DepthPoint(
-        max_unroll=max_unroll,
-        threshold=threshold,
-        accuracy=tally.accuracy,
-        standard_error=math.sqrt(tally.accuracy * (1 - tally.accuracy) / tally.samples),
-        updates=tally.updates,
-        share_of_fixed_depth=tally.updates / fixed_depth,
-        share_at_limit=tally.share_at_limit,
-        share_not_finite=tally.share_not_finite,
-    )
-
-
-def _common(values):
-    """Return the common value of all values, or `"mixed"` if they differ."""
-    return values[0] if len(set(values)) == 1 else MIXED
-
-
-def _default_max_unrolls(own: tuple[DepthSettings, ...]) -> list[int]:
+def _default_max_unrolls(own: ModelSettings) -> list[int]:
     limit = min(block.max_unroll for block in own)
     decades = (10**n for n in range(len(str(limit))))
     return [n * decade for decade in decades for n in _UNROLLS if n * decade < limit] + [limit]
 
 
-def _default_thresholds(own: tuple[DepthSettings, ...]) -> list[float]:
-    threshold = _common([block.threshold for block in own])
-    return [] if threshold in (None, MIXED) else [threshold * factor for factor in _FACTORS]
+def _default_thresholds(
+    run: TracedDepth, blocks: Sequence[IteratedBlock], own: ModelSettings, head: Sequence
+) -> list[ModelSettings]:
+    """Return thresholds of all blocks; none where the number of updates depends on none."""
+    if not head:
+        return []
+    levels = common_levels(run, blocks, own, head)
+    return levels if len(levels) > 1 else []
 
 
 def _listed(name: str, values: Any) -> list:
@@ -147,11 +126,5 @@ def _listed(name: str, values: Any) -> list:
     return list(values)
 
 
-def _max_unroll(settings: tuple[DepthSettings, ...]) -> int:
+def _max_unroll(settings: ModelSettings) -> int:
     return settings[0].max_unroll
-
-
-def _looseness(settings: tuple[DepthSettings, ...]) -> float:
-    """Return a sort key: thresholds from the largest on, then the fixed depth."""
-    threshold = settings[0].threshold
-    return math.inf if threshold is None else -threshold

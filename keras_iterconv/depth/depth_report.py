@@ -30,6 +30,8 @@ class DepthPoint:
         share_at_limit: The share of (image, block) pairs that did not converge within
             `max_unroll`; 1 for blocks of fixed depth, unless a state is not finite.
         share_not_finite: The share of (image, block) pairs whose state was not finite.
+        updates_standard_error: The standard error of `updates`; None in reports of older versions.
+        seconds: The time of an image in seconds; None where it was not measured.
     """
 
     max_unroll: int | str
@@ -40,6 +42,8 @@ class DepthPoint:
     share_of_fixed_depth: float
     share_at_limit: float
     share_not_finite: float
+    updates_standard_error: float | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,12 @@ class DepthReport:
             settings.
         own: The point at the net's own settings.
         by_max_unroll: Points at its own threshold, from the smallest `max_unroll` on.
-        by_threshold: Points at its own `max_unroll`, from the largest threshold on.
+        by_threshold: Points at its own `max_unroll`, from the threshold at which images stop
+            soonest on.
+        before: The point at the settings before a calibration, which `own` are the settings after;
+            None without a calibration.
+        budget: The budget of the calibration by the name of its argument, or None.
+        thresholds: The threshold of each adjustable block after the calibration.
     """
 
     name: str
@@ -62,43 +71,67 @@ class DepthReport:
     own: DepthPoint
     by_max_unroll: tuple[DepthPoint, ...]
     by_threshold: tuple[DepthPoint, ...]
+    before: DepthPoint | None = None
+    budget: dict[str, float] | None = None
+    thresholds: tuple[float, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as numbers, lists and strings."""
         content = asdict(self)
-        for name in ("by_max_unroll", "by_threshold"):
+        for name in ("by_max_unroll", "by_threshold", "thresholds"):
             content[name] = list(content[name])
         return content
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "DepthReport":
-        """Return the report from the result of `to_dict`."""
+        """Return the report from the result of `to_dict`, of older versions too."""
+        points = {
+            name: DepthPoint(**content[name])
+            for name in ("own", "before")
+            if content.get(name) is not None
+        }
         curves = {
             name: tuple(DepthPoint(**point) for point in content[name])
             for name in ("by_max_unroll", "by_threshold")
         }
-        return cls(**{**content, "own": DepthPoint(**content["own"]), **curves})
+        thresholds = tuple(content.get("thresholds", ()))
+        return cls(**{**content, **points, **curves, "thresholds": thresholds})
 
     def table(self) -> Table:
         """Return the points as a Rich table."""
+        timed = self.own.seconds is not None
         table = Table(
             title=f"{escape(self.name)} on {self.samples:,} images, at most "
-            f"{self.fixed_depth:,} updates each; accuracy ± its standard error",
+            f"{self.fixed_depth:,} updates each; accuracy ± its standard error"
+            f"{'; time of an image in ms' if timed else ''}",
             title_justify="left",
+            caption=self._describe_calibration(),
+            caption_justify="left",
         )
-        table.add_column("")
-        for name in _COLUMNS:
-            table.add_column(name, justify="right")
+        table.add_column("", no_wrap=True)
+        for name in (*_COLUMNS, *(["ms"] if timed else [])):
+            table.add_column(name, justify="right", no_wrap=True)
         groups = (
-            ("own settings", [self.own]),
+            *([] if self.before is None else [("before", [self.before])]),
+            ("own settings" if self.before is None else "after", [self.own]),
             ("by max_unroll", self.by_max_unroll),
             ("by threshold", self.by_threshold),
         )
         for label, points in groups:
             for point in points:
-                table.add_row(label if point is points[0] else "", *_cells(point))
+                seconds = "" if point.seconds is None else f"{1e3 * point.seconds:.3g}"
+                cells = (*_cells(point), *([seconds] if timed else []))
+                table.add_row(label if point is points[0] else "", *cells)
             table.add_section()
         return table
+
+    def _describe_calibration(self) -> str | None:
+        if self.budget is None:
+            return None
+        budget = ", ".join(f"{name} {limit:g}" for name, limit in self.budget.items())
+        texts = list(dict.fromkeys(map(format_threshold, self.thresholds)))
+        thresholds = texts if len(texts) == 1 else map(format_threshold, self.thresholds)
+        return f"Calibrated to {budget}: threshold {', '.join(thresholds)}"
 
     def __str__(self) -> str:
         return as_text(self.table())

@@ -1,5 +1,7 @@
 """Counts of updates, statuses and correct predictions of a net, summed over batches."""
 
+import math
+
 import numpy as np
 
 from keras_iterconv.unrolling import Status
@@ -13,28 +15,42 @@ class DepthTally:
     Attributes:
         samples: Number of samples.
         right: Number of correct predictions.
+        lost: Number of wrong predictions where that of a reference is correct.
+        gained: Number of correct predictions where that of a reference is wrong.
     """
 
     def __init__(self):
-        self.samples = self.right = 0
+        self.samples = self.right = self.lost = self.gained = self._squares = 0
         self._updates = self._at_limit = self._not_finite = np.zeros(0, np.int64)
 
-    def add(self, depth: np.ndarray, status: np.ndarray, right: np.ndarray | None = None) -> None:
+    def add(
+        self,
+        depth: np.ndarray,
+        status: np.ndarray,
+        right: np.ndarray | None = None,
+        reference: np.ndarray | None = None,
+    ) -> None:
         """Add a batch.
 
         Args:
             depth: Number of updates, int `[N, blocks]`.
             status: Values of `keras_iterconv.unrolling.Status`, int `[N, blocks]`.
             right: Whether each prediction is correct, bool `[N]`; None without labels.
+            reference: The same of the net to which this one is compared; None without one.
         """
         if not self.samples:
             self._updates = self._at_limit = self._not_finite = np.zeros(depth.shape[1], np.int64)
         self.samples += len(depth)
+        # Integers of Python, since the squares of many updates do not fit into 64 bits.
+        self._squares += sum(n * n for n in depth.sum(axis=1, dtype=np.int64).tolist())
         self._updates = self._updates + depth.sum(axis=0, dtype=np.int64)
         self._at_limit = self._at_limit + np.sum(status == Status.MAX_UNROLL, axis=0)
         self._not_finite = self._not_finite + np.sum(status == Status.NOT_FINITE, axis=0)
         if right is not None:
             self.right += int(np.sum(right))
+        if right is not None and reference is not None:
+            self.lost += int(np.sum(reference & ~right))
+            self.gained += int(np.sum(right & ~reference))
 
     @property
     def accuracy(self) -> float:
@@ -42,9 +58,26 @@ class DepthTally:
         return self.right / self.samples
 
     @property
+    def accuracy_loss(self) -> float:
+        """The accuracy of the reference minus this one."""
+        return (self.lost - self.gained) / self.samples
+
+    @property
+    def accuracy_loss_standard_error(self) -> float:
+        """The standard error of `accuracy_loss`, of the differences sample by sample."""
+        changed = (self.lost + self.gained) / self.samples
+        return math.sqrt((changed - self.accuracy_loss**2) / self.samples)
+
+    @property
     def updates(self) -> float:
         """The number of updates in all blocks together, mean over samples."""
         return int(self._updates.sum()) / self.samples
+
+    @property
+    def updates_standard_error(self) -> float:
+        """The standard error of `updates`: their standard deviation over the root of samples."""
+        total, n = int(self._updates.sum()), self.samples
+        return math.sqrt((n * self._squares - total * total) / n**3)
 
     @property
     def share_at_limit(self) -> float:

@@ -6,8 +6,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_iterconv._support.checks import check_between, check_positive_int
+from keras_iterconv._support.checks import check_positive_int
 from keras_iterconv.layers.protocol import Block
+from keras_iterconv.stop import StoppingRule, UpdateNorm
 from keras_iterconv.unrolling import MODES
 
 
@@ -18,10 +19,12 @@ class AdjustableDepth(Block):
     traced.
 
     Attributes:
+        stop: The stopping rule; None for the norm of the update.
         settling: The weight of the loss by which the states learn to settle; 0 for none.
     """
 
     adjustable = True
+    stop: StoppingRule | None = None
     settling: float = 0.0
 
     @property
@@ -35,9 +38,14 @@ class AdjustableDepth(Block):
         return tuple(mode.name for mode in MODES.values() if not mode.exact and mode.fits(self))
 
     @property
+    def stopping_rule(self) -> StoppingRule:
+        """The rule by which samples stop; its own threshold is not that of the block."""
+        return UpdateNorm(1.0) if self.stop is None else self.stop
+
+    @property
     def threshold_is_norm(self) -> bool:
         """Whether the threshold is one of a norm, of which tenths and multiples make sense."""
-        return True
+        return isinstance(self.stopping_rule, UpdateNorm)
 
     @property
     def needs_threshold(self) -> str | None:
@@ -88,7 +96,7 @@ class AdjustableDepth(Block):
 
     def check_threshold(self, value: float) -> float:
         """Return a threshold as a float where the block can have it, else raise `ValueError`."""
-        return check_between("threshold", value, 0, float("inf"), least=0)
+        return self.stopping_rule.check_threshold(value)
 
     @property
     def threshold(self) -> float | None:

@@ -166,17 +166,6 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         """The dtype of the state inside the loop: float32, or float64 for a float64 layer."""
         return "float64" if self.compute_dtype == "float64" else "float32"
 
-    def check_threshold(self, value: float) -> float:
-        return (
-            super().check_threshold(value)
-            if self.stop is None
-            else self.stop.check_threshold(value)
-        )
-
-    @property
-    def threshold_is_norm(self) -> bool:
-        return self.stop is None or isinstance(self.stop, UpdateNorm)
-
     @property
     def inexact_gradients(self) -> tuple[str, ...]:
         # Only the user knows how many updates suffice, and whether the update contracts.

@@ -1,13 +1,17 @@
 """Stopping by a learned probability."""
 
+import math
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_iterconv._support.checks import check_between
-from keras_iterconv.stop.stopping_rule import Read, StoppingRule
+from keras_iterconv.stop.stopping_rule import RESOLUTION, Read, StoppingRule, round_between
 from keras_iterconv.unrolling import stopping
+
+# A float32 sigmoid can be told from 1 down to about this distance.
+_LEAST = 1e-6
 
 
 @keras.saving.register_keras_serializable("keras_iterconv")
@@ -31,6 +35,8 @@ class Halting(StoppingRule):
     """
 
     readout_argument = "layer"
+    loosest_threshold = _LEAST
+    stops_below = False
 
     def __init__(self, layer: keras.layers.Layer, threshold: float = 0.5, ponder: float = 0.0):
         super().__init__(threshold, layer)
@@ -38,6 +44,20 @@ class Halting(StoppingRule):
 
     def check_threshold(self, value: float) -> float:
         return check_between("threshold", value, 0, 1, least=0)
+
+    def strictest_threshold(self, first: float, max_unroll: int) -> float:
+        return 1 - _LEAST
+
+    def threshold_between(self, first: float, second: float) -> float | None:
+        low, high = sorted((first, second))
+        logits = [math.log(p) - math.log1p(-p) for p in (low, high)]
+        if logits[1] - logits[0] <= RESOLUTION:
+            return None
+        middle = 1 / (1 + math.exp(-sum(logits) / 2))
+        if middle <= 0.5:
+            return round_between(low, middle, high)
+        # The digits that count are those of the distance from 1.
+        return 1 - round_between(1 - high, 1 - middle, 1 - low)
 
     def check_readout(self, outputs: Any, name: str) -> None:
         shape = getattr(outputs, "shape", None)

@@ -20,12 +20,22 @@ class StablePrediction(StoppingRule):
         threshold: A number of updates. The prediction of x(0) counts as the one before the first.
     """
 
+    loosest_threshold = 1.0
+    stops_below = False
+
     def __init__(self, readout: keras.layers.Layer, threshold: float = 2):
         super().__init__(threshold, readout)
 
     def check_threshold(self, value: float) -> float:
         whole = isinstance(value, numbers.Real) and float(value).is_integer()
         return float(check_positive_int("threshold", int(value) if whole else value))
+
+    def strictest_threshold(self, first: float, max_unroll: int) -> float:
+        return float(max_unroll)
+
+    def threshold_between(self, first: float, second: float) -> float | None:
+        middle = float((first + second) // 2)
+        return None if middle in (first, second) else middle
 
     def check_readout(self, outputs: Any, name: str) -> None:
         check_scores(outputs, "StablePrediction", name)

@@ -1,16 +1,19 @@
 """The base class of the rules by which a sample stops."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
-from keras_iterconv._support.checks import check_between
+from keras_iterconv._support.checks import LARGEST, SMALLEST, check_between
 from keras_iterconv._support.private_keras import serialize_shared
 from keras_iterconv.unrolling import stopping
 
 # A function from `(state, weights, drives)` to the outputs of a readout.
 Read = Callable[..., Any]
+# Relative difference below which two thresholds count as equal.
+RESOLUTION = 1e-3
 
 
 class StoppingRule:
@@ -25,9 +28,13 @@ class StoppingRule:
 
     Attributes:
         readout_argument: The name of the argument of the subclass that is the readout.
+        loosest_threshold: The threshold at which samples stop soonest.
+        stops_below: Whether a larger threshold lets samples stop sooner.
     """
 
     readout_argument = "readout"
+    loosest_threshold = LARGEST
+    stops_below = True
 
     def __init__(self, threshold: float, readout: keras.layers.Layer | None = None):
         if readout is not None and not isinstance(readout, keras.layers.Layer):
@@ -45,6 +52,29 @@ class StoppingRule:
             ValueError: It is out of the rule's range.
         """
         return check_between("threshold", value, 0, float("inf"), least=0)
+
+    def strictest_threshold(self, first: float, max_unroll: int) -> float:
+        """Return the strictest threshold that is worth a measurement.
+
+        By default it is a millionth of `first`: changes below it are of the size of rounding errors
+        in float32.
+
+        Args:
+            first: A threshold at which all samples stop after the first update.
+            max_unroll: The largest number of updates.
+        """
+        return max(first * 1e-6, SMALLEST)
+
+    def threshold_between(self, first: float, second: float) -> float | None:
+        """Return a threshold about halfway between two others, with few digits; None if too close.
+
+        By default it is about their geometric mean, and those that differ by less than a thousandth
+        are too close.
+        """
+        low, high = sorted((first, second))
+        if high <= low * (1 + RESOLUTION):
+            return None
+        return round_between(low, math.sqrt(low) * math.sqrt(high), high)
 
     def check_readout(self, outputs: Any, name: str) -> None:
         """Raise `ValueError` where the outputs of the readout have a wrong shape.
@@ -78,6 +108,13 @@ class StoppingRule:
             readout = keras.saving.deserialize_keras_object(config[cls.readout_argument])
             config[cls.readout_argument] = readout
         return cls(**config)
+
+
+def round_between(low: float, middle: float, high: float) -> float:
+    """Return a number near `middle`, between `low` and `high`, with as few digits as possible."""
+    near = min(middle - low, high - middle) / 4
+    rounded = (float(f"{middle:.{digits}e}") for digits in range(17))
+    return next(number for number in rounded if abs(number - middle) <= near)
 
 
 def check_scores(outputs: Any, rule: str, name: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import keras_iterconv as ki
+from tests.support.numpy_double import NumpyDouble
 
 FIELDS = (
     "accuracy",
@@ -105,26 +106,69 @@ def test_a_net_whose_blocks_differ(make_net, images, labels):
 
 
 @pytest.mark.parametrize(
-    ("own", "max_unrolls", "thresholds"),
+    ("own", "max_unrolls"),
     [
-        ((1, None), [1], []),
-        ((5, None), [1, 2, 3, 5], []),
-        ((12, 0.5), [1, 2, 3, 5, 10, 12], [500, 50, 5, 0.5, 0.05]),
-        ((100, 1e-4), [1, 2, 3, 5, 10, 20, 30, 50, 100], [0.1, 0.01, 1e-3, 1e-4, 1e-5]),
+        ((1, None), [1]),
+        ((5, None), [1, 2, 3, 5]),
+        ((12, 0.5), [1, 2, 3, 5, 10, 12]),
+        ((100, 1e-4), [1, 2, 3, 5, 10, 20, 30, 50, 100]),
     ],
 )
-def test_settings_when_none_are_given(make_net, images, labels, own, max_unrolls, thresholds):
-    report = ki.accuracy_by_depth(make_net(*own), (images[:2], labels[:2]))
+def test_max_unrolls_when_none_are_given(make_net, images, labels, own, max_unrolls):
+    report = ki.accuracy_by_depth(make_net(*own), (images[:2], labels[:2]), thresholds=[])
     assert [p.max_unroll for p in report.by_max_unroll] == max_unrolls
-    assert [p.threshold for p in report.by_threshold] == pytest.approx(thresholds)
     assert report.by_max_unroll[-1] == report.own
+
+
+def changes(model, x):
+    """Return the norms of all updates at the fixed depth, `[blocks, updates, N]`, in NumPy."""
+    norms, state = [], x
+    for block in model.layers[1:-1]:
+        double, u = NumpyDouble(block), state
+        state = np.zeros((len(x), block.units))
+        for _ in range(block.max_unroll):
+            change = double.change(state, u)
+            norms.append(np.linalg.norm(change, axis=1))
+            state = state + change
+    return np.reshape(norms, (2, -1, len(x)))
+
+
+@pytest.mark.parametrize("own", [(12, 0.5), (12, None), (100, 1e-4), (30, 2e3), (12, 1e-9)])
+def test_thresholds_when_none_are_given(make_net, images, labels, own):
+    """They go from all that stop at once to none that stops, whatever the model's own one."""
+    report = ki.accuracy_by_depth(make_net(*own), (images, labels), max_unrolls=[])
+    points = report.by_threshold
+    if own[1] is not None:
+        assert own[1] in [p.threshold for p in points]
+    points = [p for p in points if p.threshold != own[1]]
+    updates = np.array([p.updates for p in points])
+    assert updates[0] == 2
+    assert (updates[1:] > updates[:-1]).all()
+    assert len(points) >= 6
+    norms = changes(make_net(own[0], None), images)
+    # Where the first changes are below the threshold, all samples stop; the next one is not far.
+    assert norms[0, 0].max() < points[0].threshold < 3 * norms[:, 0].max()
+    if norms[:, :-1].min() > points[0].threshold / 1e6:
+        assert updates[-1] == 2 * own[0]
+        # The last update is made whatever its norm.
+        assert norms[:, :-1].min() >= points[-1].threshold
+    # About the same factor from each row to the next.
+    ratios = np.diff(np.log(updates))
+    assert ratios.max() < 3 * np.log(updates[-1] / updates[0]) / 6
+
+
+def test_a_net_whose_depth_depends_on_no_threshold_has_no_rows(make_net, images, labels):
+    assert ki.accuracy_by_depth(make_net(1, None), (images, labels)).by_threshold == ()
+    images[:] = 0
+    assert len(ki.accuracy_by_depth(make_net(9), (images, labels)).by_threshold) < 8
 
 
 def test_the_defaults_of_mixed_untied_blocks_can_be_set(make_net, images, labels):
     model = make_net(7, 0.1, {"max_unroll": 4, "threshold": 0.2}, tied=False)
     report = ki.accuracy_by_depth(model, (images[:2], labels[:2]))
     assert [p.max_unroll for p in report.by_max_unroll] == [1, 2, 3, 4]
-    assert report.by_threshold == ()
+    assert report.by_threshold[0].updates == 2
+    assert [block.threshold for block in ki.iterated_blocks(model)] == [0.1, 0.2]
 
 
 @pytest.mark.parametrize("kind", ["one-hot", "sets", "column"])

@@ -51,7 +51,7 @@ def test_the_figure_is_saved(report, tmp_path):
 
 
 def test_a_fixed_net_has_one_curve(make_net, images, labels, tmp_path):
-    report = ki.accuracy_by_depth(make_net(threshold=None), (images, labels))
+    report = ki.accuracy_by_depth(make_net(threshold=None), (images, labels), thresholds=[])
     figure = ki.plot_accuracy_by_depth(report, tmp_path / "figure.png")
     (axes,) = figure.axes
     assert len(curves(axes)) == 1

@@ -24,3 +24,17 @@ def test_the_cut_into_batches_changes_nothing(cuts):
     np.testing.assert_allclose(tally.updates_by_block, depth.mean(axis=0), rtol=1e-15)
     at_limit = np.mean(status == Status.MAX_UNROLL, axis=0)
     np.testing.assert_allclose(tally.share_at_limit_by_block, at_limit, rtol=1e-15)
+
+
+def test_standard_errors_and_losses():
+    rng = np.random.default_rng(1)
+    depth = rng.integers(1, 100, (50, 3))
+    right, reference = rng.random(50) < 0.6, rng.random(50) < 0.7
+    tally = DepthTally()
+    for part in np.split(np.arange(50), [7, 20]):
+        tally.add(depth[part], np.zeros((len(part), 3)), right[part], reference[part])
+    error = depth.sum(axis=1).std() / np.sqrt(50)
+    assert tally.updates_standard_error == pytest.approx(error)
+    lost = reference.astype(float) - right
+    assert tally.accuracy_loss == pytest.approx(lost.mean())
+    assert tally.accuracy_loss_standard_error == pytest.approx(lost.std() / np.sqrt(50))
