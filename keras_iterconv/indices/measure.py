@@ -16,7 +16,7 @@ from keras_iterconv._support.keras_graph import (
     producers,
     run_calls,
 )
-from keras_iterconv._support.private_keras import layers_within
+from keras_iterconv._support.private_keras import graph_of, layers_within
 from keras_iterconv.chains import Chain
 from keras_iterconv.indices.index_report import IndexReport, StageErrors, make_report
 from keras_iterconv.layers.protocol import is_block
@@ -57,7 +57,7 @@ def measure_indices(
     not perturbed. The states along a stage are computed once for all perturbations.
 
     Args:
-        model: Functional model of one output, logits or probabilities, with at least one
+        model: Functional or built Sequential model of one output, logits or probabilities, with at least one
             stage whose blocks can be run in any order, such as a `ResidualStage`. Each stage must
             lie on all paths from input to output. Or a `Chain`, or a list of chains of one such
             model of any layers: these are then the stages.
@@ -195,6 +195,7 @@ class _PerturbedNet:
     """
 
     def __init__(self, model: keras.Model, stages: list[_Stage]):
+        model = graph_of(model)
         self.task: Any = None
         self.stages = stages
         self.classes = model.output_shape[-1]
