@@ -57,8 +57,8 @@ def measure_indices(
     not perturbed. The states along a stage are computed once for all perturbations.
 
     Args:
-        model: Functional or built Sequential model of one output, logits or probabilities, with at least one
-            stage whose blocks can be run in any order, such as a `ResidualStage`. Each stage must
+        model: Functional or built Sequential model of one output, logits or probabilities, with at
+            least one stage whose blocks can be run in any order, such as a `ResidualStage`. Each stage must
             lie on all paths from input to output. Or a `Chain`, or a list of chains of one such
             model of any layers: these are then the stages.
         dataset: Batches `(images, labels)`, e.g. a `tf.data.Dataset`; or one pair of arrays.
