@@ -134,19 +134,15 @@ def _features(name: str, builder: Any) -> tuple[Any, Any]:
     import tensorflow_datasets as tfds
 
     features = builder.info.features
-    image, label = (
-        features[key]
-        if isinstance(features, tfds.features.FeaturesDict) and key in features
-        else None
-        for key in ("image", "label")
-    )
-    is_image = isinstance(image, tfds.features.Image) and image.dtype == np.uint8
+    keys = list(features) if isinstance(features, tfds.features.FeaturesDict) else []
+    image, label = (features[key] if key in keys else None for key in ("image", "label"))
+    is_image = isinstance(image, tfds.features.Image) and image.np_dtype == np.uint8
     is_label = isinstance(label, tfds.features.ClassLabel) and (label.num_classes or 0) > 1
     if not is_image or not is_label:
         raise ValueError(
-            "`dataset` must be an image classification set: a feature `image` of 8 bits and a "
-            f"feature `label`, one of at least two classes. Received: dataset={name!r}, with the "
-            f"features {', '.join(features) if isinstance(features, dict) else features}"
+            "`dataset` must be an image classification set: with a feature `image` of 8 bits and a "
+            f"feature `label` of at least two classes. Received: dataset={name!r}, with the "
+            f"features {', '.join(keys) or type(features).__name__}"
         )
     return image, label
 
