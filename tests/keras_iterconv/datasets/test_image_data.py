@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keras_iterconv.datasets import Split
-from keras_iterconv.datasets.pixel_statistics import channel_statistics
+from keras_iterconv.datasets.pixel_statistics import PixelSums, channel_statistics
 from keras_iterconv.tasks import TASKS
 
 
@@ -23,6 +23,27 @@ def test_statistics_of_the_brightest_pictures_do_not_overflow():
     mean, std = channel_statistics(images)
     assert mean[0] == 254
     assert std[0] == 1
+
+
+def test_sums_of_images_give_the_statistics_of_any_part():
+    images = np.random.default_rng(1).integers(0, 256, (20, 6, 4, 3), np.uint8)
+    sums = PixelSums.zeros(20, (6, 4, 3))
+    for index, image in enumerate(images):
+        sums.put(index, image)
+    chosen = np.array([3, 17, 5])
+    mean, std = sums.statistics(chosen)
+    np.testing.assert_allclose(mean, images[chosen].astype(float).mean(axis=(0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(std, images[chosen].astype(float).std(axis=(0, 1, 2)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0, 77, 255])
+def test_a_channel_of_one_value_has_the_deviation_one(value):
+    images = np.full((3000, 40, 40, 2), value, np.uint8)
+    images[-1, 0, 0, 1] ^= 1
+    mean, std = channel_statistics(images)
+    assert (mean[0], std[0]) == (value, 1)
+    # The other channel differs in one of 4.8 million pixels.
+    assert std[1] == pytest.approx(4.8e6**-0.5, rel=1e-2)
 
 
 def test_split_refuses_what_does_not_fit():

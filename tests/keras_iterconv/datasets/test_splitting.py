@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_iterconv.datasets.splitting import cut, stratified_subset
+from keras_iterconv.datasets.splitting import cut, cut_each_class, stratified_subset
 
 UNEVEN = np.repeat(np.arange(4), [400, 30, 200, 70])
 
@@ -48,3 +48,18 @@ def test_a_set_of_classes_is_cut_as_a_class_of_its_own():
     for by_class, by_set in zip(cut(UNEVEN, 0.1), cut(sets[UNEVEN], 0.1), strict=True):
         assert np.array_equal(by_class, by_set)
     assert np.array_equal(stratified_subset(UNEVEN, 71), stratified_subset(sets[UNEVEN], 71))
+
+
+@pytest.mark.parametrize(("share", "counts"), [(0.1, [40, 3, 20, 7]), (0.5, [200, 15, 100, 35])])
+def test_each_class_is_cut_by_its_share(share, counts):
+    kept, cut_off = cut_each_class(UNEVEN, share)
+    assert sorted([*kept, *cut_off]) == list(range(700))
+    assert np.bincount(UNEVEN[cut_off]).tolist() == counts
+    assert np.array_equal(cut_off, cut_each_class(UNEVEN, share)[1])
+
+
+@pytest.mark.parametrize(("share", "cut_of_three"), [(0.01, 1), (0.5, 2), (0.99, 2)])
+def test_few_images_of_a_class_are_in_both_parts(share, cut_of_three):
+    labels = np.array([5, 1, 1, 9, 9, 9])
+    _, cut_off = cut_each_class(labels, share)
+    assert np.bincount(labels[cut_off], minlength=10)[[5, 1, 9]].tolist() == [0, 1, cut_of_three]

@@ -1,0 +1,77 @@
+"""A folder whose images do not fit into the memory that a process has left trains there."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+# Pictures of 256x256 take a tenth of a kilobyte as files, and 64 kilobytes as images.
+SIDE, COUNT = 256, 1600
+SCRIPT = f"""
+import os, re, resource, sys
+from pathlib import Path
+
+import keras
+import numpy as np
+from PIL import Image
+
+import keras_iterconv as ki
+
+SIDE, COUNT = {SIDE}, {COUNT}
+
+def write(folder, count):
+    for label in (0, 1):
+        (folder / str(label)).mkdir(parents=True)
+        pixels = np.full((SIDE, SIDE), 60 + 120 * label, np.uint8)
+        first = folder / str(label) / "0.png"
+        Image.fromarray(pixels).save(first)
+        for number in range(1, count // 2):
+            os.link(first, first.with_name(f"{{number}}.png"))
+
+def used(what):
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(rf"{{what}}:\\s+(\\d+) kB", status)[1])
+
+def train(folder):
+    data = ki.datasets.load_folder(folder, image_size=SIDE)
+    net = keras.Sequential(
+        [
+            keras.Input(data.input_shape),
+            keras.layers.Conv2D(2, 16, strides=16),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(2),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    net.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"])
+    steps = data.steps_per_epoch(16)
+    net.fit(data.training_batches(16), steps_per_epoch=steps, verbose=0)
+    accuracy = net.evaluate(data.evaluation_batches("test", 16), verbose=0)[1]
+    return type(data.train.images).__name__, accuracy
+
+root = Path(sys.argv[1])
+write(root / "small", 64)
+write(root / "large", COUNT)
+train(root / "small")
+before = used("VmHWM")
+# An eighth of what is left is less than the images take.
+left = 6 * COUNT * SIDE**2
+resource.setrlimit(resource.RLIMIT_DATA, (used("VmData") + left,) * 2)
+print(*train(root / "large"), used("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="it is Linux's")
+def test_a_folder_larger_than_the_memory_trains(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT, tmp_path], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    kind, accuracy, growth = run.stdout.split()[-3:]
+    assert kind == "StoredImages"
+    assert float(accuracy) == 1
+    # In memory they would take all of it three times: as read, by part, and in TensorFlow.
+    assert int(growth) < COUNT * SIDE**2
