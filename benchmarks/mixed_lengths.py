@@ -47,7 +47,7 @@ def mixed_lengths(
     model: Any = ki.load_pretrained(NET) if file is None else keras.models.load_model(file)
     scale = model.preprocessing
     bits = [int(text) for text in lengths.split(",")]
-    images, ends = _batch(batch_size, bits, scale)
+    images, ends = padded_sequences(batch_size, bits, scale)
     expected = ki.with_depth(model)(images)
     depth = expected["depth"].numpy().ravel()
     largest, wrong = int(depth.max()), _differences(model, images, ends, expected)
@@ -71,7 +71,9 @@ def mixed_lengths(
     show(title, header, lines, content, output)
 
 
-def _batch(count: int, bits: list[int], scale: Preprocessing) -> tuple[np.ndarray, np.ndarray]:
+def padded_sequences(
+    count: int, bits: list[int], scale: Preprocessing
+) -> tuple[np.ndarray, np.ndarray]:
     """Return padded sequences as the net gets them, and their lengths."""
     rng = np.random.default_rng(0)
     ends = np.resize(bits, count)

@@ -95,3 +95,48 @@ def _all_batches(dataset: Any, ends: bool) -> Iterator:
             "Received: an infinite data set, samples=None"
         )
     yield from dataset
+
+
+def batches_of_size(dataset: Any, size: int) -> Iterator:
+    """Yield the inputs of a data set in batches of a size, the last of which may be smaller.
+
+    Args:
+        dataset: An array or a dict of arrays, or as for `labelled_batches`; the batches may be
+            inputs alone.
+        size: The number of samples.
+
+    Raises:
+        ValueError: The samples have different shapes, or as for `labelled_batches`.
+    """
+    rest: Any = None
+    for batch in _input_batches(dataset):
+        batch = tf.nest.map_structure(np.asarray, batch)
+        if rest is not None:
+            _check_shapes(batch, rest)
+            batch = tf.nest.map_structure(lambda *z: np.concatenate(z), rest, batch)
+        count = len(tf.nest.flatten(batch)[0])
+        whole = count - count % size
+        for begin in range(0, whole, size):
+            yield tf.nest.map_structure(lambda z, n=begin: z[n : n + size], batch)
+        rest = tf.nest.map_structure(lambda z, n=whole: z[n:], batch)
+    if rest is not None and len(tf.nest.flatten(rest)[0]):
+        yield rest
+
+
+def _input_batches(dataset: Any) -> Iterator:
+    if hasattr(dataset, "shape") or isinstance(dataset, dict):
+        yield _as_arrays(dataset)
+        return
+    for batch in labelled_batches(dataset):
+        yield batch[0] if isinstance(batch, tuple) else batch
+
+
+def _check_shapes(batch: Any, before: Any) -> None:
+    shapes, earlier = (
+        [tuple(z.shape[1:]) for z in tf.nest.flatten(each)] for each in (batch, before)
+    )
+    if shapes != earlier:
+        raise ValueError(
+            "The samples of `dataset` must have one shape: pad them, with a mask in the model, or "
+            f"use one call for each shape. Received: samples of the shapes {earlier} and {shapes}"
+        )

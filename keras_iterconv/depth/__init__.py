@@ -8,6 +8,7 @@ from keras_iterconv.depth.depth_plot import plot_accuracy_by_depth
 from keras_iterconv.depth.depth_report import DepthPoint, DepthReport
 from keras_iterconv.depth.depth_settings import set_depth
 from keras_iterconv.depth.logger import DepthLogger
+from keras_iterconv.depth.stream import predict_stream
 from keras_iterconv.depth.unroll_schedule import UnrollSchedule
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "calibrate_depth",
     "iterated_blocks",
     "plot_accuracy_by_depth",
+    "predict_stream",
     "processing_depth",
     "set_depth",
     "with_depth",

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_iterconv._support.checks import check_positive_int
 from keras_iterconv.layers.protocol import Block
 from keras_iterconv.stop import StoppingRule, UpdateNorm
-from keras_iterconv.unrolling import MODES
+from keras_iterconv.unrolling import MODES, Unrolled
 
 
 class AdjustableDepth(Block):
@@ -26,6 +26,8 @@ class AdjustableDepth(Block):
     adjustable = True
     stop: StoppingRule | None = None
     settling: float = 0.0
+    # The number of updates from which on a stopping rule counts.
+    min_unroll: int = 1
 
     @property
     def without_settling(self) -> bool:
@@ -51,6 +53,31 @@ class AdjustableDepth(Block):
     def needs_threshold(self) -> str | None:
         """Why the block cannot do without a stopping threshold; None if it can."""
         return None
+
+    @property
+    def cannot_stream(self) -> str | None:
+        """Why `predict_stream` cannot replace single samples in the block; None if it can.
+
+        A block that can has the methods `make_initial_state`, `bind` and `as_outputs`.
+        """
+        if self.threshold is None:
+            return "it has no stopping threshold: all samples make the same number of updates"
+        if not self.tied:
+            return "it is untied: samples at different updates would need different weights at once"
+        if not hasattr(self, "bind"):
+            return f"the updates of a {type(self).__name__} cannot be made outside of its call"
+        return None
+
+    def as_outputs(self, unrolled: Unrolled, mask: tf.Tensor | None = None) -> Unrolled:
+        """Return the end of a loop with what the block returns in place of its state.
+
+        Args:
+            unrolled: The end of the loop.
+            mask: bool `[N, positions]`, or None.
+        """
+        dtype = self.compute_dtype  # type: ignore[attr-defined]
+        state = tf.nest.map_structure(lambda z: tf.cast(z, dtype), unrolled.state)
+        return unrolled._replace(state=state)
 
     def set_up_depth(self, max_unroll: int, threshold: float | None, tied: bool) -> None:
         """Create the variables, and set both values; `__init__` calls this method.

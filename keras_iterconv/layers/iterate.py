@@ -217,7 +217,8 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         state = self.make_initial_state(inputs)
         max_unroll, threshold = self.depth_variables
         unrolled, states = self._run(state, inputs, mask, bool(training), max_unroll, threshold)
-        return self._as_outputs(unrolled, states, mask, return_depth)
+        unrolled = self.as_outputs(unrolled, mask, states)
+        return unrolled if return_depth else unrolled.state
 
     def run_to(
         self,
@@ -232,7 +233,7 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
             self(inputs)
         state = self.make_initial_state(inputs)
         unrolled, states = self._run(state, inputs, mask, False, max_unroll, threshold)
-        return self._as_outputs(unrolled, states, mask, True)
+        return self.as_outputs(unrolled, mask, states)
 
     def _run(
         self,
@@ -260,21 +261,28 @@ class Iterate(AdjustableDepth, keras.layers.Layer):
         """
         return self._call.bind(state, inputs, mask)
 
-    def _as_outputs(
-        self, unrolled: Unrolled, states: Any, mask: tf.Tensor | None, return_depth: bool
-    ) -> Any:
-        def cast(structure):
-            return keras.tree.map_structure(lambda z: tf.cast(z, self.compute_dtype), structure)
+    @property
+    def cannot_stream(self) -> str | None:
+        if "states" in self.returns:
+            return "it returns the states after all updates"
+        return super().cannot_stream
 
-        outputs = state = cast(unrolled.state)
-        if self.returns:
-            outputs = {"state": state}
-            if "readout" in self.returns:
-                seen = mask is not None and self.readout.supports_masking
-                outputs["readout"] = self.readout(with_mask(state, mask) if seen else state)
-            if "states" in self.returns:
-                outputs["states"] = cast(states)
-        return unrolled._replace(state=outputs) if return_depth else outputs
+    def as_outputs(
+        self, unrolled: Unrolled, mask: tf.Tensor | None = None, states: Any = None
+    ) -> Unrolled:
+        unrolled = super().as_outputs(unrolled, mask)
+        if not self.returns:
+            return unrolled
+        state = unrolled.state
+        outputs = {"state": state}
+        if "readout" in self.returns:
+            seen = mask is not None and self.readout.supports_masking
+            outputs["readout"] = self.readout(with_mask(state, mask) if seen else state)
+        if "states" in self.returns:
+            outputs["states"] = keras.tree.map_structure(
+                lambda z: tf.cast(z, self.compute_dtype), states
+            )
+        return unrolled._replace(state=outputs)
 
     def _spec_of_outputs(self, state: Any, readout: Any) -> Any:
         """Return the outputs as symbolic tensors; their dtypes are not meant."""

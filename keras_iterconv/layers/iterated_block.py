@@ -24,6 +24,7 @@ from keras_iterconv.unrolling import (
     with_last_states,
 )
 from keras_iterconv.unrolling.samples import per_sample, samples_finite
+from keras_iterconv.unrolling.stopping import UPDATE_NORM, StoppingRule
 
 INITIAL_STATES = ("zeros", "input")
 
@@ -260,6 +261,24 @@ class IteratedBlock(AdjustableDepth, ProjectedWeights):
         new, _ = self.build_update(inputs).with_drives().step(state, tf.constant(k))
         return new
 
+    def bind(
+        self, state: tf.Tensor, inputs: tf.Tensor, mask: tf.Tensor | None = None
+    ) -> tuple[BoundUpdate, StoppingRule]:
+        """Return the update for the inputs with its tensors, and the rule of the loops.
+
+        Args:
+            state: x(0), in the state's dtype.
+            inputs: u, `[N, ..., channels]`.
+            mask: None: the block reads no masks.
+        """
+        return self.build_update(tf.cast(inputs, self.compute_dtype)), UPDATE_NORM
+
+    @property
+    def cannot_stream(self) -> str | None:
+        if self.solver != "picard":
+            return f'it has `solver="{self.solver}"`, which keeps a history of the whole batch'
+        return super().cannot_stream
+
     def iterate(
         self,
         update: BoundUpdate,
@@ -311,9 +330,8 @@ class IteratedBlock(AdjustableDepth, ProjectedWeights):
         inputs = tf.cast(inputs, self.compute_dtype)
         update = self.build_update(inputs)
         state = self._initial_state(inputs)
-        unrolled = self.iterate(update, state, *self.depth_variables, training)
-        state = tf.cast(unrolled.state, self.compute_dtype)
-        return unrolled._replace(state=state) if return_depth else state
+        unrolled = self.as_outputs(self.iterate(update, state, *self.depth_variables, training))
+        return unrolled if return_depth else unrolled.state
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         return (*input_shape[:-1], self.state_channels or input_shape[-1])

@@ -131,6 +131,36 @@ def run_adaptive(
     return Trajectory(state, end, ends.depth, k, ends.values, kept if keep else None, starts)
 
 
+def measured_step(
+    update: BoundUpdate, rule: StoppingRule, x: State, k: tf.Tensor, memory: Any
+) -> tuple[State, tf.Tensor, Any, Any]:
+    """Make one update, and measure what the stopping rule compares with its threshold.
+
+    Args:
+        update: The update, its drives computed.
+        rule: The stopping rule.
+        x: The states, a structure of tensors `[n, ...]`.
+        k: The number of the update.
+        memory: What the rule remembers, a structure of tensors `[n, ...]`.
+
+    Returns:
+        `(state, values, memory, kept)`: the new states, the measured values `[n]`, the rule's new
+        memory, and what the exact backward pass keeps of this update.
+    """
+    change, kept, complete = update.begin_step(x, k)
+    # A rule without `reads_state` does not see this placeholder.
+    new = complete() if rule.reads_state else ()
+    # Else second derivatives would pass through the norm, whose square root has no derivative at
+    # zero.
+    change, measured = tf.nest.map_structure(tf.stop_gradient, (change, new))
+    values, memory = rule.measure(change, measured, memory, update.weights, update.drives)
+    if not rule.reads_state:
+        # TensorFlow can then write x + change into the memory of `change`.
+        with tf.control_dependencies([values]):
+            new = complete()
+    return new, values, memory, kept
+
+
 class _Loop(NamedTuple):
     """The steps of `run_adaptive`, with its arguments as attributes."""
 
@@ -188,19 +218,11 @@ class _Loop(NamedTuple):
         """Make one update of all samples in the batch."""
         k, kept = stretch.k, stretch.kept
         update = self.update._replace(drives=drives)
-        change, tensors, complete = update.begin_step(stretch.x, k)
+        new, values, memory, tensors = measured_step(
+            update, self.rule, stretch.x, k, stretch.memory
+        )
         if self.keep:
             kept = write(kept, k, tensors)
-        # A rule without `reads_state` does not see this placeholder.
-        new = complete() if self.rule.reads_state else ()
-        # Else second derivatives would pass through the norm, whose square root has no derivative
-        # at zero.
-        change, measured = tf.nest.map_structure(tf.stop_gradient, (change, new))
-        values, memory = self.rule.measure(change, measured, stretch.memory, update.weights, drives)
-        if not self.rule.reads_state:
-            # TensorFlow can then write x + change into the memory of `change`.
-            with tf.control_dependencies([values]):
-                new = complete()
         return _Stretch(k + 1, new, values, memory, kept)
 
     def run_rounds(self, first: _Stretch, active: tf.Tensor) -> tuple:
