@@ -37,6 +37,7 @@ SIGNATURES = {
     ki.find_not_finite: "model, images",
     ki.accuracy_by_depth: "model, dataset, max_unrolls=None, thresholds=None",
     ki.plot_accuracy_by_depth: "report, path=None",
+    ki.predict_stream: "model, dataset, batch_size=64",
     ki.UnrollSchedule: "schedule",
     ki.DepthLogger: "dataset, log_dir, samples=256, frequency=1, run=None",
     ki.projections.project_dense: "R, shift",
