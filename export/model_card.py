@@ -85,12 +85,6 @@ def make_card(name: str, entry: Mapping, folder: Path, zoo: Path) -> str:
         zoo: The zoo's folder; the card names it unless it is the checkout's.
     """
     result, certificate, depth = entry["result"], entry["certificate"], entry["depth"]
-    updates = f"{result['processing_depth']}"
-    if depth is not None:
-        updates = (
-            f"{result['mean_depth']:.1f} on average, at most {result['processing_depth']}; "
-            f"stopping threshold {depth['threshold']:g}"
-        )
     options = predict = operators = raw = ""
     if depth is not None:
         options = f" --threshold {10 * depth['threshold']:g} --max-unroll {depth['max_unroll']}"
@@ -121,7 +115,7 @@ def make_card(name: str, entry: Mapping, folder: Path, zoo: Path) -> str:
         license=entry["license"],
         accuracy=f"{result['test_accuracy']:.2%}",
         parameters=entry["parameters"],
-        updates=updates,
+        updates=_updates(result, depth),
         shape="x".join(map(str, entry["input_shape"])),
         scale=entry["scale"],
         # A folder's name may have any characters.
@@ -149,6 +143,19 @@ def make_card(name: str, entry: Mapping, folder: Path, zoo: Path) -> str:
         ),
         operators=operators,
     )
+
+
+def _updates(result: Mapping, depth: Mapping | None) -> str:
+    """Return the cell about the updates of an image, and the row about a calibration after it."""
+    if depth is None:
+        return f"{result['processing_depth']}"
+    cell = (
+        f"{result['mean_depth']:.1f} on average, at most {result['processing_depth']}; "
+        f"stopping threshold {depth['threshold']:g}"
+    )
+    if "calibrated" in result:
+        cell += f" |\n| calibrated to | {result['calibrated']}"
+    return cell
 
 
 def _gain(certificate: Mapping) -> str:

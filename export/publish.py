@@ -25,6 +25,22 @@ def publish(
         ),
     ] = ",".join(FORMATS),
     zoo: Annotated[str, typer.Option(help="Folder of the zoo.")] = "saved_models",
+    accuracy_loss: Annotated[
+        float | None,
+        typer.Option(
+            help="Set the stopping threshold for the fewest updates that lose at most this share "
+            "of the accuracy on the run's validation images, for example 0.005.",
+            show_default="the run's threshold",
+        ),
+    ] = None,
+    mean_updates: Annotated[
+        float | None,
+        typer.Option(
+            help="Set the stopping threshold for at most this mean number of updates of an image "
+            "on the run's validation images, for example 40.",
+            show_default="the run's threshold",
+        ),
+    ] = None,
     check: Annotated[
         bool,
         typer.Option(
@@ -53,6 +69,10 @@ def publish(
         )
     if trust and not check:
         raise UserError("--trust must be used with --check")
+    budget = {"accuracy_loss": accuracy_loss, "mean_updates": mean_updates}
+    calibrated = any(value is not None for value in budget.values())
+    if calibrated and check:
+        raise UserError("--accuracy-loss and --mean-updates must be used without --check")
     check_folder("--zoo", zoo)
     formats = [part.strip() for part in format.split(",")]
     for wanted in formats:
@@ -73,7 +93,8 @@ def publish(
     if run is None:
         check_zoo(Path(zoo), console, trust)
     else:
-        publish_run(Path(run), name, Path(zoo), formats, console)
+        calibration = budget if calibrated else None
+        publish_run(Path(run), name, Path(zoo), formats, console, calibration)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from keras_iterconv.runs import FinishedRun, plain_name, read_finished_run
 from keras_iterconv.tasks import TASKS
 from keras_iterconv.zoo.index import CARD
 
+from .calibrated_run import calibrate_run
 from .model_card import make_card
 from .preparation import PREPARATIONS
 from .published_data import READING, describe_source, load_published, task_name
@@ -69,7 +70,12 @@ def read_run(path: Path) -> tuple[FinishedRun, keras.Model]:
 
 
 def publish_run(
-    path: Path, name: str | None, zoo: Path, formats: list[str], console: Console
+    path: Path,
+    name: str | None,
+    zoo: Path,
+    formats: list[str],
+    console: Console,
+    budget: Mapping[str, Any] | None = None,
 ) -> str:
     """Publish the last model of a finished run, and return its name.
 
@@ -79,9 +85,12 @@ def publish_run(
         zoo: The zoo's folder.
         formats: The formats to write beside the .keras file, of `saved_model` and `onnx`.
         console: The console for the progress; it must print names without interpreting markup.
+        budget: `accuracy_loss` or `mean_updates`, to which the depth is calibrated before; None for
+            the depth of the run.
 
     Raises:
-        UserError: The folder holds no finished run, or the zoo cannot be written.
+        UserError: The folder holds no finished run, the budget cannot be met, or the zoo cannot be
+            written.
         ZooError: The name or the zoo's index is invalid.
         KeyboardInterrupt: The user interrupted; a message tells that the zoo is unchanged.
     """
@@ -90,6 +99,10 @@ def publish_run(
     try:
         run, model = read_run(path)
         name = name or plain_name(run.settings["model"], run.settings["dataset"], "_")
+        if budget is not None:
+            console.print(f"{name}: calibrating the depth", soft_wrap=True)
+            run = calibrate_run(run, model, budget)
+            console.print(run.result["calibrated"], soft_wrap=True)
         publication = _Publication(run, model, name, zoo, console)
         publication.publish(formats)
     except KeyboardInterrupt:

@@ -96,6 +96,9 @@ RESULT = json_object(
     {
         # Runs of the first version do not have these.
         "command": _TEXT,
+        # What `--accuracy-loss` or `--mean-updates` led to, as a sentence and as a `DepthReport`.
+        "calibrated": _TEXT,
+        "calibration": {"type": "object"},
         "indices": json_object(
             {
                 "mean": {

@@ -155,6 +155,22 @@ def fit(
             "Stopping threshold: the 2-norm of an update below which an image stops.", MODEL_DEFAULT
         ),
     ] = None,
+    accuracy_loss: Annotated[
+        float | None,
+        _depth(
+            "Set the stopping threshold after the training for the fewest updates that lose at "
+            "most this share of the accuracy on validation images, for example 0.005.",
+            "no calibration",
+        ),
+    ] = None,
+    mean_updates: Annotated[
+        float | None,
+        _depth(
+            "Set the stopping threshold after the training for at most this mean number of "
+            "updates of an image on validation images, for example 40.",
+            "no calibration",
+        ),
+    ] = None,
     step_size: Annotated[
         float | None, _depth("Step size h of an update, in (0, 1].", MODEL_DEFAULT)
     ] = None,

@@ -103,6 +103,8 @@ def print_result(
     table.add_row("training speed", f"{result['images_per_second']:.0f} images/s")
     table.add_row("training time", f"{result['seconds']:.0f} s")
     console.print(table)
+    if "calibrated" in result:
+        console.print(f"Calibrated to {result['calibrated']}", soft_wrap=True)
     if indices is not None:
         console.print(indices.table())
     if result["adaptive"] and result["share_at_limit"] > _MANY_AT_LIMIT:

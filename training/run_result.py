@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import platform
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 import keras_iterconv as ki
-from keras_iterconv.depth.depth_settings import is_adaptive
+from iterconv.command_errors import UserError
+from keras_iterconv.depth.evaluation import results_by_depth
 from keras_iterconv.runs import training_command
 
+from .checkpoint import save_checkpoint
 from .run_folder import RunFolder
 from .run_report import plot_curves, print_result
 from .settings import default_settings
@@ -37,8 +40,15 @@ def finish(
 
     Returns:
         The content of `result.json`.
+
+    Raises:
+        UserError: The budget of the depth cannot be met; the result is written before.
     """
+    calibration, refusal = _calibrate(session, folder, len(rows))
     result = _measure(session, rows)
+    if calibration is not None:
+        result["calibrated"] = calibration.describe_calibration()
+        result["calibration"] = calibration.to_dict()
     if session.settings.mirrored_test:
         result["test_accuracy_mirrored"] = session.mirrored_accuracy(session.data.test)
     with folder.replacing(folder.curves) as partial:
@@ -56,7 +66,37 @@ def finish(
     # Written last: a folder with `result.json` for all epochs counts as a finished run.
     folder.write_json(folder.result, result)
     print_result(session.console, result, report, folder)
+    if refusal is not None:
+        place = shlex.quote(str(folder.path))
+        raise UserError(
+            f"the run is finished, but not calibrated: {refusal}. Another budget can be given to "
+            f"iterconv publish {place}"
+        )
     return result
+
+
+def _calibrate(
+    session: "_Session", folder: RunFolder, epochs: int
+) -> tuple[ki.DepthReport | None, str | None]:
+    """Set the thresholds that meet the budget of a run, and store them in its last model.
+
+    The run can still be trained further exactly: only weights are read from that file.
+
+    Returns:
+        The report, and the reason where the budget cannot be met; None for neither.
+    """
+    budget = session.settings.budget()
+    if not budget:
+        return None, None
+    session.console.print("calibrating the depth on the validation images")
+    batches = session.measure_batches(session.data.validation)
+    try:
+        report = ki.calibrate_depth(session.model, batches, **budget)
+    except ValueError as error:
+        # The training is not lost by it.
+        return None, str(error).rstrip(".")
+    save_checkpoint(session.model, folder, folder.last, epochs)
+    return report, None
 
 
 def _measure(session: "_Session", rows: list[dict[str, float]]) -> dict[str, Any]:
@@ -66,8 +106,6 @@ def _measure(session: "_Session", rows: list[dict[str, float]]) -> dict[str, Any
         for part in ("train", "validation", "test")
         if len(getattr(data, part))
     }
-    test = evaluations["test"]
-    accuracy = {part: evaluation.accuracy for part, evaluation in evaluations.items()}
     # Without a validation part there is no best epoch.
     compared = session.comparable(rows) if "validation" in evaluations else []
     best = max(compared, key=lambda row: row["val_accuracy"], default={})
@@ -76,20 +114,9 @@ def _measure(session: "_Session", rows: list[dict[str, float]]) -> dict[str, Any
         "dataset": settings.dataset,
         "epochs": len(rows),
         "parameters": model.count_params(),
-        "train_accuracy": accuracy["train"],
-        "validation_accuracy": accuracy.get("validation"),
-        "test_accuracy": accuracy["test"],
-        "generalization_gap": accuracy["train"] - accuracy["test"],
+        **results_by_depth(evaluations, model),
         "best_epoch": best.get("epoch"),
         "best_validation_accuracy": best.get("val_accuracy"),
-        "adaptive": is_adaptive(model),
-        "processing_depth": ki.processing_depth(model),
-        "mean_depth": float(test.depth.mean()),
-        "min_depth": int(test.depth.min()),
-        "max_depth": int(test.depth.max()),
-        "distinct_depths": len(np.unique(test.depth)),
-        "share_at_limit": test.share_at_limit,
-        "share_not_finite": test.share_not_finite,
         "images_per_second": float(np.median([row["images_per_second"] for row in rows])),
         "seconds": float(sum(row["seconds"] for row in rows)),
         "seed": settings.seed,

@@ -24,6 +24,7 @@ from keras_iterconv.datasets import (
     training_batches,
 )
 from keras_iterconv.depth.depth_settings import is_adaptive
+from keras_iterconv.depth.evaluation import Evaluation, evaluate, mirrored_accuracy
 from keras_iterconv.depth.traced_depth import TracedDepth
 from keras_iterconv.models.fast_net import has_whitening
 from keras_iterconv.runs import plain_name
@@ -33,7 +34,6 @@ from .callbacks import ProgressLines, RunRecorder
 from .checkpoint import load_checkpoint, save_checkpoint
 from .distribution import make_strategy
 from .epoch_state import EpochState, load_epoch_state
-from .evaluation import Evaluation, evaluate, mirrored_accuracy
 from .optimization import make_optimizer
 from .run_data import describe_data, fit_batch, load_data, refuse_unreadable
 from .run_folder import RunFolder

@@ -6,25 +6,20 @@ import re
 from typing import Any
 
 from iterconv.command_errors import UserError, as_user_error, check_folder
-from keras_iterconv._support.architecture_kinds import (
-    CONVOLUTIONAL,
-    FULLY_CONNECTED,
-    RECURRENT,
-)
 from keras_iterconv._support.checks import LARGEST, SMALLEST, unknown_name
 from keras_iterconv.coupling import KERNELS, GradientCoupling
 from keras_iterconv.datasets import (
     AUGMENTATIONS,
-    CATALOGUE,
     PIXELS,
     TEST_SHARE,
     VALIDATION_SHARE,
     folder_dataset_name,
 )
 from keras_iterconv.depth import UnrollSchedule
+from keras_iterconv.depth.budget import make_budget
 from keras_iterconv.models.registry import ARCHITECTURES, list_settings
 
-from .data_defaults import check_task, default_dataset
+from .data_defaults import default_dataset, settings_for
 from .presets import PRESETS
 
 SCHEDULES = ("cosine", "step", "step-twice", "triangle", "constant", "cyclical")
@@ -38,6 +33,8 @@ _OVERRIDES = (
     "max_unroll",
     "unroll_schedule",
     "threshold",
+    "accuracy_loss",
+    "mean_updates",
     "step_size",
     "activation",
     "gradient",
@@ -47,6 +44,8 @@ _OVERRIDES = (
     "initial_gamma",
     "shared_initialization",
 )
+# Those of blocks whose number of updates can change.
+_OF_ADJUSTABLE = ("unroll_schedule", "accuracy_loss", "mean_updates")
 # The first and the last block, as in a slice of Python.
 _MEMBERS = re.compile(r"(-?\d{1,6})?:(-?\d{1,6})?")
 # A side, or a height and a width.
@@ -96,6 +95,10 @@ class Settings:
             from 0: `"0:1,12:3,15:10"` for 3 from epoch 12 on and 10 from epoch 15 on. The trained
             model has the last number. None for one number in all epochs.
         threshold: Stopping threshold; None for the model's own.
+        accuracy_loss: Largest loss of accuracy on the validation part to which the thresholds are
+            calibrated after the training; None for no calibration.
+        mean_updates: Largest mean number of updates of an image in all blocks to which they are
+            calibrated; None for no calibration.
         step_size: Step size h of an update; None for the model's own.
         activation: Activation sigma of an update, `"relu"` or `"tanh"`; None for the model's own.
         gradient: Gradient mode of the blocks; None for the model's own.
@@ -141,6 +144,8 @@ class Settings:
     max_unroll: int | None = None
     unroll_schedule: str | None = None
     threshold: float | None = None
+    accuracy_loss: float | None = None
+    mean_updates: float | None = None
     step_size: float | None = None
     activation: str | None = None
     gradient: str | None = None
@@ -228,6 +233,18 @@ class Settings:
                 "last number of updates of --unroll-schedule"
             )
         self.make_unroll_schedule()  # an error for an invalid text
+        if self.budget():
+            as_user_error(make_budget, self.accuracy_loss, self.mean_updates)
+            if not self.validation_share:
+                raise UserError(
+                    f"--{_flag(next(iter(self.budget())))} needs validation images: give a "
+                    "--validation-share above 0"
+                )
+
+    def budget(self) -> dict[str, Any]:
+        """Return the budget to which the depth is calibrated; an empty dict for none."""
+        given = {"accuracy_loss": self.accuracy_loss, "mean_updates": self.mean_updates}
+        return {name: value for name, value in given.items() if value is not None}
 
     def _check_coupling(self) -> None:
         if self.coupling is not None and not 0 <= self.coupling <= 1:
@@ -285,7 +302,7 @@ class Settings:
             # A model with this setting has stages, whose blocks can be coupled.
             known.append("coupling")
         if _has_adjustable_depth(self.model):
-            known.append("unroll_schedule")
+            known += _OF_ADJUSTABLE
         for name, value in given.items():
             if self.model in ARCHITECTURES and name not in known:
                 flag = "independent-initialization" if value is False else _flag(name)
@@ -293,7 +310,8 @@ class Settings:
                 raise UserError(f"--{flag} is not an option of {self.model}, which takes {taken}")
         if given.pop("coupling", None) is not None:
             given.setdefault("shared_initialization", True)
-        given.pop("unroll_schedule", None)
+        for name in _OF_ADJUSTABLE:
+            given.pop(name, None)
         schedule = self.make_unroll_schedule()
         if schedule is not None:
             # The model is the one that training ends with.
@@ -313,14 +331,6 @@ def _has_adjustable_depth(model: str) -> bool:
 
 def _flag(name: str) -> str:
     return name.replace("_", "-")
-
-
-# Chosen by measurements on two cores; `docs/training.md` has the results.
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    CONVOLUTIONAL: {"batch_size": 64, "learning_rate": 0.05},
-    FULLY_CONNECTED: {"batch_size": 128, "learning_rate": 0.02},
-    RECURRENT: {"optimizer": "adam", "batch_size": 200, "learning_rate": 1e-3, "clip_norm": 1.0},
-}
 
 
 def make_settings(preset: str | None = None, **given: Any) -> Settings:
@@ -351,7 +361,7 @@ def make_settings(preset: str | None = None, **given: Any) -> Settings:
             raise UserError("--data and --dataset exclude each other: name a folder or a data set")
         chosen["dataset"] = folder_dataset_name(chosen["data"])
     chosen.setdefault("dataset", default_dataset(chosen["model"]))
-    settings = Settings(**{**_defaults(chosen["model"], chosen["dataset"]), **chosen})
+    settings = Settings(**{**settings_for(chosen["model"], chosen["dataset"]), **chosen})
     schedule = settings.make_unroll_schedule()
     # A run that is ended early does not come here: its model keeps the number it was trained with.
     if schedule is not None and max(schedule.schedule) >= settings.epochs:
@@ -373,17 +383,3 @@ def default_settings(settings: Settings) -> dict[str, Any]:
         return {**dataclasses.asdict(default), "dataset": settings.dataset, "data": None}
     default = make_settings(model=settings.model, dataset=settings.dataset)
     return {**dataclasses.asdict(default), "dataset": default_dataset(settings.model)}
-
-
-def _defaults(model: str, dataset: str) -> dict[str, Any]:
-    # An unknown name is refused later, by the function that builds the model or reads the data.
-    architecture = ARCHITECTURES.get(model, ARCHITECTURES["nais10"])
-    # Other data sets are taken for photographs.
-    data = CATALOGUE.get(dataset, CATALOGUE["cifar10"])
-    kind = architecture.kind
-    check_task(model, architecture, dataset, data)
-    epochs = data.epochs[kind]
-    if "threshold" in architecture.settings:
-        epochs = data.adaptive_epochs or epochs
-    augment = "standard" if data.augmented and kind == CONVOLUTIONAL else "none"
-    return {**_DEFAULTS[kind], "epochs": epochs, "augment": augment}

@@ -68,8 +68,8 @@ class Budget:
         least = math.ceil(self._with_margin(nearest) * 1e4) / 1e4
         return (
             f"`{self.name}` must be at least {least:g} for this model and data: the nearest "
-            f"thresholds have {value:.4g}, with a standard error of {error:.2g} that counts "
-            f"{_MARGIN} times. "
+            f"thresholds have {value:.4g} ± {error:.2g}, and {_MARGIN} standard errors are kept as "
+            "a margin. "
             f"Received: {self.name}={self.limit:g}"
         )
 

@@ -105,7 +105,7 @@ class DepthReport:
             f"{self.fixed_depth:,} updates each; accuracy ± its standard error"
             f"{'; time of an image in ms' if timed else ''}",
             title_justify="left",
-            caption=self._describe_calibration(),
+            caption=None if self.budget is None else f"Calibrated to {self.describe_calibration()}",
             caption_justify="left",
         )
         table.add_column("", no_wrap=True)
@@ -125,13 +125,24 @@ class DepthReport:
             table.add_section()
         return table
 
-    def _describe_calibration(self) -> str | None:
-        if self.budget is None:
-            return None
-        budget = ", ".join(f"{name} {limit:g}" for name, limit in self.budget.items())
-        texts = list(dict.fromkeys(map(format_threshold, self.thresholds)))
-        thresholds = texts if len(texts) == 1 else map(format_threshold, self.thresholds)
-        return f"Calibrated to {budget}: threshold {', '.join(thresholds)}"
+    def describe_calibration(self) -> str:
+        """Return the budget of a calibration and what it led to, as a text of one line.
+
+        Raises:
+            ValueError: The report is not one of `calibrate_depth`.
+        """
+        if self.budget is None or self.before is None:
+            raise ValueError("The report must be one of `calibrate_depth`, with a budget.")
+        ((name, limit),) = self.budget.items()
+        texts = [format_threshold(threshold) for threshold in self.thresholds]
+        before, after = self.before, self.own
+        times = " and ".join(f"{1e3 * (point.seconds or 0):.3g}" for point in (before, after))
+        return (
+            f"{name} {limit:g} on {self.samples:,} images: threshold "
+            f"{', '.join(texts if len(set(texts)) > 1 else texts[:1])}; accuracy "
+            f"{before.accuracy:.2%} before and {after.accuracy:.2%} after, updates "
+            f"{before.updates:.1f} and {after.updates:.1f}, ms an image {times}"
+        )
 
     def __str__(self) -> str:
         return as_text(self.table())

@@ -8,7 +8,7 @@ import pytest
 
 from keras_iterconv import datasets
 from keras_iterconv.datasets import ImageData, Split
-from training.evaluation import evaluate
+from keras_iterconv.depth.evaluation import evaluate
 
 
 def share_of_right_pairs(labels, logits):

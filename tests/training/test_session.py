@@ -17,9 +17,9 @@ from tensorboard.util.tensor_util import make_ndarray
 import keras_iterconv as ki
 from iterconv.command_errors import TrainingDivergedError, UserError
 from keras_iterconv import datasets
+from keras_iterconv.depth.evaluation import evaluate
 from training import callbacks as callbacks
 from training import session
-from training.evaluation import evaluate
 from training.settings import make_settings
 
 MODELS = ("nais_adaptive", "resnet54", "nais_mnist")

@@ -114,8 +114,8 @@ def test_an_option_of_other_models_is_refused_with_those_that_the_model_has():
     with pytest.raises(
         UserError,
         match=r"--blocks is not an option of nais_dense, which takes --max-unroll, "
-        r"--unroll-schedule, --threshold, --step-size, --activation, --gradient, "
-        r"--settling$",
+        r"--unroll-schedule, --threshold, --accuracy-loss, --mean-updates, --step-size, "
+        r"--activation, --gradient, --settling$",
     ):
         settings.overrides()
 
@@ -224,3 +224,28 @@ def test_schedules_of_updates_that_are_refused(given, message):
 def test_a_schedule_of_updates_needs_blocks_that_can_change_theirs(model):
     with pytest.raises(UserError, match=f"--unroll-schedule is not an option of {model}"):
         make_settings(model=model, epochs=20, unroll_schedule="0:1").overrides()
+
+
+def test_a_budget_is_a_setting():
+    assert make_settings(model="nais_dense").budget() == {}
+    settings = make_settings(model="nais_dense", mean_updates=4.5)
+    assert settings.budget() == {"mean_updates": 4.5}
+    assert "mean_updates" not in settings.overrides()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"accuracy_loss": 0.1, "mean_updates": 3}, "`accuracy_loss` or `mean_updates` must be"),
+        ({"accuracy_loss": 1.5}, r"`accuracy_loss` must lie in \[0, 1\)"),
+        ({"mean_updates": -1}, "`mean_updates` must be a positive number"),
+        (
+            {"mean_updates": 3, "validation_share": 0},
+            "--mean-updates needs validation images: give a --validation-share above 0",
+        ),
+        ({"model": "resnet_w8", "mean_updates": 3}, "--mean-updates is not an option of resnet_w8"),
+    ],
+)
+def test_budgets_that_are_refused(given, message):
+    with pytest.raises(UserError, match=message):
+        make_settings(**{"model": "nais_dense", **given}).overrides()

@@ -1,11 +1,14 @@
 """Accuracy and depth of a trained model on one part of a data set."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 
 from keras_iterconv.datasets import ImageData, Split, evaluation_batches
+from keras_iterconv.depth.depth_model import processing_depth
+from keras_iterconv.depth.depth_settings import is_adaptive
 from keras_iterconv.depth.tally import DepthTally
 
 
@@ -57,6 +60,31 @@ def evaluate(
         share_at_limit=tally.share_at_limit,
         share_not_finite=tally.share_not_finite,
     )
+
+
+def results_by_depth(evaluations: Mapping[str, Evaluation], model: keras.Model) -> dict[str, Any]:
+    """Return the members of a run's `result.json` that depend on the depth settings.
+
+    Args:
+        evaluations: The results on `"train"` and `"test"`, and on `"validation"` if it exists.
+        model: The model.
+    """
+    test = evaluations["test"]
+    accuracy = {part: evaluation.accuracy for part, evaluation in evaluations.items()}
+    return {
+        "train_accuracy": accuracy["train"],
+        "validation_accuracy": accuracy.get("validation"),
+        "test_accuracy": accuracy["test"],
+        "generalization_gap": accuracy["train"] - accuracy["test"],
+        "adaptive": is_adaptive(model),
+        "processing_depth": processing_depth(model),
+        "mean_depth": float(test.depth.mean()),
+        "min_depth": int(test.depth.min()),
+        "max_depth": int(test.depth.max()),
+        "distinct_depths": len(np.unique(test.depth)),
+        "share_at_limit": test.share_at_limit,
+        "share_not_finite": test.share_not_finite,
+    }
 
 
 def mirrored_accuracy(

@@ -1,0 +1,96 @@
+"""The calibration of a run's depth at its publication."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+import keras_iterconv as ki
+from iterconv.command_errors import UserError, as_user_error
+from keras_iterconv.datasets import (
+    CATALOGUE,
+    PIXELS,
+    TEST_SHARE,
+    VALIDATION_SHARE,
+    ImageData,
+    evaluation_batches,
+    load_any,
+)
+from keras_iterconv.datasets.image_data import PARTS
+from keras_iterconv.depth.evaluation import evaluate, mirrored_accuracy, results_by_depth
+from keras_iterconv.depth.traced_depth import TracedDepth
+from keras_iterconv.runs import FinishedRun
+
+BATCH = 256
+
+
+def calibrate_run(run: FinishedRun, model: keras.Model, budget: Mapping[str, Any]) -> FinishedRun:
+    """Set a model's thresholds by its run's validation part, and measure accuracy and depth again.
+
+    Args:
+        run: The finished run.
+        model: Its model, whose thresholds are set.
+        budget: `accuracy_loss` and `mean_updates` of `keras_iterconv.calibrate_depth`.
+
+    Returns:
+        The run with the new results and commands. Its folder does not change.
+
+    Raises:
+        UserError: The budget cannot be met, or the model has no such depth.
+        DatasetError: The data set is not on this machine.
+    """
+    data = _load_data(run)
+    if not len(data.validation):
+        raise UserError(
+            "the run has no validation images, by which the depth is calibrated; train with a "
+            "--validation-share above 0"
+        )
+    batches = evaluation_batches(data.validation, mean=data.mean, std=data.std, batch_size=BATCH)
+    report = as_user_error(ki.calibrate_depth, model, batches, **budget)
+    predict = TracedDepth(model)
+    evaluations = {
+        part: evaluate(predict, data, getattr(data, part), BATCH)
+        for part in PARTS
+        if len(getattr(data, part))
+    }
+    result = {
+        **run.result,
+        **results_by_depth(evaluations, model),
+        "calibrated": report.describe_calibration(),
+        "calibration": report.to_dict(),
+    }
+    if "test_accuracy_mirrored" in result:
+        result["test_accuracy_mirrored"] = mirrored_accuracy(predict, data, data.test, BATCH)
+    options = [
+        f"--{name.replace('_', '-')} {value:g}"
+        for name, value in budget.items()
+        if value is not None
+    ]
+    command = "; ".join([run.command, f"python -m export.publish RUN {' '.join(options)}"])
+    return run._replace(result=result, command=command)
+
+
+def _load_data(run: FinishedRun) -> ImageData:
+    """Return the data set of a run, with the parts and the scale of its training."""
+    settings = run.settings
+    named = settings["dataset"] in CATALOGUE
+    data: ImageData = as_user_error(
+        load_any,
+        settings["dataset"],
+        settings.get("data"),
+        limit_train=settings.get("limit_train"),
+        validation_share=settings.get("validation_share", VALIDATION_SHARE),
+        pixels=settings.get("pixels", PIXELS[0]),
+        image_size=None if named else run.data["input_shape"][:2],
+        test_share=settings.get("test_share", TEST_SHARE),
+    )
+    sizes = {part: len(getattr(data, part)) for part in PARTS}
+    if sizes != run.data["images"]:
+        raise UserError(
+            f"the data set {settings['dataset']!r} must be that of the training, with "
+            f"{run.data['images']} images, for a calibration; it has {sizes}"
+        )
+    mean, std = (np.asarray(run.data[name], np.float32) for name in ("mean", "std"))
+    return dataclasses.replace(data, mean=mean, std=std)
