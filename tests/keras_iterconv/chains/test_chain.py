@@ -142,6 +142,26 @@ def test_one_layer_that_the_model_calls_again_and_again():
         ki.chain(net, ["block", "block"])
 
 
+def test_blocks_that_are_models():
+    def block():
+        inputs = keras.Input((4,))
+        return keras.Model(inputs, inputs + keras.layers.Dense(4)(inputs))
+
+    inputs = keras.Input((4,))
+    blocks = [block() for _ in range(3)]
+    state = keras.layers.Dense(4)(inputs)
+    for each in blocks:
+        state = each(state)
+    net = keras.Model(inputs, keras.layers.Dense(2)(state))
+    chain = ki.chain(net, blocks)
+    assert len(chain.blocks) == 3
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    np.testing.assert_allclose(chain(x, [0, 2]), blocks[2](blocks[0](x)), rtol=1e-5)
+    kernels, biases = chain.weight_groups()
+    assert [v is each.weights[0] for v, each in zip(kernels, blocks, strict=True)] == [True] * 3
+    assert [v is each.weights[1] for v, each in zip(biases, blocks, strict=True)] == [True] * 3
+
+
 def test_blocks_that_also_read_the_first_state():
     inputs = keras.Input((3, 2, 4))
     stage = ki.ResidualStage(4, 4, skip_from="stage_input", name="stage")
@@ -157,7 +177,7 @@ def test_blocks_that_also_read_the_first_state():
 
 def test_a_first_block_that_changes_the_shape_gives_the_first_state():
     net = keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), classes=10)
-    for part, count in ((2, 3), (3, 4), (4, 6), (5, 3)):
+    for part, count in ((2, 3), (4, 6)):
         for pattern in (rf"conv{part}_block\d+_out", rf"conv{part}_block(\d+)_.*"):
             chain = ki.chain(net, pattern)
             assert names(chain) == [f"conv{part}_block{t}_out" for t in range(2, count + 1)]

@@ -39,9 +39,9 @@ def labels_of(model, x, flipped=10):
     ("blocks", "skip_from", "cap"),
     [
         ((3, 2), "previous", None),
-        ((2, 4), "stage_input", None),
-        ((2, 3), "stage_input", 0.95),
-        ((3, 2), "previous", 0.95),
+        ((2, 3), "stage_input", None),
+        ((3,), "stage_input", 0.95),
+        ((2,), "previous", 0.95),
     ],
 )
 def test_a_net_with_a_stage_s_weights_has_its_indices(nets, blocks, skip_from, cap):
@@ -64,7 +64,7 @@ def test_a_net_with_a_stage_s_weights_has_its_indices(nets, blocks, skip_from, c
 
 @pytest.mark.usefixtures("traced")
 def test_traced_and_in_batches(nets):
-    model = nets.chain((3, 2))
+    model = nets.chain((3,))
     chains = chains_of(model, rebuild(model))
     x = nets.images(61)
     labels = labels_of(model, x)
@@ -152,7 +152,7 @@ def test_indices_of_resnet50():
 
 
 def test_a_measured_net_is_as_it_was(nets, tmp_path):
-    model = nets.chain((2, 2))
+    model = nets.chain((2,))
     net = rebuild(model)
     x = nets.images(40)
     data = (x, labels_of(model, x))
