@@ -39,7 +39,8 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
 
     Args:
         inputs: Symbolic inputs, as for `keras.Model`.
-        outputs: Symbolic outputs.
+        outputs: Symbolic outputs. A subclass with a `call` of its own gives neither.
+        name: Name of the model.
         **kwargs: Passed to `keras.Model`.
 
     Reference:
@@ -286,7 +287,7 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
             config.pop("preprocessing", None),
             config.pop("class_names", None),
         )
-        if "layers" not in config:
+        if "input_layers" not in config:  # Not that of a graph.
             config = _accepted(cls, config)
         model = super().from_config(config, custom_objects)
         if preprocessing is not None:

@@ -70,9 +70,10 @@ class FunctionalOrSubclassed(type(keras.Model)):  # type: ignore[misc]
 
     def make_functional(cls) -> None:
         """Let the class have the bases of a functional model, also with a `call` of its own."""
-        cls._from_outputs = True
-        # Upon this, Python asks for the order again.
-        cls.__bases__ = cls.__bases__  # type: ignore[has-type]
+        if "_from_outputs" not in vars(cls):
+            cls._from_outputs = True
+            # Upon this, Python asks for the order again.
+            cls.__bases__ = cls.__bases__  # type: ignore[has-type]
 
 
 def nodes(model: keras.Model) -> Iterator:

@@ -147,9 +147,15 @@ def _closing(all_calls: list[Call], item: Any) -> Call:
 
 
 def _names(all_calls: list[Call]) -> str:
+    """Return the names that can be given, for an error message."""
     names = list(dict.fromkeys(call.layer.name for call in all_calls))
     nested = [call.layer.name for call in all_calls if isinstance(call.layer, keras.Model)]
-    inside = f"; the layers inside of {nested} are not among them" if nested else ""
+    inside = (
+        f"; the layers inside of the nested {nested} are not among them: call the layers behind "
+        "such a model on its output, `keras.Model(inner.input, head(inner.output))`"
+        if nested
+        else ""
+    )
     return f"Its last layers are {', '.join(names[-8:])}{inside}."
 
 

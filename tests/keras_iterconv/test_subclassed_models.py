@@ -118,6 +118,33 @@ def test_it_goes_on_training_after_a_file(tmp_path):
     assert loaded.optimizer.iterations == 4
 
 
+@keras.saving.register_keras_serializable(PACKAGE)
+class Deep(PlainBlocks):
+    """With an argument of a name that the configurations of functional models have."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.count = layers
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Wide(PlainBlocks):
+    """With a configuration of its own."""
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.blocks[0].units}
+
+
+def test_configurations():
+    assert Deep.from_config(Deep(layers=5).get_config()).count == 5
+    wide = Wide.from_config(Wide(7).get_config())
+    assert wide.blocks[0].units == 7
+    wide.preprocessing, wide.class_names = ki.Preprocessing((0.5,), (2.0,)), ("a", "b")
+    again = Wide.from_config(wide.get_config())
+    assert again.preprocessing == wide.preprocessing
+    assert again.class_names == ("a", "b")
+
+
 def test_nothing_to_couple_is_said_at_the_first_step():
     x = np.zeros((4, 4), np.float32)
     net = PlainBlocks()
