@@ -58,9 +58,9 @@ def measure_indices(
 
     Args:
         model: Functional or built Sequential model of one output, logits or probabilities, with at
-            least one stage whose blocks can be run in any order, such as a `ResidualStage`. Each stage must
-            lie on all paths from input to output. Or a `Chain`, or a list of chains of one such
-            model of any layers: these are then the stages.
+            least one stage whose blocks can be run in any order, such as a `ResidualStage`. Each
+            stage must lie on all paths from input to output. Or a `Chain`, or a list of chains of
+            one such model of any layers: these are then the stages.
         dataset: Batches `(images, labels)`, e.g. a `tf.data.Dataset`; or one pair of arrays.
             Labels are class numbers, `[N]`; or multi-hot, `[N, classes]`: a prediction is then
             correct where the n largest outputs are those of the n labelled classes; or class
