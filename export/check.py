@@ -16,7 +16,7 @@ from rich.text import Text
 
 from keras_iterconv import load_pretrained, set_depth, with_depth
 from keras_iterconv._support.outputs import output_activation, output_key
-from keras_iterconv.datasets import DatasetError, ImageData
+from keras_iterconv.datasets import DatasetError, ImageData, load_published_data
 from keras_iterconv.depth.block_calls import iterated_blocks
 from keras_iterconv.depth.depth_settings import DepthSettings
 from keras_iterconv.exporting.exported_function import as_logits
@@ -32,7 +32,6 @@ from keras_iterconv.zoo.index import (
 )
 
 from .classifier import OnnxClassifier, Predictions
-from .published_data import load_published
 from .zoo_folder import unlisted_files
 
 # Largest difference of logits, relative to the largest logit of the image; least share of
@@ -142,7 +141,7 @@ def _check_model(
             runs.append(partial(_serve, served))
     size = f"{total / 1e6:.1f} MB"
     try:
-        data = load_published(entry["dataset"], entry["input_shape"], entry.get("data_source"))
+        data = load_published_data(entry)
     except DatasetError as error:
         say(f"{name}: {error} Logits, depths and test accuracy are not checked.")
         return size, "-", "-", "no data"

@@ -8,7 +8,7 @@ from keras_iterconv.datasets import CATALOGUE
 from keras_iterconv.models.deep_thinking_net import PADDING
 from keras_iterconv.zoo.index import CHECKOUT_ZOO
 
-from .published_data import READING
+from .data_source import READING
 from .zoo_folder import CURVES, DEPTH_FIGURE, SAVED_MODEL
 
 _DEPTH = f"""
@@ -98,10 +98,6 @@ def make_card(name: str, entry: Mapping, folder: Path, zoo: Path) -> str:
         raw = _RAW.format(shape=", ".join(map(str, entry["input_shape"])))
         if entry["dataset"] in SEQUENCES:
             raw += _SEQUENCES
-    pictures = ""
-    if "data_source" in entry:
-        shape = ", ".join(map(str, entry["input_shape"]))
-        pictures = _PICTURES.format(shape=shape, reading=READING)
     arguments = json.dumps(name)
     if zoo.resolve() != CHECKOUT_ZOO.resolve():
         arguments += f", zoo={json.dumps(str(zoo), ensure_ascii=False)}"
@@ -118,9 +114,8 @@ def make_card(name: str, entry: Mapping, folder: Path, zoo: Path) -> str:
         updates=_updates(result, depth),
         shape="x".join(map(str, entry["input_shape"])),
         scale=entry["scale"],
-        # A folder's name may have any characters.
-        classes=", ".join(name.replace("|", "\\|") for name in entry["classes"]),
-        command=entry["command"].replace("|", "\\|"),
+        classes=_cell(", ".join(entry["classes"])),
+        command=_cell(entry["command"]),
         machine=result["machine"],
         seconds=result["seconds"],
         seed=result["seed"],
@@ -131,7 +126,7 @@ def make_card(name: str, entry: Mapping, folder: Path, zoo: Path) -> str:
         mean=json.dumps(entry["mean"]),
         std=json.dumps(entry["std"]),
         raw=raw,
-        pictures=pictures,
+        pictures=_pictures(entry),
         predict=predict,
         depth_figure=_DEPTH if (folder / DEPTH_FIGURE).exists() else "",
         held=certificate["blocks_that_hold"],
@@ -156,6 +151,18 @@ def _updates(result: Mapping, depth: Mapping | None) -> str:
     if "calibrated" in result:
         cell += f" |\n| calibrated to | {result['calibrated']}"
     return cell
+
+
+def _cell(text: str) -> str:
+    """Return a text for a cell of a table; the name of a user's folder may have any characters."""
+    return text.replace("|", "\\|")
+
+
+def _pictures(entry: Mapping) -> str:
+    """Return how a picture file becomes an image, for a model of pictures of any size."""
+    if "data_source" not in entry:
+        return ""
+    return _PICTURES.format(shape=", ".join(map(str, entry["input_shape"])), reading=READING)
 
 
 def _gain(certificate: Mapping) -> str:

@@ -18,7 +18,7 @@ from rich.console import Console
 import keras_iterconv as ki
 from iterconv.command_errors import UserError, as_user_error, check_folder
 from keras_iterconv._support.keras_files import load_model_file, save_model_file
-from keras_iterconv.datasets import DatasetError
+from keras_iterconv.datasets import DatasetError, load_published_data
 from keras_iterconv.depth.figure_by_class import NoFigureError, draw_depths, measure_depths
 from keras_iterconv.exporting.exported_function import shared_depth
 from keras_iterconv.exporting.folding import fold
@@ -33,9 +33,9 @@ from keras_iterconv.tasks import TASKS
 from keras_iterconv.zoo.index import CARD
 
 from .calibrated_run import calibrate_run
+from .data_source import READING, describe_source, task_name
 from .model_card import make_card
 from .preparation import PREPARATIONS
-from .published_data import READING, describe_source, load_published, task_name
 from .zoo_folder import CURVES, DEPTH_FIGURE, SAVED_MODEL, check_name, commit, new_entry
 
 LICENSE = "Apache-2.0"
@@ -165,11 +165,11 @@ class _Publication:
 
     def _describe(self) -> dict[str, Any]:
         """Return the entry of the index, without the fields that depend on the written files."""
-        run, source = self.run, describe_source(self.run)
+        run = self.run
         return {
             "architecture": run.settings["model"],
             "dataset": run.settings["dataset"],
-            **({} if source is None else {"data_source": source}),
+            **describe_source(run),
             **{key: run.data[key] for key in DATA},
             "depth": None if self.depth is None else self.depth._asdict(),
             "parameters": self.folded.count_params(),
@@ -210,8 +210,10 @@ def _draw_depth(
 ) -> None:
     """Draw the figure of depth on test images, if the data set is available."""
     try:
-        shape = run.data["input_shape"]
-        data = load_published(run.settings["dataset"], shape, describe_source(run))
+        shape, dataset = run.data["input_shape"], run.settings["dataset"]
+        data = load_published_data(
+            {"dataset": dataset, "input_shape": shape, **describe_source(run)}
+        )
         # The scale of the run's training images, which depends on `limit_train` and
         # `validation_share`.
         data = dataclasses.replace(

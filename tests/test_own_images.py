@@ -123,14 +123,14 @@ def test_the_check_of_a_folder_s_model(zoo, place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, _ = command(publish.main, "--check", "--zoo", zoo)
     assert code == 0
-    assert "Its pictures are not on this machine: -meine Bilder ü is not a folder." in out
+    assert "are not on this machine: -meine Bilder ü is not a folder." in out
     assert "Logits, depths and test accuracy are not checked." in out
     assert "no data" in out
     # Other pictures in a folder of the same name.
     write_pictures(tmp_path / "-meine Bilder ü", 5)
     code, out, _ = command(publish.main, "--check", "--zoo", zoo)
     assert code == 0
-    assert "The pictures in -meine Bilder ü are not those of the training." in out
+    assert "in -meine Bilder ü are not those of the training." in out
 
 
 def test_predictions_of_picture_files(zoo, folder, capsys):
@@ -224,7 +224,7 @@ def test_a_set_of_tfds_by_name(name, splits, shape, size, tmp_path, monkeypatch)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "none"))
     code, out, _ = command(publish.main, "--check", "--zoo", tmp_path / "zoo")
     assert code == 0
-    assert f"Its pictures are not on this machine: {tmp_path / 'none' / name} is not" in out
+    assert f"The images of {name} are not on this machine: {tmp_path / 'none' / name} is not" in out
 
 
 @pytest.mark.parametrize(

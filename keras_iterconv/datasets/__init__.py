@@ -15,6 +15,7 @@ from keras_iterconv.datasets.pipeline import (
     training_batches,
 )
 from keras_iterconv.datasets.pixel_statistics import PIXELS
+from keras_iterconv.datasets.published_data import load_published_data
 from keras_iterconv.datasets.splitting import VALIDATION_SHARE
 from keras_iterconv.datasets.stored_images import StoredImages
 from keras_iterconv.datasets.tfds_reader import (
@@ -46,6 +47,7 @@ __all__ = [
     "load",
     "load_any",
     "load_folder",
+    "load_published_data",
     "read_picture",
     "steps_per_epoch",
     "training_batches",

@@ -38,6 +38,7 @@ class ImageData:
         ...     data.training_batches(64),
         ...     steps_per_epoch=data.steps_per_epoch(64),
         ...     epochs=5,
+        ...     shuffle=False,
         ...     validation_data=data.evaluation_batches("validation", 64),
         ... )
     """

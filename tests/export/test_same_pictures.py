@@ -68,7 +68,5 @@ def test_the_same_files_are_pictures():
 
 
 def test_a_file_that_is_missing(tmp_path):
-    with pytest.raises(
-        UnreadablePictureError, match=r"nothing\.png cannot be opened"
-    ):
+    with pytest.raises(UnreadablePictureError, match=r"nothing\.png cannot be opened"):
         read_picture(tmp_path / "nothing.png", (8, 8, 3))

@@ -151,7 +151,7 @@ def depth_figure(
     import numpy as np
 
     import keras_iterconv as ki
-    from keras_iterconv import datasets
+    from keras_iterconv.datasets import load_published_data
     from keras_iterconv.depth.figure_by_class import draw_depths, measure_depths
     from keras_iterconv.zoo.index import find_zoo, read_index
 
@@ -164,8 +164,10 @@ def depth_figure(
     if given:
         as_user_error(ki.set_depth, model, **given)
     entry = read_index(folder)["models"][name]
-    data = as_user_error(datasets.load, str(entry.get("dataset")))
-    scaling = {key: np.float32(entry[key]) for key in ("mean", "std") if key in entry}
+    data = load_published_data(entry)
+    scaling: dict[str, Any] = {
+        key: np.float32(entry[key]) for key in ("mean", "std") if key in entry
+    }
     data = dataclasses.replace(data, **scaling)
     depths = as_user_error(measure_depths, model, name, data, images)
     console = make_console()
