@@ -247,3 +247,17 @@ def test_states_with_a_mask_are_refused():
         states.append(state)
     with pytest.raises(ValueError, match="states of a chain must not have a Keras mask"):
         ki.chain(keras.Model(inputs, keras.layers.GlobalAveragePooling1D()(state)), states)
+
+
+def test_blocks_of_a_sequential_model():
+    blocks = [ki.ResidualBlock(2, name=f"block{t}") for t in range(3)]
+    net = keras.Sequential([keras.Input((3, 2, 2)), keras.layers.Conv2D(2, 1), *blocks])
+    chain = ki.chain(net, r"block\d")
+    assert chain.model is net
+    assert names(chain) == ["block0", "block1", "block2"]
+    x = np.random.default_rng(0).normal(size=(5, 3, 2, 2)).astype(np.float32)
+    np.testing.assert_allclose(chain(x, [0, 2]), blocks[2](blocks[0](x)), rtol=1e-5)
+    net.add(keras.layers.GlobalAveragePooling2D())
+    chain = ki.chain(net, blocks)
+    report = ki.measure_indices(chain, (x, np.argmax(net(x), axis=1)), resamples=5)
+    assert report.error == 0
