@@ -72,9 +72,9 @@ def gradient_error(
     the model does not change.
 
     Args:
-        model: A compiled functional model with at least one `NAISConv2D`, `NAISDense` or `Iterate`.
-            An `Iterate` takes part with the mode that it was made with, `"truncated"` or
-            `"implicit"`.
+        model: A compiled functional model with at least one `NAISConv2D`, `NAISDense`, `Iterate` or
+            tied `ResidualStage`. An `Iterate` takes part with the mode that it was made with,
+            `"truncated"` or `"implicit"`.
         x: The batch's inputs.
         y: The batch's targets.
 

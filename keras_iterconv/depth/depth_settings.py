@@ -37,17 +37,17 @@ def set_depth(
     max_unroll: int | EllipsisType = ...,
     threshold: float | EllipsisType | None = ...,
 ) -> None:
-    """Set the depth of all NAIS and `Iterate` blocks of a net, trained or not.
+    """Set the depth of all NAIS and `Iterate` blocks and tied stages of a net, trained or not.
 
     It takes effect at once, in compiled functions too, except where a block changes between fixed
     and adaptive depth: these need different graphs. Then the model's own functions are traced again
     at its next `fit`, `evaluate` or `predict`. Other functions traced over its blocks before, of a
-    model made by `with_depth` for example, must be traced again by the caller. Blocks of residual
-    nets have no such settings and do not change.
+    model made by `with_depth` for example, must be traced again by the caller. Other blocks
+    of residual nets have no such settings and do not change.
 
     Args:
-        model: Keras model with at least one `NAISConv2D`, `NAISDense` or `Iterate`, in itself, in a
-            model nested in it or in any of its layers.
+        model: Keras model with at least one `NAISConv2D`, `NAISDense`, `Iterate` or tied
+            `ResidualStage`, in itself, in a model nested in it or in any of its layers.
         max_unroll: Number of updates of each block, or the largest number with a threshold. For
             untied blocks at most the number that they were built with. If left out, no
             `max_unroll` changes.
@@ -84,7 +84,7 @@ def set_depth(
 
 
 def adjustable_blocks(model: keras.Model) -> list[IteratedBlock]:
-    """Return the NAIS and `Iterate` blocks of a model; their depth and gradient can be set.
+    """Return the blocks of a model whose depth and gradient can be set.
 
     Raises:
         ValueError: `model` is not a Keras model, or has no such block.
@@ -94,7 +94,7 @@ def adjustable_blocks(model: keras.Model) -> list[IteratedBlock]:
         raise ValueError(
             "`model` must contain at least one block whose depth and gradient can be set, a NAIS "
             f"block for example. Received: model={model.name!r} without one; the depth "
-            "of a residual stage is changed by its `schedule`"
+            "of an untied residual stage is changed by its `schedule`"
         )
     return blocks
 

@@ -113,9 +113,11 @@ class Block(IterationLayer):
         scheduled: Whether `call` has an argument `schedule`, a sequence of numbers of updates, and
             the block a method `update(state, inputs, k)` that makes update k, as a `ResidualStage`
             has. The measurement of indices needs both.
-        adds_change: Whether the block is an `IteratedBlock`, which exporters to ONNX write by their
-            own loops: a state of one tensor, to which `build_update` adds a change until its norm
-            is below the threshold. The loops of others are converted as TensorFlow has them.
+        adds_change: Whether the block repeats its `build_update(inputs)`, as an `IteratedBlock`
+            does, from `make_initial_state(inputs)` on: on a state of one tensor, until the norm of
+            the change is below the threshold. Exporters to ONNX write it by their own
+            loops, and ask for its `solver` and `initial_state` too. The loops of others are
+            converted as TensorFlow has them.
         channels_first: Whether the block can be exported with inputs and outputs
             `[N, channels, height, width]`, the layout of ONNX's convolutions.
     """

@@ -92,7 +92,7 @@ class ResidualStage(AdjustableDepth, ResidualFunction):
     """
 
     adjustable = False
-    # What the exporter to ONNX asks of a block that adds a change.
+    # What the exporter to ONNX asks of a block with `adds_change`.
     initial_state = "input"
     solver = "picard"
 

@@ -34,7 +34,7 @@ def residual_net(
         blocks: Number of blocks of each stage, T in the paper.
         name: Name of the model.
         **stage_options: Arguments of `ResidualStage`, the same for all stages: `skip_from`,
-            `lipschitz_cap`, `shared_initialization`, `initial_gamma`.
+            `lipschitz_cap`, `shared_initialization`, `initial_gamma`, `tied`, `threshold`.
 
     Returns:
         An `IterativeModel` from images to logits.
