@@ -22,6 +22,8 @@ ITERATIONS = 5_000
 TOLERANCE = 1e-4
 # Number of power steps in one cycle of `_converge`.
 KRYLOV = 16
+# Norm of the random vector that `converged_norm` adds to an estimate of norm one.
+NOISE = 0.1
 
 
 class ConvOperator(NamedTuple):
@@ -106,7 +108,7 @@ def _unit(vector, otherwise=None):
 
 
 @tf.function
-def _converge(kernel, image_shape, strides, padding, iterations, tolerance):
+def _converge(kernel, image_shape, strides, padding, iterations, tolerance, start):
     """Return the first right singular vector, by the restarted Lanczos method.
 
     A cycle makes `KRYLOV` power steps, and selects the Ritz vector of the largest value in the
@@ -122,6 +124,7 @@ def _converge(kernel, image_shape, strides, padding, iterations, tolerance):
         tolerance: The iteration stops where ||A'Av - s^2 v|| is at most this fraction of s^2. Then
             s differs from a singular value by at most half this fraction. A tensor of the kernel's
             dtype.
+        start: The first vector, `[1, height, width, channels]`, in the kernel's dtype.
 
     Returns:
         The vector, of norm one, `[1, height, width, channels]`.
@@ -154,7 +157,7 @@ def _converge(kernel, image_shape, strides, padding, iterations, tolerance):
     _, vector, _ = tf.while_loop(
         lambda k, vector, moving: (k < iterations) & moving,
         cycle,
-        (tf.constant(0), start_vectors(1, image_shape, kernel.dtype), tf.constant(True)),
+        (tf.constant(0), start, tf.constant(True)),
     )
     return vector
 
@@ -175,7 +178,10 @@ def _orthogonal(vector: tf.Tensor, basis: list) -> tf.Tensor:
 
 
 def converged_norm(
-    operator: ConvOperator, iterations: int = ITERATIONS, tolerance: float = TOLERANCE
+    operator: ConvOperator,
+    iterations: int = ITERATIONS,
+    tolerance: float = TOLERANCE,
+    estimate: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the norm of an operator and its first right singular vector.
 
@@ -183,12 +189,18 @@ def converged_norm(
         operator: The operator, with a kernel in float32 or float64.
         iterations: The largest number of power steps, up to the length of a cycle.
         tolerance: The residual, relative to the norm's square, at which to stop.
+        estimate: An estimate of the vector, `[1, height, width, channels]`, which saves steps; None
+            to start from a fixed random vector.
 
     Returns:
         `(norm, vector)`: the norm is a scalar, with its gradient in the kernel; the vector has norm
         one and the shape `[1, height, width, channels]`, and no gradient.
     """
     kernel, image_shape, strides, padding = operator
+    start = start_vectors(1, image_shape, kernel.dtype)
+    if estimate is not None:
+        # The estimate alone may be a singular vector other than the first.
+        start = tf.stop_gradient(estimate) + NOISE * start
     vector = _converge(
         tf.stop_gradient(kernel),
         # With a `TensorShape`, `tf.function` would trace a new graph at each call.
@@ -197,6 +209,7 @@ def converged_norm(
         padding,
         tf.constant(iterations),
         tf.constant(tolerance, kernel.dtype),
+        start,
     )
     # Computed at the scale at which no square overflows, as in `_converge`.
     scale = _scale(kernel)

@@ -240,13 +240,28 @@ class ResidualFunction(IterationLayer, GuaranteedLayer):
         return norm1 * norm2, vector1[0], vector2[0]
 
     def _converged_bound(
-        self, block: BlockValues, iterations: int = ITERATIONS, tolerance: float = TOLERANCE
+        self,
+        block: BlockValues,
+        iterations: int = ITERATIONS,
+        tolerance: float = TOLERANCE,
+        continued: bool = False,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Return L of Eq. 3, larger by the tolerance, and the two first singular vectors."""
+        """Return L of Eq. 3, larger by the tolerance, and the two first singular vectors.
+
+        Args:
+            block: The block, with the statistics for which L is computed.
+            iterations: The largest number of steps for each norm.
+            tolerance: The residual at which to stop, relative to the norm's square.
+            continued: Whether to start near the stored vectors.
+        """
         bound, vectors = 1.0, []
-        for kernel in (folded_kernel(block), block.kernel2):
-            operator = ConvOperator(kernel, block.vector1.shape)
-            norm, vector = converged_norm(operator, iterations, tolerance)
+        for kernel, stored in (
+            (folded_kernel(block), block.vector1),
+            (block.kernel2, block.vector2),
+        ):
+            estimate = stored[tf.newaxis] if continued else None
+            operator = ConvOperator(kernel, stored.shape)
+            norm, vector = converged_norm(operator, iterations, tolerance, estimate)
             bound *= norm
             vectors.append(vector[0])
         return bound * (1 + tolerance), *vectors

@@ -184,7 +184,7 @@ class ResidualStage(AdjustableDepth, ResidualFunction):
             return super()._lipschitz_bound(block)
         # One step of power iteration would be below the norm. The states of a tied stage converge
         # in training too, and its implicit gradient exists, only where the cap holds.
-        return self._converged_bound(block, tolerance=TRAINING_TOLERANCE)
+        return self._converged_bound(block, tolerance=TRAINING_TOLERANCE, continued=True)
 
     def build_update(self, inputs: tf.Tensor, data_format: str = "NHWC") -> BoundUpdate:
         """Return the update of a tied stage in evaluation, with its tensors.

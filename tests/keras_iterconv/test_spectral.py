@@ -82,6 +82,18 @@ def test_neighbouring_singular_values_do_not_stop_it_early():
 
 
 @pytest.mark.usefixtures("untraced")
+def test_an_estimate_may_be_another_singular_vector():
+    kernel = np.zeros((3, 3, 2, 2), np.float32)
+    kernel[1, 1] = np.diag([3.0, 1.0])
+    operator = spectral.ConvOperator(tf.constant(kernel), (4, 5, 2))
+    second = np.zeros((1, 4, 5, 2), np.float32)
+    second[..., 1] = 1 / np.sqrt(20)
+    for tolerance in (1e-2, 1e-4):
+        norm, vector = spectral.converged_norm(operator, tolerance=tolerance, estimate=second)
+        assert float(norm) == pytest.approx(3, rel=tolerance)
+        assert np.abs(vector[..., 1]).max() < 0.1
+
+
 def test_few_steps_approach_from_below():
     kernel = draw(3, 3, 4, 4)
     norm = np.linalg.norm(dense_operator(kernel, (12, 12)), 2)
