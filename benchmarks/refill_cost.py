@@ -50,7 +50,7 @@ def refill_cost(
     seconds, updates, results = _measure(model, batches, batch_size)
     depth = results[PREDICT]["depth"].ravel()
     ideal = updates.mean(axis=0) * depth.sum() / batch_size
-    lines = []
+    lines, others = [], []
     for name, each in seconds.items():
         together = np.stack([updates[:, 0] * depth.sum() / batch_size / len(batches), each[:, 0]])
         parts = [part.sum(axis=1) for part in np.array_split(together, 10, axis=1)]
@@ -59,6 +59,7 @@ def refill_cost(
         wrong = np.sum(found["depth"].ravel() != depth) + np.sum(
             found["outputs"].argmax(-1) != results[PREDICT]["outputs"].argmax(-1)
         )
+        others.append(int(wrong))
         lines.append(
             [
                 name,
@@ -76,7 +77,9 @@ def refill_cost(
     )
     header = ["candidate", "s", "ideal to time", "by tenths", "of processor time", "other results"]
     content = {name: each.tolist() for name, each in seconds.items()}
-    content.update(machine=describe_machine(), update=updates.tolist(), cost=cost)
+    content.update(
+        machine=describe_machine(), update=updates.tolist(), cost=cost, other_results=others
+    )
     show(title, header, lines, content, output)
 
 
@@ -137,17 +140,17 @@ def _cost_of_refill(seconds: dict, update: np.ndarray, depth: np.ndarray, batch_
     It is the difference in time of the streams that refill most often and most seldom, without that
     of their updates, over the difference in the numbers of refills.
     """
-    often, seldom = (_count(depth, batch_size, cost) for cost in (COSTS[0], COSTS[-1]))
+    often, seldom = (count_refills(depth, batch_size, cost) for cost in (COSTS[0], COSTS[-1]))
     most, *_, fewest = (each[:, 1].sum() for name, each in seconds.items() if name != PREDICT)
     updates, refills = np.subtract(often, seldom)
     return float(((most - fewest) / update[1] - updates) / refills)
 
 
-def _count(depth: np.ndarray, batch_size: int, cost: float) -> tuple[int, int]:
+def count_refills(depth: np.ndarray, batch_size: int, cost: float) -> tuple[int, int]:
     """Return the numbers of updates and of refills of a stream, by its rule."""
     left, taken = depth[:batch_size].copy(), batch_size
     updates = refills = waste = 0
-    while np.any(left > 0):
+    while np.any(left > 0) or taken < len(depth):
         idle = int(np.sum(left <= 0))
         if idle and taken < len(depth) and waste + idle >= cost * len(left):
             places = np.flatnonzero(left <= 0)[: len(depth) - taken]

@@ -144,7 +144,8 @@ class IteratedCall:
     def _add_settling(self, settling: float, last: LastStates, mask: tf.Tensor | None) -> None:
         """Add the loss of the last update, in which masked positions do not count."""
         last = last if mask is None else _without_masked(last, mask)
-        self.layer.add_loss(tf.cast(settling * settling_term(last), self.layer.compute_dtype))
+        # In the state's dtype: Keras adds the losses up without a cast.
+        self.layer.add_loss(settling * settling_term(last))
 
     def bind(
         self, state: Any, inputs: Any, mask: tf.Tensor | None
@@ -263,8 +264,7 @@ class IteratedCall:
         else:
             unrolled = unroll_fixed(bound, start, max_unroll, gradient)
         if stop.ponder:
-            loss = stop.ponder * mean_of_finite(unrolled.state["expected"])
-            self.layer.add_loss(tf.cast(loss, self.layer.compute_dtype))
+            self.layer.add_loss(stop.ponder * mean_of_finite(unrolled.state["expected"]))
         return unrolled._replace(state=ponder.end(unrolled.state)), states
 
 

@@ -15,7 +15,9 @@ from benchmarks import (
     indices,
     inference,
     memory,
+    refill_cost,
     sequence_depth,
+    settling_weights,
     timing,
 )
 
@@ -40,7 +42,9 @@ def run(module, *options):
         "memory",
         "mixed_lengths",
         "onnx_inference",
+        "refill_cost",
         "sequence_depth",
+        "settling_weights",
         "train_step",
     ],
 )
@@ -161,6 +165,28 @@ def test_sequence_depth(tmp_path):
     assert max(shallow) < min(deep)
     assert found["rank_correlation"] == pytest.approx(0.9, abs=0.1)
     assert figure.stat().st_size > 10_000
+
+
+def test_refill_cost(tmp_path):
+    sizes = ["--sequences", "24", "--batch-size", "4", "--lengths", "3,12"]
+    shown = run(refill_cost, *sizes, "--output", tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text())["other_results"] == [0, 0, 0, 0]
+    assert "stream" in shown
+
+
+def test_the_updates_and_refills_of_a_stream_are_counted_by_its_rule():
+    # (3, 1) after the first update, in which 3 took the place of 1.
+    assert refill_cost.count_refills(np.array([1, 2, 3]), 2, 0) == (4, 1)
+    # It waits one update more.
+    assert refill_cost.count_refills(np.array([1, 2, 3]), 2, 1) == (5, 1)
+
+
+def test_settling_weights(tmp_path):
+    options = ["--weights", "5", "--seeds", "0", "--epochs", "1", "--max-unroll", "2"]
+    run(settling_weights, *options, "--output", tmp_path / "out.json")
+    ((found,),) = json.loads((tmp_path / "out.json").read_text())["weights"].values()
+    assert 1 <= found["updates"] <= 2
+    assert 0 <= found["at_limit"] <= 1
 
 
 def test_the_figure_of_growth(tmp_path):

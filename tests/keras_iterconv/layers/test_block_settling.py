@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import keras_iterconv as ki
 from keras_iterconv.layers import Iterate
+from keras_iterconv.stop import Halting
 from keras_iterconv.unrolling import Status
 from tests.support.builders import inputs_for
 from tests.support.comparisons import assert_near
@@ -140,6 +141,23 @@ def test_a_net_learns_to_settle():
             state
         )
     assert rests[100.0] < 0.5 * rests[0.0]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ki.NAISDense(4, 5, 0.1, settling=1.0),
+        lambda: Iterate(keras.layers.Dense(4, "tanh"), 5, 0.1, settling=1.0),
+        lambda: Iterate(keras.layers.Dense(4, "tanh"), 5, Halting(keras.layers.Dense(1), ponder=1)),
+    ],
+)
+def test_added_losses_train_in_mixed_precision(make):
+    keras.config.set_dtype_policy("mixed_float16")
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(3, dtype="float32")(make()(inputs)))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    history = model.fit(np.ones((6, 4)), np.arange(6) % 3, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
 
 
 @pytest.mark.parametrize("gradient", ["frozen", "implicit"])
