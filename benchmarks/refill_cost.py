@@ -53,7 +53,9 @@ def refill_cost(
     lines, others = [], []
     for name, each in seconds.items():
         together = np.stack([updates[:, 0] * depth.sum() / batch_size / len(batches), each[:, 0]])
-        parts = [part.sum(axis=1) for part in np.array_split(together, 10, axis=1)]
+        parts = [
+            part.sum(axis=1) for part in np.array_split(together, min(10, len(batches)), axis=1)
+        ]
         ratios = [of_ideal / taken for of_ideal, taken in parts]
         found, (total, of_processor) = results[name], each.sum(axis=0)
         wrong = np.sum(found["depth"].ravel() != depth) + np.sum(
