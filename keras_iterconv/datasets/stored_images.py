@@ -12,6 +12,8 @@ from keras_iterconv.datasets.picture_files import UnreadablePictureError, decode
 
 # Number of images that are decoded at a time, so that few are in memory.
 CHUNK = 64
+# Each decodes a whole picture, which can take half a gigabyte.
+MOST_THREADS = 8
 
 
 class StoredImages:
@@ -110,7 +112,10 @@ class StoredImages:
             except UnreadablePictureError as error:
                 return error
 
-        with ThreadPoolExecutor(os.cpu_count()) as threads, warnings.catch_warnings():
+        with (
+            ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as threads,
+            warnings.catch_warnings(),
+        ):
             # Pillow warns of damaged metadata, and of a large size below the limit.
             warnings.simplefilter("ignore")
             for begin in range(0, len(self), CHUNK):

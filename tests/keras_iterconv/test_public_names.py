@@ -39,6 +39,11 @@ SIGNATURES = {
     ki.plot_accuracy_by_depth: "report, path=None",
     ki.predict_stream: "model, dataset, batch_size=64",
     ki.UnrollSchedule: "schedule",
+    ki.datasets.load: "name='digits', limit_train=None, validation_share=0.1, "
+    "pixels='standardized', image_size=None, test_share=0.2",
+    ki.datasets.load_folder: "path, image_size=None, validation_share=0.1, test_share=0.2, "
+    "limit_train=None, pixels='standardized'",
+    ki.datasets.read_picture: "path, shape",
     ki.DepthLogger: "dataset, log_dir, samples=256, frequency=1, run=None",
     ki.projections.project_dense: "R, shift",
     ki.projections.project_conv: "kernel, delta, margin, center_margin",
