@@ -7,8 +7,8 @@ from typing import Any, TypeGuard
 
 from keras_iterconv.depth.tally import DepthTally
 
-# Margin in standard errors. The mean of as many other samples then exceeds the budget by more than
-# its own standard error in 2 of 100 cases; with a margin of one it would be 8.
+# Margin in standard errors. With one, the mean of as many other samples would exceed the budget by
+# more than its own standard error in 8 of 100 cases; with two it does so in 2.
 _MARGIN = 2
 
 
@@ -88,8 +88,8 @@ class _AccuracyBudget(Budget):
         return tally.updates
 
     def border(self, path: Sequence[DepthTally]) -> tuple[int | None, int | None]:
-        # More updates can also cost accuracy: the most accurate threshold may not be the strictest.
-        place = max(range(len(path)), key=lambda place: (path[place].right, place))
+        # More updates can also cost accuracy: the best threshold may not be the strictest.
+        place = min(range(len(path)), key=lambda place: (self._with_margin(path[place]), -place))
         if not self.meets(path[place]):
             return None, place
         # A setting beyond a bad one that meets the budget does so by chance.

@@ -193,6 +193,17 @@ def test_a_threshold_a_block(data):
     assert again.own.updates <= each.own.updates
 
 
+def test_a_net_that_is_more_accurate_with_fewer_updates(make_net, data):
+    """All thresholds that differ from the model's own are better, but by chance."""
+    model = make_net(threshold=1e-4)
+    labels = count(model, data, 0.5)[0]
+    before = np.mean(count(model, data)[0] == labels)
+    report = ki.calibrate_depth(model, (data, labels), accuracy_loss=0.005)
+    assert report.own.accuracy > before
+    # One with fewer updates that is within the budget too was not passed over.
+    assert report.own.threshold >= 0.45
+
+
 def net_with_rule(stop, max_unroll=12):
     keras.utils.set_random_seed(1)
     inputs = keras.Input((5,))
