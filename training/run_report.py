@@ -115,8 +115,8 @@ def print_result(
 def _warn_of_limit(share: float) -> str:
     return (
         f"In {share:.0%} of the cases an image made all updates of a block without converging, so "
-        "the depth hardly depends on the image. Raise --max-unroll or --threshold; see "
-        'docs/blocks.md, "When every image reaches the limit", for other remedies.'
+        "the depth hardly depends on the image. Raise --max-unroll or --threshold, or train with "
+        '--settling; see docs/blocks.md, "When every image reaches the limit", for other remedies.'
     )
 
 

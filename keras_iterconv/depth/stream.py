@@ -26,8 +26,8 @@ def predict_stream(model: keras.Model, dataset: Any, batch_size: int = 64) -> di
 
     Args:
         model: A model that `with_depth` accepts, in which exactly one block has a stopping
-            threshold and is called once: a tied `NAISConv2D`, `NAISDense` or `Iterate`, with any
-            stopping rule. Blocks of a fixed depth may be before and behind it.
+            threshold and is called once: a tied `NAISConv2D`, `NAISDense` or `ResidualStage`, or an
+            `Iterate` with any stopping rule. Blocks of a fixed depth may be before and behind it.
         dataset: Inputs as an array or, for several inputs, a dict of arrays; or a pair of these and
             labels; or batches of inputs or of such pairs, e.g. a `tf.data.Dataset`. Labels are not
             read.
@@ -117,7 +117,7 @@ def adaptive_block(model: keras.Model) -> Any:
         ValueError: The model has no such block or several, or it cannot be streamed.
     """
     calls = block_calls(model)
-    found = [call for call in calls if call.block.threshold is not None]
+    found = [call for call in calls if call.block.adjustable and call.block.threshold is not None]
     if len(found) != 1:
         raise ValueError(
             "`model` must have one call of one block with a stopping threshold; use "
@@ -125,9 +125,7 @@ def adaptive_block(model: keras.Model) -> Any:
             f"{len(found)} such calls, {[call.path for call in found]}"
         )
     (call,) = found
-    reason = (
-        call.block.cannot_stream if call.block.adjustable else "its updates cannot be made apart"
-    )
+    reason = call.block.cannot_stream
     if reason is not None:
         raise ValueError(
             f"The block {call.path!r} of `model` cannot be streamed: {reason}. Use "

@@ -92,8 +92,21 @@ class TracedStream:
         numbers = first + tf.range(tf.cast(count, tf.int64), dtype=tf.int64)
         return Samples(numbers, tf.zeros([count], tf.int32), x, drives, memory), weights
 
-    def _begin(self, inputs: Any, mask: Any = None, **_: Any) -> Unrolled:
+    def _begin(
+        self,
+        inputs: Any,
+        mask: Any = None,
+        training: Any = None,
+        return_depth: bool = True,
+        **options: Any,
+    ) -> Unrolled:
         """Take the place of the block where samples enter it."""
+        given = [name for name, value in options.items() if value is not None]
+        if given:
+            raise ValueError(
+                f"The block {self._block.name!r} of `model` must be called without the argument "
+                f"{', '.join(given)}, which fixes its updates. Use `with_depth(model).predict`"
+            )
         mask = _first_of(mask)
         state = self._block.make_initial_state(inputs)
         bound, self._rule = self._block.bind(state, inputs, mask)

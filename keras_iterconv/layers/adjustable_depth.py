@@ -9,7 +9,9 @@ import tensorflow as tf
 from keras_iterconv._support.checks import check_positive_int
 from keras_iterconv.layers.protocol import Block
 from keras_iterconv.stop import StoppingRule, UpdateNorm
-from keras_iterconv.unrolling import MODES, Unrolled
+from keras_iterconv.unrolling import MODES, BoundUpdate, Unrolled
+from keras_iterconv.unrolling.stopping import UPDATE_NORM
+from keras_iterconv.unrolling.stopping import StoppingRule as UnrollingRule
 
 
 class AdjustableDepth(Block):
@@ -56,17 +58,25 @@ class AdjustableDepth(Block):
 
     @property
     def cannot_stream(self) -> str | None:
-        """Why `predict_stream` cannot replace single samples in the block; None if it can.
-
-        A block that can has the methods `make_initial_state`, `bind` and `as_outputs`.
-        """
+        """Why `predict_stream` cannot replace single samples in the block; None if it can."""
         if self.threshold is None:
             return "it has no stopping threshold: all samples make the same number of updates"
         if not self.tied:
             return "it is untied: samples at different updates would need different weights at once"
-        if not hasattr(self, "bind"):
-            return f"the updates of a {type(self).__name__} cannot be made outside of its call"
         return None
+
+    def bind(
+        self, state: Any, inputs: Any, mask: tf.Tensor | None = None
+    ) -> tuple[BoundUpdate, UnrollingRule]:
+        """Return the update in evaluation with its tensors, and the rule of the loops.
+
+        Args:
+            state: x(0), as `make_initial_state` returns it.
+            inputs: The inputs of the block.
+            mask: bool `[N, positions]`, or None.
+        """
+        inputs = tf.cast(inputs, self.compute_dtype)  # type: ignore[attr-defined]
+        return self.build_update(inputs), UPDATE_NORM  # type: ignore[attr-defined]
 
     def as_outputs(self, unrolled: Unrolled, mask: tf.Tensor | None = None) -> Unrolled:
         """Return the end of a loop with what the block returns in place of its state.

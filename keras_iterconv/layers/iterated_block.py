@@ -24,7 +24,6 @@ from keras_iterconv.unrolling import (
     with_last_states,
 )
 from keras_iterconv.unrolling.samples import per_sample, samples_finite
-from keras_iterconv.unrolling.stopping import UPDATE_NORM, StoppingRule
 
 INITIAL_STATES = ("zeros", "input")
 
@@ -260,18 +259,6 @@ class IteratedBlock(AdjustableDepth, ProjectedWeights):
             raise ValueError(f"`k` must be from 0 to {self.max_unroll - 1}. Received: k={k}")
         new, _ = self.build_update(inputs).with_drives().step(state, tf.constant(k))
         return new
-
-    def bind(
-        self, state: tf.Tensor, inputs: tf.Tensor, mask: tf.Tensor | None = None
-    ) -> tuple[BoundUpdate, StoppingRule]:
-        """Return the update for the inputs with its tensors, and the rule of the loops.
-
-        Args:
-            state: x(0), in the state's dtype.
-            inputs: u, `[N, ..., channels]`.
-            mask: None: the block reads no masks.
-        """
-        return self.build_update(tf.cast(inputs, self.compute_dtype)), UPDATE_NORM
 
     @property
     def cannot_stream(self) -> str | None:

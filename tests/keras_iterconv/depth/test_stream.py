@@ -71,6 +71,22 @@ def test_a_nais_net_behind_a_stage_with_a_way_around(net, batch_size):
     assert found["depth"].shape == (11, 2)
 
 
+def test_a_tied_residual_stage():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 2))
+    stage = ki.ResidualStage(
+        2, 30, "stage_input", lipschitz_cap=0.9, tied=True, threshold=1e-5, name="stage"
+    )
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(stage(inputs))))
+    x = images()
+    expected = alone(model, x)
+    assert len(set(expected["depth"].ravel())) > 1
+    assert_same(ki.predict_stream(model, x, BATCH), expected)
+    with_schedule = keras.Model(inputs, stage(inputs, schedule=[0, 1]))
+    with pytest.raises(ValueError, match=r"'stage' of `model` .* without the argument schedule"):
+        ki.predict_stream(with_schedule, x, BATCH)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_every_stopping_rule_and_structure_of_states(name):
     case = CASES[name]
