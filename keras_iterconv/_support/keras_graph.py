@@ -1,6 +1,7 @@
 """The calls of layers in the graph of a functional or Sequential model."""
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ class Call(NamedTuple):
         outputs: Symbolic outputs.
         options: Keyword arguments that are neither tensors nor None.
         node: Keras's node of the call.
+        within: The names of the nested models around the layer, each followed by `/`.
     """
 
     layer: Any
@@ -33,6 +35,7 @@ class Call(NamedTuple):
     outputs: list
     options: dict
     node: Any
+    within: str = ""
 
 
 def calls(model: keras.Model) -> Iterator[Call]:
@@ -53,16 +56,17 @@ def inner_calls(model: keras.Model) -> Iterator[Call]:
     inputs and outputs. A nested model that is called twice is yielded twice, with the same tensors
     inside.
     """
-    yield from _inner_calls(graph_of(model), {}, {})
+    yield from _inner_calls(graph_of(model), {}, {}, "")
 
 
-def _inner_calls(graph: Any, outer: Mapping, options: Mapping) -> Iterator[Call]:
+def _inner_calls(graph: Any, outer: Mapping, options: Mapping, within: str) -> Iterator[Call]:
     """Yield the calls of a graph.
 
     Args:
         graph: A functional model.
         outer: For ids of the graph's symbolic tensors, the tensors of the model around it.
         options: Options of the call of the graph itself, which hold for its layers.
+        within: As in `Call`.
     """
     for call in calls(graph):
         inputs, outputs = (
@@ -72,7 +76,7 @@ def _inner_calls(graph: Any, outer: Mapping, options: Mapping) -> Iterator[Call]
         own = {**options, **call.options}
         inner = graph_of(call.layer)
         if inner is None:
-            yield call._replace(inputs=inputs, outputs=outputs, options=own)
+            yield call._replace(inputs=inputs, outputs=outputs, options=own, within=within)
             continue
         around = dict(zip(map(id, inner.inputs), inputs, strict=True))
         again = []
@@ -80,7 +84,8 @@ def _inner_calls(graph: Any, outer: Mapping, options: Mapping) -> Iterator[Call]
             if around.setdefault(id(end), output) is not output:
                 again.append((around[id(end)], output))
         # The nested model's own inputs are tensors of the graph around it.
-        yield from (each for each in _inner_calls(inner, around, own) if each.inputs)
+        found = _inner_calls(inner, around, own, f"{within}{call.layer.name}/")
+        yield from (each for each in found if each.inputs)
         for tensor, output in again:
             yield Call(_SAME, [tensor], [output], {}, call.node)
 
@@ -151,6 +156,8 @@ def inputs_of(model: keras.Model, layer: keras.layers.Layer) -> Any:
 def input_specs(model: keras.Model) -> Any:
     """Return a model's inputs as symbolic tensors of any batch size, in their structure.
 
+    Those of a subclassed model are float32: Keras keeps their shapes only.
+
     Raises:
         ValueError: The model is not built, so that the shapes of its inputs are unknown.
     """
@@ -161,8 +168,17 @@ def input_specs(model: keras.Model) -> Any:
     if shapes is None:
         raise ValueError(
             "`model` must be built, so that the shape of its inputs is known: call it on a batch "
-            "first, as one array or structure of arrays. "
-            f"Received: model={model.name!r}, which is not"
+            f"first. Received: model={model.name!r}, which is not"
+        )
+    needed = [
+        name
+        for name, parameter in inspect.signature(model.call).parameters.items()
+        if parameter.default is parameter.empty and parameter.kind != parameter.VAR_KEYWORD
+    ]
+    if len(needed) > 1:
+        raise ValueError(
+            "`model` must take its inputs as one array, list or dict of arrays, as `fit` and "
+            f"`predict` pass them. Received: model={model.name!r}, whose `call` has {needed}"
         )
     return _as_inputs(shapes)
 

@@ -11,9 +11,14 @@ from keras_iterconv._support.keras_graph import input_specs, output_specs
 from keras_iterconv.certificates.ascent import largest_ratio
 from keras_iterconv.certificates.network import network_bound, network_norm
 from keras_iterconv.certificates.stability_report import StabilityReport
-from keras_iterconv.depth.block_calls import check_model, iteration_calls
+from keras_iterconv.depth.block_calls import (
+    UNSEEN,
+    check_model,
+    hidden_layers,
+    iteration_calls,
+)
 from keras_iterconv.layers.protocol import rows_of
-from keras_iterconv.layers.rules.rows import BlockRow
+from keras_iterconv.layers.rules.rows import BlockRow, FreeRow
 
 PROBES = 8
 # Relative excess of a measured ratio over a bound that rounding in float32 may cause.
@@ -79,7 +84,8 @@ def certify(model: keras.Model, probe: np.ndarray | tf.Tensor | None = None) -> 
 def block_rows_of(model: keras.Model) -> dict[tuple, list[BlockRow]]:
     """Return the rows of each block of a model, by `row_key`, in the order of the calls."""
     rows: dict[tuple, list[BlockRow]] = {}
-    for path, block, image in iteration_calls(model):
+    made = iteration_calls(model)
+    for path, block, image in made:
         key = id(block), image
         # A block that is called twice with inputs of one size has one row.
         if key not in rows:
@@ -87,6 +93,10 @@ def block_rows_of(model: keras.Model) -> dict[tuple, list[BlockRow]]:
                 dataclasses.replace(row, name=path + row.name.removeprefix(block.name))
                 for row in rows_of(block, image)
             ]
+    for layer, path in hidden_layers(model, made):
+        reason = f"the model {UNSEEN}, so that its input is unknown"
+        row = FreeRow(name=path, kind=type(layer).__name__, holds=False, reason=reason)
+        rows[id(layer), None] = [row]
     return rows
 
 

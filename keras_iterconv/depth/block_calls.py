@@ -1,6 +1,7 @@
 """The blocks of any Keras model, and the calls of them in their order."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -9,7 +10,10 @@ import tensorflow as tf
 from keras_iterconv._support.keras_graph import inner_calls, input_specs
 from keras_iterconv._support.private_keras import graph_of, layers_of
 from keras_iterconv.layers.call_record import RecordedCall, recording
-from keras_iterconv.layers.protocol import IterationLayer, is_block, is_iteration_layer
+from keras_iterconv.layers.protocol import is_block, is_iteration_layer
+
+# What a model does with a block whose calls cannot be seen.
+UNSEEN = "does not call, or calls in a wrapper or a function that was traced before, its block"
 
 
 class BlockCall(NamedTuple):
@@ -69,7 +73,8 @@ def block_calls(model: keras.Model) -> tuple[BlockCall, ...]:
         model: Keras model; a Sequential or subclassed one must be built.
 
     Raises:
-        ValueError: `model` is not a Keras model, or is not built.
+        ValueError: `model` is not a Keras model or is not built; or it holds a block that it does
+            not call itself, but in a function traced before or by a wrapper, or not at all.
 
     Example:
         >>> inputs = keras.Input((8,))
@@ -79,19 +84,36 @@ def block_calls(model: keras.Model) -> tuple[BlockCall, ...]:
         ['net/block']
     """
     check_model(model)
-    return tuple(call for call in iteration_calls(model) if is_block(call.block))
+    made = iteration_calls(model)
+    hidden = [path for layer, path in hidden_layers(model, made) if is_block(layer)]
+    if hidden:
+        raise ValueError(
+            "`model` must call all its blocks itself, so that their updates can be counted. "
+            f"Received: model={model.name!r}, which {UNSEEN} {hidden[0]!r}"
+        )
+    return tuple(call for call in made if is_block(call.block))
 
 
 def iteration_calls(model: keras.Model) -> tuple[BlockCall, ...]:
     """Return the calls of all layers that are repeated or repeat, blocks and others, in order."""
-    paths = dict(_paths_of(model, ""))
-    counts: dict[Any, int] = {}
+    counts: Counter[str] = Counter()
     found = []
-    for layer, image in _calls_of(model):
-        counts[layer] = count = counts.get(layer, 0) + 1
-        path = paths[layer]
-        found.append(BlockCall(path if count == 1 else f"{path}#{count}", layer, image))
+    for path, layer, image in _calls_of(model):
+        counts[path] += 1
+        number = counts[path]
+        found.append(BlockCall(path if number == 1 else f"{path}#{number}", layer, image))
     return tuple(found)
+
+
+def hidden_layers(model: keras.Model, made: Iterable[BlockCall]) -> list[tuple[Any, str]]:
+    """Return the layers that are repeated or repeat and whose calls are not seen, with their paths.
+
+    Args:
+        model: Keras model.
+        made: What `iteration_calls` found.
+    """
+    called = {id(call.block) for call in made}
+    return [(layer, path) for layer, path in _paths_of(model, "") if id(layer) not in called]
 
 
 def _blocks_of(layer: Any) -> Iterator[Any]:
@@ -114,24 +136,25 @@ def _paths_of(layer: Any, prefix: str) -> Iterator[tuple[Any, str]]:
             yield from _paths_of(each, f"{path}/")
 
 
-def _calls_of(model: keras.Model) -> Iterator[tuple[IterationLayer, Any]]:
-    """Yield `(layer, image)` for each call of a layer that is repeated or repeats."""
+def _calls_of(model: keras.Model) -> Iterator[tuple[str, Any, Any]]:
+    """Yield `(path, layer, image)` for each call of a layer that is repeated or repeats."""
     graph = graph_of(model)
     if graph is None:
-        made = _traced(model, [input_specs(model)], {})
-        yield from ((call.layer, call.image) for call in made)
+        yield from _traced(model, "", [input_specs(model)], {})
         return
     for call in inner_calls(graph):
-        if is_iteration_layer(call.layer):
+        layer = call.layer
+        if is_iteration_layer(layer):
             shape = call.inputs[0].shape if call.inputs else ()
-            yield call.layer, tuple(shape[1:3]) if len(shape) == 4 else None
-        elif isinstance(call.layer, keras.layers.Layer) and any(_paths_of(call.layer, "")):
-            made = _traced(call.layer, call.node.arguments.args, call.options)
-            yield from ((inner.layer, inner.image) for inner in made)
+            image = tuple(shape[1:3]) if len(shape) == 4 else None
+            yield f"{call.within}{layer.name}", layer, image
+        elif isinstance(layer, keras.layers.Layer) and any(_paths_of(layer, "")):
+            prefix = f"{call.within}{layer.name}/"
+            yield from _traced(layer, prefix, call.node.arguments.args, call.options)
 
 
-def _traced(layer: Any, args: Any, options: dict) -> list[RecordedCall]:
-    """Return the calls in one run of a layer on symbolic tensors."""
+def _traced(layer: Any, prefix: str, args: Any, options: dict) -> list[tuple[str, Any, Any]]:
+    """Return `(path, layer, image)` for each call in one run of a layer on symbolic tensors."""
     is_tensor = [isinstance(z, keras.KerasTensor) for z in keras.tree.flatten(args)]
     made: list[RecordedCall] = []
 
@@ -152,4 +175,5 @@ def _traced(layer: Any, args: Any, options: dict) -> list[RecordedCall]:
         if isinstance(z, keras.KerasTensor)
     ]
     tf.function(run).get_concrete_function(*specs)
-    return made
+    paths = {id(each): path for each, path in _paths_of(layer, prefix)}
+    return [(paths.get(id(call.layer), call.layer.name), call.layer, call.image) for call in made]

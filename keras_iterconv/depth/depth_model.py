@@ -28,20 +28,20 @@ class ModelWithDepth(keras.layers.Wrapper):
 
     def build(self, input_shape: Any = None) -> None:
         super().build(input_shape)
-        # Their names, for Keras would take the blocks themselves for layers of this one.
-        self._paths = [call.path for call in block_calls(self.layer)]
+        blocks = [call.block for call in block_calls(self.layer)]
+        # In a function: Keras would take blocks in a list for layers of this one.
+        self._blocks = lambda: blocks
 
     def call(self, inputs: Any, training: bool | None = None) -> dict[str, Any]:
         with recording() as record:
             outputs = self.layer(_as_structure_of(self.layer, inputs))
         made = [call for call in record.calls if call.depth is not None]
-        names = [path.split("/")[-1].split("#")[0] for path in self._paths]
-        if [call.layer.name for call in made] != names:
+        if [call.layer for call in made] != self._blocks():
             raise ValueError(
                 f"The model {self.layer.name!r} must call the same blocks in the same order in "
                 "each run, so that each has a column of `depth`. "
-                f"Received: {[call.layer.name for call in made]}, "
-                f"after {names}"
+                f"Received: calls of {[call.layer.name for call in made]}, "
+                f"after {[block.name for block in self._blocks()]}"
             )
         return {
             self.output_key: _without_structure_of_one(outputs),
@@ -53,7 +53,7 @@ class ModelWithDepth(keras.layers.Wrapper):
         # Given explicitly, since Keras would trace the loops of all blocks to infer it.
         inputs = _as_structure_of(self.layer, inputs)
         samples = keras.tree.flatten(inputs)[0].shape[0]
-        shape = (samples, len(self._paths))
+        shape = (samples, len(self._blocks()))
         return {
             self.output_key: _without_structure_of_one(self.layer.compute_output_spec(inputs)),
             "depth": keras.KerasTensor(shape, "int32"),
@@ -95,7 +95,8 @@ def with_depth(model: keras.Model) -> keras.Model:
     Args:
         model: Keras model with at least one iterated block, in itself, in a model nested in it or
             in any of its layers. A Sequential or subclassed model must be built: call it on a
-            batch first.
+            batch first. Inputs of a subclassed model are converted to float32, since Keras does
+            not keep their dtype.
 
     Returns:
         A functional model of the same inputs, with a dict of outputs. `"logits"` is `[N,

@@ -400,19 +400,81 @@ def test_what_cannot_be_read_is_one_line():
     ki.set_depth(unbuilt, max_unroll=4)
     assert ki.iterated_blocks(unbuilt)[0].max_unroll == 4
 
-    class Varying(keras.Model):
+    class TwoInputs(keras.Model):
         def __init__(self):
             super().__init__()
-            self.block, self.calls = ki.NAISDense(3), 1
+            self.block = ki.NAISDense(3)
+
+        def call(self, x, y):
+            return self.block(x + y)
+
+    model = TwoInputs()
+    model(x, x)
+    with pytest.raises(ValueError, match=r"`model` must take its inputs as one.*\['x', 'y'\]"):
+        ki.with_depth(model)
+
+
+def test_calls_that_change_from_run_to_run_are_an_error():
+    class Swapping(keras.Model):
+        """Two blocks of one name, in an order that can change."""
+
+        def __init__(self):
+            super().__init__()
+            self.blocks = [ki.NAISDense(3, max_unroll=k, name="block") for k in (2, 3)]
+            self.order = [0, 1]
 
         def call(self, x):
-            for _ in range(self.calls):
-                x = self.block(x)
-            return x
+            return chained([self.blocks[k] for k in self.order], x)
 
-    model = Varying()
+    x = np.ones((2, 3), np.float32)
+    model = Swapping()
     model(x)
     view = ki.with_depth(model)
-    view.layers[-1].layer.calls = 2
-    with pytest.raises(ValueError, match="must call the same blocks in the same order"):
-        view(x)
+    np.testing.assert_array_equal(view(x)["depth"], [[2, 3]] * 2)
+    for order in ([1, 0], [0, 1, 1], [0]):
+        model.order = order
+        with pytest.raises(ValueError, match="must call the same blocks in the same order"):
+            view(x)
+
+
+@pytest.mark.parametrize("hidden", ["traced before", "wrapper", "never called"])
+def test_a_block_that_is_hidden_gets_no_guarantee(hidden):
+    """Nothing counts its updates, so that neither depth nor certificate may leave it out."""
+    keras.utils.set_random_seed(0)
+    seen, unseen = ki.NAISDense(4, name="seen"), ki.NAISDense(4, name="unseen")
+    run = tf.function(unseen, input_signature=[tf.TensorSpec((None, 4))])
+
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.seen, self.unseen = seen, unseen
+
+        def call(self, x):
+            return run(self.seen(x)) if hidden == "traced before" else self.seen(x)
+
+    if hidden == "wrapper":
+        inputs = keras.Input((5, 4))
+        model = keras.Model(inputs, seen(keras.layers.TimeDistributed(unseen)(inputs)[:, 0]))
+    else:
+        unseen.build((None, 4))
+        model = Net()
+        model(np.ones((2, 4), np.float32))
+    for read in (ki.block_calls, ki.with_depth, ki.processing_depth):
+        with pytest.raises(ValueError, match=r"must call all its blocks itself.*unseen'"):
+            read(model)
+    report = ki.certify(model)
+    assert not report.holds
+    assert [(row.name.split("/")[-1], row.holds) for row in report.blocks] == [
+        ("seen", True),
+        ("unseen", False),
+    ]
+
+
+def test_a_block_shared_by_two_nested_models_has_two_paths():
+    block = ki.NAISDense(4, initial_state="input", name="block")
+    first, second = (
+        keras.Sequential([keras.Input((4,)), block], name=name) for name in ("first", "second")
+    )
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, second(first(inputs)))
+    assert [call.path for call in ki.block_calls(model)] == ["first/block", "second/block"]
