@@ -13,6 +13,7 @@ from keras_iterconv._support.keras_graph import (
     calls,
     calls_between,
     check_functional,
+    input_specs,
     producers,
     run_calls,
 )
@@ -198,22 +199,23 @@ class _PerturbedNet:
         model = graph_of(model)
         self.task: Any = None
         self.stages = stages
-        self.classes = model.output_shape[-1]
-        trunk = keras.Model(model.input, [*(stage.input for stage in stages), model.output])
+        self.classes = model.outputs[0].shape[-1]
+        (output,) = model.outputs
+        trunk = keras.Model(input_specs(model), [*(stage.input for stage in stages), output])
         self.trunk = tf.function(lambda x: trunk(x, training=False), reduce_retracing=True)
         self.updates = [tf.function(s.update, reduce_retracing=True) for s in self.stages]
         self.readouts = [self._readout(model, stage) for stage in stages]
 
     @staticmethod
     def _readout(model, stage):
-        rest = calls_between(producers(model), model.output, (stage.output,))
+        rest = calls_between(producers(model), model.outputs[0], (stage.output,))
         if rest is None:
             raise ValueError(
                 f"A path from input to output leads around the stage {stage.name!r}, so "
                 "the stage cannot be read out early"
             )
         return tf.function(
-            lambda state: run_calls(rest, [(stage.output, state)], model.output),
+            lambda state: run_calls(rest, [(stage.output, state)], model.outputs[0]),
             reduce_retracing=True,
         )
 

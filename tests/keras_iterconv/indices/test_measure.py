@@ -87,15 +87,17 @@ def test_curves_and_indices_are_those_of_a_slow_loop(nets, blocks, skip_from, ca
     assert len(varied) > 5
 
 
-def test_a_sequential_model_has_the_indices_of_its_graph(nets):
+def test_other_forms_of_a_model_have_the_indices_of_its_graph(nets):
     model = nets.chain((3,))
     x = nets.images(60)
     labels = class_labels(model(x).numpy())
     sequential = keras.Sequential([keras.Input(x.shape[1:]), *model.layers[1:]])
-    expected, found = (
-        ki.measure_indices(each, (x, labels), resamples=20) for each in (model, sequential)
+    named = keras.Model(model.inputs, {"answer": model.outputs[0]})
+    expected, *others = (
+        ki.measure_indices(each, (x, labels), resamples=20) for each in (model, sequential, named)
     )
-    assert found.to_dict() == expected.to_dict()
+    for found in others:
+        assert found.to_dict() == expected.to_dict()
 
 
 def test_multi_hot_labels(nets):
