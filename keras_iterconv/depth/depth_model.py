@@ -77,6 +77,14 @@ def _without_structure_of_one(outputs: Any) -> Any:
     return flat[0] if len(flat) == 1 else outputs
 
 
+def _for_any_batch(model: keras.Model) -> keras.Model:
+    """Return a model whose convolutions accept empty batches: of the same layers, where it can."""
+    graph = graph_of(model)
+    if graph is None or isinstance(model, IterativeModel):
+        return model
+    return IterativeModel(graph.input, graph.output, name=model.name)
+
+
 def processing_depth(model: keras.Model) -> int:
     """Return the largest number of updates of a sample: the sum of `max_unroll` over all calls.
 
@@ -114,5 +122,5 @@ def with_depth(model: keras.Model) -> keras.Model:
     inputs = keras.tree.map_structure(
         lambda z: keras.Input(batch_shape=z.shape, dtype=z.dtype, name=z.name), input_specs(model)
     )
-    returning = ModelWithDepth(model, output_key(model), name="with_depth")
+    returning = ModelWithDepth(_for_any_batch(model), output_key(model), name="with_depth")
     return IterativeModel(inputs, returning(inputs), name=f"{model.name}_with_depth")
