@@ -1,11 +1,9 @@
 """The calibration of a run's depth at its publication."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import keras
-import numpy as np
 
 import keras_iterconv as ki
 from iterconv.command_errors import UserError, as_user_error
@@ -73,7 +71,7 @@ def calibrate_run(run: FinishedRun, model: keras.Model, budget: Mapping[str, Any
 
 
 def _load_data(run: FinishedRun) -> ImageData:
-    """Return the data set of a run, with the parts and the scale of its training."""
+    """Return the data set of a run, which must be that of its training."""
     settings = run.settings
     named = settings["dataset"] in CATALOGUE
     data: ImageData = as_user_error(
@@ -86,11 +84,13 @@ def _load_data(run: FinishedRun) -> ImageData:
         image_size=None if named else run.data["input_shape"][:2],
         test_share=settings.get("test_share", TEST_SHARE),
     )
-    sizes = {part: len(getattr(data, part)) for part in PARTS}
-    if sizes != run.data["images"]:
+    found = data.describe()
+    if found != run.data:
+        different = sorted(k for k in {*found, *run.data} if found.get(k) != run.data.get(k))
+        place = settings.get("data") or "TFDS_DATA_DIR"
         raise UserError(
-            f"the data set {settings['dataset']!r} must be that of the training, with "
-            f"{run.data['images']} images, for a calibration; it has {sizes}"
+            f"the data set {settings['dataset']!r} must be that of the training for a calibration; "
+            f"it differs in {', '.join(different)}; restore its files ({place}), or leave out the "
+            "budget"
         )
-    mean, std = (np.asarray(run.data[name], np.float32) for name in ("mean", "std"))
-    return dataclasses.replace(data, mean=mean, std=std)
+    return data

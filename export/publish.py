@@ -29,7 +29,8 @@ def publish(
         float | None,
         typer.Option(
             help="Set the stopping threshold for the fewest updates that lose at most this share "
-            "of the accuracy on the run's validation images, for example 0.005.",
+            "of the accuracy on the run's validation images, for example 0.005. It counts from the "
+            "threshold of the run, also where fit --accuracy-loss has set it.",
             show_default="the run's threshold",
         ),
     ] = None,

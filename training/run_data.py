@@ -1,15 +1,13 @@
-"""The data set of a run: loading and describing it, and the batch size that fits to it."""
+"""The data set of a run: loading it, and the batch size that fits to it."""
 
 import dataclasses
 import shlex
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from iterconv.command_errors import UserError, as_user_error
 from keras_iterconv.datasets import ImageData, StoredImages, load_any
-from keras_iterconv.datasets.image_data import PARTS
 
 from .settings import Settings
 
@@ -55,19 +53,6 @@ def fit_batch(settings: Settings, images: int) -> Settings:
     """
     largest = 2 ** max((images // 4).bit_length() - 1, 0)
     return dataclasses.replace(settings, batch_size=min(settings.batch_size, largest))
-
-
-def describe_data(data: ImageData) -> dict[str, Any]:
-    """Return the facts of a data set in `config.json`, by which a resumed run recognises it."""
-    facts = {
-        "input_shape": list(data.input_shape),
-        "classes": list(data.classes),
-        "scale": data.scale,
-        "mean": data.mean.tolist(),
-        "std": data.std.tolist(),
-        "images": {part: len(getattr(data, part)) for part in PARTS},
-    }
-    return facts if data.sha256 is None else {**facts, "sha256": data.sha256}
 
 
 def refuse_unreadable(data: ImageData, error: Exception, folder: Path) -> None:

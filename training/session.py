@@ -35,7 +35,7 @@ from .checkpoint import load_checkpoint, save_checkpoint
 from .distribution import make_strategy
 from .epoch_state import EpochState, load_epoch_state
 from .optimization import make_optimizer
-from .run_data import describe_data, fit_batch, load_data, refuse_unreadable
+from .run_data import fit_batch, load_data, refuse_unreadable
 from .run_folder import RunFolder
 from .run_report import print_header
 from .run_result import finish
@@ -274,7 +274,7 @@ class _Session:
         """Return the content of `config.json`: settings, facts of the data set and versions."""
         return {
             "settings": dataclasses.asdict(self.settings),
-            "data": describe_data(self.data),
+            "data": self.data.describe(),
             "versions": {
                 "keras_iterconv": ki.__version__,
                 "keras": keras.__version__,

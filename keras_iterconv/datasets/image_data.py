@@ -1,6 +1,7 @@
 """A data set of images: three parts, the scaling of the pixels, and its batches."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -68,6 +69,18 @@ class ImageData:
     def num_classes(self) -> int:
         """The number of classes, whether or not each occurs in every part."""
         return len(self.classes)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the facts in the `config.json` of a run, by which its data set is recognised."""
+        facts = {
+            "input_shape": list(self.input_shape),
+            "classes": list(self.classes),
+            "scale": self.scale,
+            "mean": self.mean.tolist(),
+            "std": self.std.tolist(),
+            "images": {part: len(getattr(self, part)) for part in PARTS},
+        }
+        return facts if self.sha256 is None else {**facts, "sha256": self.sha256}
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Return the number of full batches in an epoch of the training part."""

@@ -16,8 +16,8 @@ from keras_iterconv.depth.depth_report import DepthReport
 from keras_iterconv.depth.depth_settings import (
     adjustable_blocks,
     apply_settings,
-    kinds,
     read_settings,
+    trace_again,
 )
 from keras_iterconv.depth.measurement import (
     ModelSettings,
@@ -52,8 +52,14 @@ def calibrate_depth(
 
     Within a budget of accuracy the fewest updates are chosen; within a budget of updates the most,
     unless fewer are more accurate by more than a standard error. The measured value plus two
-    standard errors meets the budget, so that other data of the same kind meet it within one. Blocks
-    of fixed depth stop adaptively afterwards; `max_unroll` does not change.
+    standard errors meets the budget, so that other data of the same kind nearly always meet it
+    within one. Few data cannot show a small loss: the model then keeps thresholds of its own, which
+    lose nothing, and a model of fixed depth gets an error.
+
+    Blocks of fixed depth stop adaptively afterwards; `max_unroll` does not change. Call it on the
+    outermost model, as `set_depth`: only its compiled functions are traced again where blocks
+    change from fixed to adaptive depth. Other models around the same blocks, and those that
+    `with_depth` made before, keep their old graphs.
 
     The data are read some three to six times. The net runs at eight or nine settings the first
     time, and at three or four later.
@@ -67,7 +73,8 @@ def calibrate_depth(
         mean_updates: The largest mean number of updates of an image, in all blocks together. Give
             one of the two budgets.
         per_block: Whether each block gets a threshold of its own. Where one for all blocks is as
-            good on these data, all get that one.
+            good on these data, all get that one. Different thresholds that the model has before are
+            kept where they are the best for a budget of accuracy, whatever is given here.
         samples: As in `accuracy_by_depth`.
 
     Returns:
@@ -103,8 +110,7 @@ def calibrate_depth(
         apply_settings(blocks, before)
         raise
     apply_settings(blocks, chosen)
-    if kinds(before) != kinds(chosen):
-        _trace_again(model)
+    trace_again(model, before, chosen)
     return search.report(before, chosen, seconds)
 
 
@@ -156,8 +162,9 @@ class _Search:
             groups = [[i] for i in range(len(self.blocks))]
             columns = [self._columns(block) for block in self.blocks]
             paths.append(threshold_levels(self.run, self.blocks, self.own, head, groups, columns))
-            if all_adaptive(self.own):
-                paths.append([self.own])
+        # The model's own thresholds lose nothing, however few the data are.
+        if all_adaptive(self.own) and (per_block or self.budget.compares):
+            paths.append([self.own])
         self.measure(each for path in paths for each in path)
         self.levels = paths[0]
         found = [best for path in paths if (best := self._best_on(path)) is not None]
@@ -268,10 +275,3 @@ class _Search:
             budget={self.budget.name: self.budget.limit},
             thresholds=thresholds_of(chosen),
         )
-
-
-def _trace_again(model: keras.Model) -> None:
-    """Let a model trace its functions again: fixed and adaptive depth need different graphs."""
-    for name in ("train", "test", "predict"):
-        if getattr(model, f"{name}_function", None) is not None:
-            getattr(model, f"make_{name}_function")(force=True)

@@ -40,10 +40,11 @@ def set_depth(
     """Set the depth of all NAIS and `Iterate` blocks and tied stages of a net, trained or not.
 
     It takes effect at once, in compiled functions too, except where a block changes between fixed
-    and adaptive depth: these need different graphs. Then the model's own functions are traced again
-    at its next `fit`, `evaluate` or `predict`. Other functions traced over its blocks before, of a
-    model made by `with_depth` for example, must be traced again by the caller. Other blocks
-    of residual nets have no such settings and do not change.
+    and adaptive depth: these need different graphs. Then the compiled functions of `model` are
+    traced again at its next `fit`, `evaluate` or `predict`, so call it on the outermost model.
+    Other models around the same blocks, and those that `with_depth` made before, keep their old
+    graphs: make or compile them again. Other blocks of residual nets have no such settings and do
+    not change.
 
     Args:
         model: Keras model with at least one `NAISConv2D`, `NAISDense`, `Iterate` or tied
@@ -76,11 +77,7 @@ def set_depth(
     except BaseException:
         apply_settings(blocks, before)
         raise
-    if kinds(before) != kinds(wanted):
-        for name in ("train", "test", "predict"):
-            # A `fit` that is running continues with the new function.
-            if getattr(model, f"{name}_function", None) is not None:
-                getattr(model, f"make_{name}_function")(force=True)
+    trace_again(model, before, wanted)
 
 
 def adjustable_blocks(model: keras.Model) -> list[IteratedBlock]:
@@ -116,6 +113,24 @@ def apply_settings(
         block.max_unroll = block_settings.max_unroll
         block.threshold = block_settings.threshold
     return read_settings(blocks)
+
+
+def trace_again(
+    model: keras.Model, before: Sequence[DepthSettings], after: Sequence[DepthSettings]
+) -> None:
+    """Let a model trace its own functions again where a block changed between fixed and adaptive.
+
+    Args:
+        model: The model.
+        before: The settings of its blocks with which its functions were traced.
+        after: Those that the blocks have now.
+    """
+    if kinds(before) == kinds(after):
+        return
+    for name in ("train", "test", "predict"):
+        # A `fit` that is running continues with the new function.
+        if getattr(model, f"{name}_function", None) is not None:
+            getattr(model, f"make_{name}_function")(force=True)
 
 
 def kinds(settings: Sequence[DepthSettings]) -> tuple[bool, ...]:

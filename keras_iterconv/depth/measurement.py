@@ -27,7 +27,7 @@ def tally_settings(
         run: The model's function; the settings of the blocks change.
         blocks: The adjustable blocks of the model.
         batches: Batches `(images, labels)`.
-        settings: The settings; the first one is that to which the others are compared.
+        settings: The settings; the first one is the reference, to which the others are compared.
 
     Raises:
         ValueError: There is no sample, or the labels do not fit the outputs.
@@ -40,8 +40,8 @@ def tally_settings(
             apply_settings(blocks, each)
             outputs = run(images)
             right = ~is_wrong(outputs[run.output], labels)
-            expected = right if expected is None else expected
             tally.add(outputs["depth"], outputs["status"], right, expected)
+            expected = right if expected is None else expected
     check_not_empty(tallies[reference].samples)
     return tallies
 

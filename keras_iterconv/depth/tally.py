@@ -20,7 +20,7 @@ class DepthTally:
     """
 
     def __init__(self):
-        self.samples = self.right = self.lost = self.gained = self._squares = 0
+        self.samples = self.right = self.lost = self.gained = self._compared = self._squares = 0
         self._updates = self._at_limit = self._not_finite = np.zeros(0, np.int64)
 
     def add(
@@ -49,6 +49,7 @@ class DepthTally:
         if right is not None:
             self.right += int(np.sum(right))
         if right is not None and reference is not None:
+            self._compared += len(right)
             self.lost += int(np.sum(reference & ~right))
             self.gained += int(np.sum(right & ~reference))
 
@@ -64,9 +65,17 @@ class DepthTally:
 
     @property
     def accuracy_loss_standard_error(self) -> float:
-        """The standard error of `accuracy_loss`, of the differences sample by sample."""
-        changed = (self.lost + self.gained) / self.samples
-        return math.sqrt((changed - self.accuracy_loss**2) / self.samples)
+        """The standard error of `accuracy_loss`, of the differences sample by sample.
+
+        0 for the reference itself, which is compared with none: its loss is exactly 0. Otherwise
+        half a sample is added to each of the four pairs of right and wrong (Agresti and Min, 2005),
+        since no difference among a few samples does not mean that there is none among others.
+        """
+        if not self._compared:
+            return 0.0
+        lost, gained, samples = self.lost + 0.5, self.gained + 0.5, self._compared + 2
+        loss = (lost - gained) / samples
+        return math.sqrt(((lost + gained) / samples - loss**2) / samples)
 
     @property
     def updates(self) -> float:

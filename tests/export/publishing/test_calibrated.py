@@ -1,6 +1,7 @@
 """Publishing with a budget: the threshold of all files, the card and the index."""
 
 import json
+import shutil
 
 import pytest
 
@@ -63,3 +64,22 @@ def test_a_budget_is_not_for_a_check(publish_command, tmp_path):
     code, _, error = publish_command("--check", "--zoo", tmp_path, "--mean-updates", 3)
     assert (code, error.count("\n")) == (2, 1)
     assert "--mean-updates must be used without --check" in error
+
+
+@pytest.mark.parametrize(
+    ("fact", "value"),
+    [("classes", list("9876543210")), ("mean", [4.0]), ("sha256", "0" * 64)],
+)
+def test_only_the_data_of_the_training_calibrate(
+    publish_command, finished_run, tmp_path, fact, value
+):
+    """Other images of the same number are not those of the run's validation part."""
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["data"][fact] = value
+    (run / "config.json").write_text(json.dumps(config))
+    code, _, error = publish_command(run, "--zoo", tmp_path / "zoo", "--mean-updates", 4)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "the data set 'digits' must be that of the training" in error
+    assert f"it differs in {fact}; restore its files (TFDS_DATA_DIR)" in error
+    assert not (tmp_path / "zoo").exists()

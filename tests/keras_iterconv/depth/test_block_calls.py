@@ -129,9 +129,16 @@ def test_a_block_that_is_hidden_gets_no_guarantee(hidden):
         unseen.build((None, 4))
         model = Net()
         model(np.ones((2, 4), np.float32))
-    for read in (ki.block_calls, ki.with_depth, ki.processing_depth):
+    shape = (2, 5, 4) if hidden == "wrapper" else (2, 4)
+    data = np.ones(shape, np.float32), np.zeros(2, int)
+
+    def calibrate(model):
+        ki.calibrate_depth(model, data, mean_updates=5, per_block=True)
+
+    for read in (ki.block_calls, ki.with_depth, ki.processing_depth, calibrate):
         with pytest.raises(ValueError, match=r"must call all its blocks itself.*unseen'"):
             read(model)
+    assert [block.threshold for block in (seen, unseen)] == [None, None]
     report = ki.certify(model)
     assert not report.holds
     assert [(row.name.split("/")[-1], row.holds) for row in report.blocks] == [

@@ -90,8 +90,10 @@ def test_the_fewest_updates_within_a_loss_of_accuracy(make_net, data, own):
 
     def loss(threshold):
         lost = right.astype(int) - (count(model, data, threshold)[0] == labels)
-        mean, error = mean_and_error(lost)
-        return mean + 2 * error
+        # Half a sample more of each pair of right and wrong: two values of 0, 1 / 2 and -1 / 2.
+        squares = np.sum(lost**2) + 1
+        mean = np.sum(lost) / 302
+        return lost.mean() + 2 * math.sqrt((squares / 302 - mean**2) / 302)
 
     report = ki.calibrate_depth(model, (data, labels), accuracy_loss=0.05)
     chosen = report.own.threshold
@@ -280,16 +282,37 @@ def test_a_budget_that_cannot_be_met_changes_nothing(make_net, images, labels, t
     assert report.own.updates == 2
 
 
-def test_a_loss_of_accuracy_that_cannot_be_met(make_net, images):
+def test_thresholds_of_the_blocks_own_lose_nothing(make_net, images):
     """With thresholds of their own the blocks are right; no common one is."""
     model = make_net(threshold=1e-3, second={"threshold": 3.0})
     labels = count(model, images)[0]
     wrong = [(count(model, images, t)[0] != labels).mean() for t in SCAN]
     assert min(wrong) > 0
-    with pytest.raises(ValueError, match=r"`accuracy_loss` must be at least 0\.\d+.*loss=0$"):
-        ki.calibrate_depth(model, (images, labels), accuracy_loss=0)
-    assert thresholds_of(model) == [1e-3, 3.0]
-    report = ki.calibrate_depth(model, (images, labels), accuracy_loss=0, per_block=True)
+    for per_block in (False, True):
+        report = ki.calibrate_depth(model, (images, labels), accuracy_loss=0, per_block=per_block)
+        assert thresholds_of(model) == [1e-3, 3.0]
+        assert (report.own.accuracy, report.own.threshold) == (1, "mixed")
+        assert report.own.updates == report.before.updates
+
+
+@pytest.mark.parametrize("budget", [0.0, 0.005])
+def test_few_images_cannot_show_a_small_loss(make_net, images, budget):
+    """That nothing changes among 40 images is no proof: 2 standard errors are 2 / 42."""
+    model = make_net(threshold=0.03)
+    labels = count(model, images)[0]
+    loose = min(t for t in SCAN if t > 0.03)
+    assert np.array_equal(count(model, images, loose)[0], labels)
+    report = ki.calibrate_depth(model, (images, labels), accuracy_loss=budget)
+    assert thresholds_of(model) == [0.03] * 2
+    assert report.own.updates == report.before.updates
+    fixed = make_net(threshold=None)
+    labels = count(fixed, images)[0]
+    with pytest.raises(
+        ValueError, match=rf"`accuracy_loss` must be at least 0\.0477 .* accuracy_loss={budget:g}$"
+    ):
+        ki.calibrate_depth(fixed, (images, labels), accuracy_loss=budget)
+    assert thresholds_of(fixed) == [None] * 2
+    report = ki.calibrate_depth(fixed, (images, labels), accuracy_loss=0.0477)
     assert report.own.accuracy == 1
 
 

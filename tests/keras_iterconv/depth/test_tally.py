@@ -37,4 +37,23 @@ def test_standard_errors_and_losses():
     assert tally.updates_standard_error == pytest.approx(error)
     lost = reference.astype(float) - right
     assert tally.accuracy_loss == pytest.approx(lost.mean())
-    assert tally.accuracy_loss_standard_error == pytest.approx(lost.std() / np.sqrt(50))
+    assert tally.accuracy_loss_standard_error == pytest.approx(error_with_pseudo_counts(lost))
+
+
+def error_with_pseudo_counts(lost):
+    """The error of Agresti and Min: half a sample more of each pair of right and wrong."""
+    values = np.concatenate([lost, [1, -1, 0, 0]])
+    weights = np.concatenate([np.ones(len(lost)), np.full(4, 0.5)])
+    mean = np.average(values, weights=weights)
+    variance = np.average((values - mean) ** 2, weights=weights)
+    return np.sqrt(variance / weights.sum())
+
+
+def test_no_difference_among_few_samples_is_no_proof():
+    counts = np.ones((20, 1), int), np.zeros((20, 1), int)
+    same, itself = DepthTally(), DepthTally()
+    same.add(*counts, np.ones(20, bool), np.ones(20, bool))
+    itself.add(*counts, np.ones(20, bool))
+    assert same.accuracy_loss == itself.accuracy_loss == 0
+    assert same.accuracy_loss_standard_error == pytest.approx(1 / 22)
+    assert itself.accuracy_loss_standard_error == 0
