@@ -7,6 +7,8 @@ compares the two.
 import io
 import logging
 import os
+import re
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +29,10 @@ _SIXTEEN_TO_EIGHT_BITS = 257
 _GREY_MODES = ("1", "L", "LA", "La")
 # The tag of EXIF and its values for pictures that lie on their side.
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)
+
+# An entry of `warnings.filters`: action, message, category, module and line number.
+_PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+_readers, _readers_lock = 0, threading.Lock()
 
 
 class UnreadablePictureError(CorrectableError, ValueError):
@@ -63,7 +69,7 @@ def read_header(content: bytes, name: str) -> PictureHeader:
     Raises:
         UnreadablePictureError: The content is no picture, or one of too many pixels.
     """
-    with _as_unreadable(content, name), Image.open(io.BytesIO(content)) as file:
+    with _opened(content, name) as file:
         width, height = file.size
         if file.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:
             width, height = height, width
@@ -95,10 +101,7 @@ def read_picture(path: str | os.PathLike, shape: tuple[int, int, int]) -> np.nda
         >>> image = keras_iterconv.datasets.read_picture("cat.jpg", data.input_shape)
         >>> logits = model(model.preprocessing(image[np.newaxis]))
     """
-    with warnings.catch_warnings():
-        # Of damaged metadata, and of a large size below the limit.
-        warnings.simplefilter("ignore")
-        return decode_picture(read_content(path), shape, os.fspath(path))
+    return decode_picture(read_content(path), shape, os.fspath(path))
 
 
 def read_content(path: str | os.PathLike) -> bytes:
@@ -131,7 +134,7 @@ def decode_picture(content: bytes, shape: tuple[int, int, int], name: str) -> np
         UnreadablePictureError: See `read_picture`.
     """
     height, width, channels = shape
-    with _as_unreadable(content, name), Image.open(io.BytesIO(content)) as file:
+    with _opened(content, name) as file:
         image = _to_eight_bits(ImageOps.exif_transpose(file), name)
         if image.mode == "RGB" and channels == 1:
             image = image.convert("L")
@@ -142,15 +145,38 @@ def decode_picture(content: bytes, shape: tuple[int, int, int], name: str) -> np
 
 
 @contextmanager
-def _as_unreadable(content: bytes, name: str) -> Iterator[None]:
-    """Raise the errors of Pillow's readers as `UnreadablePictureError`."""
+def _opened(content: bytes, name: str) -> Iterator[Image.Image]:
+    """Open a picture without warnings; errors become `UnreadablePictureError`."""
     try:
-        yield
+        with _without_pillow_warnings(), Image.open(io.BytesIO(content)) as file:
+            yield file
     except UnreadablePictureError:
         raise
     # Pillow's readers raise different exceptions: OSError, SyntaxError, struct.error, KeyError.
     except Exception as error:
         raise UnreadablePictureError(f"{name} {_reason(content, error)}") from error
+
+
+@contextmanager
+def _without_pillow_warnings() -> Iterator[None]:
+    """Ignore Pillow's warnings of damaged metadata, and of a large size below the limit.
+
+    Pictures are decoded in several threads. `warnings.catch_warnings` would restore all filters, to
+    those of another thread; here only one filter comes, with the first thread, and goes with the
+    last.
+    """
+    global _readers
+    with _readers_lock:
+        _readers += 1
+        if _PILLOW_WARNINGS not in warnings.filters:
+            warnings.filters.insert(0, _PILLOW_WARNINGS)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        with _readers_lock:
+            _readers -= 1
+            if not _readers and _PILLOW_WARNINGS in warnings.filters:
+                warnings.filters.remove(_PILLOW_WARNINGS)  # type: ignore[attr-defined]
 
 
 def _reason(content: bytes, error: Exception) -> str:

@@ -217,19 +217,16 @@ def _read_headers(
     """Return the header of each picture, or its error, and a hash of all names and contents."""
     headers: list[PictureHeader | UnreadablePictureError] = []
     digest = hashlib.sha256()
-    with warnings.catch_warnings():
-        # Pillow warns of damaged metadata, and of a large size below the limit.
-        warnings.simplefilter("ignore")
-        for number, label in enumerate(found.labels):
-            place = f"{found.classes[label]}/{Path(found.files[number]).name}"
-            name = unicodedata.normalize("NFC", place)
-            digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
-            try:
-                file, content = found.read(number)
-                digest.update(hashlib.sha256(content).digest())
-                headers.append(read_header(content, file))
-            except UnreadablePictureError as error:
-                headers.append(error)
+    for number, label in enumerate(found.labels):
+        place = f"{found.classes[label]}/{Path(found.files[number]).name}"
+        name = unicodedata.normalize("NFC", place)
+        digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
+        try:
+            file, content = found.read(number)
+            digest.update(hashlib.sha256(content).digest())
+            headers.append(read_header(content, file))
+        except UnreadablePictureError as error:
+            headers.append(error)
     return headers, digest.hexdigest()
 
 

@@ -1,7 +1,6 @@
 """Images on disk, each of which is read and decoded where it is used."""
 
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -112,12 +111,7 @@ class StoredImages:
             except UnreadablePictureError as error:
                 return error
 
-        with (
-            ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as threads,
-            warnings.catch_warnings(),
-        ):
-            # Pillow warns of damaged metadata, and of a large size below the limit.
-            warnings.simplefilter("ignore")
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as threads:
             for begin in range(0, len(self), CHUNK):
                 yield from threads.map(attempt, self.numbers[begin : begin + CHUNK].tolist())
 

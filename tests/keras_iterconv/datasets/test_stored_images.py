@@ -1,10 +1,12 @@
 """Images on disk: the batches are those of images in memory, wherever a run begins."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from keras_iterconv import datasets
 from keras_iterconv.datasets import StoredImages, UnreadablePictureError, assembly, load_folder
@@ -111,3 +113,21 @@ def test_a_picture_that_goes_is_remembered(tmp_path, monkeypatch):
         next(iter(data.evaluation_batches("test", 2)))
     # Of whichever part it was.
     assert "cannot be opened" in str(data.train.images.failures[0])
+
+
+def test_pictures_that_pillow_warns_of_are_read_where_warnings_are_errors(tmp_path, monkeypatch):
+    """Between the limit and twice the limit Pillow warns; only above it refuses."""
+    folder = write_pictures(tmp_path / "a", 12)
+    expected = load_folder(folder, image_size=16)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    monkeypatch.setattr(assembly, "memory_limit", lambda: 0)
+    before = list(warnings.filters)
+    data = load_folder(folder, image_size=16)
+    assert data.skipped == ()
+    assert warnings.filters == before
+    batches = zip(data.training_batches(4), expected.training_batches(4), strict=True)
+    for (images, _), (same, _) in itertools.islice(batches, 6):
+        assert np.array_equal(images, same)
+    # Other uses of Pillow are not silenced.
+    with pytest.warns(Image.DecompressionBombWarning):
+        Image.open(next(folder.rglob("*.png"))).close()
