@@ -47,7 +47,7 @@ _DATA = json_object(
         "std": json_list(AMOUNT, 1),
         "images": json_object({"train": COUNT, "validation": COUNT, "test": COUNT}),
     },
-    # Of the pictures in a folder of the user.
+    # Of the pictures in a folder, or of the records of a set of TFDS that is not in the catalogue.
     {"sha256": _TEXT},
 )
 

@@ -14,7 +14,7 @@ import keras_iterconv as ki
 from export import predict, publish
 from keras_iterconv.datasets import assembly
 from tests.support.picture_folders import DARK, LIGHT, write_pictures
-from tests.support.tfds_sets import draw_flower, write_set
+from tests.support.tfds_sets import change_records, draw_flower, write_set
 from training import fit, session
 
 
@@ -221,6 +221,14 @@ def test_a_set_of_tfds_by_name(name, splits, shape, size, tmp_path, monkeypatch)
     code, out, _ = command(publish.main, "--check", "--zoo", tmp_path / "zoo")
     assert code == 0
     assert "100.00%" in out
+    # Prepared again, in another order: the test images would be others.
+    change_records(tmp_path / "tfds", "train", reversed)
+    code, _, err = command(fit.main, "--resume", run, "--epochs", 4)
+    assert code == 2
+    assert f"the data set '{name}' is not the one that {run} was started with" in err
+    code, out, _ = command(publish.main, "--check", "--zoo", tmp_path / "zoo")
+    assert code == 0
+    assert "are not those of the training. Logits" in out
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "none"))
     code, out, _ = command(publish.main, "--check", "--zoo", tmp_path / "zoo")
     assert code == 0

@@ -31,7 +31,8 @@ class ImageData:
         scale: Largest possible raw value of a pixel: 16 for `digits`, 255 otherwise. Exported
             models need it to scale image files, whose values are 0 to 255.
         skipped: A sentence for each picture of a folder that cannot be read and is left out.
-        sha256: Hash of the names and contents of a folder's pictures, else None.
+        sha256: Hash of the names and contents of a folder's pictures, or of the records of a data
+            set of TensorFlow Datasets, in their order; None for the catalogue's.
 
     Example:
         >>> data = keras_iterconv.datasets.load("digits")

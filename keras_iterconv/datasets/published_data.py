@@ -8,6 +8,7 @@ from typing import Any
 from keras_iterconv.datasets.any_source import load_any
 from keras_iterconv.datasets.catalogue import CATALOGUE
 from keras_iterconv.datasets.image_data import ImageData
+from keras_iterconv.datasets.tfds_images import is_prepared
 from keras_iterconv.datasets.tfds_reader import DatasetError, tfds_folder
 
 
@@ -32,6 +33,11 @@ def load_published_data(entry: Mapping[str, Any]) -> ImageData:
     if not place.is_dir():
         raise DatasetError(
             f"The images of {name} are not on this machine: {place} is not a folder."
+        )
+    if folder is None and not is_prepared(name):
+        raise DatasetError(
+            f"The images of {name} are not on this machine: {place} holds other versions or "
+            "configurations."
         )
     height, width, channels = entry["input_shape"]
     try:

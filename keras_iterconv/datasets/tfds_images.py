@@ -57,8 +57,10 @@ def load_tfds(
         DatasetNotFoundError: The data set is not in the TFDS folder and cannot be downloaded.
         DatasetCorruptedError: The data set is in the TFDS folder but cannot be read.
     """
-    builder = _find_builder(name)
+    builder, prepared = _find_builder(name)
     image, label = _features(name, builder)
+    if not prepared:  # Refused before, since a download can be large.
+        download(builder, tfds_folder(), _PROBED)
     present = _present_parts(name, builder)
     damaged = (
         f"Data set {name!r} in {builder.data_path.parent} is damaged ({{}}): delete that folder "
@@ -81,7 +83,27 @@ def load_tfds(
     bounds = np.cumsum([0, *map(len, parts)])
     train, validation, test = (np.arange(*bounds[i : i + 2]) for i in range(len(PARTS)))
     classes = tuple(label.names)
-    return assemble(name, seen, records.labels[chosen], (train, validation, test), classes, pixels)
+    return assemble(
+        name,
+        seen,
+        records.labels[chosen],
+        (train, validation, test),
+        classes,
+        pixels,
+        sha256=records.sha256,
+    )
+
+
+def is_prepared(name: str) -> bool:
+    """Return whether the TFDS folder holds the data set that `load_tfds` reads.
+
+    Raises:
+        DatasetError: It needs a package of its own, or is damaged.
+    """
+    try:
+        return _find_builder(name)[1]
+    except UnknownTfdsNameError:
+        return False
 
 
 def list_tfds() -> list[str]:
@@ -91,8 +113,8 @@ def list_tfds() -> list[str]:
     return tfds.list_builders(with_community_datasets=False)
 
 
-def _find_builder(name: str) -> Any:
-    """Return the builder of a data set in the TFDS folder, downloaded where it is missing."""
+def _find_builder(name: str) -> tuple[Any, bool]:
+    """Return the builder of a data set, and whether the TFDS folder holds what it reads."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.read_only_builder import builder_from_files
 
@@ -114,15 +136,12 @@ def _find_builder(name: str) -> Any:
             "and run again with a connection, or set TFDS_DATA_DIR to another."
         ) from error
     if builder.data_path.exists():
-        return builder
+        return builder, True
     if place.exists():
         # Another version than that of the installed package.
         with suppress(Exception):
-            return builder_from_files(name, data_dir=folder)
-    # Before the download, which can be large.
-    _features(name, builder)
-    download(builder, folder, _PROBED)
-    return builder
+            return builder_from_files(name, data_dir=folder), True
+    return builder, False
 
 
 def _features(name: str, builder: Any) -> tuple[Any, Any]:

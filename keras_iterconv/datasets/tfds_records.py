@@ -4,6 +4,7 @@ A file is read once from its beginning, which compares its checksums. That gives
 record, at which it is read afterwards.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -26,12 +27,14 @@ class Records(NamedTuple):
         places: Number of the file, and offset and length of the record in it, int64 [N, 3].
         labels: Class numbers, int32 [N].
         sizes: The sizes (height, width) of the pictures; empty where they were not asked for.
+        sha256: Hash of the splits' names and of all records, in their order.
     """
 
     files: list[str]
     places: np.ndarray
     labels: np.ndarray
     sizes: set[tuple[int, int]]
+    sha256: str
 
     def read(self, number: int) -> tuple[str, bytes]:
         """Return a name for messages and the encoded picture of a record.
@@ -75,11 +78,15 @@ def scan(splits: Iterable[Any], with_sizes: bool) -> tuple[Records, list[np.ndar
     labels: list[int] = []
     sizes: set[tuple[int, int]] = set()
     parts = []
+    digest = hashlib.sha256()
     for split in splits:
+        digest.update(split.name.encode() + b"\0")
         first = len(labels)
         for file, expected in zip(map(str, split.filepaths), split.shard_lengths, strict=True):
             offset, count = 0, 0
             for content in _contents(file):
+                # Hashed one by one, so that it is known where a record ends.
+                digest.update(hashlib.sha256(content).digest())
                 example = tf.train.Example.FromString(content)
                 label = example.features.feature["label"].int64_list.value[0]
                 if label >= 0:
@@ -95,7 +102,8 @@ def scan(splits: Iterable[Any], with_sizes: bool) -> tuple[Records, list[np.ndar
             files.append(file)
         parts.append(np.arange(first, len(labels)))
     table = np.array(places, np.int64).reshape(-1, 3)
-    return Records(files, table, np.array(labels, np.int32), sizes), parts
+    found = Records(files, table, np.array(labels, np.int32), sizes, digest.hexdigest())
+    return found, parts
 
 
 def _contents(file: str) -> Iterator[bytes]:

@@ -4,6 +4,7 @@ import contextlib
 import io
 
 import numpy as np
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 NAMES = tfds.features.ClassLabel(names=("left", "right"))
@@ -68,6 +69,15 @@ def write_set(
             download_config=config, download_dir=folder.parent / "downloads"
         )
     return written
+
+
+def change_records(folder, split, change):
+    """Write a split's only file again, with its list of records changed by a function."""
+    (path,) = (str(path) for path in folder.rglob(f"*-{split}.tfrecord*"))
+    records = list(tf.data.TFRecordDataset(path).as_numpy_iterator())
+    with tf.io.TFRecordWriter(path) as writer:
+        for record in change(records):
+            writer.write(record)
 
 
 def draw_flower(generator, label):

@@ -17,7 +17,7 @@ from keras_iterconv.datasets import (
     tfds_reader,
 )
 from tests.support.comparisons import one_sentence
-from tests.support.tfds_sets import draw_flower, write_set
+from tests.support.tfds_sets import change_records, draw_flower, write_set
 
 PARTS = ("train", "validation", "test")
 
@@ -122,6 +122,22 @@ def test_transparency_is_flattened(folder):
         ).getpixel((0, 0))[0]
     }
     assert not test[:, :, 4:].any()
+
+
+def test_the_hash_is_of_the_records_in_their_order(folder, tmp_path, monkeypatch):
+    splits = {"train": 12, "test": 4}
+    write_set(folder, "some", splits, (8, 8, 1))
+    first = datasets.load("some").sha256
+    assert datasets.load("some", limit_train=4, image_size=16).sha256 == first
+    # The same records elsewhere, in other files.
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "other"))
+    write_set(tmp_path / "other", "some", splits, (8, 8, 1), shards=2)
+    assert datasets.load("some").sha256 == first
+    monkeypatch.setenv("TFDS_DATA_DIR", str(folder))
+    change_records(folder, "train", reversed)
+    turned = datasets.load("some").sha256
+    change_records(folder, "test", lambda records: [records[0], *records[:-1]])
+    assert len({first, turned, datasets.load("some").sha256}) == 3
 
 
 def record(folder):
