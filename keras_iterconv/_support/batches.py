@@ -102,7 +102,7 @@ def batches_of_size(dataset: Any, size: int) -> Iterator:
 
     Args:
         dataset: An array or a dict of arrays, or as for `labelled_batches`; the batches may be
-            inputs alone.
+            inputs alone. A tuple of two is a pair of inputs and labels; a list is one of batches.
         size: The number of samples.
 
     Raises:
@@ -127,7 +127,9 @@ def _input_batches(dataset: Any) -> Iterator:
     if hasattr(dataset, "shape") or isinstance(dataset, dict):
         yield _as_arrays(dataset)
         return
-    for batch in labelled_batches(dataset):
+    # Batches of inputs alone may be two, so that only a tuple is a pair of inputs and labels.
+    batches = dataset if isinstance(dataset, list) else labelled_batches(dataset)
+    for batch in batches:
         yield batch[0] if isinstance(batch, tuple) else batch
 
 

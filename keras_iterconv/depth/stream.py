@@ -28,9 +28,9 @@ def predict_stream(model: keras.Model, dataset: Any, batch_size: int = 64) -> di
         model: A model that `with_depth` accepts, in which exactly one block has a stopping
             threshold and is called once: a tied `NAISConv2D`, `NAISDense` or `ResidualStage`, or an
             `Iterate` with any stopping rule. Blocks of a fixed depth may be before and behind it.
-        dataset: Inputs as an array or, for several inputs, a dict of arrays; or a pair of these and
-            labels; or batches of inputs or of such pairs, e.g. a `tf.data.Dataset`. Labels are not
-            read.
+        dataset: Inputs as an array or, for several inputs, a dict of arrays; or a tuple of these
+            and labels; or batches of inputs or of such tuples, e.g. a list or a `tf.data.Dataset`.
+            Labels are not read.
         batch_size: Number of samples in the batch.
 
     Returns:

@@ -37,8 +37,9 @@ class ResidualStage(AdjustableDepth, ResidualFunction):
     below one each update is a contraction, so that the states converge to one fixed point for each
     x; with a threshold each sample stops by itself. T and the threshold can be set at any time. In
     training a tied f normalises by the statistics of the batch at the first update, for all
-    updates of the call, so that it has one cap; these statistics also move the moving ones. The
-    states are float32 under mixed precision.
+    updates of the call, so that it has one cap; these statistics also move the moving ones. Under
+    mixed precision the states and a tied f are float32: f rounded to half precision is no
+    contraction, so that samples might never stop.
 
     A *schedule* is the sequence of the numbers of the blocks that run, by default 0, 1, ..., T-1.
     A prefix of the default stops early, a missing number drops a block, and repeating the last
@@ -171,7 +172,7 @@ class ResidualStage(AdjustableDepth, ResidualFunction):
 
     @property
     def state_dtype(self) -> str:
-        """The dtype of the states: of a tied stage float32 also in mixed precision."""
+        """The dtype of the states and f: of a tied stage float32 also in mixed precision."""
         mixed = self.tied and self.compute_dtype != "float64"
         return "float32" if mixed else self.compute_dtype
 
@@ -190,7 +191,7 @@ class ResidualStage(AdjustableDepth, ResidualFunction):
         """Return the update of a tied stage in evaluation, with its tensors.
 
         Args:
-            inputs: x, in the compute dtype.
+            inputs: x.
             data_format: The layout of x and the states: `"NHWC"`, or `"NCHW"` for exporters.
         """
         (block,) = self.block_values()
@@ -199,7 +200,7 @@ class ResidualStage(AdjustableDepth, ResidualFunction):
     def _update_of(
         self, inputs: tf.Tensor, weights: FunctionWeights, data_format: str = "NHWC"
     ) -> BoundUpdate:
-        return tied_update(inputs, weights, self.skip_from, self.state_dtype, data_format)
+        return tied_update(self.make_initial_state(inputs), weights, self.skip_from, data_format)
 
     def update(self, state: tf.Tensor, inputs: tf.Tensor, k: int | tf.Tensor = 0) -> tf.Tensor:
         """Run one block, in evaluation.
@@ -300,6 +301,7 @@ class ResidualStage(AdjustableDepth, ResidualFunction):
         self, inputs: tf.Tensor, schedule: list[int] | None, training: bool | None
     ) -> Unrolled:
         """Return the result of a tied stage; with a schedule, of as many updates."""
+        inputs = self.make_initial_state(inputs)
         (block,) = self.block_values()
         if training and self.trainable:
             seen, inputs = copies_with_ordered_gradient(inputs, 2)

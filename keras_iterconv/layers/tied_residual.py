@@ -3,6 +3,9 @@
 In evaluation f normalises by the moving statistics. In training it normalises by the statistics of
 the batch at the first update, for all updates of the call: f is then one function with one cap, so
 that x + f(z) contracts in training too, samples stop apart, and a fixed point exists.
+
+f is computed in the dtype of the states, float32 in mixed precision: rounded to half precision it
+is no contraction, and the states of some samples would end in a cycle.
 """
 
 import functools
@@ -27,37 +30,33 @@ def tied_update(
     inputs: tf.Tensor,
     weights: FunctionWeights,
     skip_from: str,
-    state_dtype: str,
     data_format: str = "NHWC",
 ) -> BoundUpdate:
     """Return the update z + f(z) or x + f(z) with its tensors.
 
     Args:
-        inputs: x, in the compute dtype.
+        inputs: x, in the dtype of the states, in which f is computed too.
         weights: The weights of f.
         skip_from: The stage's `skip_from`.
-        state_dtype: The dtype of the states; f is computed in the dtype of x.
         data_format: The layout of x and the states.
     """
-    transfer = _transfer(skip_from, inputs.dtype.name, data_format)
-    update = EulerUpdate(transfer, IDENTITY, dtype=tf.as_dtype(state_dtype))
+    update = EulerUpdate(_transfer(skip_from, data_format), IDENTITY, dtype=inputs.dtype)
     return update.bind(tuple(weights), (inputs,) if skip_from == "stage_input" else ())
 
 
 # Cached, so that all stages have the same functions: `call_traced_once` then traces one graph.
 @functools.cache
-def _transfer(skip_from: str, dtype: str, data_format: str) -> Callable:
+def _transfer(skip_from: str, data_format: str) -> Callable:
     """Return the change of the state as a function for an `EulerUpdate`."""
 
     def transfer(state, k, weights, drives):
-        value = apply_function(tf.cast(state, dtype), FunctionWeights(*weights), data_format)
-        value = tf.cast(value, state.dtype)
+        value = apply_function(state, FunctionWeights(*weights), data_format)
         if skip_from == "previous":
             return value
         (inputs,) = drives
         # Not `+` and `-`: for an unknown batch size their gradients include reductions for
         # broadcasting.
-        return tf.add_n([tf.cast(inputs, state.dtype), value, tf.negative(state)])
+        return tf.add_n([inputs, value, tf.negative(state)])
 
     return transfer
 
@@ -70,7 +69,7 @@ def batch_weights(
     Gradients flow through the statistics, as through those of batch normalisation.
 
     Args:
-        inputs: x, `[N, height, width, filters]`, in the compute dtype.
+        inputs: x, `[N, height, width, filters]`, in the dtype of the states.
         block: The values of the variables.
         after_step: A function from the block with the batch's statistics to the block after the
             training step, whose divisor caps f.

@@ -9,6 +9,8 @@ import numpy as np
 NOT_FINITE = "the weights are not finite"
 NON_EXPANSIVE = "non-expansive and monotone: the state converges, to a limit that depends on x(0)"
 ONE_POINT = "the state converges to one fixed point for each input, from any x(0)"
+# Above the rounding error of a quotient of logarithms, in updates.
+QUOTIENT_ERROR = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,18 +94,25 @@ class TiedRow(ResidualRow):
     max_unroll: int
 
     def depth_bound(self, first_change: float, threshold: float | None = None) -> int:
-        """Return the largest depth of a sample, by the rate alone.
+        """Return the largest depth of a sample, by the rate alone, in exact arithmetic.
 
         The 2-norms of the updates of a sample shrink by the factor or faster, so that the k-th is
-        at most factor^(k - 1) times the first. The bound is 1 + log(threshold / first_change) /
-        log(factor), rounded up, and at most `max_unroll`.
+        at most factor^(k - 1) times the first. A sample stops where the norm is strictly below
+        the threshold, after at most floor(log(threshold / first_change) / log(factor)) + 2 updates;
+        after one, where the first change is below it; and after at most `max_unroll`.
+
+        Rounding is left out. If it changes the result of an update by a vector of a norm of at most
+        e, the updates shrink to 2 e / (1 - factor), and possibly no further: a smaller threshold
+        may not be reached. e is of the order of the norm of the state times the resolution of its
+        dtype, 1e-7 for float32. The row does not contain the state, so that this is not checked.
 
         Args:
             first_change: The 2-norm of the sample's first update.
             threshold: The stopping threshold; None for the stage's own.
 
         Raises:
-            ValueError: The guarantee does not hold, or there is no positive threshold.
+            ValueError: The guarantee does not hold, there is no positive threshold, or
+                `first_change` is no norm.
         """
         threshold = self.threshold if threshold is None else threshold
         if not self.holds or self.factor is None:
@@ -113,12 +122,18 @@ class TiedRow(ResidualRow):
                 "`threshold` must be a positive number, by which samples stop. "
                 f"Received: threshold={threshold}"
             )
+        if not 0 <= first_change < math.inf:
+            raise ValueError(
+                "`first_change` must be the norm of an update, finite and at least 0. "
+                f"Received: first_change={first_change}"
+            )
         if first_change < threshold:
             return 1
         if self.factor == 0:
             return min(2, self.max_unroll)
-        bound = 1 + math.log(threshold / first_change) / math.log(self.factor)
-        return min(math.ceil(bound), self.max_unroll)
+        shrinking = (math.log(threshold) - math.log(first_change)) / math.log(self.factor)
+        # Where a norm equals the threshold, the quotient may be an integer minus rounding.
+        return min(math.floor(shrinking + QUOTIENT_ERROR) + 2, self.max_unroll)
 
 
 @dataclass(frozen=True, kw_only=True)

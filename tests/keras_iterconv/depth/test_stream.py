@@ -167,11 +167,15 @@ def test_the_forms_of_a_data_set():
         "pair": (x, labels),
         "batches of another size": data.batch(3),
         "batches without labels": [x[:1], x[1:8], x[8:]],
+        "two batches without labels": [x[:6], x[6:]],
+        "two batches": [(x[:6], labels[:6]), (x[6:], labels[6:])],
         "larger batches": iter([(x[:9], labels[:9]), (x[9:], labels[9:])]),
         "float64": x.astype(np.float64),
     }
     for form in forms.values():
         assert_same(ki.predict_stream(net, form, BATCH), expected)
+    # As many samples in the second batch as in the first: not one pair of inputs and labels.
+    assert_same(ki.predict_stream(net, [x, x], BATCH), alone(net, np.concatenate([x, x])))
 
 
 def test_the_model_is_as_before(net):

@@ -1,5 +1,8 @@
 """Tied residual stages: loops in NumPy, closed forms, untied stages with copied weights."""
 
+import dataclasses
+from fractions import Fraction
+
 import keras
 import numpy as np
 import pytest
@@ -165,6 +168,22 @@ def test_the_slowest_function_attains_the_bound(cap):
     assert (distance <= rate / (1 - rate) * 1e-3 * 1.01).all()
 
 
+@pytest.mark.parametrize("factor", [0.0, 0.25, 0.5, 0.625, 0.75, 0.875])
+@pytest.mark.parametrize("first", [1.0, 1.5, 10.0])
+def test_the_bound_is_the_depth_of_the_slowest_sample(factor, first):
+    # Rational numbers: a sample whose norm equals the threshold makes one more update.
+    (row,) = make_stage(1000, threshold=1e-3, **CAPPED).certificate_rows(IMAGE)
+    row = dataclasses.replace(row, factor=factor)
+    equal = [Fraction(first) * Fraction(factor) ** k for k in range(9)]
+    thresholds = [float(t) for t in equal if t and Fraction(float(t)) == t]
+    for threshold in [*thresholds, 0.7 * first, 1.01 * first, 1e3 * first, 1e-3 * first]:
+        change, depth = Fraction(first), 1
+        while not change < Fraction(threshold):
+            change, depth = change * Fraction(factor), depth + 1
+        assert row.depth_bound(first, threshold) == depth
+    assert row.depth_bound(0.0) == 1
+
+
 def test_a_row_bounds_the_depth_and_says_when_it_cannot():
     stage = make_stage(50, threshold=1e-3, name="s", **CAPPED)
     (row,) = stage.certificate_rows(IMAGE)
@@ -174,6 +193,9 @@ def test_a_row_bounds_the_depth_and_says_when_it_cannot():
     assert row.depth_bound(2e-3) == np.ceil(1 + np.log(1 / 2) / np.log(row.factor))
     assert row.depth_bound(2e-3, threshold=1e-3 / 4) == np.ceil(1 - np.log(8) / np.log(row.factor))
     assert row.depth_bound(1e9) == 50
+    for change in (-1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match=f"`first_change` must be .*first_change={change}"):
+            row.depth_bound(change)
     assert "one fixed point" in row.guarantee
     stage.threshold = None
     with pytest.raises(ValueError, match="`threshold` must be a positive number"):
@@ -336,20 +358,40 @@ def test_a_frozen_stage_normalises_by_its_moving_statistics():
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_in_mixed_precision_small_changes_are_seen(policy):
-    # f is rounded, but equal states have equal values, so that the states settle.
-    exact = make_slow_stage(threshold=1e-4)
-    x = np.abs(images())
-    expected = exact(x, return_depth=True)
-    half = make_slow_stage(threshold=1e-4, dtype=policy)
-    state, _, status = half(x, return_depth=True)
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    ("policy", "threshold"), [("mixed_float16", 1e-4), ("mixed_bfloat16", 0.01)]
+)
+def test_mixed_precision_keeps_the_bound_of_the_depth(policy, threshold, training):
+    # Rounded to half precision f has cycles: 6 of the 16 samples would make all updates.
+    rng, size = np.random.default_rng(0), 16
+    kernels = 0.02 * rng.normal(size=(2, 3, 3, size, size))
+    kernels[:, 1, 1] += np.eye(size)
+    shifts = rng.normal(size=(2, size))
+
+    def make(dtype):
+        stage = ki.ResidualStage(size, 400, threshold=threshold, tied=True, dtype=dtype, **CAPPED)
+        stage.build((None, 8, 8, size))
+        for number in (0, 1):
+            getattr(stage, f"kernel{number + 1}").assign(kernels[number])
+            getattr(stage, f"beta{number + 1}").assign(shifts[number])
+        stage.converge_cap()
+        return stage
+
+    half, full = make(policy), make("float32")
+    x = tf.cast(3 * rng.normal(size=(16, 8, 8, size)), half.compute_dtype)
+    first = np.linalg.norm(np.reshape(full.update(x, x) - tf.cast(x, tf.float32), (16, -1)), axis=1)
+    (row,) = half.certificate_rows((8, 8))
+    expected = full(x, training=training, return_depth=True)
+    state, depth, status = half(x, training=training, return_depth=True)
     np.testing.assert_array_equal(status, Status.CONVERGED)
+    if not training:
+        assert (depth <= [row.depth_bound(change) for change in first]).numpy().all()
+        assert row.depth_bound(first.max()) < 300
+    # The result is that of float32, rounded once.
+    np.testing.assert_array_equal(depth, expected.depth)
     assert state.dtype == half.compute_dtype
-    size = 0.05 if policy == "mixed_float16" else 0.4
-    error = np.abs(np.asarray(state, np.float32) - expected.state).max()
-    assert error < size * np.abs(expected.state).max()
-    assert np.isfinite(np.asarray(half(x, training=True), np.float32)).all()
+    np.testing.assert_array_equal(state, tf.cast(expected.state, state.dtype))
     assert {weight.dtype for weight in half.weights} == {"float32"}
 
 
