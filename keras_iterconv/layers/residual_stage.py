@@ -60,7 +60,9 @@ class ResidualStage(AdjustableDepth, ResidualFunction):
             tied stage the change of the state; or `"recompute"`, which keeps each block's input
             only and recomputes the block, of a tied stage all states. The gradients are equal. For
             a tied stage that contracts also `"implicit"`, the gradient of the fixed point which
-            the last state approximates; it keeps none.
+            the last state approximates; it keeps none. With a cap all of them leave out that the
+            divisor depends on the variances of the batch: in evaluation it is that of the moving
+            ones, which no gradient reaches.
         tied: Whether all updates share one block.
         threshold: For a tied stage the stopping threshold: a sample stops after the first update
             whose 2-norm is below it. None for exactly T updates.

@@ -66,7 +66,9 @@ def batch_weights(
 ) -> tuple[FunctionWeights, BlockValues]:
     """Return the weights of f for the statistics of the batch at the first update.
 
-    Gradients flow through the statistics, as through those of batch normalisation.
+    Gradients flow through the statistics, as through those of batch normalisation, but not from
+    the divisor to the variances on which it depends: in evaluation the divisor is that of the
+    moving variances, which no gradient reaches. So it is in the training of an untied block.
 
     Args:
         inputs: x, `[N, height, width, filters]`, in the dtype of the states.

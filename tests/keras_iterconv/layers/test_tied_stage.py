@@ -283,6 +283,36 @@ def test_float64_gradients_are_those_of_finite_differences(name):
     assert slope == pytest.approx(float(loss(h) - loss(-h)) / (2 * h), rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["kernel1", "gamma1", "kernel2", "gamma2"])
+def test_the_gradient_of_a_cap_leaves_out_the_variances_of_the_batch(name):
+    keras.config.set_dtype_policy("float64")
+    stage = make_stage(8, **CAPPED)
+    weight, x, weigh = getattr(stage, name), images(dtype=np.float64), images(seed=5)
+    direction = np.random.default_rng(6).normal(size=weight.shape)
+    start, first = weight.numpy(), {}
+
+    def bound(block, constant):
+        for key in ("variance1", "variance2"):
+            first.setdefault(key, getattr(block, key))
+        block = block._replace(**first) if constant else block
+        return stage._converged_bound(block, tolerance=1e-9)
+
+    def loss(step, constant=True):
+        weight.assign(start + step * direction)
+        stage._lipschitz_bound = lambda block: bound(block, constant)
+        return tf.reduce_sum(stage(x, training=True) * weigh)
+
+    with tf.GradientTape() as tape:
+        value = loss(0.0)
+    slope = float(np.sum(tape.gradient(value, weight) * direction))
+    h = 1e-6
+    differences = [float(loss(h, kept) - loss(-h, kept)) / (2 * h) for kept in (True, False)]
+    assert slope == pytest.approx(differences[0], rel=1e-4)
+    # The second kernel and normalisation do not enter the variances.
+    complete = name in ("kernel2", "gamma2")
+    assert (slope == pytest.approx(differences[1], rel=1e-2)) is complete
+
+
 def gradients_of(stage, x, graph=False):
     weigh = np.random.default_rng(7).normal(size=x.shape)
 
