@@ -11,7 +11,7 @@ from keras_iterconv.datasets import ImageData, StoredImages, load_any
 
 from .settings import Settings
 
-# Number of pictures that are named because they cannot be read.
+# Number of lines on what is left out, such as pictures that cannot be read.
 SKIPPED_SHOWN = 10
 
 
@@ -38,7 +38,7 @@ def load_data(settings: Settings, console: Console) -> ImageData:
     for sentence in data.skipped[:SKIPPED_SHOWN]:
         console.print(f"left out: {sentence}", soft_wrap=True, markup=False, highlight=False)
     if len(data.skipped) > SKIPPED_SHOWN:
-        console.print(f"left out: {len(data.skipped) - SKIPPED_SHOWN} more pictures")
+        console.print(f"left out: {len(data.skipped) - SKIPPED_SHOWN} more")
     return data
 
 

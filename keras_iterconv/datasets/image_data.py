@@ -30,7 +30,8 @@ class ImageData:
         classes: Class names, by label.
         scale: Largest possible raw value of a pixel: 16 for `digits`, 255 otherwise. Exported
             models need it to scale image files, whose values are 0 to 255.
-        skipped: A sentence for each picture of a folder that cannot be read and is left out.
+        skipped: What is left out of a folder: each picture that cannot be read, each folder with
+            pictures in a class folder, and each class that a part has no picture of.
         sha256: Hash of the names and contents of a folder's pictures, or of the records of a data
             set of TensorFlow Datasets, in their order; None for the catalogue's.
 

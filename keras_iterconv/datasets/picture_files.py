@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -53,10 +54,12 @@ class PictureHeader(NamedTuple):
     is_grey: bool
 
 
-def picture_suffixes() -> set[str]:
+@cache
+def picture_suffixes() -> frozenset[str]:
     """Return the suffixes of the files that Pillow can decode, such as `.png`, in lower case."""
     suffixes = Image.registered_extensions()
-    return {s for s, kind in suffixes.items() if kind in Image.OPEN and kind not in _NEVER_DRAWN}
+    drawn = (s for s, kind in suffixes.items() if kind in Image.OPEN and kind not in _NEVER_DRAWN)
+    return frozenset(drawn)
 
 
 def read_header(content: bytes, name: str) -> PictureHeader:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,11 +46,13 @@ class _Found(NamedTuple):
         files: Their paths, sorted by class and name.
         labels: Class numbers, int32 [N].
         classes: The class names, sorted.
+        deeper: A sentence for each folder in a class folder that holds pictures.
     """
 
     files: list[str]
     labels: np.ndarray
     classes: tuple[str, ...]
+    deeper: tuple[str, ...]
 
     def read(self, number: int) -> tuple[str, bytes]:
         """Return the path and the content of a picture."""
@@ -74,7 +76,8 @@ def load_folder(
     becomes an image. The images are grey if all pictures are, else RGB.
 
     Each picture is decoded once at the start. One that cannot be read is left out and named in
-    `skipped` and in a warning. Images stay in memory where they take at most an eighth of it.
+    `skipped` and in a warning; so are folders with pictures in a class folder, and the parts
+    without a picture of a class. Images stay in memory where they take at most an eighth of it.
     Otherwise they are read from the folder again for each batch; the batches are the same.
 
     The parts are shares of each class. They depend on the names of the files, not on a seed. Of a
@@ -96,7 +99,7 @@ def load_folder(
         An `ImageData` with the name `folder:` and the folder's name.
 
     Warns:
-        UserWarning: Pictures are left out.
+        UserWarning: `skipped` is not empty.
 
     Raises:
         ValueError: The folder does not hold two classes; a class folder holds no picture, or none
@@ -121,16 +124,20 @@ def load_folder(
     kept = np.setdiff1d(np.arange(len(numbers)), list(seen.broken))
     train, test = cut_off(labels, kept, test_share)
     train, validation = cut_off(labels, train, validation_share)
+    parts = {"train": train, "validation": validation, "test": test}
+    if not validation_share:
+        del parts["validation"]
+    absent = _absent(labels, parts, found.classes)
     train, validation = limited(labels, train, validation, limit_train, validation_share)
     if not len(test):
         raise ValueError(
             "`path` must hold at least two pictures of a class, so that one is a test picture, and "
             f"three with a validation part. Received: path={_shown(path)}, with one of each"
         )
-    skipped = tuple(str(broken[i]) for i in sorted(broken))
+    skipped = (*(str(broken[i]) for i in sorted(broken)), *found.deeper, *absent)
     if skipped:
         more = f", and {len(skipped) - 1} more" if len(skipped) > 1 else ""
-        warnings.warn(f"{skipped[0]}; it is left out{more}; see `skipped`", stacklevel=2)
+        warnings.warn(f"left out: {skipped[0]}{more}; see `skipped`", stacklevel=2)
     return assemble(
         folder_dataset_name(path),
         seen,
@@ -156,22 +163,26 @@ def _find(path: str | os.PathLike) -> _Found:
             "`path` must hold at least two folders, one for each class, with its pictures. "
             f"Received: path={_shown(path)}, which holds {there}"
         )
-    suffixes, files, labels = picture_suffixes(), [], []
+    files: list[str] = []
+    labels: list[int] = []
+    deeper: list[str] = []
     for label, (name, folder) in enumerate(folders.items()):
-        pictures = [
-            str(folder / entry)
-            for _, entry in _entries(folder)
-            if Path(entry).suffix.lower() in suffixes and _is_file(folder / entry)
-        ]
+        entries = [folder / entry for _, entry in _entries(folder)]
+        pictures = [entry for entry in entries if _is_picture(entry)]
         if not pictures:
             raise ValueError(
                 "`path` must hold pictures in each of its folders, files such as .png or .jpg "
                 f"directly in it: {name!r} holds none; add some, or move that folder away. "
                 f"Received: path={_shown(path)}"
             )
-        files += pictures
+        files += map(str, pictures)
         labels += [label] * len(pictures)
-    return _Found(files, np.array(labels, np.int32), tuple(folders))
+        deeper += [
+            f"{entry}, a folder in a class folder, with {_pictures(count)}"
+            for entry in entries
+            if entry.is_dir() and (count := _count_below(entry))
+        ]
+    return _Found(files, np.array(labels, np.int32), tuple(folders), tuple(deeper))
 
 
 def _entries(folder: str | os.PathLike) -> list[tuple[str, str]]:
@@ -189,10 +200,36 @@ def _entries(folder: str | os.PathLike) -> list[tuple[str, str]]:
     return sorted((unicodedata.normalize("NFC", entry), entry) for entry in entries)
 
 
-def _is_file(path: Path) -> bool:
-    """Return whether a path is a file, or a link to none, which is named as broken."""
+def _is_picture(path: Path) -> bool:
+    """Return whether a path is a picture file, or a link to none, which is named as broken."""
     # Opening a pipe would wait for what is written into it.
-    return path.is_file() or not path.exists()
+    has_suffix = path.suffix.lower() in picture_suffixes()
+    return has_suffix and (path.is_file() or not path.exists())
+
+
+def _count_below(folder: Path) -> int:
+    """Return the number of pictures in a folder and its folders, none of them hidden."""
+    count = 0
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        count += sum(not name.startswith(".") and _is_picture(Path(place, name)) for name in files)
+    return count
+
+
+def _pictures(count: int) -> str:
+    return "1 picture" if count == 1 else f"{count} pictures"
+
+
+def _absent(
+    labels: np.ndarray, parts: Mapping[str, np.ndarray], classes: tuple[str, ...]
+) -> Iterator[str]:
+    """Yield a sentence for each class of so few pictures that a part has none of them."""
+    counts = {part: np.bincount(labels[at], minlength=len(classes)) for part, at in parts.items()}
+    for label, name in enumerate(classes):
+        lacking = [part for part, count in counts.items() if not count[label]]
+        if lacking:
+            there = sum(int(count[label]) for count in counts.values())
+            yield f"class {name!r} from {' and '.join(lacking)}: it has {_pictures(there)}"
 
 
 def _is_class(path: str | os.PathLike, entry: str) -> bool:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -156,7 +157,7 @@ def cut(path):
 def test_a_broken_picture_is_named_and_left_out(folder, damage, said):
     whole = load_folder(folder)
     damage(folder / LIGHT / "-kaputt ß.jpg")
-    with pytest.warns(UserWarning, match=f"kaputt ß.jpg {said}.*it is left out; see `skipped`"):
+    with pytest.warns(UserWarning, match=f"left out: .*kaputt ß.jpg {said}.*; see `skipped`"):
         data = load_folder(folder)
     assert len(data.skipped) == 1
     assert data.skipped[0].startswith(f"{folder / LIGHT}/-kaputt ß.jpg {said}")
@@ -257,3 +258,37 @@ def test_few_pictures_of_a_class(folder):
     data = load_folder(folder)
     for part in PARTS:
         assert sorted(getattr(data, part).labels) == [0, 1]
+
+
+def test_pictures_in_deeper_folders_are_told(folder):
+    before = load_folder(folder)
+    for place in ("old", "old/older", ".hidden", "none", "old/.hidden"):
+        (folder / DARK / place).mkdir()
+        name = "notes.txt" if place == "none" else "a.png"
+        Image.new("RGB", (5, 5)).save(folder / DARK / place / name, "PNG")
+    with pytest.warns(UserWarning, match="left out: .*a folder in a class folder.*see `skipped`"):
+        data = load_folder(folder)
+    assert data.skipped == (f"{folder / DARK}/old, a folder in a class folder, with 2 pictures",)
+    assert data.sha256 == before.sha256
+
+
+@pytest.mark.parametrize(
+    ("count", "given", "said"),
+    [
+        (1, {}, "class 'Überhell' from validation and test: it has 1 picture"),
+        (2, {}, "class 'Überhell' from validation: it has 2 pictures"),
+        (1, {"validation_share": 0}, "class 'Überhell' from test: it has 1 picture"),
+        (2, {"validation_share": 0}, None),
+        (3, {}, None),
+    ],
+)
+def test_a_class_that_a_part_has_none_of_is_told(folder, count, given, said):
+    for path in sorted((folder / LIGHT).iterdir())[count:]:
+        path.unlink()
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        data = load_folder(folder, **given)
+    assert data.skipped == (() if said is None else (said,))
+    assert [str(warning.message) for warning in found] == [
+        f"left out: {sentence}; see `skipped`" for sentence in data.skipped
+    ]
