@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks import (
+    calibrated_depth,
     compaction,
     growth_plot,
     indices,
@@ -33,6 +34,7 @@ def run(module, *options):
 @pytest.mark.parametrize(
     "name",
     [
+        "calibrated_depth",
         "compaction",
         "coupling_cost",
         "growth",
@@ -165,6 +167,20 @@ def test_sequence_depth(tmp_path):
     assert max(shallow) < min(deep)
     assert found["rank_correlation"] == pytest.approx(0.9, abs=0.1)
     assert figure.stat().st_size > 10_000
+
+
+def test_calibrated_depth(tmp_path):
+    options = ["--nets", "README", "--seeds", "0", "--epochs", "1", "--samples", "100"]
+    shown = run(calibrated_depth, *options, "--output", tmp_path / "out.json")
+    own, loss, updates = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert (own["threshold"], own["test_loss"], own["test_loss_error"]) == (0.3, 0, 0)
+    assert 5 <= own["rows"] <= 8
+    # 100 images cannot show that the loss is below 2 / 102.
+    assert loss["threshold"] == 0.3
+    assert loss["test_updates"] == own["test_updates"]
+    assert updates["updates"] <= 12
+    assert updates["test_loss"] == pytest.approx(own["test_accuracy"] - updates["test_accuracy"])
+    assert f"{loss['met'] + updates['met']} of 2 budgets met" in shown
 
 
 def test_refill_cost(tmp_path):
