@@ -162,3 +162,18 @@ def test_other_blocks_stay_as_they_are():
     model = keras.Model(inputs, state)
     ki.set_depth(model, max_unroll=2)
     assert ki.processing_depth(model) == 3
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_the_compiled_functions_of_the_outermost_model_follow(images, labels, calibrated):
+    inner = make_net(12, None)
+    model = keras.Sequential([keras.Input((5,)), inner, keras.layers.Dense(4)])
+    model.compile(loss="mse")
+    before = model.predict(images, verbose=0)
+    if calibrated:
+        ki.calibrate_depth(model, (images, labels), mean_updates=6)
+    else:
+        ki.set_depth(model, threshold=1.0)
+    after = model.predict(images, verbose=0)
+    np.testing.assert_allclose(after, model(images), rtol=1e-5, atol=1e-6)
+    assert np.abs(after - before).max() > 1e-3
