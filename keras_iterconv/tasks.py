@@ -63,6 +63,7 @@ def infer_task(output_shape: Sequence[int], labels: np.ndarray) -> Task:
     shape, labels = tuple(output_shape), np.asarray(labels)
     has_classes = len(shape) > 1 and shape[-1] > 1
     if has_classes and labels.shape in (shape[:-1], (*shape[:-1], 1)):
+        _check_class_numbers(labels, shape[-1])
         return TASKS["classes" if len(shape) == 2 else "labels_per_position"]
     is_set = np.isin(labels, (0, 1)).all()
     if has_classes and len(shape) == 2 and labels.shape == shape and is_set:
@@ -80,6 +81,14 @@ def infer_task(output_shape: Sequence[int], labels: np.ndarray) -> Task:
         f"`labels` must be {_LABELS}. "
         f"Received: outputs of shape {shape}, labels of shape {labels.shape}"
     )
+
+
+def _check_class_numbers(labels: np.ndarray, num_classes: int) -> None:
+    if not (np.isin(labels, np.arange(num_classes))).all():
+        raise ValueError(
+            f"`labels` must be class numbers from 0 to {num_classes - 1}, for outputs of "
+            f"{num_classes} classes. Received: labels from {labels.min()} to {labels.max()}"
+        )
 
 
 def is_wrong(outputs: Any, labels: Any) -> np.ndarray:
@@ -101,7 +110,9 @@ def is_wrong(outputs: Any, labels: Any) -> np.ndarray:
     Raises:
         ValueError: The shapes or structures do not fit, or the labels are those of a regression.
     """
-    if isinstance(outputs, dict | list | tuple):
+    # Nested lists of numbers are one output, lists of arrays several.
+    of_arrays = isinstance(outputs, list | tuple) and all(hasattr(z, "shape") for z in outputs)
+    if isinstance(outputs, dict) or of_arrays:
         pairs = _pairs(outputs, labels)
         return np.any([is_wrong(each, own) for each, own in pairs], axis=0)
     outputs, labels = np.asarray(outputs), np.asarray(labels)

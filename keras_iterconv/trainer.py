@@ -18,6 +18,7 @@ from keras_iterconv._support.replicas import clips, total_on_first_replica
 from keras_iterconv.coupling import GradientCoupling, as_coupling
 from keras_iterconv.guarantees import ConvergeCaps, RestoreGuarantees
 from keras_iterconv.layers.guaranteed_layer import GuaranteedLayer
+from keras_iterconv.layers.protocol import is_block
 from keras_iterconv.preprocessing import Preprocessing
 from keras_iterconv.spectral import TOLERANCE
 
@@ -35,7 +36,8 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
 
     As a `keras.Model`, it is functional, or a class with `__init__` and `call` of its own:
     `class Net(ki.IterativeModel)`. Keras makes the configuration of such a model from the arguments
-    of its `__init__`, unless it has a `get_config`.
+    of its `__init__`, unless it has a `get_config`. Files keep the depth settings of all blocks,
+    also of those that such a class or a layer of the user's own makes.
 
     Args:
         inputs: Symbolic inputs, as for `keras.Model`.
@@ -276,20 +278,47 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
             config["preprocessing"] = [list(numbers) for numbers in self.preprocessing]
         if self.class_names is not None:
             config["class_names"] = list(self.class_names)
+        if "input_layers" in config and self._depth_settings():
+            # A layer of the user's own may make its blocks anew, with other settings.
+            config["depth"] = self._depth_settings()
         return config
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        # A subclassed model makes its blocks anew, with the settings of its `__init__`.
+        config = super().get_build_config()
+        return config and {**config, "depth": self._depth_settings()}
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        config = dict(config)
+        depth = config.pop("depth", [])
+        super().build_from_config(config)
+        self._set_depth_settings(depth)
+
+    def _depth_settings(self) -> list[list]:
+        """Return `max_unroll` and `threshold` of each adjustable block, at any depth."""
+        return [[block.max_unroll, block.threshold] for block in self._adjustable_blocks()]
+
+    def _set_depth_settings(self, settings: list[list]) -> None:
+        blocks = self._adjustable_blocks()
+        if len(settings) == len(blocks):
+            for block, (max_unroll, threshold) in zip(blocks, settings, strict=True):
+                block.max_unroll, block.threshold = max_unroll, threshold
+
+    def _adjustable_blocks(self) -> list[Any]:
+        return [layer for layer in layers_within(self) if is_block(layer) and layer.adjustable]
 
     @classmethod
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict | None = None
     ) -> "IterativeModel":
         config = dict(config)
-        preprocessing, class_names = (
-            config.pop("preprocessing", None),
-            config.pop("class_names", None),
+        preprocessing, class_names, depth = (
+            config.pop(name, None) for name in ("preprocessing", "class_names", "depth")
         )
         if "input_layers" not in config:  # Not that of a graph.
             config = _accepted(cls, config)
         model = super().from_config(config, custom_objects)
+        model._set_depth_settings(depth or [])
         if preprocessing is not None:
             model.preprocessing = Preprocessing(*map(tuple, preprocessing))
         if class_names is not None:

@@ -15,8 +15,8 @@ def labelled_batches(dataset: Any, samples: int | None = None) -> Iterator:
     """Yield the batches `(images, labels)` of a data set.
 
     Args:
-        dataset: Batches, e.g. a `tf.data.Dataset`; or one pair of arrays or dicts of arrays, which
-            is divided into batches of 256.
+        dataset: Batches, e.g. a `tf.data.Dataset`; or one pair of arrays, or of dicts or lists of
+            arrays, which is divided into batches of 256.
         samples: Number of images, from the first on; no batch is read after them. None for all
             images of a finite data set.
 
@@ -28,10 +28,20 @@ def labelled_batches(dataset: Any, samples: int | None = None) -> Iterator:
     return batches if samples is None else _first(batches, samples)
 
 
-def _as_arrays(arrays: Any) -> Any:
-    """Return an array, or a dict of arrays for a model of several inputs or outputs."""
+def _as_arrays(arrays: Any, inputs: Any) -> Any:
+    """Return an array, or a dict or list of arrays for a model of several inputs or outputs.
+
+    Args:
+        arrays: The inputs or the labels.
+        inputs: The inputs. Labels in a list of another length than theirs are of several outputs.
+    """
     if isinstance(arrays, dict):
         return {name: np.asarray(array) for name, array in arrays.items()}
+    several = isinstance(arrays, list) and (
+        arrays is inputs or len(arrays) != len(tf.nest.flatten(inputs)[0])
+    )
+    if several and all(np.ndim(array) for array in arrays):
+        return [np.asarray(array) for array in arrays]
     return np.asarray(arrays)
 
 
@@ -70,9 +80,11 @@ def _first(batches: Iterator, samples: int) -> Iterator:
 
 def _all_batches(dataset: Any, ends: bool) -> Iterator:
     pair = isinstance(dataset, tuple | list) and len(dataset) == 2
-    # A list of two batches is not a pair of arrays: its elements are pairs.
-    if pair and not isinstance(dataset[0], tuple | list):
-        arrays = tuple(_as_arrays(each) for each in dataset)
+    # A list of two batches is not a pair of arrays: its elements are pairs. A tuple of two lists
+    # is one pair, of several inputs or outputs.
+    of_lists = isinstance(dataset, tuple) and pair and isinstance(dataset[0], list)
+    if pair and (of_lists or not isinstance(dataset[0], tuple | list)):
+        arrays = tuple(_as_arrays(each, dataset[0]) for each in dataset)
         images, *others = [len(array) for array in tf.nest.flatten(arrays)]
         if others != [images] * len(others):
             raise ValueError(
@@ -125,7 +137,7 @@ def batches_of_size(dataset: Any, size: int) -> Iterator:
 
 def _input_batches(dataset: Any) -> Iterator:
     if hasattr(dataset, "shape") or isinstance(dataset, dict):
-        yield _as_arrays(dataset)
+        yield _as_arrays(dataset, dataset)
         return
     # Batches of inputs alone may be two, so that only a tuple is a pair of inputs and labels.
     batches = dataset if isinstance(dataset, list) else labelled_batches(dataset)

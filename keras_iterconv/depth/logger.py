@@ -29,10 +29,10 @@ class DepthLogger(keras.callbacks.Callback):
       a block, with the path of `block_calls`.
 
     Args:
-        dataset: The images: an array `[N, ...]`, or any data set for `accuracy_by_depth`, which may
-            be infinite; labels are ignored. Reading a shuffled data set can change the order of
-            its next epoch, so pass other images than the training data, for example the
-            validation images.
+        dataset: The images: an array `[N, ...]`, a dict of arrays, or any data set for
+            `accuracy_by_depth`, which may be infinite; labels are ignored. Reading a shuffled data
+            set can change the order of its next epoch, so pass other images than the training
+            data, for example the validation images.
         log_dir: Folder of the logs. Existing event files stay, and TensorBoard shows them with the
             new one as one run.
         samples: Number of images, from the first on; they are read once and kept in memory.
@@ -112,8 +112,12 @@ class DepthLogger(keras.callbacks.Callback):
 
 def _first_batches(dataset: Any, samples: int) -> list:
     """Return the first images of a data set, in batches of their structure."""
-    if hasattr(dataset, "shape"):
-        dataset = [dataset[n : n + BATCH_SIZE] for n in range(0, len(dataset), BATCH_SIZE)]
+    if hasattr(dataset, "shape") or isinstance(dataset, dict):
+        size = len(tf.nest.flatten(dataset)[0])
+        dataset = [
+            tf.nest.map_structure(lambda z, n=n: z[n : n + BATCH_SIZE], dataset)
+            for n in range(0, size, BATCH_SIZE)
+        ]
     batches = labelled_batches(dataset, samples)
     images = [batch[0] if isinstance(batch, tuple | list) else batch for batch in batches]
     images = [tf.nest.map_structure(np.asarray, batch) for batch in images]

@@ -35,7 +35,7 @@ class TracedDepth:
         fixed = kinds(read_settings(self._blocks))
         if fixed not in self._functions:
             self._functions[fixed] = self._compile()
-        inputs = tf.nest.map_structure(lambda x, t: tf.cast(x, t.dtype), images, self._view.input)
+        inputs = as_inputs(images, self._view.input)
         outputs = self._functions[fixed](inputs)
         return tf.nest.map_structure(lambda tensor: tensor.numpy(), outputs)
 
@@ -44,3 +44,30 @@ class TracedDepth:
             lambda t: tf.TensorSpec(t.shape, t.dtype), self._view.input
         )
         return tf.function(lambda x: self._view(x, training=False), input_signature=[signature])
+
+
+def as_inputs(batch: Any, wanted: Any) -> Any:
+    """Return a batch in the structure and dtypes of a model's inputs.
+
+    Args:
+        batch: A tensor or array, or a list, tuple or dict of them.
+        wanted: The symbolic inputs of the model.
+
+    Raises:
+        ValueError: The batch has another number of inputs, or other names.
+    """
+    specs = tf.nest.flatten(wanted)
+    if isinstance(batch, dict) and not isinstance(wanted, dict):
+        # Keras accepts inputs by their names, too.
+        found = [batch[spec.name] for spec in specs if spec.name in batch]
+    else:
+        found = tf.nest.flatten(batch)
+    dicts = isinstance(batch, dict) and isinstance(wanted, dict)
+    if len(found) != len(specs) or (dicts and set(batch) != set(wanted)):
+        given = sorted(batch) if isinstance(batch, dict) else f"{len(found)} arrays"
+        raise ValueError(
+            f"A batch must hold the model's inputs {[spec.name for spec in specs]}. "
+            f"Received: {given}"
+        )
+    cast = [tf.cast(x, spec.dtype) for x, spec in zip(found, specs, strict=True)]
+    return tf.nest.pack_sequence_as(wanted, cast)

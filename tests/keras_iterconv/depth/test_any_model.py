@@ -270,6 +270,80 @@ def test_several_inputs_and_outputs(tmp_path):
     assert ki.certify(model).bound_reason == "the net has more than one input or output"
 
 
+def test_lists_of_inputs_and_outputs(tmp_path):
+    """The usual form of Keras, with data in all forms that `fit` takes."""
+    keras.utils.set_random_seed(0)
+    inputs = [keras.Input((4,), name="p"), keras.Input((4,), name="q")]
+    state = ki.NAISDense(4, max_unroll=9, threshold=0.05)(keras.layers.add(inputs))
+    model = keras.Model(inputs, [keras.layers.Dense(2)(state), keras.layers.Dense(3)(state)])
+    p, q = np.random.default_rng(0).normal(size=(2, 30, 4)).astype(np.float32)
+    first, second = (np.argmax(each, axis=1) for each in model.predict([p, q], verbose=0))
+    first[:10] = 1 - first[:10]
+    for dataset in (
+        ([p, q], [first, second]),
+        ({"p": p, "q": q}, [first, second]),
+        [([p, q], [first, second])],
+        tf.data.Dataset.from_tensor_slices(((p, q), (first, second))).batch(7),
+    ):
+        assert ki.accuracy_by_depth(model, dataset, [1, 9], []).own.accuracy == 20 / 30
+    logger = ki.DepthLogger({"p": p, "q": q}, tmp_path)
+    logger.set_model(model)
+    logger.on_train_begin()
+    logger.on_epoch_end(0)
+    logger.on_train_end()
+    for wrong, message in (
+        ((p, [first, second]), r"must hold the model's inputs \['p', 'q'\].*1 arrays"),
+        (({"p": p}, [first, second]), r"must hold the model's inputs.*\['p'\]"),
+        (([p, q], [first, second + 5]), "must be class numbers from 0 to 2"),
+        (([p, q], [first, second + 0.5]), "must be class numbers from 0 to 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ki.accuracy_by_depth(model, wrong, [9], [])
+
+
+@keras.saving.register_keras_serializable("tests")
+class Made(ki.IterativeModel):
+    """A class that makes its block itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = ki.NAISDense(4, max_unroll=20, threshold=0.01)
+
+    def call(self, x):
+        return self.block(x)
+
+
+@keras.saving.register_keras_serializable("tests")
+class MadeInLayer(keras.layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.block = ki.NAISDense(4, max_unroll=20, threshold=0.01)
+
+    def build(self, shape):
+        self.block.build(shape)
+
+    def call(self, x):
+        return self.block(x)
+
+
+@pytest.mark.parametrize("kind", ["class", "layer", "view"])
+def test_files_keep_the_depth_of_blocks_that_a_class_makes_anew(kind, tmp_path):
+    model, x = Made(), np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    if kind == "layer":
+        inputs = keras.Input((4,))
+        model = ki.IterativeModel(inputs, MadeInLayer()(inputs))
+    model(x)
+    ki.set_depth(model, max_unroll=7, threshold=0.5)
+    expected = ki.with_depth(model)(x)["depth"]
+    saved = ki.with_depth(model) if kind == "view" else model
+    saved.save(tmp_path / "net.keras")
+    loaded = keras.models.load_model(tmp_path / "net.keras")
+    (block,) = ki.iterated_blocks(loaded)
+    assert (block.max_unroll, block.threshold) == (7, 0.5)
+    found = loaded(x) if kind == "view" else ki.with_depth(loaded)(x)
+    np.testing.assert_array_equal(found["depth"], expected)
+
+
 def test_a_subclassed_model_of_several_inputs():
     inner = two_by_two()
 
