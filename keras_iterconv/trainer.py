@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,10 @@ import keras
 import tensorflow as tf
 
 from keras_iterconv._support.empty_batches import layer_on_any_batch
+from keras_iterconv._support.keras_graph import inner_calls
 from keras_iterconv._support.private_keras import (
     FunctionalOrSubclassed,
+    graph_of,
     keeps_default,
     layers_within,
 )
@@ -278,47 +281,67 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
             config["preprocessing"] = [list(numbers) for numbers in self.preprocessing]
         if self.class_names is not None:
             config["class_names"] = list(self.class_names)
-        if "input_layers" in config and self._depth_settings():
-            # A layer of the user's own may make its blocks anew, with other settings.
-            config["depth"] = self._depth_settings()
+        if "input_layers" in config and (settings := self._depth_settings()):
+            config["depth_settings"] = settings
         return config
 
     def get_build_config(self) -> dict[str, Any] | None:
-        # A subclassed model makes its blocks anew, with the settings of its `__init__`.
         config = super().get_build_config()
-        return config and {**config, "depth": self._depth_settings()}
+        if config and graph_of(self) is None:
+            config = {**config, "depth_settings": self._depth_settings()}
+        return config
 
     def build_from_config(self, config: dict[str, Any]) -> None:
         config = dict(config)
-        depth = config.pop("depth", [])
+        settings = config.pop("depth_settings", [])
         super().build_from_config(config)
-        self._set_depth_settings(depth)
+        self._set_depth_settings(settings)
 
     def _depth_settings(self) -> list[list]:
-        """Return `max_unroll` and `threshold` of each adjustable block, at any depth."""
-        return [[block.max_unroll, block.threshold] for block in self._adjustable_blocks()]
+        """Return `max_unroll` and `threshold` of each block of `_blocks_made_anew`."""
+        return [[block.max_unroll, block.threshold] for block in self._blocks_made_anew()]
 
     def _set_depth_settings(self, settings: list[list]) -> None:
-        blocks = self._adjustable_blocks()
-        if len(settings) == len(blocks):
-            for block, (max_unroll, threshold) in zip(blocks, settings, strict=True):
-                block.max_unroll, block.threshold = max_unroll, threshold
+        blocks = self._blocks_made_anew()
+        if settings and len(settings) != len(blocks):
+            warnings.warn(
+                f"The depth settings of {self.name!r} in the file are not set: they are of "
+                f"{len(settings)} blocks, and the class makes {len(blocks)}",
+                stacklevel=2,
+            )
+            return
+        for block, (max_unroll, threshold) in zip(blocks, settings, strict=False):
+            block.max_unroll, block.threshold = max_unroll, threshold
 
-    def _adjustable_blocks(self) -> list[Any]:
-        return [layer for layer in layers_within(self) if is_block(layer) and layer.adjustable]
+    def _blocks_made_anew(self) -> list[Any]:
+        """Return the adjustable blocks that a class makes when it is loaded, in its `__init__`.
+
+        The configuration of a functional model holds the layers of its graph and their settings,
+        but not those inside a subclassed model or layer.
+        """
+        graph = graph_of(self)
+        kept = [] if graph is None else [call.layer for call in inner_calls(graph)]
+        return [
+            layer
+            for layer in layers_within(self)
+            if is_block(layer) and layer.adjustable and layer not in kept
+        ]
 
     @classmethod
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict | None = None
     ) -> "IterativeModel":
         config = dict(config)
-        preprocessing, class_names, depth = (
-            config.pop(name, None) for name in ("preprocessing", "class_names", "depth")
+        preprocessing, class_names = (
+            config.pop(name, None) for name in ("preprocessing", "class_names")
         )
-        if "input_layers" not in config:  # Not that of a graph.
+        settings = []
+        if "input_layers" in config:
+            settings = config.pop("depth_settings", [])
+        else:  # Not that of a graph.
             config = _accepted(cls, config)
         model = super().from_config(config, custom_objects)
-        model._set_depth_settings(depth or [])
+        model._set_depth_settings(settings)
         if preprocessing is not None:
             model.preprocessing = Preprocessing(*map(tuple, preprocessing))
         if class_names is not None:

@@ -33,15 +33,15 @@ def _as_arrays(arrays: Any, inputs: Any) -> Any:
 
     Args:
         arrays: The inputs or the labels.
-        inputs: The inputs. Labels in a list of another length than theirs are of several outputs.
+        inputs: The inputs. A list of arrays with an element for each of their samples is of several
+            outputs, another list one array of labels.
     """
     if isinstance(arrays, dict):
         return {name: np.asarray(array) for name, array in arrays.items()}
-    several = isinstance(arrays, list) and (
-        arrays is inputs or len(arrays) != len(tf.nest.flatten(inputs)[0])
-    )
-    if several and all(np.ndim(array) for array in arrays):
-        return [np.asarray(array) for array in arrays]
+    if isinstance(arrays, list) and all(hasattr(array, "shape") for array in arrays):
+        count = len(tf.nest.flatten(inputs)[0])
+        if arrays is inputs or all(np.ndim(z) and len(z) == count for z in arrays):
+            return [np.asarray(array) for array in arrays]
     return np.asarray(arrays)
 
 

@@ -173,7 +173,9 @@ def input_specs(model: keras.Model) -> Any:
     needed = [
         name
         for name, parameter in inspect.signature(model.call).parameters.items()
-        if parameter.default is parameter.empty and parameter.kind != parameter.VAR_KEYWORD
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and name not in ("training", "mask")
     ]
     if len(needed) > 1:
         raise ValueError(

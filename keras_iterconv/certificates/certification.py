@@ -94,7 +94,7 @@ def block_rows_of(model: keras.Model) -> dict[tuple, list[BlockRow]]:
                 for row in rows_of(block, image)
             ]
     for layer, path in hidden_layers(model, made):
-        reason = f"the model {UNSEEN}, so that its input is unknown"
+        reason = f"it is {UNSEEN}, so that its input is unknown"
         row = FreeRow(name=path, kind=type(layer).__name__, holds=False, reason=reason)
         rows[id(layer), None] = [row]
     return rows

@@ -12,8 +12,10 @@ from keras_iterconv._support.private_keras import graph_of, layers_of
 from keras_iterconv.layers.call_record import RecordedCall, recording
 from keras_iterconv.layers.protocol import is_block, is_iteration_layer
 
-# What a model does with a block whose calls cannot be seen.
-UNSEEN = "does not call, or calls in a wrapper or a function that was traced before, its block"
+# Why the calls of a block cannot be seen.
+UNSEEN = (
+    "called in a wrapper, in a function that was traced before, only in training, or not at all"
+)
 
 
 class BlockCall(NamedTuple):
@@ -74,7 +76,8 @@ def block_calls(model: keras.Model) -> tuple[BlockCall, ...]:
 
     Raises:
         ValueError: `model` is not a Keras model or is not built; or it holds a block that it does
-            not call itself, but in a function traced before or by a wrapper, or not at all.
+            not call itself, but in a function traced before or by a wrapper, only in training, or
+            not at all.
 
     Example:
         >>> inputs = keras.Input((8,))
@@ -89,7 +92,7 @@ def block_calls(model: keras.Model) -> tuple[BlockCall, ...]:
     if hidden:
         raise ValueError(
             "`model` must call all its blocks itself, so that their updates can be counted. "
-            f"Received: model={model.name!r}, which {UNSEEN} {hidden[0]!r}"
+            f"Received: model={model.name!r}, whose block {hidden[0]!r} is {UNSEEN}"
         )
     return tuple(call for call in made if is_block(call.block))
 

@@ -113,13 +113,14 @@ class DepthLogger(keras.callbacks.Callback):
 def _first_batches(dataset: Any, samples: int) -> list:
     """Return the first images of a data set, in batches of their structure."""
     if hasattr(dataset, "shape") or isinstance(dataset, dict):
-        size = len(tf.nest.flatten(dataset)[0])
-        dataset = [
-            tf.nest.map_structure(lambda z, n=n: z[n : n + BATCH_SIZE], dataset)
-            for n in range(0, size, BATCH_SIZE)
+        count = min(samples, len(tf.nest.flatten(dataset)[0]))
+        images = [
+            tf.nest.map_structure(lambda z, n=n: z[n : min(n + BATCH_SIZE, count)], dataset)
+            for n in range(0, count, BATCH_SIZE)
         ]
-    batches = labelled_batches(dataset, samples)
-    images = [batch[0] if isinstance(batch, tuple | list) else batch for batch in batches]
+    else:
+        batches = labelled_batches(dataset, samples)
+        images = [batch[0] if isinstance(batch, tuple | list) else batch for batch in batches]
     images = [tf.nest.map_structure(np.asarray, batch) for batch in images]
     if not any(len(tf.nest.flatten(batch)[0]) for batch in images):
         raise ValueError("`dataset` must hold at least one image. Received: an empty data set")

@@ -62,8 +62,10 @@ def as_inputs(batch: Any, wanted: Any) -> Any:
         found = [batch[spec.name] for spec in specs if spec.name in batch]
     else:
         found = tf.nest.flatten(batch)
-    dicts = isinstance(batch, dict) and isinstance(wanted, dict)
-    if len(found) != len(specs) or (dicts and set(batch) != set(wanted)):
+    # Without names the order of a dict's arrays would be a guess.
+    named = isinstance(batch, dict) and set(batch) == set(wanted)
+    unclear = isinstance(wanted, dict) and not named and tf.nest.is_nested(batch)
+    if len(found) != len(specs) or unclear:
         given = sorted(batch) if isinstance(batch, dict) else f"{len(found)} arrays"
         raise ValueError(
             f"A batch must hold the model's inputs {[spec.name for spec in specs]}. "

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_iterconv.depth.depth_model import with_depth
+from keras_iterconv.depth.traced_depth import as_inputs
 from keras_iterconv.unrolling import Unrolled
 from keras_iterconv.unrolling.refilling import REFILL_COST, Samples, Stopped, run_refilled
 from keras_iterconv.unrolling.samples import batch_size, norm_dtype
@@ -33,7 +34,7 @@ class TracedStream:
         self._block, self._refill_cost = block, refill_cost
         self._view = with_depth(model)
         specs = tf.nest.map_structure(
-            lambda x, t: tf.TensorSpec([None, *x.shape[1:]], t.dtype), inputs, self._view.input
+            lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype), self._cast(inputs)
         )
         # What `_begin` and `_end` leave to, and take from, the functions that are being traced.
         self._update: Any = None
@@ -81,9 +82,7 @@ class TracedStream:
         return tf.nest.map_structure(lambda z: z.numpy(), outputs)
 
     def _cast(self, inputs: Any) -> Any:
-        return tf.nest.map_structure(
-            lambda x, t: tf.cast(np.asarray(x), t.dtype), inputs, self._view.input
-        )
+        return as_inputs(tf.nest.map_structure(np.asarray, inputs), self._view.input)
 
     def _samples_of(self, inputs: Any, first: tf.Tensor) -> tuple[Samples, tuple]:
         self._view(inputs, training=False)

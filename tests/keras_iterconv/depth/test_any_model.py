@@ -286,11 +286,25 @@ def test_lists_of_inputs_and_outputs(tmp_path):
         tf.data.Dataset.from_tensor_slices(((p, q), (first, second))).batch(7),
     ):
         assert ki.accuracy_by_depth(model, dataset, [1, 9], []).own.accuracy == 20 / 30
-    logger = ki.DepthLogger({"p": p, "q": q}, tmp_path)
+    expected = ki.with_depth(model).predict([p, q], verbose=0)["depth"].mean()
+    logger = ki.DepthLogger({"p": np.tile(p, (17, 1)), "q": np.tile(q, (17, 1))}, tmp_path, 510)
+    assert [len(batch["p"]) for batch in logger._batches] == [256, 254]
     logger.set_model(model)
     logger.on_train_begin()
     logger.on_epoch_end(0)
     logger.on_train_end()
+    (events,) = tmp_path.iterdir()
+    logged = {
+        value.tag: float(tf.make_ndarray(value.tensor))
+        for event in tf.compat.v1.train.summary_iterator(str(events))
+        for value in event.summary.value
+    }
+    assert logged["depth/updates"] == pytest.approx(expected, rel=1e-6)
+    found = ki.predict_stream(model, {"p": p, "q": q}, batch_size=8)
+    assert found["depth"].mean() == expected
+    named = keras.Model({"q": inputs[1], "p": inputs[0]}, model.outputs)
+    with pytest.raises(ValueError, match="must hold the model's inputs"):
+        ki.accuracy_by_depth(named, ([q, p], [first, second]), [9], [])
     for wrong, message in (
         ((p, [first, second]), r"must hold the model's inputs \['p', 'q'\].*1 arrays"),
         (({"p": p}, [first, second]), r"must hold the model's inputs.*\['p'\]"),
@@ -305,11 +319,12 @@ def test_lists_of_inputs_and_outputs(tmp_path):
 class Made(ki.IterativeModel):
     """A class that makes its block itself."""
 
-    def __init__(self):
+    def __init__(self, depth=20):
         super().__init__()
-        self.block = ki.NAISDense(4, max_unroll=20, threshold=0.01)
+        self.depth = depth
+        self.block = ki.NAISDense(4, max_unroll=depth, threshold=0.01)
 
-    def call(self, x):
+    def call(self, x, training=None):
         return self.block(x)
 
 
@@ -328,7 +343,7 @@ class MadeInLayer(keras.layers.Layer):
 
 @pytest.mark.parametrize("kind", ["class", "layer", "view"])
 def test_files_keep_the_depth_of_blocks_that_a_class_makes_anew(kind, tmp_path):
-    model, x = Made(), np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    model, x = Made(21), np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
     if kind == "layer":
         inputs = keras.Input((4,))
         model = ki.IterativeModel(inputs, MadeInLayer()(inputs))
@@ -342,6 +357,15 @@ def test_files_keep_the_depth_of_blocks_that_a_class_makes_anew(kind, tmp_path):
     assert (block.max_unroll, block.threshold) == (7, 0.5)
     found = loaded(x) if kind == "view" else ki.with_depth(loaded)(x)
     np.testing.assert_array_equal(found["depth"], expected)
+
+
+def test_a_configuration_that_is_edited_counts():
+    """The settings of a graph's layers stand in one place."""
+    inputs = keras.Input((4,))
+    model = ki.IterativeModel(inputs, ki.NAISDense(4, max_unroll=5)(inputs))
+    config = model.get_config()
+    config["layers"][1]["config"]["max_unroll"] = 50
+    assert ki.processing_depth(ki.IterativeModel.from_config(config)) == 50
 
 
 def test_a_subclassed_model_of_several_inputs():
