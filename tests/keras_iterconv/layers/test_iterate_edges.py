@@ -301,14 +301,18 @@ def test_inputs_with_a_default_are_given():
     np.testing.assert_allclose(Iterate(OptionalInputs(), 40)(np.ones((1, 2), "f")), 2, rtol=1e-5)
 
 
-def test_a_sweep_takes_multiples_of_norms_alone():
+def test_a_sweep_takes_thresholds_of_the_rule():
     x = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
-    for stop, count in ((0.1, 5), (StablePrediction(keras.layers.Dense(2)), 0)):
+    for stop in (0.1, StablePrediction(keras.layers.Dense(2))):
         inputs = keras.Input((4,))
         state = Iterate(keras.layers.Rescaling(0.5), 5, stop)(inputs)
         model = keras.Model(inputs, keras.layers.Dense(2)(state))
-        report = ki.accuracy_by_depth(model, (x, np.zeros(6, int)))
-        assert len(report.by_threshold) == count
+        points = ki.accuracy_by_depth(model, (x, np.zeros(6, int))).by_threshold
+        updates = [point.updates for point in points]
+        assert updates == sorted(updates)
+        assert updates[0] < updates[-1]
+        if stop != 0.1:  # The number of equal predictions in a row.
+            assert all(point.threshold == int(point.threshold) >= 1 for point in points)
 
 
 def test_onnx_refuses_a_block_of_several_results():
