@@ -65,8 +65,7 @@ def find_not_finite(model: keras.Model, images: np.ndarray | tf.Tensor) -> list[
             found.update((n, (layer.name, k)) for n, k in zip(new, updates, strict=True))
         return state
 
-    wanted = model.inputs[0] if len(model.inputs) == 1 else model.input
-    inputs = tf.nest.map_structure(lambda x, t: tf.cast(x, t.dtype), images, wanted)
+    inputs = keras_graph.as_inputs(images, keras_graph.input_specs(model))
     for output in tf.nest.flatten(keras_graph.run(model, inputs, apply)):
         for n in np.flatnonzero(~samples_finite(tf.cast(output, tf.float64))):
             found.setdefault(n, (None, 0))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import keras
+import tensorflow as tf
 
 from keras_iterconv._support.private_keras import (
     call_again,
@@ -199,6 +200,35 @@ def _as_inputs(shapes: Any, name: str | None = None) -> Any:
     if all(size is None or isinstance(size, int) for size in shapes):
         return keras.KerasTensor((None, *shapes[1:]), name=name)
     return [_as_inputs(shape) for shape in shapes]
+
+
+def as_inputs(batch: Any, wanted: Any) -> Any:
+    """Return a batch in the structure and dtypes of a model's inputs.
+
+    Args:
+        batch: A tensor or array, or a list, tuple or dict of them.
+        wanted: The symbolic inputs of the model.
+
+    Raises:
+        ValueError: The batch has another number of inputs, or other names.
+    """
+    specs = tf.nest.flatten(wanted)
+    if isinstance(batch, dict) and not isinstance(wanted, dict):
+        # Keras accepts inputs by their names, too.
+        found = [batch[spec.name] for spec in specs if spec.name in batch]
+    else:
+        found = tf.nest.flatten(batch)
+    # Without names the order of a dict's arrays would be a guess.
+    named = isinstance(batch, dict) and set(batch) == set(wanted)
+    unclear = isinstance(wanted, dict) and not named and tf.nest.is_nested(batch)
+    if len(found) != len(specs) or unclear:
+        given = sorted(batch) if isinstance(batch, dict) else f"{len(found)} arrays"
+        raise ValueError(
+            f"A batch must hold the model's inputs {[spec.name for spec in specs]}. "
+            f"Received: {given}"
+        )
+    cast = [tf.cast(x, spec.dtype) for x, spec in zip(found, specs, strict=True)]
+    return tf.nest.pack_sequence_as(wanted, cast)
 
 
 def check_functional(model: Any) -> None:

@@ -1,6 +1,7 @@
 """The stability report of a trained net."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -13,6 +14,7 @@ from keras_iterconv.certificates.network import network_bound, network_norm
 from keras_iterconv.certificates.stability_report import StabilityReport
 from keras_iterconv.depth.block_calls import (
     UNSEEN,
+    BlockCall,
     check_model,
     hidden_layers,
     iteration_calls,
@@ -54,14 +56,15 @@ def certify(model: keras.Model, probe: np.ndarray | tf.Tensor | None = None) -> 
         guarantee convergence in residual networks".
     """
     check_model(model)
-    rows = block_rows_of(model)
+    made = iteration_calls(model)
+    rows = _rows_of_calls(model, made)
     if not rows:
         raise ValueError(
             "`model` must hold at least one block of keras_iterconv or of your own, an "
             f"`IterationLayer`; {model.name!r} has none"
         )
     probe = _check_probe(model, probe)
-    norm = network_norm(call.block for call in iteration_calls(model))
+    norm = network_norm(call.block for call in made)
     bound, reason = network_bound(model, norm, rows)
     ratio = None
     if probe is not None:
@@ -83,8 +86,11 @@ def certify(model: keras.Model, probe: np.ndarray | tf.Tensor | None = None) -> 
 
 def block_rows_of(model: keras.Model) -> dict[tuple, list[BlockRow]]:
     """Return the rows of each block of a model, by `row_key`, in the order of the calls."""
+    return _rows_of_calls(model, iteration_calls(model))
+
+
+def _rows_of_calls(model: keras.Model, made: Sequence[BlockCall]) -> dict[tuple, list[BlockRow]]:
     rows: dict[tuple, list[BlockRow]] = {}
-    made = iteration_calls(model)
     for path, block, image in made:
         key = id(block), image
         # A block that is called twice with inputs of one size has one row.

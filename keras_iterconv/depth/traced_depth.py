@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_iterconv._support.keras_graph import as_inputs
 from keras_iterconv._support.outputs import output_key
 from keras_iterconv.depth.block_calls import iterated_blocks
 from keras_iterconv.depth.depth_model import with_depth
@@ -44,32 +45,3 @@ class TracedDepth:
             lambda t: tf.TensorSpec(t.shape, t.dtype), self._view.input
         )
         return tf.function(lambda x: self._view(x, training=False), input_signature=[signature])
-
-
-def as_inputs(batch: Any, wanted: Any) -> Any:
-    """Return a batch in the structure and dtypes of a model's inputs.
-
-    Args:
-        batch: A tensor or array, or a list, tuple or dict of them.
-        wanted: The symbolic inputs of the model.
-
-    Raises:
-        ValueError: The batch has another number of inputs, or other names.
-    """
-    specs = tf.nest.flatten(wanted)
-    if isinstance(batch, dict) and not isinstance(wanted, dict):
-        # Keras accepts inputs by their names, too.
-        found = [batch[spec.name] for spec in specs if spec.name in batch]
-    else:
-        found = tf.nest.flatten(batch)
-    # Without names the order of a dict's arrays would be a guess.
-    named = isinstance(batch, dict) and set(batch) == set(wanted)
-    unclear = isinstance(wanted, dict) and not named and tf.nest.is_nested(batch)
-    if len(found) != len(specs) or unclear:
-        given = sorted(batch) if isinstance(batch, dict) else f"{len(found)} arrays"
-        raise ValueError(
-            f"A batch must hold the model's inputs {[spec.name for spec in specs]}. "
-            f"Received: {given}"
-        )
-    cast = [tf.cast(x, spec.dtype) for x, spec in zip(found, specs, strict=True)]
-    return tf.nest.pack_sequence_as(wanted, cast)

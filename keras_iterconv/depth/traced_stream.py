@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_iterconv._support.keras_graph import as_inputs
 from keras_iterconv.depth.depth_model import with_depth
-from keras_iterconv.depth.traced_depth import as_inputs
 from keras_iterconv.unrolling import Unrolled
 from keras_iterconv.unrolling.refilling import REFILL_COST, Samples, Stopped, run_refilled
 from keras_iterconv.unrolling.samples import batch_size, norm_dtype
