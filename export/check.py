@@ -19,7 +19,7 @@ from keras_iterconv._support.outputs import output_activation, output_key
 from keras_iterconv.datasets import DatasetError, ImageData, load_published_data
 from keras_iterconv.depth.block_calls import iterated_blocks
 from keras_iterconv.depth.depth_settings import DepthSettings
-from keras_iterconv.exporting.exported_function import as_logits
+from keras_iterconv.exporting.image_classifier import as_logits
 from keras_iterconv.exporting.onnx_graph import all_tensors, count_operators
 from keras_iterconv.exporting.saved_model import DEPTH_SIGNATURE, SIGNATURE
 from keras_iterconv.zoo.index import (

@@ -22,6 +22,7 @@ from keras_iterconv.depth import (
     set_depth,
     with_depth,
 )
+from keras_iterconv.exporting import export_onnx, export_saved_model
 from keras_iterconv.gradient_error import GradientReport, gradient_error
 from keras_iterconv.indices import IndexReport, measure_indices, plot_indices
 from keras_iterconv.layers import (
@@ -73,6 +74,8 @@ __all__ = [
     "chain",
     "create_model",
     "datasets",
+    "export_onnx",
+    "export_saved_model",
     "find_not_finite",
     "gradient_error",
     "iterated_blocks",

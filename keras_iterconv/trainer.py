@@ -200,18 +200,41 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
         self.restore_guarantees()
         return super().get_state_tree(*args, **kwargs)
 
-    @functools.wraps(keras.Model.export)
     def export(
-        self, filepath: Any, format: str = "tf_saved_model", *args: Any, **kwargs: Any
+        self,
+        filepath: Any,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **kwargs: Any,
     ) -> None:
-        if format in ("onnx", "litert"):
+        """Write the model with its adaptive depth, for other runtimes.
+
+        Args:
+            filepath: The file, or the folder of a SavedModel.
+            format: `"tf_saved_model"`, `"onnx"` or `"litert"`.
+            verbose: Whether to print where the model was written; None for no.
+            input_signature: None; a file has the inputs of the model, for any number of samples.
+            **kwargs: Passed to `keras_iterconv.export_saved_model`, `export_onnx` or
+                `export_litert`, which say what a file holds.
+
+        Raises:
+            ValueError: The format is another one, or the model cannot be exported to it; the
+                message says why, and nothing is written.
+        """
+        if input_signature is not None:
             raise ValueError(
-                "`format` must be a format to which Keras can convert loops of adaptive depth, "
-                'such as "tf_saved_model"; `iterconv publish` exports a trained run to ONNX. '
-                f"Received: format={format!r}"
+                "`input_signature` must be None, since files of these models have the model's own "
+                f"inputs for any number of samples. Received: input_signature={input_signature!r}"
             )
+        # Imported here, since exporters use models.
+        from keras_iterconv.exporting.export_functions import exporter_to
+
+        export = exporter_to(format)
         self.restore_guarantees()
-        super().export(filepath, format, *args, **kwargs)
+        export(self, filepath, **kwargs)
+        if verbose:
+            keras.utils.io_utils.print_msg(f"Exported {self.name!r} to {filepath}")
 
     def train_step(self, data: Any) -> dict:
         """Make one training step on a batch; Keras calls this method on each replica."""

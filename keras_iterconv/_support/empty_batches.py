@@ -5,7 +5,9 @@ computes in one operation, raises an error. A replica of a strategy gets an empt
 are fewer samples than replicas. Transposed convolutions and pooling work on empty batches.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -22,6 +24,26 @@ CONVOLUTIONS = (
 )
 
 
+class _Active(threading.local):
+    """Whether this thread's convolutions accept empty batches."""
+
+    on_any_batch: bool = True
+
+
+_ACTIVE = _Active()
+
+
+@contextlib.contextmanager
+def only_full_batches() -> Iterator[None]:
+    """Trace convolutions without the branch for empty batches, for converters of graphs."""
+    outer = _ACTIVE.on_any_batch
+    _ACTIVE.on_any_batch = False
+    try:
+        yield
+    finally:
+        _ACTIVE.on_any_batch = outer
+
+
 def on_any_batch(
     convolve: Callable, inputs: tf.Tensor, output_shape: Sequence[int | None], dtype: tf.DType
 ) -> tf.Tensor:
@@ -33,7 +55,7 @@ def on_any_batch(
         output_shape: Shape of the result, with the batch axis; None for unknown sizes.
         dtype: Type of the result.
     """
-    if inputs.shape[0]:
+    if inputs.shape[0] or not _ACTIVE.on_any_batch:
         return convolve(inputs)
     result = tf.cond(
         tf.shape(inputs)[0] > 0,

@@ -1,26 +1,187 @@
-"""The function of an exported file: from raw images to logits, probabilities, depth and status."""
+"""The function of an exported file, of any Keras model: its inputs, its outputs and its depth."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from keras_iterconv._support import keras_graph
-from keras_iterconv._support.outputs import LINEAR, SIGMOID, SOFTMAX, output_activation
-from keras_iterconv._support.private_keras import mask_of, set_mask
-from keras_iterconv.depth.block_calls import block_calls, iterated_blocks
+from keras_iterconv._support.empty_batches import only_full_batches
+from keras_iterconv._support.keras_graph import input_specs, output_specs
+from keras_iterconv._support.outputs import output_key
+from keras_iterconv._support.private_keras import graph_of, mask_of, set_mask
+from keras_iterconv.depth.block_calls import BlockCall, block_calls, check_model
 from keras_iterconv.depth.depth_settings import DepthSettings
+from keras_iterconv.exporting.folding import folded_layer, in_float32
+from keras_iterconv.exporting.image_classifier import ImageClassifier
+from keras_iterconv.layers.call_record import CallRecord, handling
 from keras_iterconv.layers.protocol import Block, is_block
-from keras_iterconv.preprocessing import Preprocessing
-from keras_iterconv.tasks import TASKS, Task
 from keras_iterconv.unrolling import Unrolled
 
-_ACTIVATIONS = {SOFTMAX: tf.nn.softmax, SIGMOID: tf.nn.sigmoid}
-# Bounds of p and 1 - p: the logits of probabilities 0 and 1 are infinite.
-_SMALLEST = float(np.finfo(np.float32).tiny)
-_SMALLEST_REST = 2.0**-24
+THRESHOLD, MAX_UNROLL, DEPTH, STATUS = "threshold", "max_unroll", "depth", "status"
+
+
+class DepthInput(NamedTuple):
+    """An input of a file that sets the depth of blocks at run time.
+
+    Attributes:
+        spec: Its name and dtype; a scalar.
+        default: The setting of the model.
+        path: The block's path; None where all blocks of adaptive depth share the input.
+    """
+
+    spec: tf.TensorSpec
+    default: float | int
+    path: str | None
+
+
+def run_block(block: Block, inputs: Any, depth: DepthSettings) -> Unrolled:
+    """Return the result of an adjustable block at the given depth settings."""
+    return block.run_to(inputs, depth.max_unroll, depth.threshold)
+
+
+class ExportedFunction:
+    """A model as its files compute it: in evaluation, in float32, with caps folded into kernels.
+
+    Args:
+        model: Any built Keras model: functional, Sequential or subclassed, with nested models.
+        classifier: What the file of an image classifier adds; None for the model's own inputs and
+            outputs.
+
+    Attributes:
+        model: The model.
+        structure: Its inputs, symbolic tensors in their structure.
+        calls: The calls of its blocks, one column of depth and status each.
+        inputs: The specifications of its inputs, flat.
+        output_names: The names of its outputs, with those of depth and status where it has blocks.
+        settings: The depth settings of the blocks of adaptive depth, by path.
+        depth_inputs: The inputs that set them, thresholds first; none for a model of fixed depth.
+
+    Raises:
+        ValueError: `model` is not a built Keras model, a block's calls cannot be seen, or the names
+            of its inputs or outputs are not unique.
+    """
+
+    def __init__(self, model: keras.Model, classifier: ImageClassifier | None = None):
+        check_model(model)
+        self.model, self._classifier = model, classifier
+        self.structure = input_specs(model)
+        self.calls = block_calls(model)
+        self.settings = _adaptive_settings(self.calls)
+        self.depth_inputs = _depth_inputs(self.settings)
+        flat = tf.nest.flatten(self.structure)
+        self.inputs = [
+            tf.TensorSpec((None, *z.shape[1:]), z.dtype, name)
+            for z, name in zip(flat, _input_names(model, flat), strict=True)
+        ]
+        if classifier is not None:
+            self.inputs = [classifier.input_of(self.inputs)]
+        names = _output_names(model) if classifier is None else classifier.output_names
+        self.output_names = (*names, *((DEPTH, STATUS) if self.calls else ()))
+        _check_names("inputs", [spec.name for spec in (*self.inputs, *self.depth_specs)])
+        _check_names("outputs", self.output_names)
+        self._folded: dict[int, Any] = {}
+
+    @property
+    def depth_specs(self) -> list[tf.TensorSpec]:
+        """The specifications of the inputs that set the depth."""
+        return [each.spec for each in self.depth_inputs]
+
+    def __call__(
+        self, inputs: Sequence, depth: Sequence | None = None, run_block: Callable = run_block
+    ) -> dict[str, tf.Tensor]:
+        """Return the outputs of the file, while a graph is traced or at once.
+
+        Args:
+            inputs: The values of `inputs`.
+            depth: The values of `depth_inputs`; None for the blocks' own settings.
+            run_block: Function `(block, inputs, settings)` that runs an adjustable block.
+
+        Raises:
+            ValueError: A block runs inside a loop or branch of the model's own.
+        """
+        given = dict(zip([each.spec.name for each in self.depth_inputs], depth or (), strict=False))
+        outputs, depths, statuses = self._run(inputs, given, run_block)
+        flat = tf.nest.flatten(outputs)
+        if self._classifier is not None:
+            flat = self._classifier.predict(flat[0])
+        if self.calls:
+            flat = [*flat, tf.stack(depths, axis=1), tf.stack(statuses, axis=1)]
+        return dict(zip(self.output_names, flat, strict=True))
+
+    def predict(self, inputs: Sequence) -> Any:
+        """Return the outputs of the model alone, in their structure."""
+        return self._run(inputs, {}, run_block)[0]
+
+    def _run(
+        self, inputs: Sequence, given: Mapping[str, Any], run_block: Callable
+    ) -> tuple[Any, list, list]:
+        """Return the outputs of the model, and depth and status of each call."""
+        record = CallRecord()
+
+        def handle(layer, args, kwargs):
+            kwargs = dict(kwargs)
+            wanted, twin = kwargs.pop("return_depth", False), self.folded(layer)
+            if not is_block(layer):
+                return twin(*args, **kwargs)
+            if layer.adjustable:
+                u = _inputs_of_call(layer, args, kwargs)
+                unrolled = run_block(twin, u, self._settings_of(layer, given))
+                _pass_mask_on(u, unrolled.state)
+            else:
+                unrolled = twin(*args, **kwargs, return_depth=True)
+            record.add(layer, args, unrolled.depth, unrolled.status)
+            return unrolled if wanted else unrolled.state
+
+        if self._classifier is not None:
+            inputs = [self._classifier.standardise(inputs[0])]
+        structure = tf.nest.pack_sequence_as(self.structure, list(inputs))
+        with self.as_exported(), handling(handle):
+            outputs = self.model(structure, training=False)
+        made = [call for call in record.calls if call.depth is not None]
+        if [call.layer for call in made] != [call.block for call in self.calls]:
+            raise ValueError(
+                f"The model {self.model.name!r} must call the same blocks in the same order in "
+                f"each run. Received: calls of {[call.layer.name for call in made]}"
+            )
+        return outputs, [call.depth for call in made], [call.status for call in made]
+
+    def folded(self, layer: Any) -> Any:
+        """Return what runs in place of a layer that is repeated or repeats, made once."""
+        if id(layer) not in self._folded:
+            with tf.init_scope():
+                self._folded[id(layer)] = folded_layer(layer)
+        return self._folded[id(layer)]
+
+    @contextlib.contextmanager
+    def as_exported(self) -> Iterator[None]:
+        """Let the model's layers compute as in a file, for conversions of parts of it."""
+        with in_float32(self.model), only_full_batches():
+            yield
+
+    @property
+    def variables(self) -> list:
+        """The variables that the traced function reads: weights, depth settings, folded copies."""
+        blocks = [call.block for call in self.calls if call.block.adjustable]
+        of_blocks = [variable for block in blocks for variable in block.depth_variables]
+        folded = [v for twin in self._folded.values() for v in twin.variables]
+        return [v.value for v in (*self.model.variables, *folded)] + of_blocks
+
+    def _settings_of(self, block: Any, given: Mapping[str, Any]) -> DepthSettings:
+        """Return the settings of a block, of which those given at run time are tensors."""
+        own = DepthSettings(block.max_unroll, block.threshold)
+        if block.threshold is None:
+            return own._replace(threshold=0.0)
+        path = next(call.path for call in self.calls if call.block is block)
+        names = {
+            each.spec.name.partition("/")[0]: each.spec.name
+            for each in self.depth_inputs
+            if each.path in (None, path)
+        }
+        return DepthSettings(
+            *(given.get(names[kind], getattr(own, kind)) for kind in DepthSettings._fields)
+        )
 
 
 def shared_depth(model: keras.Model) -> DepthSettings | None:
@@ -29,139 +190,100 @@ def shared_depth(model: keras.Model) -> DepthSettings | None:
     Raises:
         ValueError: The settings of these blocks differ.
     """
-    depths = {
-        DepthSettings(block.max_unroll, block.threshold)
-        for block in iterated_blocks(model)
-        if block.threshold is not None
-    }
+    depths = set(_adaptive_settings(block_calls(model)).values())
     if len(depths) > 1:
         raise ValueError(
-            "An exported file has one `threshold` and one `max_unroll` for all blocks of adaptive "
+            "A published model has one `threshold` and one `max_unroll` for all blocks of adaptive "
             f"depth; those of {model.name!r} differ: {sorted(depths)}. Set the same for all by "
             "`keras_iterconv.set_depth`"
         )
     return depths.pop() if depths else None
 
 
-def output_names(task: Task) -> tuple[str, ...]:
-    """Return the names of the outputs of an exported file, in order."""
-    return (*task.output_names, "depth", "status")
+def _adaptive_settings(calls: Sequence[BlockCall]) -> dict[str, DepthSettings]:
+    first: dict[int, BlockCall] = {}
+    for call in calls:
+        first.setdefault(id(call.block), call)
+    return {
+        call.path: DepthSettings(call.block.max_unroll, call.block.threshold)
+        for call in first.values()
+        if call.block.adjustable and call.block.threshold is not None
+    }
 
 
-def run_block(block: Block, inputs: tf.Tensor, depth: DepthSettings) -> Unrolled:
-    """Return the result of an adjustable block at the given depth settings."""
-    return block.run_to(inputs, depth.max_unroll, depth.threshold)
+def _depth_inputs(settings: Mapping[str, DepthSettings]) -> tuple[DepthInput, ...]:
+    """Return one threshold and one `max_unroll` for all blocks, or for each where they differ."""
+    shared = len(set(settings.values())) == 1
+    by_suffix = {"": next(iter(settings.values()))} if shared else settings
+    return tuple(
+        DepthInput(
+            tf.TensorSpec((), dtype, f"{kind}/{path}" if path else kind),
+            getattr(own, kind),
+            path or None,
+        )
+        for kind, dtype in ((THRESHOLD, tf.float32), (MAX_UNROLL, tf.int32))
+        for path, own in by_suffix.items()
+    )
 
 
-def infer(
-    model: keras.Model,
-    images: tf.Tensor,
-    preprocessing: Preprocessing,
-    depth: DepthSettings | None = None,
-    task: Task = TASKS["classes"],
-    run_block: Callable = run_block,
-) -> dict[str, tf.Tensor]:
-    """Return the outputs of an exported file.
+def _input_names(model: keras.Model, flat: Sequence) -> list[str]:
+    """Return the names that Keras has for a model's inputs, else `"inputs"` with numbers."""
+    if graph_of(model) is not None or isinstance(input_specs(model), dict):
+        return [z.name for z in flat]
+    return ["inputs"] if len(flat) == 1 else [f"inputs_{n}" for n in range(len(flat))]
 
-    Args:
-        model: Functional model in float32 from standardised images to logits, or to probabilities
-            by the activation of `task`. Probabilities are returned unchanged, and the logits are
-            computed from them. For a task without probabilities, a model of any one output.
-        images: Raw pixel values, float32 `[N, H, W, C]`.
-        preprocessing: Standardisation of raw pixel values.
-        depth: Depth settings of the blocks of adaptive depth; None for the blocks' own settings.
-        task: Task of the model.
-        run_block: Function `(block, inputs, depth)` that runs an adjustable block.
 
-    Returns:
-        `logits` and `probabilities`, float32 `[N, classes]` (`[N, positions, classes]` for one
-        label a position), or `outputs` for a regression; `depth` and `status`, int32 `[N, blocks]`.
+def _output_names(model: keras.Model) -> list[str]:
+    """Return the names of a model's outputs: the key of `with_depth`, or Keras's of several."""
+    specs = output_specs(model) if graph_of(model) is None else graph_of(model).output
+    flat = keras.tree.flatten_with_path(specs)
+    if len(flat) == 1:
+        return [output_key(model)]
+    if isinstance(specs, dict):
+        return ["/".join(map(str, path)) for path, _ in flat]
+    names = list(getattr(graph_of(model), "output_names", ()))
+    unique = len(set(names)) == len(flat)
+    return names if unique else [f"outputs_{number}" for number in range(len(flat))]
+
+
+def _check_names(what: str, names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"The {what} of an exported file must have different names, and those of the depth are "
+            f"{THRESHOLD!r}, {MAX_UNROLL!r}, {DEPTH!r} and {STATUS!r}. Rename the model's own. "
+            f"Received: {twice} more than once"
+        )
+
+
+def _inputs_of_call(block: Any, args: tuple, kwargs: Mapping[str, Any]) -> Any:
+    """Return the inputs of an adjustable block's call, with the mask that it was given.
 
     Raises:
-        ValueError: The model's outputs are neither logits nor such probabilities, or a block lies
-            in a subclassed model or layer.
+        ValueError: The call has a schedule, or is one of training.
     """
-    activation = _check_activation(model, task)
-    depths, statuses = [], []
-
-    def apply(layer, *args, **kwargs):
-        if not is_block(layer):
-            return layer(*args, **kwargs)
-        if layer.adjustable:
-            _check_no_schedule(layer, kwargs)
-            own = DepthSettings(layer.max_unroll, layer.threshold or 0.0)
-            unrolled = run_block(layer, *args, own if layer.threshold is None else depth or own)
-            _pass_mask_on(args, unrolled.state)
-        else:
-            unrolled = layer(*args, **kwargs, return_depth=True)
-        depths.append(unrolled.depth)
-        statuses.append(unrolled.status)
-        return unrolled.state
-
-    outputs = keras_graph.run(model, preprocessing(images), apply)
-    if len(depths) != len(block_calls(model)):
-        raise ValueError(
-            "`model` must hold all blocks in a functional or Sequential model, nested or not, to "
-            f"be exported. Received: model={model.name!r}, with a block in a subclassed model or a "
-            "layer of your own"
-        )
-    predictions = _predict(outputs, activation, task)
-    values = (*predictions, tf.stack(depths, axis=1), tf.stack(statuses, axis=1))
-    return dict(zip(output_names(task), values, strict=True))
-
-
-def _check_no_schedule(block: Any, options: Mapping[str, Any]) -> None:
-    """Raise `ValueError` for a tied stage that is called with a schedule."""
-    if options.get("schedule") is not None:
-        raise ValueError(
-            f"The tied stage {block.name!r} must be called without a `schedule` to be exported, "
-            "since the file sets its number of updates; set `max_unroll` instead. "
-            f"Received: schedule={options['schedule']!r}"
-        )
+    for name in ("schedule", "training"):
+        if kwargs.get(name):
+            raise ValueError(
+                f"The block {block.name!r} must be called without `{name}` to be exported: the "
+                "file runs it in evaluation, and sets its number of updates itself. "
+                f"Received: {name}={kwargs[name]!r}"
+            )
+    inputs = args[0] if args else kwargs["inputs"]
+    mask = kwargs.get("mask")
+    if mask is not None:
+        inputs = keras.tree.map_structure(tf.identity, inputs)
+        _set_masks(inputs, mask)
+    return inputs
 
 
 def _pass_mask_on(inputs: Any, state: Any) -> None:
     """Attach the Keras mask of a block's inputs to its state, as a call of the block does."""
     mask = mask_of(inputs)
     if mask is not None:
-        for tensor in tf.nest.flatten(state):
-            set_mask(tensor, mask)
+        _set_masks(state, mask)
 
 
-def as_logits(outputs: tf.Tensor, activation: str | None) -> tf.Tensor:
-    """Return the logits of a model's outputs, finite where the outputs are finite.
-
-    Args:
-        outputs: Outputs of the model, `[N, classes]`.
-        activation: Activation of the outputs: `"linear"` for logits, `"softmax"` for
-            probabilities whose logarithms are logits, or `"sigmoid"`.
-    """
-    if activation == LINEAR:
-        return outputs
-    logits = _log(outputs, _SMALLEST)
-    return logits if activation == SOFTMAX else logits - _log(1 - outputs, _SMALLEST_REST)
-
-
-def _log(values: tf.Tensor, smallest: float) -> tf.Tensor:
-    # Not `maximum`, which may not propagate NaN.
-    return tf.math.log(tf.where(values < smallest, smallest, values))
-
-
-def _predict(outputs: tf.Tensor, activation: str | None, task: Task) -> tuple[tf.Tensor, ...]:
-    """Return the tensors of `task.output_names`, from a model's outputs and their activation."""
-    if task.activation is None:
-        return (outputs,)
-    if activation != LINEAR:
-        return as_logits(outputs, activation), outputs
-    return outputs, _ACTIVATIONS[task.activation](outputs)
-
-
-def _check_activation(model: keras.Model, task: Task) -> str | None:
-    activation, expected = output_activation(model), task.activation
-    if expected is not None and activation not in (LINEAR, expected):
-        ends = "in a layer of unknown outputs" if activation is None else f"in a {activation}"
-        raise ValueError(
-            f"`model` must end in logits or in a {expected}, as a Keras layer or activation, "
-            f"because an exported file has both. Received: model={model.name!r}, which ends {ends}"
-        )
-    return activation
+def _set_masks(tensors: Any, mask: Any) -> None:
+    for tensor in tf.nest.flatten(tensors):
+        set_mask(tensor, mask)

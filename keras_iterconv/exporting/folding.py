@@ -1,8 +1,12 @@
-"""Folding of Lipschitz caps and normalisations into kernels, for inference."""
+"""Folding of Lipschitz caps and normalisations into kernels, and of dtypes to float32."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 
-from keras_iterconv._support.private_keras import is_operation
+from keras_iterconv._support.private_keras import is_operation, layers_within
 from keras_iterconv.layers.protocol import is_iteration_layer
 
 
@@ -26,15 +30,61 @@ def fold(model: keras.Model) -> keras.Model:
     def copy(layer):
         if is_operation(layer):
             return type(layer).from_config(layer.get_config())
-        config = layer.folded_config() if is_iteration_layer(layer) else layer.get_config()
-        return type(layer).from_config({**config, "dtype": "float32"})
+        return _copy(layer)
 
     # The view is not compiled: a clone compiles itself like its original.
     view = keras.Model(model.input, model.output, name=model.name)
     folded = keras.models.clone_model(view, clone_function=copy)
     for layer, twin in zip(view.layers, folded.layers, strict=True):
-        if is_iteration_layer(layer):
-            twin.assign_folded(layer)
-        else:
-            twin.set_weights(layer.get_weights())
+        _assign(twin, layer)
     return folded
+
+
+def folded_layer(layer: Any) -> Any:
+    """Return the layer that exporters run in place of one that is repeated or repeats.
+
+    Args:
+        layer: A built `IterationLayer`.
+
+    Returns:
+        A copy in float32 with folded weights; the layer itself where there is nothing to fold.
+    """
+    if not layer.folds and layer.variable_dtype == "float32":
+        return layer
+    twin = _copy(layer)
+    twin.build_from_config(layer.get_build_config())
+    _assign(twin, layer)
+    return twin
+
+
+def _copy(layer: Any) -> Any:
+    config = layer.folded_config() if is_iteration_layer(layer) else layer.get_config()
+    return type(layer).from_config({**config, "dtype": "float32"})
+
+
+def _assign(twin: Any, layer: Any) -> None:
+    if is_iteration_layer(layer):
+        twin.assign_folded(layer)
+    else:
+        twin.set_weights(layer.get_weights())
+
+
+@contextlib.contextmanager
+def in_float32(model: keras.Model) -> Iterator[None]:
+    """Let the layers of a model compute in float32, in any precision they were made with.
+
+    The variables do not change: Keras casts those of another dtype.
+    """
+    before = {}
+    for layer in (model, *layers_within(model)):
+        policy = layer.dtype_policy
+        # Layers of integers stay, and so do those that Keras has quantised.
+        if policy.quantization_mode is None and "float" in (policy.compute_dtype or ""):
+            before[layer] = policy
+    try:
+        for layer in before:
+            layer.dtype_policy = "float32"
+        yield
+    finally:
+        for layer, policy in before.items():
+            layer.dtype_policy = policy

@@ -2,32 +2,31 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import onnx
 import tensorflow as tf
-import tf2onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from keras_iterconv._support.keras_graph import inputs_of
-from keras_iterconv._support.private_keras import mask_of
-from keras_iterconv.depth.block_calls import block_calls, iterated_blocks
-from keras_iterconv.exporting.exported_function import infer, output_names, shared_depth
+from keras_iterconv._support.private_keras import mask_of, set_mask
+from keras_iterconv.exporting.exported_function import MAX_UNROLL, THRESHOLD, ExportedFunction
+from keras_iterconv.exporting.image_classifier import ImageClassifier
 from keras_iterconv.exporting.onnx_blocks import (
     BlockConverter,
     to_channels_first,
     to_channels_last,
 )
 from keras_iterconv.exporting.onnx_graph import (
+    all_graphs,
     inline,
     remove_identities,
     rename_outputs,
     simplify,
     sort_nodes,
 )
-from keras_iterconv.exporting.onnx_parts import OPSET
+from keras_iterconv.exporting.onnx_parts import convert_model
 from keras_iterconv.preprocessing import Preprocessing
 from keras_iterconv.tasks import TASKS, Task
 from keras_iterconv.unrolling import Unrolled
@@ -36,139 +35,226 @@ from keras_iterconv.unrolling import Unrolled
 IR_VERSION = 8
 
 
+class _CutCall(NamedTuple):
+    """The call of an adjustable block, which is cut out of the graph around it.
+
+    Attributes:
+        block: The block that runs in the file.
+        path: Its path.
+        inputs: Its inputs, symbolic tensors in their structure, with their mask.
+        state: Its outputs, symbolic tensors in their structure.
+    """
+
+    block: Any
+    path: str
+    inputs: Any
+    state: Any
+
+    @property
+    def flat_inputs(self) -> list:
+        """The inputs, and the mask if they carry one."""
+        mask = mask_of(self.inputs)
+        return [*_flat(self.inputs), *([] if mask is None else [mask])]
+
+
 def to_onnx(
     model: keras.Model,
     preprocessing: Preprocessing,
     metadata: Mapping[str, str],
     task: Task = TASKS["classes"],
+    settable: bool = True,
 ) -> onnx.ModelProto:
-    """Return a model as an ONNX model.
+    """Return an image classifier as an ONNX model; see `convert_function`.
 
     Args:
-        model: Functional model in float32, from standardised images to logits or probabilities.
+        model: Model from standardised images to logits or probabilities.
         preprocessing: Standardisation of raw pixel values.
         metadata: Metadata of the file.
         task: Task of the model.
-
-    Returns:
-        A model of opset 18. Its input is `image`, float32 `[N, H, W, C]` in raw values; a net of
-        adaptive depth has two more inputs with defaults, the scalars `threshold`, float32, and
-        `max_unroll`, int32. The outputs are those of `infer`.
+        settable: Whether the depth can be set at run time.
 
     Raises:
-        ValueError: Blocks of adaptive depth differ in threshold or `max_unroll`, a block's solver
-            is Anderson acceleration, a block is called twice, or the outputs are neither logits nor
-            probabilities.
+        ValueError: The outputs are neither logits nor probabilities, or see `convert_function`.
     """
-    depth = shared_depth(model)
-    for block in iterated_blocks(model):
+    classifier = ImageClassifier(model, preprocessing, task)
+    return convert_function(ExportedFunction(model, classifier), metadata, settable)
+
+
+def convert_function(
+    exported: ExportedFunction, metadata: Mapping[str, str], settable: bool = True
+) -> onnx.ModelProto:
+    """Return the function of a file as an ONNX model.
+
+    Args:
+        exported: The function.
+        metadata: Metadata of the file.
+        settable: Whether the depth can be set at run time, by optional inputs with the model's
+            settings as defaults. Otherwise these settings are constants.
+
+    Returns:
+        A model of opset 18 with the inputs and outputs of the function. The inputs that set the
+        depth are scalars.
+
+    Raises:
+        ValueError: A block's solver is Anderson acceleration, a block returns more than its state,
+            or the model has an operation that ONNX has not.
+    """
+    with exported.as_exported():
+        converted = _convert(exported, settable)
+    converted.ir_version = IR_VERSION
+    converted.producer_name = "keras_iterconv"
+    texts = dict(metadata)
+    # Untied blocks have weights for a fixed number of updates.
+    limits = [call.block.largest_unroll for call in exported.calls if call.block.adjustable]
+    if any(limit is not None for limit in limits):
+        texts["most_updates"] = str(min(limit for limit in limits if limit is not None))
+    helper.set_model_props(converted, texts)
+    _check_operators(converted)
+    onnx.checker.check_model(converted, full_check=True)
+    return converted
+
+
+def _convert(exported: ExportedFunction, settable: bool) -> onnx.ModelProto:
+    calls = _cut_calls(exported)
+    converted = _convert_around(exported, calls)
+    graph, inputs, outputs = converted.graph, len(exported.inputs), len(exported.output_names)
+    simplify(graph)
+    ends = iter([value.name for value in graph.input[inputs:]])
+    starts = iter([value.name for value in graph.output[outputs:]])
+    del graph.input[inputs:], graph.output[outputs:]
+    kinds = {THRESHOLD: TensorProto.FLOAT, MAX_UNROLL: TensorProto.INT32}
+    for name, spec in [(each.spec.name, each.spec) for each in exported.depth_inputs]:
+        if settable:
+            kind = kinds[name.partition("/")[0]]
+            graph.input.append(helper.make_tensor_value_info(name, kind, spec.shape))
+    for number, call in enumerate(calls):
+        values = [next(starts) for _ in call.flat_inputs]
+        if call.block.threshold is None:
+            name = f"block{number}/{MAX_UNROLL}"
+            values.append(_add_value(graph, name, np.int32(call.block.max_unroll)))
+        else:
+            by_kind = {
+                each.spec.name.partition("/")[0]: each.spec.name
+                for each in exported.depth_inputs
+                if each.path in (None, call.path)
+            }
+            values += [by_kind[MAX_UNROLL], by_kind[THRESHOLD]]
+        results = [next(ends) for _ in [*_flat(call.state), "depth", "status"]]
+        graph.node.append(helper.make_node(f"block{number}", values, results))
+    sort_nodes(graph)
+    converter = BlockConverter()
+    for number, call in enumerate(calls):
+        inline(graph, f"block{number}", converter.convert(call.block, call.inputs))
+    remove_identities(graph)
+    rename_outputs(graph, exported.output_names)
+    for each in exported.depth_inputs:
+        # An initializer with the name of an input is its default.
+        value = np.asarray(each.default, each.spec.dtype.as_numpy_dtype)
+        _add_value(graph, each.spec.name, value)
+    return converted
+
+
+def _cut_calls(exported: ExportedFunction) -> list[_CutCall]:
+    """Return the calls of adjustable blocks, in their order."""
+    calls: list[_CutCall] = []
+    first: dict[int, str] = {}
+    for each in exported.calls:
+        first.setdefault(id(each.block), each.path)
+    paths = [first[id(each.block)] for each in exported.calls if each.block.adjustable]
+
+    def record(block, u, settings):
         if getattr(block, "returns", ()):
             raise ValueError(
                 "Blocks must return their state alone to be exported to ONNX. Received: "
                 f"{block.name!r} with returns={block.returns}; make the model for export with "
                 "`returns=()`, and give it the weights of this one"
             )
-    blocks = [call.block for call in block_calls(model) if call.block.adjustable]
-    if len(set(blocks)) < len(blocks):
-        twice = next(block.name for block in blocks if blocks.count(block) > 1)
-        raise ValueError(
-            "Each block must be called once to be exported to ONNX. "
-            f"Received: {twice!r}, which is called more than once"
-        )
-    outputs = output_names(task)
-    converted = _convert_around(model, blocks, preprocessing, task)
-    graph = converted.graph
-    simplify(graph)
-    ends = iter([value.name for value in graph.input[1:]])
-    starts = iter([value.name for value in graph.output[len(outputs) :]])
-    del graph.input[1:], graph.output[len(outputs) :]
-    if depth is not None:
-        graph.input.append(helper.make_tensor_value_info("threshold", TensorProto.FLOAT, ()))
-        graph.input.append(helper.make_tensor_value_info("max_unroll", TensorProto.INT32, ()))
-    for number, block in enumerate(blocks):
-        inputs = [next(starts) for _ in _inputs_of(model, block)]
-        if block.threshold is None:
-            name = f"{block.name}/max_unroll"
-            inputs.append(_add_value(graph, name, np.int32(block.max_unroll)))
-        else:
-            inputs += ["max_unroll", "threshold"]
-        results = [next(ends) for _ in [*_flat(block.output), "depth", "status"]]
-        graph.node.append(helper.make_node(f"block{number}", inputs, results))
-    sort_nodes(graph)
-    converter = BlockConverter()
-    for number, block in enumerate(blocks):
-        inline(graph, f"block{number}", converter.convert(block, inputs_of(model, block)))
-    remove_identities(graph)
-    rename_outputs(graph, outputs)
-    if depth is not None:
-        # An initializer with the name of an input is its default.
-        _add_value(graph, "threshold", np.float32(depth.threshold))
-        _add_value(graph, "max_unroll", np.int32(depth.max_unroll))
-    converted.ir_version = IR_VERSION
-    converted.producer_name = "keras_iterconv"
-    texts = dict(metadata)
-    # Untied blocks have weights for a fixed number of updates.
-    limits = [b.largest_unroll for b in blocks if b.largest_unroll is not None]
-    if limits:
-        texts["most_updates"] = str(min(limits))
-    helper.set_model_props(converted, texts)
-    onnx.checker.check_model(converted, full_check=True)
-    return converted
+        inputs = keras.tree.map_structure(_symbolic, u)
+        mask = mask_of(u)
+        if mask is not None:
+            for tensor in _flat(inputs):
+                set_mask(tensor, _symbolic(mask))
+        state = block.compute_output_spec(inputs)
+        calls.append(_CutCall(block, paths[len(calls)], inputs, state))
+        samples = tf.shape(_flat(u)[0])[0]
+        counts = tf.zeros([samples], tf.int32)
+        # Of the right static shapes: only these matter.
+        zeros = [
+            tf.zeros([samples if size is None else size for size in z.shape], z.dtype)
+            for z in _flat(state)
+        ]
+        return Unrolled(keras.tree.pack_sequence_as(state, zeros), counts, counts)
+
+    def trace(*inputs):
+        return exported(inputs, None, record)
+
+    tf.function(trace, input_signature=exported.inputs, autograph=False).get_concrete_function()
+    return calls
 
 
-def _convert_around(model: Any, blocks: Sequence, preprocessing: Any, task: Any) -> onnx.ModelProto:
-    """Return the converted model without its NAIS blocks.
+def _convert_around(exported: ExportedFunction, calls: Sequence[_CutCall]) -> onnx.ModelProto:
+    """Return the converted model without its adjustable blocks.
 
-    The input of each block is an output of the graph, and the block's outputs are inputs.
+    The inputs of each of their calls are outputs of the graph, and its outputs are inputs.
     """
-    specs = [tf.TensorSpec((None, *model.input.shape[1:]), tf.float32, "image")]
-    for number, block in enumerate(blocks):
-        for part, output in enumerate(_flat(block.output)):
+    specs = list(exported.inputs)
+    for number, call in enumerate(calls):
+        for part, output in enumerate(_flat(call.state)):
             shape = output.shape[1:]
-            if block.channels_first:
+            if call.block.channels_first:
                 shape = (shape[-1], *shape[:-1])
             specs.append(tf.TensorSpec((None, *shape), tf.float32, f"state{number}_{part}"))
         specs.append(tf.TensorSpec((None,), tf.int32, f"depth{number}"))
         specs.append(tf.TensorSpec((None,), tf.int32, f"status{number}"))
 
-    def around(image, *ends):
-        starts, rest = {}, iter(ends)
-        # In the order of the specifications, whatever the order of the calls.
-        results = {
-            block: [next(rest) for _ in [*_flat(block.output), "depth", "status"]]
-            for block in blocks
-        }
+    def around(*values):
+        ends, left, starts = iter(values[len(exported.inputs) :]), iter(calls), []
 
-        def cut(block, u, depth):
-            *states, made, status = results[block]
+        def cut(block, u, settings):
+            call = next(left)
+            *states, made, status = [next(ends) for _ in [*_flat(call.state), "depth", "status"]]
             mask = mask_of(u)
-            starts[block] = [*_flat(u), *([] if mask is None else [tf.cast(mask, tf.float32)])]
+            start = [*_flat(u), *([] if mask is None else [tf.cast(mask, tf.float32)])]
             if block.channels_first:
-                starts[block], states = [to_channels_first(u)], [to_channels_last(states[0])]
-            state = keras.tree.pack_sequence_as(block.output, states)
+                start, states = [to_channels_first(u)], [to_channels_last(states[0])]
+            starts.extend(start)
+            state = keras.tree.pack_sequence_as(call.state, states)
             return Unrolled(state, made, status)
 
-        outputs = infer(model, image, preprocessing, None, task, cut)
-        return (*outputs.values(), *(u for block in blocks for u in starts[block]))
+        outputs = exported(values[: len(exported.inputs)], None, cut)
+        return (*outputs.values(), *starts)
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    function = tf.function(around, input_signature=specs, autograph=False)
-    converted, _ = tf2onnx.convert.from_function(function, specs, opset=OPSET)
-    return converted
+    return convert_model(around, specs)
+
+
+def _symbolic(tensor: Any) -> keras.KerasTensor:
+    return keras.KerasTensor((None, *tensor.shape[1:]), tensor.dtype.name)
 
 
 def _flat(structure: Any) -> list:
     return keras.tree.flatten(structure)
 
 
-def _inputs_of(model: Any, block: Any) -> list:
-    """Return the symbolic inputs of a block, and the mask if they carry one."""
-    inputs = inputs_of(model, block)
-    mask = mask_of(inputs)
-    return [*_flat(inputs), *([] if mask is None else [mask])]
-
-
 def _add_value(graph: onnx.GraphProto, name: str, value: Any) -> str:
     """Add a constant to a graph, and return its name."""
     graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
     return name
+
+
+def _check_operators(converted: onnx.ModelProto) -> None:
+    """Raise `ValueError` for operations that the converter left as TensorFlow has them."""
+    left = sorted(
+        {
+            node.op_type
+            for part in all_graphs(converted.graph)
+            for node in part.node
+            if not node.domain and not onnx.defs.has(node.op_type)
+        }
+    )
+    if left:
+        raise ValueError(
+            "`model` must have only operations that ONNX has, to be exported to it; replace the "
+            "layers that use others, or export a SavedModel. "
+            f"Received: the TensorFlow operations {left}"
+        )

@@ -11,8 +11,8 @@ from onnx import helper
 OPSET = 18
 
 
-def convert_graph(function: Callable, signature: Sequence) -> onnx.GraphProto:
-    """Return the graph of a function; its inputs keep their order, and variables are constants.
+def convert_model(function: Callable, signature: Sequence) -> onnx.ModelProto:
+    """Return a converted function; its inputs keep their order, and variables are constants.
 
     Args:
         function: A function of tensors.
@@ -25,4 +25,9 @@ def convert_graph(function: Callable, signature: Sequence) -> onnx.GraphProto:
     for spec in signature:
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype.as_numpy_dtype))
         model.graph.input.append(helper.make_tensor_value_info(spec.name, kind, spec.shape))
-    return model.graph
+    return model
+
+
+def convert_graph(function: Callable, signature: Sequence) -> onnx.GraphProto:
+    """Return the graph of `convert_model`."""
+    return convert_model(function, signature).graph

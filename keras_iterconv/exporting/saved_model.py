@@ -1,13 +1,15 @@
 """Export of models to SavedModels, for TensorFlow without Keras."""
 
 import os
+import re
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_iterconv.depth.block_calls import iterated_blocks
-from keras_iterconv.depth.depth_settings import DepthSettings
-from keras_iterconv.exporting.exported_function import infer, shared_depth
+from keras_iterconv.exporting.exported_function import ExportedFunction
+from keras_iterconv.exporting.image_classifier import ImageClassifier
 from keras_iterconv.preprocessing import Preprocessing
 from keras_iterconv.tasks import TASKS, Task
 
@@ -22,50 +24,73 @@ def write_saved_model(
     preprocessing: Preprocessing,
     task: Task = TASKS["classes"],
 ) -> None:
-    """Write a model as a SavedModel.
-
-    Its signature `serving_default` has the input `image`, float32 `[N, H, W, C]` in raw values, and
-    the outputs of `infer`. A net of adaptive depth has a second signature, `with_depth`, whose
-    further inputs are the scalars `threshold`, float32, and `max_unroll`, int32.
+    """Write an image classifier as a SavedModel; see `save_function`.
 
     Args:
-        model: Functional model in float32, from standardised images to logits or probabilities.
+        model: Model from standardised images to logits or probabilities.
         path: Folder to write.
         preprocessing: Standardisation of raw pixel values.
         task: Task of the model.
 
     Raises:
-        ValueError: Blocks of adaptive depth differ in threshold or `max_unroll`, or the outputs are
-            neither logits nor probabilities.
+        ValueError: The outputs are neither logits nor probabilities.
     """
-    image = tf.TensorSpec((None, *model.input.shape[1:]), tf.float32, "image")
+    classifier = ImageClassifier(model, preprocessing, task)
+    save_function(ExportedFunction(model, classifier), path)
 
-    @tf.function(input_signature=[image], autograph=False)
-    def serve(image):
-        return infer(model, image, preprocessing, None, task)
 
-    @tf.function(
-        input_signature=[
-            image,
-            tf.TensorSpec((), tf.float32, "threshold"),
-            tf.TensorSpec((), tf.int32, "max_unroll"),
-        ],
-        autograph=False,
-    )
-    def serve_with_depth(image, threshold, max_unroll):
-        depth = DepthSettings(max_unroll, threshold)
-        return infer(model, image, preprocessing, depth, task)
+def save_function(exported: ExportedFunction, path: str | os.PathLike) -> None:
+    """Write the function of a file as a SavedModel.
 
-    signatures = {SIGNATURE: serve}
-    if shared_depth(model) is not None:
-        signatures[DEPTH_SIGNATURE] = serve_with_depth
+    Its signature `serving_default` has the inputs of the function. A net of adaptive depth has a
+    second signature, `with_depth`, whose further inputs are the scalars that set the depth.
+    TensorFlow writes `_` for each `/` of their names. As in the files of Keras, `serve` is a
+    function of the loaded object, from the model's inputs to its outputs, each in their structure.
+
+    Args:
+        exported: The function.
+        path: Folder to write.
+    """
+    signatures = traced_signatures(exported)
     # Not by `keras.Model.export`, which writes each weight twice.
     module = tf.Module()
-    module.weights = [variable.value for variable in model.variables]
-    module.settings = [
-        variable
-        for block in iterated_blocks(model)
-        if block.adjustable
-        for variable in block.depth_variables
-    ]
+    module.serve = _traced_call(exported)
+    module.weights = exported.variables
     tf.saved_model.save(module, os.fspath(path), signatures)
+
+
+def traced_signatures(exported: ExportedFunction) -> dict[str, Callable]:
+    """Return the traced functions of the signatures, which read the model's variables."""
+    inputs, depth = (
+        [_renamed(spec) for spec in specs] for specs in (exported.inputs, exported.depth_specs)
+    )
+
+    def serve(*values: Any) -> dict[str, tf.Tensor]:
+        return exported(values)
+
+    def serve_with_depth(*values: Any) -> dict[str, tf.Tensor]:
+        return exported(values[: len(inputs)], values[len(inputs) :])
+
+    functions = {SIGNATURE: (serve, inputs)}
+    if depth:
+        functions[DEPTH_SIGNATURE] = (serve_with_depth, [*inputs, *depth])
+    signatures = {}
+    for name, (function, specs) in functions.items():
+        signatures[name] = tf.function(function, input_signature=specs, autograph=False)
+        signatures[name].get_concrete_function()
+    return signatures
+
+
+def _traced_call(exported: ExportedFunction) -> Callable:
+    """Return the traced function from the inputs to the outputs of a model."""
+
+    def serve(inputs: Any) -> Any:
+        return exported.predict(tf.nest.flatten(inputs))
+
+    specs = tf.nest.pack_sequence_as(exported.structure, exported.inputs)
+    return tf.function(serve, input_signature=[specs], autograph=False)
+
+
+def _renamed(spec: tf.TensorSpec) -> tf.TensorSpec:
+    """Return a specification with a name that signatures can have."""
+    return tf.TensorSpec(spec.shape, spec.dtype, re.sub(r"\W", "_", spec.name))

@@ -1,8 +1,12 @@
-"""A record of the calls of blocks while a model runs, in whatever Python code it calls them."""
+"""The calls of blocks while a model runs, in whatever Python code it calls them.
+
+`handling` lets a function make these calls in place of the blocks, `recording` keeps a record of
+them.
+"""
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -25,10 +29,14 @@ class RecordedCall(NamedTuple):
     status: tf.Tensor | None
 
 
-class _Active(threading.local):
-    """The record that this thread writes; None where nothing is recorded."""
+# A function `(layer, args, kwargs)` that returns what the call of a layer returns.
+Handler = Callable[[Any, tuple, Mapping[str, Any]], Any]
 
-    record: "CallRecord | None" = None
+
+class _Active(threading.local):
+    """The function that makes the calls of blocks in this thread; None where blocks do."""
+
+    handler: Handler | None = None
 
 
 _ACTIVE = _Active()
@@ -69,22 +77,34 @@ class CallRecord:
 
 
 @contextlib.contextmanager
-def recording() -> Iterator[CallRecord]:
-    """Record the calls of blocks in this thread until the context ends."""
-    outer, record = _ACTIVE.record, CallRecord()
-    _ACTIVE.record = record
+def handling(handler: Handler) -> Iterator[None]:
+    """Let a function make the calls of blocks in this thread until the context ends.
+
+    Inside it, blocks run as ever: what a block calls in its own update is a part of it. It is also
+    called for the other layers that are repeated or repeat.
+    """
+    outer = _ACTIVE.handler
+    _ACTIVE.handler = handler
     try:
-        yield record
+        yield
     finally:
-        _ACTIVE.record = outer
+        _ACTIVE.handler = outer
 
 
 @contextlib.contextmanager
-def within_block() -> Iterator[CallRecord | None]:
-    """Yield the record of the calls around a block, None without one; inside it none is written."""
-    outer = _ACTIVE.record
-    _ACTIVE.record = None
+def recording() -> Iterator[CallRecord]:
+    """Record the calls of blocks in this thread until the context ends."""
+    record = CallRecord()
+    with handling(lambda layer, args, kwargs: layer.call_recorded(record, *args, **kwargs)):
+        yield record
+
+
+@contextlib.contextmanager
+def within_block() -> Iterator[Handler | None]:
+    """Yield the function that makes the call of a block, None for the block itself."""
+    outer = _ACTIVE.handler
+    _ACTIVE.handler = None
     try:
         yield outer
     finally:
-        _ACTIVE.record = outer
+        _ACTIVE.handler = outer

@@ -32,19 +32,23 @@ class IterationLayer:
     Attributes:
         bound_norm: The norm in which the layer has its bound: `"2"`, or `"infinity"`, which then is
             the norm for the whole net.
+        folds: Whether exporters write a copy of the layer with folded weights, which
+            `folded_config` and `assign_folded` make.
     """
 
     name: str
     bound_norm: str = "2"
+    folds: bool = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the layer, and add the call to the record that `call_record.recording` began."""
-        with within_block() as record:
-            if record is None or _is_symbolic(args):
+        """Call the layer, or let the function of `call_record.handling` make the call."""
+        with within_block() as handler:
+            if handler is None or _is_symbolic(args):
                 return super().__call__(*args, **kwargs)  # type: ignore[misc]
-            return self._call_recorded(record, *args, **kwargs)
+            return handler(self, args, kwargs)
 
-    def _call_recorded(self, record: CallRecord, *args: Any, **kwargs: Any) -> Any:
+    def call_recorded(self, record: CallRecord, *args: Any, **kwargs: Any) -> Any:
+        """Call the layer, and add the call to a record."""
         record.add(self, (args, kwargs))
         return super().__call__(*args, **kwargs)  # type: ignore[misc]
 
@@ -129,7 +133,7 @@ class Block(IterationLayer):
     adds_change: bool = False
     channels_first: bool = False
 
-    def _call_recorded(self, record: CallRecord, *args: Any, **kwargs: Any) -> Any:
+    def call_recorded(self, record: CallRecord, *args: Any, **kwargs: Any) -> Any:
         wanted = kwargs.pop("return_depth", False)
         unrolled = self(*args, **kwargs, return_depth=True)
         record.add(self, (args, kwargs), unrolled.depth, unrolled.status)

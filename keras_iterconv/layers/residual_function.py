@@ -57,6 +57,8 @@ class ResidualFunction(IterationLayer, GuaranteedLayer):
         ValueError: An argument is out of its range, or the inputs do not fit.
     """
 
+    folds = True
+
     def __init__(
         self,
         filters: int,

@@ -324,11 +324,21 @@ def test_a_file_is_hardly_larger_than_its_weights(make_model, preprocessing, nam
     assert 0.95 * 4 * model.count_params() < size < 1.1 * 4 * model.count_params() + 10_000
 
 
-def test_depths_that_differ_are_refused(make_model, preprocessing):
+def test_depths_that_differ_have_an_input_each(make_model, draw_raw, preprocessing):
     model = make_model("nais_adaptive", **CHAIN)
-    ki.iterated_blocks(model)[0].max_unroll = 3
-    with pytest.raises(ValueError, match="has one `threshold` and one `max_unroll`"):
-        to_onnx(fold(model), preprocessing, METADATA)
+    first, *others = ki.iterated_blocks(model)
+    first.max_unroll, paths = 3, [call.path for call in ki.block_calls(model)]
+    converted = to_onnx(model, preprocessing, METADATA)
+    session = onnxruntime.InferenceSession(
+        converted.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    names = [f"{kind}/{path}" for kind in ("threshold", "max_unroll") for path in paths]
+    assert [part.name for part in session.get_overridable_initializers()] == names
+    images = draw_raw(5, (8, 8, 1))
+    feeds = {"image": images, f"max_unroll/{paths[1]}": np.array(1, np.int32)}
+    others[0].max_unroll = 1
+    expected = ki.with_depth(model)((images - 3) / 2)
+    np.testing.assert_array_equal(session.run(["depth"], feeds)[0], expected["depth"])
 
 
 def test_anderson_is_refused(make_model, preprocessing):

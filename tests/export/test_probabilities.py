@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 
 import keras_iterconv as ki
-from keras_iterconv.exporting.exported_function import as_logits, infer
+from keras_iterconv.exporting.exported_function import ExportedFunction
 from keras_iterconv.exporting.folding import fold
+from keras_iterconv.exporting.image_classifier import ImageClassifier, as_logits
 from keras_iterconv.exporting.onnx_model import to_onnx
 from keras_iterconv.exporting.saved_model import write_saved_model
 from keras_iterconv.tasks import TASKS
@@ -116,7 +117,8 @@ def test_a_stage_runs_the_schedule_of_its_model(draw_raw, preprocessing):
     state = keras.layers.Flatten()(ki.ResidualStage(1, 3)(inputs, schedule=[2, 0]))
     model = keras.Model(inputs, keras.layers.Dense(4)(state))
     images = draw_raw(5, (4, 3, 1))
-    found = infer(model, tf.constant(images), preprocessing)
+    classifier = ImageClassifier(model, preprocessing, TASKS["classes"])
+    found = ExportedFunction(model, classifier)([tf.constant(images)])
     np.testing.assert_allclose(found["logits"], model((images - 3) / 2), rtol=1e-4, atol=1e-5)
     assert set(np.ravel(found["depth"])) == {2}
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_iterconv as ki
-from keras_iterconv.exporting.exported_function import infer
+from keras_iterconv.exporting.exported_function import ExportedFunction
 from keras_iterconv.layers.protocol import Block, is_block
 from keras_iterconv.unrolling import Status, Unrolled
 
@@ -61,8 +61,7 @@ def test_where_it_stops_being_finite(model):
 
 
 def test_an_exported_function_returns_its_depth(model):
-    preprocessing = ki.Preprocessing((0.0,), (1.0,))
-    found = infer(model, tf.constant(IMAGES), preprocessing)
+    found = ExportedFunction(model)([tf.constant(IMAGES)])
     np.testing.assert_allclose(found["logits"], model(IMAGES), rtol=1e-6)
     np.testing.assert_array_equal(found["depth"], np.full((5, 1), 3))
 
