@@ -201,7 +201,7 @@ def test_other_formats_of_keras_are_refused(tmp_path):
     message = r"^`format` must be one of [^\n]*Received: format='openvino'$"
     with pytest.raises(ValueError, match=message):
         make_model().export(tmp_path / "model", format="openvino")
-    with pytest.raises(ValueError, match="^`input_signature` must be None"):
+    with pytest.raises(ValueError, match=r"^`input_signature` must be None"):
         make_model().export(tmp_path / "model", input_signature=[])
     assert not list(tmp_path.iterdir())
 
