@@ -162,9 +162,7 @@ def _convert(block: IteratedBlock, input_shape: tuple, shapes: tuple) -> onnx.Gr
         tensors = [u if tensor is u else next(rest) for tensor in update.tensors]
         return update.with_tensors(tensors), state
 
-    graph = make_loop(
-        _convert_parts(block, start, u, weights), len(u.shape), block.threshold is not None
-    )
+    graph = make_loop(_convert_parts(block, start, u, weights), block.threshold is not None)
     simplify(graph)
     return graph
 

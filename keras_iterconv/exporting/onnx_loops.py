@@ -1,7 +1,8 @@
 """The loops of NAIS blocks in ONNX: templates, in which converted graphs replace two operators.
 
 `Start` maps u to x(0) and the drive; `Update` maps x(k), k and the drive to x(k+1) - x(k). `axes`
-are the axes of the state without the first.
+are the axes of the state without the first. `STATE` and `DRIVE` are types with their sizes:
+OpenVINO must know the rank of a convolution's input.
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ fixed (float[] u, int32 max_unroll) => (float[] state, int32[N] depth, int32[N] 
 {
     start, drive = Start(u)
     limit = Cast<to = 7>(max_unroll)
-    state = Loop<body = update (int64 k, bool go_on, float[] x) => (bool go_on_too, float[] x_new) {
+    state = Loop<body = update (int64 k, bool go_on, STATE x) => (bool go_on_too, float[] x_new) {
         go_on_too = Identity(go_on)
         change = Update(x, k, drive)
         x_new = Add(x, change)
@@ -36,7 +37,9 @@ fixed (float[] u, int32 max_unroll) => (float[] state, int32[N] depth, int32[N] 
 
 # A round updates all active samples until at least one of them stops; then the stopped samples are
 # removed from the batch. A single sample also runs in rounds, so the file contains the update once:
-# ONNX Runtime uses its fast convolutions only where the kernel is a constant of the same graph. The
+# ONNX Runtime uses its fast convolutions only where the kernel is a constant of the same graph. Its
+# ReduceL2 takes three times as long as the three operators of a norm here (64 images of 16x8x8: 74
+# and 18 us), and its tool for symbolic shapes does not know ReduceL2 of this opset. The
 # square root of (norm - threshold) is NaN where the norm is below the threshold or NaN. So a finite
 # root means that a sample continues, and a finite sum that all do. `made` is one larger for samples
 # that have not converged at the limit, and negative where the norm was infinite.
@@ -62,18 +65,20 @@ adaptive (float[] u, int32 max_unroll, float threshold)
     all_rows = Unsqueeze(numbers, last_axis)
 
     k_end, rows_end, x_end, drive_end, state, made_by_each = Loop<body = round
-        (int64 number, bool some_were_left, int64 k, int64[n, 1] rows, float[] x,
-         float[] drive_left, float[] end, int64[N] made)
+        (int64 number, bool some_were_left, int64 k, int64[n, 1] rows, STATE x,
+         DRIVE drive_left, float[] end, int64[N] made)
         => (bool some_left, int64 k_next, int64[m, 1] rows_next, float[] x_next,
             float[] drive_next, float[] end_next, int64[N] made_next) {
         room = Sub(limit, k)
         k_next, x_new, roots = Loop<body = update
-            (int64 step, bool all_moved, int64 k_old, float[] x_old, float[] roots_old)
+            (int64 step, bool all_moved, int64 k_old, STATE x_old, float[] roots_old)
             => (bool all_move, int64 k_new, float[] x_sum, float[] roots_new) {
             change = Update(x_old, k_old, drive_left)
             x_sum = Add(x_old, change)
             k_new = Add(k_old, one)
-            norms = ReduceL2<keepdims = 0>(change, axes)
+            squares = Mul(change, change)
+            sums = ReduceSum<keepdims = 0>(squares, axes)
+            norms = Sqrt(sums)
             excess = Sub(norms, bound)
             roots_new = Sqrt(excess)
             total = ReduceSum<keepdims = 0>(roots_new)
@@ -114,21 +119,25 @@ adaptive (float[] u, int32 max_unroll, float threshold)
 """
 
 
-def make_loop(parts: Mapping[str, onnx.GraphProto], rank: int, adaptive: bool) -> onnx.GraphProto:
+def make_loop(parts: Mapping[str, onnx.GraphProto], adaptive: bool) -> onnx.GraphProto:
     """Return the graph of a block.
 
     Args:
         parts: Graphs of `Start` and `Update`. Their inputs beyond those of the operators become
             inputs of the block's graph, each name once.
-        rank: Rank of u and of the state.
         adaptive: Whether each sample stops by the threshold, or all make `max_unroll` updates.
 
     Returns:
         A graph from u, max_unroll, the threshold if adaptive, and the further inputs of the parts
         to state, depth and status.
     """
-    graph = parser.parse_graph(_ADAPTIVE if adaptive else _FIXED)
-    graph.initializer.append(numpy_helper.from_array(np.arange(1, rank), "axes"))
+    template = _ADAPTIVE if adaptive else _FIXED
+    state, _, drive = (value.type.tensor_type.shape.dim for value in parts["Update"].input[:3])
+    for name, sizes in (("STATE", state), ("DRIVE", drive)):
+        known = (str(size.dim_value) if size.HasField("dim_value") else "?" for size in sizes)
+        template = template.replace(name, f"float[{', '.join(known)}]")
+    graph = parser.parse_graph(template)
+    graph.initializer.append(numpy_helper.from_array(np.arange(1, len(state)), "axes"))
     for operator, part in parts.items():
         inline(graph, operator, part)
     return graph

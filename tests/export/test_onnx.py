@@ -314,7 +314,8 @@ def test_blocks_alike_are_converted_once(nets, make_model, preprocessing, monkey
     assert len(conversions) == len(CHAIN["filters"])
     grown = len(converted.SerializeToString()) - len(nets("adaptive").converted.SerializeToString())
     weights = 4 * (longer.count_params() - nets("adaptive").model.count_params())
-    assert weights < grown < weights + 6 * 4000
+    # The graph of a block takes 4,056 bytes.
+    assert weights < grown < weights + 6 * 4100
 
 
 @pytest.mark.parametrize(("name", "settings"), [("nais_mnist", {}), ("resnet_w8", {"blocks": 2})])
