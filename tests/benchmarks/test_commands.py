@@ -37,6 +37,7 @@ def run(module, *options):
         "calibrated_depth",
         "compaction",
         "coupling_cost",
+        "export_matrix",
         "growth",
         "indices",
         "inference",
