@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import warnings
 
 from rich.console import Console
 
@@ -21,12 +22,14 @@ def load_quietly() -> None:
     """Import `keras_iterconv`, and TensorFlow with it.
 
     While TensorFlow loads, it writes lines about the processor and missing GPU libraries directly
-    to file descriptor 2, at any log level. They are discarded.
+    to file descriptor 2, at any log level. They are discarded. So are Pillow's warnings, of damaged
+    metadata and of large pictures, which are read all the same.
 
     Raises:
         UserError: The import fails, for example because of another Keras backend.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     with contextlib.ExitStack() as stack:
         try:
             kept = os.dup(2)

@@ -28,7 +28,11 @@ PYTHON = "{}.{}".format(*sys.version_info)
 def test_the_checkout_passes(command, tmp_path):
     cache = [str(tmp_path)] if command[-1] == "--cache-dir" else []
     run = subprocess.run(
-        [sys.executable, "-m", *command, *cache], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", *command, *cache],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     assert run.returncode == 0, run.stdout + run.stderr
 
@@ -128,3 +132,17 @@ def test_no_function_is_long():
     lengths = {found.place: lines_of_body(found.node) for found in functions}
     assert max(lengths.values()) > LONGEST / 2, "the lengths are not measured"
     assert not {place: length for place, length in lengths.items() if length > LONGEST}
+
+
+def test_no_test_waits_for_a_process_without_an_end():
+    """`process` of `tests.support.processes` ends those that `subprocess.run` cannot."""
+    endless = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).startswith(("subprocess.", "multiprocessing.", "os.fork"))
+        and "timeout" not in {keyword.arg for keyword in node.keywords}
+        and path.name != "processes.py"
+    ]
+    assert not endless

@@ -7,9 +7,6 @@ compares the two.
 import io
 import logging
 import os
-import re
-import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -30,10 +27,6 @@ _SIXTEEN_TO_EIGHT_BITS = 257
 _GREY_MODES = ("1", "L", "LA", "La")
 # The tag of EXIF and its values for pictures that lie on their side.
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)
-
-# An entry of `warnings.filters`: action, message, category, module and line number.
-_PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
-_readers, _readers_lock = 0, threading.Lock()
 
 
 class UnreadablePictureError(CorrectableError, ValueError):
@@ -149,9 +142,13 @@ def decode_picture(content: bytes, shape: tuple[int, int, int], name: str) -> np
 
 @contextmanager
 def _opened(content: bytes, name: str) -> Iterator[Image.Image]:
-    """Open a picture without warnings; errors become `UnreadablePictureError`."""
+    """Open a picture; errors become `UnreadablePictureError`.
+
+    Pillow's warnings go where all of the program's go. Pictures are decoded in several threads, and
+    a filter of warnings counts for all threads of a program.
+    """
     try:
-        with _without_pillow_warnings(), Image.open(io.BytesIO(content)) as file:
+        with Image.open(io.BytesIO(content)) as file:
             yield file
     except UnreadablePictureError:
         raise
@@ -160,33 +157,13 @@ def _opened(content: bytes, name: str) -> Iterator[Image.Image]:
         raise UnreadablePictureError(f"{name} {_reason(content, error)}") from error
 
 
-@contextmanager
-def _without_pillow_warnings() -> Iterator[None]:
-    """Ignore Pillow's warnings of damaged metadata, and of a large size below the limit.
-
-    Pictures are decoded in several threads. `warnings.catch_warnings` would restore all filters, to
-    those of another thread; here only one filter comes, with the first thread, and goes with the
-    last.
-    """
-    global _readers
-    with _readers_lock:
-        _readers += 1
-        if _PILLOW_WARNINGS not in warnings.filters:
-            warnings.filters.insert(0, _PILLOW_WARNINGS)  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        with _readers_lock:
-            _readers -= 1
-            if not _readers and _PILLOW_WARNINGS in warnings.filters:
-                warnings.filters.remove(_PILLOW_WARNINGS)  # type: ignore[attr-defined]
-
-
 def _reason(content: bytes, error: Exception) -> str:
     if not content:
         return "is empty: expected a picture, got 0 bytes"
     if isinstance(error, UnidentifiedImageError):
         return "is not a picture that Pillow can read"
+    if isinstance(error, Warning):
+        return f"is not read, since warnings are errors here ({error})"
     if isinstance(error, Image.DecompressionBombError):
         return f"is too large: expected at most {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
     return f"cannot be read to its end ({' '.join(str(error).split()) or type(error).__name__})"

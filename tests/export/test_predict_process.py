@@ -8,12 +8,11 @@ import struct
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.processes import ROOT, process
 
 # Says when the net starts.
 # A shell starts what it runs in the background deaf to Ctrl-C, and so are that one's children.
@@ -164,21 +163,17 @@ def test_ctrl_c_ends_a_long_run(save):
     # Some ten minutes of updates; the picture is one in which a change never is exactly 0.
     pixels = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
     deep = ["--threshold", "0", "--max-unroll", str(2**31 - 1)]
-    with subprocess.Popen(
+    with process(
         [sys.executable, "-c", INTERRUPTED, str(net), str(save(pixels)), *deep],
-        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-    ) as process:
-        try:
-            assert process.stdout.readline() == b"runs\n"
-            time.sleep(0.5)
-            process.send_signal(signal.SIGINT)
-            began = time.monotonic()
-            output, error = process.communicate(timeout=30)
-        finally:
-            process.kill()
-    assert (process.returncode, output, error) == (130, b"", b"Interrupted.\n")
+    ) as running:
+        assert running.stdout.readline() == b"runs\n"
+        time.sleep(0.5)
+        running.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        output, error = running.communicate(timeout=30)
+    assert (running.returncode, output, error) == (130, b"", b"Interrupted.\n")
     assert time.monotonic() - began < 10
 
 

@@ -3,18 +3,18 @@
 import hashlib
 import itertools
 import json
+import os
+import shutil
 import signal
-import subprocess
-import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from export.zoo_folder import check_index, new_entry
 from keras_iterconv.zoo.index import ZooError
+from tests.support.processes import call_in_processes
 from tests.support.small_zoo import ENTRY, contents, publish, read_whole
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_a_second_publish_replaces_the_first(tmp_path):
@@ -48,17 +48,11 @@ def test_a_second_publish_replaces_the_first(tmp_path):
     assert list(index["models"]) == ["another", "net"]
 
 
-# Forks for each job: what a process of its own would import takes seconds.
-FORKING = """
-import json, os, pathlib, shutil, signal, sys, tempfile
+MODULES = {"os": os, "shutil": shutil, "tempfile": tempfile, "Path": Path}
 
-sys.path[:0] = [{root!r}, {tests!r}]
-import test_zoo_folder
-
-MODULES = {{"os": os, "shutil": shutil, "tempfile": tempfile, "Path": pathlib.Path}}
 
 def prepare_kill(module, name, number, moment):
-    # Kills this process before or after the call of that number of a function.
+    """Let the call of that number of a function kill this process, before or after the call."""
     module, calls = MODULES[module], []
     real = getattr(module, name)
 
@@ -73,35 +67,13 @@ def prepare_kill(module, name, number, moment):
 
     setattr(module, name, deadly)
 
-children = []
-for zoo, model, contents, kill in json.loads(sys.argv[1]):
-    child = os.fork()
-    if child == 0:
-        try:
-            if kill:
-                prepare_kill(*kill)
-            for content in contents:
-                test_zoo_folder.publish(pathlib.Path(zoo), model, content)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    children.append(child)
-codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-print(json.dumps(codes))
-"""
 
-
-def publish_elsewhere(jobs):
-    """Publish in a process for each `(zoo, name, contents, kill)`; return the exit codes."""
-    program = FORKING.format(root=str(ROOT), tests=str(Path(__file__).parent))
-    done = subprocess.run(
-        [sys.executable, "-c", program, json.dumps(jobs)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def publish_each(zoo, name, contents, kill):
+    """Publish contents one after another, in a process of their own."""
+    if kill:
+        prepare_kill(*kill)
+    for content in contents:
+        publish(Path(zoo), name, content)
 
 
 DEADLY = [
@@ -134,7 +106,8 @@ def test_a_kill_leaves_the_old_or_the_new_whole(tmp_path):
         new = (module, name, number) in LATE or (name == "replace" and moment == "after")
         expected = "new" if new else "old" if replaces else None
         cases.append((zoo, expected, (module, name, number, moment)))
-    codes = publish_elsewhere([(str(case[0]), "net", ["new"], case[-1]) for case in cases])
+    calls = [(str(zoo), "net", ["new"], kill) for zoo, _, kill in cases]
+    codes = call_in_processes(publish_each, calls)
     assert codes == [-signal.SIGKILL] * len(cases)
     for zoo, expected, _ in cases:
         found = read_whole(zoo)
@@ -228,11 +201,11 @@ def test_a_first_publication_that_fails_leaves_nothing(tmp_path):
 
 
 def test_publishers_wait_for_each_other(tmp_path):
-    jobs = [
+    calls = [
         (str(tmp_path), name, [f"{name} {number}" for number in range(20)], None)
         for name in ("first", "second", "first")
     ]
-    assert publish_elsewhere(jobs) == [0, 0, 0]
+    assert call_in_processes(publish_each, calls) == [0, 0, 0]
     # No entry is lost to a publisher that read the index before another wrote it.
     for name in ("first", "second"):
         assert read_whole(tmp_path, name)["license"] == f"{name} 19"

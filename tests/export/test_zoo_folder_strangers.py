@@ -122,12 +122,14 @@ def test_folders_whose_digits_are_no_numbers(tmp_path):
 def test_a_writer_waits_for_the_lock(tmp_path):
     publish(tmp_path)
     with locked(tmp_path / ".lock"):
-        waiting = threading.Thread(target=publish, args=(tmp_path,), kwargs={"content": "new"})
+        waiting = threading.Thread(
+            target=publish, args=(tmp_path,), kwargs={"content": "new"}, daemon=True
+        )
         waiting.start()
         waiting.join(0.3)
         assert waiting.is_alive()
         assert read_whole(tmp_path)["license"] == "old"
-    waiting.join(10)
+    waiting.join(60)
     assert read_whole(tmp_path)["license"] == "new"
     assert not (tmp_path / ".lock").exists()
 

@@ -7,14 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from keras_iterconv.unrolling import MODES
+from tests.support.processes import ROOT, SECONDS, process
 from training import fit
 
-ROOT = Path(__file__).parents[2]
 # What a gradient mode needs of an update, in the words of the help.
 NEEDED = {
     "linear": "a linear pre-activation",
@@ -152,6 +151,7 @@ def test_another_backend_is_one_line():
         env={**os.environ, "KERAS_BACKEND": "jax"},
         capture_output=True,
         text=True,
+        timeout=SECONDS,
     )
     assert answer.returncode == 2
     assert "KERAS_BACKEND=tensorflow" in answer.stderr
@@ -168,19 +168,15 @@ _HEARING = (
 @contextlib.contextmanager
 def command(*arguments):
     """Run the command line in a process of its own, and end it."""
-    process = subprocess.Popen(
+    with process(
         [sys.executable, "-c", _HEARING, *map(str, arguments)],
-        cwd=ROOT,
+        seconds=240,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    ) as started:
+        yield started
 
 
 def epochs_done(run):
@@ -204,13 +200,13 @@ def test_a_run_that_is_stopped_from_outside_can_go_on(tmp_path):
     start = ("--model", "nais_mnist", "--epochs", 2000, "--batch-size", 32, "--output", run)
     for arguments, kind in ((start, signal.SIGINT), (("--resume", run), signal.SIGKILL)):
         done = len(epochs_done(run))
-        with command(*arguments) as process:
+        with command(*arguments) as fitting:
             wait_for_epochs(run, done + 2)
-            process.send_signal(kind)
-            screen, error = process.communicate(timeout=60)
+            fitting.send_signal(kind)
+            screen, error = fitting.communicate(timeout=60)
         assert "Traceback" not in screen + error
         if kind == signal.SIGINT:
-            assert process.returncode == 130
+            assert fitting.returncode == 130
             assert f"--resume {run}" in screen
     done = len(epochs_done(run))
     with command("--resume", run):

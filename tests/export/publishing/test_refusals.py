@@ -9,7 +9,6 @@ import resource
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -18,6 +17,7 @@ import tensorflow as tf
 
 import keras_iterconv as ki
 from export import zoo_entry as entry
+from tests.support.processes import process
 
 
 def read_tree(folder):
@@ -142,16 +142,14 @@ def test_a_kill_of_the_command_leaves_the_old_entry_whole(zoo, finished_run):
         ("saved_model", "writing the SavedModel"),
         ("onnx", "drawing the figure of depth"),
     ):
-        with subprocess.Popen(
+        with process(
             [*command, "--zoo", zoo, "--format", format_],
-            cwd=Path(__file__).parents[3],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        ) as process:
-            assert any(moment in line for line in process.stdout)
-            process.kill()
+        ) as publishing:
+            assert any(moment in line for line in publishing.stdout)
         assert (zoo / "index.json").read_text() == before
         for file, facts in json.loads(before)["models"]["small"]["files"].items():
             assert hashlib.sha256((zoo / file).read_bytes()).hexdigest() == facts["sha256"]

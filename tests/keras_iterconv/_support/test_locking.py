@@ -8,6 +8,7 @@ import pytest
 
 from keras_iterconv._support import locking
 from keras_iterconv._support.locking import LockedError, locked
+from tests.support.processes import process
 
 HOLD = """
 import sys, time
@@ -38,16 +39,13 @@ def test_a_lock_is_held_by_one_and_released(tmp_path):
 def test_a_killed_process_leaves_no_lock(tmp_path):
     # Loaded alone: the package would load TensorFlow.
     folder = locking.__file__.rsplit("/", 1)[0]
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD.format(folder=folder), str(tmp_path / "lock")],
-        stdout=subprocess.PIPE,
-    )
-    with process:
-        process.stdout.readline()
+    command = [sys.executable, "-c", HOLD.format(folder=folder), str(tmp_path / "lock")]
+    with process(command, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
         with pytest.raises(LockedError), locked(tmp_path / "lock", wait=False):
             pass
-        process.kill()
-        process.wait()
+        holder.kill()
+        holder.wait(timeout=60)
         with locked(tmp_path / "lock", wait=False):
             pass
 

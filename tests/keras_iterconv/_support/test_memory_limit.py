@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from keras_iterconv._support import memory_limit
+from tests.support.processes import SECONDS
 
 SCRIPT = """
 import importlib.util, resource, sys
@@ -31,6 +32,7 @@ def test_the_limits_of_the_process():
         [sys.executable, "-c", SCRIPT, memory_limit.__file__],
         capture_output=True,
         text=True,
+        timeout=SECONDS,
         check=True,
     )
     for line in run.stdout.splitlines():

@@ -3,11 +3,11 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from tests.support.processes import ROOT, SECONDS
+
 # Pictures of 512x512 take a kilobyte as files, and 256 kilobytes as images: 262 MB in all.
 SIDE, COUNT = 512, 1000
 SCRIPT = f"""
@@ -74,7 +74,11 @@ print(kind, accuracy, fits)
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="it is Linux's")
 def test_a_folder_larger_than_the_memory_trains(tmp_path):
     run = subprocess.run(
-        [sys.executable, "-c", SCRIPT, tmp_path], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", SCRIPT, tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
     )
     assert run.returncode == 0, run.stderr[-2000:]
     kind, accuracy, fits_in_memory = run.stdout.split()[-3:]

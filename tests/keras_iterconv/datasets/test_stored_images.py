@@ -1,7 +1,6 @@
 """Images on disk: the batches are those of images in memory, wherever a run begins."""
 
 import itertools
-import warnings
 
 import numpy as np
 import pytest
@@ -9,7 +8,13 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_iterconv import datasets
-from keras_iterconv.datasets import StoredImages, UnreadablePictureError, assembly, load_folder
+from keras_iterconv.datasets import (
+    StoredImages,
+    UnreadablePictureError,
+    assembly,
+    load_folder,
+    read_picture,
+)
 from tests.support.picture_folders import write_pictures
 
 
@@ -115,19 +120,32 @@ def test_a_picture_that_goes_is_remembered(tmp_path, monkeypatch):
     assert "cannot be opened" in str(data.train.images.failures[0])
 
 
-def test_pictures_that_pillow_warns_of_are_read_where_warnings_are_errors(tmp_path, monkeypatch):
-    """Between the limit and twice the limit Pillow warns; only above it refuses."""
+@pytest.fixture
+def warned_of(tmp_path, monkeypatch):
+    """A folder of pictures between Pillow's limit and twice that, and its data without a limit."""
     folder = write_pictures(tmp_path / "a", 12)
     expected = load_folder(folder, image_size=16)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    return folder, expected
+
+
+# For the whole test: a filter counts for all threads, those that read batches too.
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_pictures_that_pillow_warns_of_are_read(warned_of, monkeypatch):
+    folder, expected = warned_of
     monkeypatch.setattr(assembly, "memory_limit", lambda: 0)
-    before = list(warnings.filters)
     data = load_folder(folder, image_size=16)
     assert data.skipped == ()
-    assert warnings.filters == before
     batches = zip(data.training_batches(4), expected.training_batches(4), strict=True)
     for (images, _), (same, _) in itertools.islice(batches, 6):
         assert np.array_equal(images, same)
-    # Other uses of Pillow are not silenced.
+
+
+def test_the_filters_of_the_program_decide_on_pillow_s_warnings(warned_of):
+    picture = next(warned_of[0].rglob("*.png"))
+    with pytest.raises(
+        UnreadablePictureError, match=r"since warnings are errors here \(Image size"
+    ):
+        read_picture(picture, (16, 16, 3))
     with pytest.warns(Image.DecompressionBombWarning):
-        Image.open(next(folder.rglob("*.png"))).close()
+        assert read_picture(picture, (16, 16, 3)).shape == (16, 16, 3)

@@ -2,17 +2,16 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from iterconv import cli
 from iterconv.command_errors import UserError
+from tests.support.processes import ROOT, SECONDS
 from training.reproduce import __main__ as reproduce
 from training.reproduce import runner
 
-ROOT = Path(__file__).parents[3]
 BAD = [
     (("figure2",), "figure2"),
     (("depth-figure", "nais", "--output", "a.jpg"), "--output must end in .png, .pdf, .svg: "),
@@ -75,6 +74,7 @@ def test_the_module_runs():
         cwd=ROOT,
         capture_output=True,
         text=True,
+        timeout=SECONDS,
     )
     assert (answer.returncode, answer.stderr) == (0, "")
     assert "Usage: python -m training.reproduce" in answer.stdout

@@ -3,15 +3,16 @@
 import dataclasses
 import io
 import json
-import multiprocessing
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import typer
 from rich.console import Console
 
 from iterconv.command_errors import UserError
+from tests.support.processes import call_in_processes
 from training.reproduce import runner
 from training.reproduce.__main__ import app
 from training.reproduce.experiment import Case, Experiment
@@ -121,8 +122,8 @@ def test_a_failure_keeps_what_was_computed(tmp_path, console):
     assert [row.seed for row in found.rows] == [0, 0]
 
 
-def _run_until_killed(folder, moment):
-    """Run the experiment in a child process that kills itself at a moment."""
+def run_until_killed(folder, moment):
+    """Run the experiment in a process of its own, which is killed at a moment."""
     steps = iter(range(100))
 
     def maybe_die():
@@ -140,20 +141,17 @@ def _run_until_killed(folder, moment):
         return whole(file)
 
     runner.replacing = replacing
-    run_experiment(make_experiment(compute), folder, "cpu", Console(file=io.StringIO()))
+    run_experiment(make_experiment(compute), Path(folder), "cpu", Console(file=io.StringIO()))
 
 
-@pytest.mark.parametrize("moment", [0, 1, 2, 5, 11])
-def test_a_killed_run_ends_with_the_results_of_one_that_was_not(tmp_path, console, moment):
-    process = multiprocessing.get_context("fork").Process(
-        target=_run_until_killed, args=(tmp_path, moment)
-    )
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    again = run_experiment(make_experiment(square), tmp_path, "cpu", console)
-    whole = run_experiment(make_experiment(square), tmp_path / "other", "cpu", console)
-    assert again.rows == whole.rows
+def test_a_killed_run_ends_with_the_results_of_one_that_was_not(tmp_path, console):
+    whole = run_experiment(make_experiment(square), tmp_path / "whole", "cpu", console)
+    moments = [0, 1, 2, 5, 11]
+    calls = [(str(tmp_path / str(moment)), moment) for moment in moments]
+    assert call_in_processes(run_until_killed, calls) == [-signal.SIGKILL] * len(moments)
+    for moment in moments:
+        again = run_experiment(make_experiment(square), tmp_path / str(moment), "cpu", console)
+        assert again.rows == whole.rows
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"condition": "small"}', "[" * 10_000, "NaN"])

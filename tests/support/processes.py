@@ -1,0 +1,72 @@
+"""Processes of their own; none of them runs, or lets a test wait, without an end."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 120
+
+_FORKING = """
+import importlib, json, os, sys, traceback, types
+
+root, folder, module, function, calls = json.loads(sys.argv[1])
+# The package itself would load TensorFlow, which takes seconds. And no process with its threads may
+# fork: where the child collects an iterator of tf.data, it waits for threads that it does not have.
+package = sys.modules["keras_iterconv"] = types.ModuleType("keras_iterconv")
+package.__path__ = [os.path.join(root, "keras_iterconv")]
+sys.path[:0] = [root, folder]
+function = getattr(importlib.import_module(module), function)
+children = []
+for arguments in calls:
+    child = os.fork()
+    if child == 0:
+        try:
+            function(*arguments)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    children.append(child)
+print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]))
+"""
+
+
+def call_in_processes(function, calls):
+    """Call a function of a test file at the same time in a process for each of `calls`.
+
+    Args:
+        function: The function. Its file must need no more of the library than modules without
+            TensorFlow.
+        calls: A list of arguments for each call, of the types of JSON.
+
+    Returns:
+        The exit codes: 0, 1 after an exception, or the negative number of a signal.
+    """
+    file = Path(function.__code__.co_filename)
+    job = json.dumps([str(ROOT), str(file.parent), file.stem, function.__name__, calls])
+    done = subprocess.run(
+        [sys.executable, "-c", _FORKING, job], capture_output=True, text=True, timeout=SECONDS
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@contextlib.contextmanager
+def process(command, seconds=SECONDS, **options):
+    """Start a process of `subprocess.Popen`, and kill it at the end.
+
+    It is killed after some seconds at the latest, so that a read of its output ends.
+    """
+    with subprocess.Popen(command, **{"cwd": ROOT, **options}) as started:
+        timer = threading.Timer(seconds, started.kill)
+        timer.start()
+        try:
+            yield started
+        finally:
+            timer.cancel()
+            started.kill()
