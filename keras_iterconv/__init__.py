@@ -22,7 +22,12 @@ from keras_iterconv.depth import (
     set_depth,
     with_depth,
 )
-from keras_iterconv.exporting import export_onnx, export_saved_model
+from keras_iterconv.exporting import (
+    QuantizationReport,
+    export_onnx,
+    export_saved_model,
+    quantize_onnx,
+)
 from keras_iterconv.gradient_error import GradientReport, gradient_error
 from keras_iterconv.indices import IndexReport, measure_indices, plot_indices
 from keras_iterconv.layers import (
@@ -61,6 +66,7 @@ __all__ = [
     "NAISDense",
     "NotFinite",
     "Preprocessing",
+    "QuantizationReport",
     "ResidualBlock",
     "ResidualStage",
     "ResidualUpdate",
@@ -88,6 +94,7 @@ __all__ = [
     "predict_stream",
     "processing_depth",
     "projections",
+    "quantize_onnx",
     "set_depth",
     "spectral",
     "stop",

@@ -1,5 +1,7 @@
 """Export of a model, with its adaptive depth, to a SavedModel or an ONNX file."""
 
 from keras_iterconv.exporting.export_functions import export_onnx, export_saved_model
+from keras_iterconv.exporting.quantization import quantize_onnx
+from keras_iterconv.exporting.quantization_report import QuantizationReport
 
-__all__ = ["export_onnx", "export_saved_model"]
+__all__ = ["QuantizationReport", "export_onnx", "export_saved_model", "quantize_onnx"]
