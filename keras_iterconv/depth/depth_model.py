@@ -77,6 +77,12 @@ def _without_structure_of_one(outputs: Any) -> Any:
     return flat[0] if len(flat) == 1 else outputs
 
 
+def without_depth(model: keras.Model) -> keras.Model:
+    """Return the model that `with_depth` was called on, or a model that it did not make itself."""
+    last = model.layers[-1] if model.layers else None
+    return last.layer if isinstance(last, ModelWithDepth) else model
+
+
 def _for_any_batch(model: keras.Model) -> keras.Model:
     """Return a model whose convolutions accept empty batches: of the same layers, where it can."""
     graph = graph_of(model)

@@ -12,6 +12,7 @@ from keras_iterconv._support.keras_graph import input_specs, output_specs
 from keras_iterconv._support.outputs import output_key
 from keras_iterconv._support.private_keras import graph_of, mask_of, set_mask
 from keras_iterconv.depth.block_calls import BlockCall, block_calls, check_model
+from keras_iterconv.depth.depth_model import without_depth
 from keras_iterconv.depth.depth_settings import DepthSettings
 from keras_iterconv.exporting.folding import folded_layer, in_float32
 from keras_iterconv.exporting.image_classifier import ImageClassifier
@@ -65,7 +66,9 @@ class ExportedFunction:
 
     def __init__(self, model: keras.Model, classifier: ImageClassifier | None = None):
         check_model(model)
-        self.model, self._classifier = model, classifier
+        # Files have depth and status themselves.
+        self.model, self._classifier = without_depth(model), classifier
+        self._returns_depth, model = self.model is not model, self.model
         self.structure = input_specs(model)
         self.calls = block_calls(model)
         self.settings = _adaptive_settings(self.calls)
@@ -111,8 +114,12 @@ class ExportedFunction:
         return dict(zip(self.output_names, flat, strict=True))
 
     def predict(self, inputs: Sequence) -> Any:
-        """Return the outputs of the model alone, in their structure."""
-        return self._run(inputs, {}, run_block)[0]
+        """Return the outputs of the model as it was given, in their structure."""
+        outputs, depths, statuses = self._run(inputs, {}, run_block)
+        if not self._returns_depth:
+            return outputs
+        counts = {DEPTH: tf.stack(depths, axis=1), STATUS: tf.stack(statuses, axis=1)}
+        return {output_key(self.model): outputs, **counts}
 
     def _run(
         self, inputs: Sequence, given: Mapping[str, Any], run_block: Callable

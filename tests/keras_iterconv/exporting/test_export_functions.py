@@ -127,6 +127,12 @@ def test_fixed_inputs_hold_the_settings_of_the_model(net, tmp_path):
     np.testing.assert_array_equal(found["depth"], ki.with_depth(net)(IMAGES)["depth"])
 
 
+def test_a_model_with_depth_is_exported_as_the_one_inside(net, tmp_path):
+    ki.with_depth(net).export(tmp_path / "net.onnx", format="onnx")
+    found = run_onnx(tmp_path / "net.onnx", {"images": IMAGES})
+    assert list(found) == ["logits", "depth", "status"]
+
+
 def test_a_saved_model_without_blocks_and_standardised_inputs(tmp_path):
     model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(1)])
     ki.export_saved_model(model, tmp_path / "net", mean=2.0, std=[1, 2, 3, 4])
@@ -181,7 +187,11 @@ def dense_net(*layers):
             r"returns=\('states',\); make the model",
         ),
         (lambda: dense_net(Length()), {}, r"operations that ONNX has.*'EuclideanNorm'"),
-        (lambda: dense_net(Inside()), {}, r"must call all its blocks itself.*whose block 'inside/inner'"),
+        (
+            lambda: dense_net(Inside()),
+            {},
+            r"must call all its blocks itself.*whose block 'inside/inner'",
+        ),
         (lambda: dense_net(ki.NAISDense(4)), {"inputs": "none"}, r"^`inputs` must be one of"),
         (lambda: dense_net(ki.NAISDense(4)), {"mean": [1, 2]}, r"^`mean` must be a finite number"),
         (lambda: dense_net(ki.NAISDense(4)), {"std": 0}, r"^`std` must be a positive finite"),
