@@ -1,6 +1,8 @@
 """Files of any Keras model from user code, against Keras."""
 
 import json
+import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -25,6 +27,14 @@ def test_a_file_answers_as_keras_does(kind, block, format, tmp_path):
     """`python -m benchmarks.export_matrix` does this for all kinds of model with all blocks."""
     model = export_matrix.make_net(kind, block)
     assert export_matrix.check(model, format, tmp_path) == export_matrix.YES
+    assert format in documented_formats(kind, block)
+
+
+def documented_formats(kind, block):
+    """Return the formats in a cell of the table of the docs."""
+    page = (Path(__file__).parents[3] / "docs/own_export.md").read_text()
+    (row,) = re.findall(rf"^\| {re.escape(block)} \|(.*)\|$", page, re.M)
+    return row.split("|")[KINDS.index(kind)].strip().split(", ")
 
 
 def run_onnx(path, feeds):
