@@ -26,7 +26,7 @@ SHAPE = (6, 5, 3)
 CHANNELS = 6
 BATCHES = (1, 7, 64)
 # A depth that is given at run time.
-OTHER = {"threshold": 0.9, "max_unroll": 3}
+OTHER = DepthSettings(max_unroll=3, threshold=0.9)
 # A cell of values, depths and statuses like those of Keras.
 YES = "yes"
 
@@ -173,7 +173,10 @@ def other_depth(model: keras.Model) -> dict[str, np.ndarray]:
     return {
         f"{name}{suffix}": np.array(value, dtype)
         for suffix in suffixes
-        for (name, value), dtype in zip(OTHER.items(), (np.float32, np.int32), strict=True)
+        for name, value, dtype in (
+            ("threshold", OTHER.threshold, np.float32),
+            ("max_unroll", OTHER.max_unroll, np.int32),
+        )
     }
 
 
@@ -194,7 +197,7 @@ def check(model: keras.Model, format: str, folder: Path) -> str:
         blocks = adjustable_blocks(model)
         before = read_settings(blocks)
         try:
-            apply_settings(blocks, [DepthSettings(**OTHER)] * len(blocks))
+            apply_settings(blocks, [OTHER] * len(blocks))
             _compare(run, given, with_depth)
         finally:
             apply_settings(blocks, before)
