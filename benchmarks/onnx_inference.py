@@ -44,7 +44,7 @@ def onnx_inference(
     entry = read_index(folder)["models"][name]
     if entry["depth"] is None:
         raise typer.BadParameter(f"{name} must have a threshold")
-    path = verified_file(folder, name, entry, ".onnx")
+    path = verified_file(folder, name, entry, f"/{name}.onnx")
     classifier = OnnxClassifier(path)
     data = datasets.load(entry["dataset"])
     raw = data.test.images[:images].astype(np.float32)

@@ -39,7 +39,7 @@ def calibrate_run(run: FinishedRun, model: keras.Model, budget: Mapping[str, Any
         UserError: The budget cannot be met, or the model has no such depth.
         DatasetError: The data set is not on this machine.
     """
-    data = _load_data(run)
+    data = load_run_data(run)
     if not len(data.validation):
         raise UserError(
             "the run has no validation images, by which the depth is calibrated; train with a "
@@ -70,8 +70,13 @@ def calibrate_run(run: FinishedRun, model: keras.Model, budget: Mapping[str, Any
     return run._replace(result=result, command=command)
 
 
-def _load_data(run: FinishedRun) -> ImageData:
-    """Return the data set of a run, which must be that of its training."""
+def load_run_data(run: FinishedRun) -> ImageData:
+    """Return the data set of a run.
+
+    Raises:
+        UserError: It is not that of the training.
+        DatasetError: It is not on this machine.
+    """
     settings = run.settings
     named = settings["dataset"] in CATALOGUE
     data: ImageData = as_user_error(
@@ -91,6 +96,6 @@ def _load_data(run: FinishedRun) -> ImageData:
         raise UserError(
             f"the data set {settings['dataset']!r} must be that of the training for a calibration; "
             f"it differs in {', '.join(different)}; restore its files ({place}), or leave out the "
-            "budget"
+            "budget and --quantize"
         )
     return data

@@ -32,26 +32,24 @@ from keras_iterconv.zoo.index import (
 )
 
 from .classifier import OnnxClassifier, Predictions
+from .measured_predictions import Measured, Predict, measure
+from .quantized_file import INT8, expect_int8, int8_name
 from .zoo_folder import unlisted_files
 
 # Largest difference of logits, relative to the largest logit of the image; least share of
-# (image, block) pairs of equal depth; largest difference of accuracy.
+# (image, block) pairs of equal depth; largest difference of accuracy, and of the mean updates of an
+# int8 file as a share of what the index says.
 LOGITS_TOLERANCE = 1e-4
 DEPTH_SHARE = 0.999
 ACCURACY_TOLERANCE = 0.001
+UPDATES_TOLERANCE = 0.01
 BATCHES = (1, 7, 64)
-ACCURACY_BATCH = 500
-# Largest number of pixels in a batch.
-ACCURACY_PIXELS = 2**20
 # Most bytes of an ONNX file, a protocol buffer, and most characters of its metadata.
 ONNX_LIMIT = 2**31 - 1
 METADATA_LIMIT = 2**20
 UNLISTED_SHOWN = 10
 # Most characters of the message for one model: a file may hold a megabyte of class names.
 MESSAGE_LIMIT = 500
-
-# A function of raw images and a depth, None for the stored one.
-Predict = Callable[[np.ndarray, DepthSettings | None], Predictions]
 
 
 class Agreement(NamedTuple):
@@ -131,10 +129,12 @@ def _check_model(
     model = load_pretrained(name, folder)
     paths = [folder / file for file in entry["files"]]
     runs: list[Predict] = []
+    rounded: list[Predict] = []
     for path in paths:
-        if path.suffix == ".onnx":
-            classifier = _check_onnx(path, name, entry)
-            runs.append(partial(_classify, classifier))
+        if path.name == int8_name(name):
+            rounded.append(partial(_classify, _check_onnx(path, name, expect_int8(name, entry))))
+        elif path.suffix == ".onnx":
+            runs.append(partial(_classify, _check_onnx(path, name, entry)))
         if path.name == "saved_model.pb" and trusted:
             _check_complete(path.parent, name, paths)
             served = tf.saved_model.load(path.parent)
@@ -152,13 +152,12 @@ def _check_model(
             f"{name}: Keras, SavedModel and ONNX differ by {found.logits:.1e} in logits; "
             f"{found.depths:.3%} of the depths are equal"
         )
-    claimed, accuracies = entry["result"]["test_accuracy"], [_accuracy(run, data) for run in runs]
-    for accuracy in accuracies:
-        if not abs(accuracy - claimed) <= ACCURACY_TOLERANCE:
-            raise ZooError(
-                f"{name}: the test accuracy must be {claimed:.2%}, but is {accuracy:.2%}"
-            )
-    right = f"{accuracies[0]:.2%}" if runs else "-"
+    measured = [measure(run, data) for run in runs]
+    for each in measured:
+        _check_accuracy(name, each, entry["result"])
+    for run in rounded:
+        _check_int8(int8_name(name), measure(run, data), entry[INT8])
+    right = f"{measured[0].accuracy:.2%}" if runs else "-"
     return size, f"{found.logits:.1e}", f"{found.depths:.3%}", right
 
 
@@ -294,13 +293,23 @@ def _serve(run: Any, images: np.ndarray, depth: DepthSettings | None) -> Predict
     return Predictions(**{key: outputs[key].numpy() for key in Predictions._fields})
 
 
-def _accuracy(run: Predict, data: ImageData) -> float:
-    """Return the accuracy on the test images."""
-    right = 0
-    height, width, _ = data.input_shape
-    batch = max(1, min(ACCURACY_BATCH, ACCURACY_PIXELS // (height * width)))
-    for begin in range(0, len(data.test), batch):
-        images = data.test.images[begin : begin + batch].astype(np.float32)
-        labels = data.test.labels[begin : begin + batch]
-        right += int(np.sum(~data.task.is_wrong(run(images, None).logits, labels)))
-    return right / len(data.test)
+def _check_accuracy(name: str, found: Measured, claimed: dict) -> None:
+    if not abs(found.accuracy - claimed["test_accuracy"]) <= ACCURACY_TOLERANCE:
+        raise ZooError(
+            f"{name}: the test accuracy must be {claimed['test_accuracy']:.2%}, but is "
+            f"{found.accuracy:.2%}"
+        )
+
+
+def _check_int8(name: str, found: Measured, claimed: dict) -> None:
+    """Compare accuracy and updates of an int8 file with the index.
+
+    Its logits differ from those of the other formats, and so do some depths.
+    """
+    _check_accuracy(name, found, claimed)
+    difference = abs(found.mean_updates - claimed["mean_depth"])
+    if not difference <= UPDATES_TOLERANCE * claimed["mean_depth"]:
+        raise ZooError(
+            f"{name}: an image must make {claimed['mean_depth']:.2f} updates on average, but makes "
+            f"{found.mean_updates:.2f}"
+        )

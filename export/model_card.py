@@ -3,12 +3,14 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from keras_iterconv.datasets import CATALOGUE
 from keras_iterconv.models.deep_thinking_net import PADDING
 from keras_iterconv.zoo.index import CHECKOUT_ZOO
 
 from .data_source import READING
+from .quantized_file import INT8, describe_int8, int8_name
 from .zoo_folder import CURVES, DEPTH_FIGURE, SAVED_MODEL
 
 _DEPTH = f"""
@@ -43,7 +45,7 @@ logits = model(model.preprocessing(images))
 
 `model.preprocessing` computes {pixels}. In units of the raw values, by channel: mean {mean}, std
 {std}.
-{raw}{pictures}{predict}
+{raw}{pictures}{predict}{int8}
 ## Stability
 
 With caps and normalisation folded into the weights, {held} of {blocks} blocks have a guarantee.
@@ -60,6 +62,9 @@ _PREDICT = """
 iterconv predict {name}.onnx picture.png{options}
 ```
 """
+_INT8 = """
+`{file}` has the inputs and outputs of `{name}.onnx`, and weights of 8 bits: {facts}.
+"""
 _OPERATORS = """
 ## Operators of the ONNX file
 
@@ -75,7 +80,7 @@ end of a sequence are such that the standardised value is below {PADDING / 2:g}:
 """
 
 
-def make_card(name: str, entry: Mapping, folder: Path, zoo: Path) -> str:
+def make_card(name: str, entry: dict[str, Any], folder: Path, zoo: Path) -> str:
     """Return a model's card in Markdown.
 
     Args:
@@ -85,7 +90,7 @@ def make_card(name: str, entry: Mapping, folder: Path, zoo: Path) -> str:
         zoo: The zoo's folder; the card names it unless it is the checkout's.
     """
     result, certificate, depth = entry["result"], entry["certificate"], entry["depth"]
-    options = predict = operators = raw = ""
+    options = predict = operators = raw = int8 = ""
     if depth is not None:
         options = f" --threshold {10 * depth['threshold']:g} --max-unroll {depth['max_unroll']}"
     if (folder / f"{name}.onnx").exists():
@@ -98,6 +103,8 @@ def make_card(name: str, entry: Mapping, folder: Path, zoo: Path) -> str:
         raw = _RAW.format(shape=", ".join(map(str, entry["input_shape"])))
         if entry["dataset"] in SEQUENCES:
             raw += _SEQUENCES
+    if INT8 in entry:
+        int8 = _INT8.format(file=int8_name(name), name=name, facts=describe_int8(entry))
     arguments = json.dumps(name)
     if zoo.resolve() != CHECKOUT_ZOO.resolve():
         arguments += f", zoo={json.dumps(str(zoo), ensure_ascii=False)}"
@@ -128,6 +135,7 @@ def make_card(name: str, entry: Mapping, folder: Path, zoo: Path) -> str:
         raw=raw,
         pictures=_pictures(entry),
         predict=predict,
+        int8=int8,
         depth_figure=_DEPTH if (folder / DEPTH_FIGURE).exists() else "",
         held=certificate["blocks_that_hold"],
         blocks=certificate["blocks"],

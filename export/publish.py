@@ -42,6 +42,14 @@ def publish(
             show_default="the run's threshold",
         ),
     ] = None,
+    quantize: Annotated[
+        str | None,
+        typer.Option(
+            help="int8: write a second ONNX file, NAME_int8.onnx, with weights of 8 bits. Its "
+            "stopping threshold is set anew on training images of the run.",
+            show_default="no second file",
+        ),
+    ] = None,
     check: Annotated[
         bool,
         typer.Option(
@@ -79,6 +87,11 @@ def publish(
     for wanted in formats:
         if wanted not in FORMATS:
             raise UserError(f"--format must be of {', '.join(FORMATS)}: {wanted}")
+    if quantize is not None:
+        if quantize != "int8":
+            raise UserError(f"--quantize must be int8: {quantize}")
+        if check or "onnx" not in formats:
+            raise UserError("--quantize must be used with a RUN and the format onnx")
     load_quietly()
     # The ONNX converter calls deprecated functions, about which TensorFlow warns.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -95,7 +108,7 @@ def publish(
         check_zoo(Path(zoo), console, trust)
     else:
         calibration = budget if calibrated else None
-        publish_run(Path(run), name, Path(zoo), formats, console, calibration)
+        publish_run(Path(run), name, Path(zoo), formats, console, calibration, quantize is not None)
 
 
 def main() -> None:

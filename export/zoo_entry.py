@@ -18,7 +18,7 @@ from rich.console import Console
 import keras_iterconv as ki
 from iterconv.command_errors import UserError, as_user_error, check_folder
 from keras_iterconv._support.keras_files import load_model_file, save_model_file
-from keras_iterconv.datasets import DatasetError, load_published_data
+from keras_iterconv.datasets import DatasetError, ImageData, load_published_data
 from keras_iterconv.depth.figure_by_class import NoFigureError, draw_depths, measure_depths
 from keras_iterconv.exporting.exported_function import shared_depth
 from keras_iterconv.exporting.folding import fold
@@ -32,10 +32,11 @@ from keras_iterconv.runs import FinishedRun, plain_name, read_finished_run
 from keras_iterconv.tasks import TASKS
 from keras_iterconv.zoo.index import CARD
 
-from .calibrated_run import calibrate_run
+from .calibrated_run import calibrate_run, load_run_data
 from .data_source import READING, describe_source, task_name
 from .model_card import make_card
 from .preparation import PREPARATIONS
+from .quantized_file import INT8, describe_int8, int8_name, write_int8
 from .zoo_folder import CURVES, DEPTH_FIGURE, SAVED_MODEL, check_name, commit, new_entry
 
 LICENSE = "Apache-2.0"
@@ -76,6 +77,7 @@ def publish_run(
     formats: list[str],
     console: Console,
     budget: Mapping[str, Any] | None = None,
+    quantize: bool = False,
 ) -> str:
     """Publish the last model of a finished run, and return its name.
 
@@ -87,8 +89,11 @@ def publish_run(
         console: The console for the progress; it must print names without interpreting markup.
         budget: `accuracy_loss` or `mean_updates`, to which the depth is calibrated before; None for
             the depth of the run.
+        quantize: Whether to write a second ONNX file, with weights of 8 bits.
 
     Raises:
+        DatasetError: `budget` or `quantize` is given, and the run's data set is not on this
+            machine.
         UserError: The folder holds no finished run, the budget cannot be met, or the zoo cannot be
             written.
         ZooError: The name or the zoo's index is invalid.
@@ -104,7 +109,7 @@ def publish_run(
             run = calibrate_run(run, model, budget)
             console.print(run.result["calibrated"], soft_wrap=True)
         publication = _Publication(run, model, name, zoo, console)
-        publication.publish(formats)
+        publication.publish(formats, load_run_data(run) if quantize else None)
     except KeyboardInterrupt:
         console.print(
             f"{name or path} is not published; the previous content of {zoo} is kept",
@@ -137,15 +142,27 @@ class _Publication:
     def say(self, text: str) -> None:
         self.console.print(f"{self.name}: {text}", soft_wrap=True)
 
-    def publish(self, formats: list[str]) -> None:
-        """Write the files and the index."""
+    def publish(self, formats: list[str], calibration: ImageData | None = None) -> None:
+        """Write the files and the index.
+
+        Args:
+            formats: The formats beside the .keras file.
+            calibration: The run's data set, for a second ONNX file with weights of 8 bits.
+        """
         self.say("computing the certificate")
         entry = self._describe()
         try:
             with new_entry(self.zoo, self.name) as staged:
                 self._write_model(staged)
                 if "onnx" in formats:
-                    entry["operators"] = self._write_onnx(staged, _metadata(self.name, entry))
+                    converted = self._convert_to_onnx(_metadata(self.name, entry))
+                    onnx.save(converted, staged / f"{self.name}.onnx")
+                    entry["operators"] = count_operators(converted)
+                    if calibration is not None:
+                        self.say("quantising the weights")
+                        int8_path = staged / int8_name(self.name)
+                        entry[INT8] = write_int8(converted, int8_path, calibration)
+                        self.say(f"int8: {describe_int8(entry)}")
                 if "saved_model" in formats:
                     self._write_saved_model(staged)
                 shutil.copyfile(self.run.files.curves, staged / CURVES)
@@ -187,12 +204,9 @@ class _Publication:
         model.class_names = tuple(self.run.data["classes"])
         save_model_file(model, staged / f"{self.name}.keras")
 
-    def _write_onnx(self, staged: Path, texts: dict[str, str]) -> dict[str, int]:
-        """Write the ONNX file, and return the count of each of its operators."""
+    def _convert_to_onnx(self, texts: dict[str, str]) -> onnx.ModelProto:
         self.say("converting to ONNX")
-        converted = as_user_error(to_onnx, self.folded, self.preprocessing, texts, self.task)
-        onnx.save(converted, staged / f"{self.name}.onnx")
-        return count_operators(converted)
+        return as_user_error(to_onnx, self.folded, self.preprocessing, texts, self.task)
 
     def _write_saved_model(self, staged: Path) -> None:
         self.say("writing the SavedModel")

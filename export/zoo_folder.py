@@ -33,7 +33,7 @@ _NAME = "[a-z0-9][a-z0-9_-]*"
 _FILES = "files"
 # TensorFlow first writes the parts of a SavedModel under longer names.
 _WRITTEN = (
-    r"{name}\.(keras|onnx)|"
+    r"{name}\.keras|{name}(_int8)?\.onnx|"
     + "|".join(map(re.escape, (CARD, CURVES, DEPTH_FIGURE)))
     + rf"|{SAVED_MODEL}(/assets|/[a-z_]+\.pb[^/]*|/variables(/variables.*)?)?"
 )

@@ -1,6 +1,5 @@
 """`python -m export.publish --check`: what it sees of damage, and what it lets pass."""
 
-import hashlib
 import json
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from export import check
+from tests.support.changed_files import change_onnx, rewrite
 
 
 def test_a_check_of_what_was_published(publish_command, published):
@@ -51,25 +51,6 @@ def test_a_check_sees_what_the_index_claims(publish_command, zoo):
     code, _, error = publish_command("--check", "--zoo", zoo)
     assert (code, error.count("\n")) == (2, 1)
     assert "the test accuracy must be" in error
-
-
-def rewrite(zoo, file, change):
-    """Change a published file, and its facts in the index."""
-    path = zoo / "small" / "1" / file
-    change(path)
-    index = json.loads((zoo / "index.json").read_text())
-    facts = index["models"]["small"]["files"][f"small/1/{file}"]
-    facts.update(sha256=hashlib.sha256(path.read_bytes()).hexdigest(), bytes=path.stat().st_size)
-    (zoo / "index.json").write_text(json.dumps(index))
-
-
-def change_onnx(change):
-    def apply(path):
-        model = onnx.load(path)
-        change(model)
-        onnx.save(model, path)
-
-    return apply
 
 
 def change_weight(model, factor):
