@@ -84,7 +84,7 @@ class ExportedFunction:
         self.output_names = (*names, *((DEPTH, STATUS) if self.calls else ()))
         _check_names("inputs", [spec.name for spec in (*self.inputs, *self.depth_specs)])
         _check_names("outputs", self.output_names)
-        self._folded: dict[int, Any] = {}
+        self._folded: dict[int, tuple[Any, Any]] = {}
 
     @property
     def depth_specs(self) -> list[tf.TensorSpec]:
@@ -158,8 +158,8 @@ class ExportedFunction:
         """Return what runs in place of a layer that is repeated or repeats, made once."""
         if id(layer) not in self._folded:
             with tf.init_scope():
-                self._folded[id(layer)] = folded_layer(layer)
-        return self._folded[id(layer)]
+                self._folded[id(layer)] = layer, folded_layer(layer)
+        return self._folded[id(layer)][1]
 
     @contextlib.contextmanager
     def as_exported(self) -> Iterator[None]:
@@ -169,11 +169,19 @@ class ExportedFunction:
 
     @property
     def variables(self) -> list:
-        """The variables that the traced function reads: weights, depth settings, folded copies."""
-        blocks = [call.block for call in self.calls if call.block.adjustable]
-        of_blocks = [variable for block in blocks for variable in block.depth_variables]
-        folded = [v for twin in self._folded.values() for v in twin.variables]
-        return [v.value for v in (*self.model.variables, *folded)] + of_blocks
+        """The variables that the traced function reads: weights and depth settings."""
+        pairs = [(layer, twin) for layer, twin in self._folded.values() if twin is not layer]
+        replaced = {id(v) for layer, _ in pairs for v in layer.variables}
+        weights = [v for v in self.model.variables if id(v) not in replaced]
+        weights += [v for _, twin in pairs for v in twin.variables]
+        settings = [
+            variable
+            for call in self.calls
+            for block in {call.block, self.folded(call.block)}
+            if block.adjustable
+            for variable in block.depth_variables
+        ]
+        return [v.value for v in weights] + settings
 
     def _settings_of(self, block: Any, given: Mapping[str, Any]) -> DepthSettings:
         """Return the settings of a block, of which those given at run time are tensors."""

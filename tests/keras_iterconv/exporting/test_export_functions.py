@@ -218,6 +218,15 @@ def test_what_cannot_be_exported_is_refused_before_a_file_is_written(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_saved_model_has_each_weight_once(tmp_path):
+    model = export_matrix.make_net("nested", "ResidualStage, capped")
+    ki.export_saved_model(model, tmp_path / "net")
+    stored = tf.train.load_checkpoint(tmp_path / "net" / "variables" / "variables")
+    shapes = stored.get_variable_to_shape_map()
+    kernels = [name for name, shape in shapes.items() if shape == [3, 3, 3, 6, 6]]
+    assert len(kernels) == 2, shapes
+
+
 def test_names_that_clash_are_refused(tmp_path):
     inputs = keras.Input((4,), name="threshold")
     model = keras.Model(inputs, ki.NAISDense(4, threshold=0.1)(inputs))
