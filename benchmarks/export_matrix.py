@@ -162,7 +162,23 @@ class _SavedModel:
         return run(**{name: tf.constant(images)}, **depth)
 
 
-FORMATS: dict[str, Callable] = {"ONNX": _Onnx, "SavedModel": _SavedModel}
+class _LiteRT:
+    """A LiteRT file, run by `ai-edge-litert`."""
+
+    def __init__(self, model: keras.Model, folder: Path):
+        from ai_edge_litert.interpreter import Interpreter
+
+        ki.export_litert(model, folder / "net.tflite")
+        self._interpreter = Interpreter(str(folder / "net.tflite"))
+
+    def __call__(self, images: np.ndarray, depth: dict[str, np.ndarray]) -> dict[str, Any]:
+        run = self._interpreter.get_signature_runner(DEPTH_SIGNATURE if depth else SIGNATURE)
+        depth = {name.replace("/", "_"): value for name, value in depth.items()}
+        (name,) = set(run.get_input_details()) - set(depth)
+        return run(**{name: images}, **depth)
+
+
+FORMATS: dict[str, Callable] = {"ONNX": _Onnx, "SavedModel": _SavedModel, "LiteRT": _LiteRT}
 
 
 def other_depth(model: keras.Model) -> dict[str, np.ndarray]:

@@ -24,6 +24,7 @@ from keras_iterconv.depth import (
 )
 from keras_iterconv.exporting import (
     QuantizationReport,
+    export_litert,
     export_onnx,
     export_saved_model,
     quantize_onnx,
@@ -80,6 +81,7 @@ __all__ = [
     "chain",
     "create_model",
     "datasets",
+    "export_litert",
     "export_onnx",
     "export_saved_model",
     "find_not_finite",

@@ -71,7 +71,7 @@ def export_onnx(
         >>> logits, depth, status = session.run(None, feeds)
     """
     check_choice("inputs", inputs, INPUTS)
-    path = _check_path(path)
+    path = check_path(path)
     try:
         import onnx
 
@@ -81,7 +81,7 @@ def export_onnx(
             f'{error}: the export to ONNX needs `pip install "keras-iterconv[export]"`'
         ) from error
     exported = make_exported(model, classes, mean, std)
-    converted = convert_function(exported, _metadata(exported, classes), inputs == "settable")
+    converted = convert_function(exported, file_metadata(exported, classes), inputs == "settable")
     with replacing(path) as partial:
         onnx.save(converted, partial)
 
@@ -118,7 +118,7 @@ def export_saved_model(
         >>> run = tf.saved_model.load("model").signatures["with_depth"]
         >>> run(image=images, threshold=tf.constant(0.1), max_unroll=tf.constant(5))["depth"]
     """
-    path = _check_path(path)
+    path = check_path(path)
     if path.exists() and not (path / _SAVED_MODEL_FILE).is_file() and any(_entries(path)):
         raise FileExistsError(
             f"`path` must be a new or empty folder, or a SavedModel, which is replaced. "
@@ -216,7 +216,7 @@ def _by_channel(name: str, value: Any, channels: int) -> tuple[float, ...]:
     return tuple(np.broadcast_to(numbers, (channels,)).tolist())
 
 
-def _metadata(exported: ExportedFunction, classes: Sequence[str] | None) -> dict[str, str]:
+def file_metadata(exported: ExportedFunction, classes: Sequence[str] | None) -> dict[str, str]:
     """Return the metadata of a file: what `OnnxClassifier` reads, and the depth settings."""
     texts = {"model": exported.model.name}
     if classes is not None:
@@ -225,7 +225,7 @@ def _metadata(exported: ExportedFunction, classes: Sequence[str] | None) -> dict
     return texts
 
 
-def _check_path(path: str | os.PathLike) -> Path:
+def check_path(path: str | os.PathLike) -> Path:
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_iterconv.exporting.exported_function import ExportedFunction
+from keras_iterconv.exporting.exported_function import ExportedFunction, run_block
 from keras_iterconv.exporting.image_classifier import ImageClassifier
 from keras_iterconv.preprocessing import Preprocessing
 from keras_iterconv.tasks import TASKS, Task
@@ -59,17 +59,24 @@ def save_function(exported: ExportedFunction, path: str | os.PathLike) -> None:
     tf.saved_model.save(module, os.fspath(path), signatures)
 
 
-def traced_signatures(exported: ExportedFunction) -> dict[str, Callable]:
-    """Return the traced functions of the signatures, which read the model's variables."""
+def traced_signatures(
+    exported: ExportedFunction, run_block: Callable = run_block
+) -> dict[str, Callable]:
+    """Return the traced functions of the signatures, which read the model's variables.
+
+    Args:
+        exported: The function of a file.
+        run_block: As for a call of it.
+    """
     inputs, depth = (
         [_renamed(spec) for spec in specs] for specs in (exported.inputs, exported.depth_specs)
     )
 
     def serve(*values: Any) -> dict[str, tf.Tensor]:
-        return exported(values)
+        return exported(values, None, run_block)
 
     def serve_with_depth(*values: Any) -> dict[str, tf.Tensor]:
-        return exported(values[: len(inputs)], values[len(inputs) :])
+        return exported(values[: len(inputs)], values[len(inputs) :], run_block)
 
     functions = {SIGNATURE: (serve, inputs)}
     if depth:

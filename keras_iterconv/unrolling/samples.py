@@ -73,7 +73,9 @@ def comparable_threshold(threshold: Any, dtype: tf.DType) -> tf.Tensor:
     # The sign is read from the bits: a comparison also flushes small numbers to zero.
     bits = tf.bitcast(threshold, {2: tf.int16, 4: tf.int32, 8: tf.int64}[threshold.dtype.size])
     smallest = tf.where(bits > 0, np.finfo(dtype.as_numpy_dtype).tiny, 0)
-    threshold = tf.minimum(tf.cast(threshold, tf.float64), dtype.max)
+    # LiteRT cannot compare numbers of float64, so only a threshold that is one is compared as one.
+    wide = tf.float64 if threshold.dtype == tf.float64 else dtype
+    threshold = tf.minimum(tf.cast(threshold, wide), dtype.max)
     return tf.maximum(tf.cast(threshold, dtype), tf.cast(smallest, dtype))
 
 

@@ -39,6 +39,7 @@ SIGNATURES = {
     ki.plot_accuracy_by_depth: "report, path=None",
     ki.predict_stream: "model, dataset, batch_size=64",
     ki.UnrollSchedule: "schedule",
+    ki.export_litert: "model, path, classes=None, mean=None, std=None",
     ki.datasets.load: "name='digits', limit_train=None, validation_share=0.1, "
     "pixels='standardized', image_size=None, test_share=0.2",
     ki.datasets.load_folder: "path, image_size=None, validation_share=0.1, test_share=0.2, "
