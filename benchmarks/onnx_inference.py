@@ -1,6 +1,7 @@
 """Predictions by Keras and by ONNX Runtime: `python -m benchmarks.onnx_inference`."""
 
 import functools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,7 +46,9 @@ def onnx_inference(
     if entry["depth"] is None:
         raise typer.BadParameter(f"{name} must have a threshold")
     path = verified_file(folder, name, entry, f"/{name}.onnx")
-    classifier = OnnxClassifier(path)
+    # As by default in ONNX Runtime, and as Keras, on all cores.
+    cores = len(os.sched_getaffinity(0))
+    classifier = OnnxClassifier(path, threads=cores, spin=True)
     data = datasets.load(entry["dataset"])
     raw = data.test.images[:images].astype(np.float32)
     scaled = (raw - np.float32(entry["mean"])) / np.float32(entry["std"])

@@ -5,12 +5,12 @@ import math
 import numbers
 import operator
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .inputs import is_stream
+from .onnx_session import ModelFileError, one_line, open_session
 from .preparation import PREPARATIONS, Preparation, parse_preparation
 
 _OUTPUTS = {
@@ -21,13 +21,7 @@ _OUTPUTS = {
 }
 _OPTIONAL_INPUTS = {"threshold", "max_unroll"}
 _LARGEST_INT = 2**31 - 1
-# An ONNX file is a protocol buffer, which has at most 2 GiB.
-_LARGEST_FILE = 2**31 - 1
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
-
-
-class ModelFileError(Exception):
-    """Error of a file that is not a usable model; the message is one line."""
 
 
 class Predictions(NamedTuple):
@@ -49,10 +43,15 @@ class Predictions(NamedTuple):
 
 
 class OnnxClassifier:
-    """A classifier that runs an exported model on the CPU.
+    """A classifier that runs an exported model in ONNX Runtime.
 
     Args:
         path: The `.onnx` file.
+        threads: Number of threads that run an operator.
+        spin: Whether threads without work wait in a loop instead of sleeping. They then start
+            sooner, and use the whole processor while the classifier runs.
+        providers: Names of ONNX Runtime's execution providers, the preferred one first; None for
+            the CPU alone.
 
     Attributes:
         classes: The names of the classes, in the order of the logits.
@@ -62,8 +61,9 @@ class OnnxClassifier:
             image.
         scale: The largest raw value of a pixel. Images have values from 0 to `scale`; the model
             standardises them itself.
-        adaptive: Whether the depth is adaptive, so that `threshold` and `max_unroll` can be
-            chosen.
+        adaptive: Whether the depth is adaptive, with one threshold for all blocks.
+        settable: Whether `classify` can be given another `threshold` and `max_unroll`: the depth
+            is adaptive, and the file was not written with fixed inputs.
         threshold: The default stopping threshold of `classify`; None if the depth is fixed.
         max_unroll: The default largest number of updates of a block; None if the depth is fixed.
         preparation: How the images of the model's data set were made from pictures of one mark;
@@ -72,6 +72,7 @@ class OnnxClassifier:
         metadata: The file's metadata, strings by name; `result` is JSON.
 
     Raises:
+        ValueError: `threads`, `spin` or `providers` is out of range.
         ModelFileError: The file is missing, is not an ONNX model, or was not exported by
             keras_iterconv.
         ImportError: ONNX Runtime is not installed.
@@ -82,9 +83,15 @@ class OnnxClassifier:
         >>> classifier.classes[predictions.probabilities[0].argmax()]
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        threads: int = 1,
+        spin: bool = False,
+        providers: Sequence[str] | None = None,
+    ):
         path = os.fspath(path)
-        session, self._run_options = _open_session(path)
+        session, self._run_options = open_session(path, threads, spin, providers)
         self._session = session
 
         def require(fits: bool, what: str) -> None:
@@ -128,8 +135,10 @@ class OnnxClassifier:
             self.preparation = parse_preparation(value)
         optional = {part.name for part in session.get_overridable_initializers()}
         optional &= _OPTIONAL_INPUTS
-        self.adaptive = bool(optional)
         require(len(optional) != 1, f"of its optional inputs it has only {sorted(optional)}")
+        self.settable = bool(optional)
+        # A file with fixed inputs has the settings in its metadata alone.
+        self.adaptive = self.settable or "threshold" in self.metadata
         self.threshold: float | None = None
         self.max_unroll: int | None = None
         if self.adaptive:
@@ -169,7 +178,7 @@ class OnnxClassifier:
 
         Raises:
             ValueError: An argument is out of range or has a wrong shape, a pixel is not finite, or
-                the model's depth is fixed and cannot be chosen.
+                the depth cannot be chosen: it is fixed, or the file's inputs are.
             ModelFileError: The model fails on a valid input.
         """
         images = self._check_images(images)
@@ -182,7 +191,7 @@ class OnnxClassifier:
             outputs = self._session.run(list(_OUTPUTS), feeds, self._run_options)
         # ONNX Runtime's exceptions have no other common base class.
         except Exception as error:
-            raise ModelFileError(f"{self._path} cannot be run: {_one_line(error)}") from error
+            raise ModelFileError(f"{self._path} cannot be run: {one_line(error)}") from error
         return Predictions(*(output[: len(images)] for output in outputs))
 
     def stop(self) -> None:
@@ -230,15 +239,14 @@ class OnnxClassifier:
         """Return the given optional inputs as arrays without dimensions, for ONNX Runtime.
 
         Raises:
-            ValueError: A value is out of range, or the model's depth is fixed.
+            ValueError: A value is out of range, or the depth cannot be chosen.
         """
         given = {"threshold": threshold, "max_unroll": max_unroll}
         given = {name: value for name, value in given.items() if value is not None}
-        if given and not self.adaptive:
+        if given and not self.settable:
             name, value = next(iter(given.items()))
             raise ValueError(
-                f"`{name}` must be left out: the depth of this model is fixed. "
-                f"Received: {name}={value!r}"
+                f"`{name}` must be left out: {self._why_not_settable()}. Received: {name}={value!r}"
             )
         feeds = {}
         if threshold is not None:
@@ -262,6 +270,16 @@ class OnnxClassifier:
             feeds["max_unroll"] = np.array(whole, np.int32)
         return feeds
 
+    def _why_not_settable(self) -> str:
+        if self.adaptive:
+            return (
+                f"this file was written with fixed inputs, threshold {self.threshold:g} and "
+                f"max_unroll {self.max_unroll}; export the model with settable inputs to choose"
+            )
+        if any(name.startswith("threshold/") for name in self.metadata):
+            return "the blocks of this model have thresholds of their own"
+        return "the depth of this model is fixed"
+
 
 def _check_tensors(
     inputs: Mapping[str, Any], outputs: Mapping[str, Any], require: Callable[[bool, str], None]
@@ -276,45 +294,6 @@ def _check_tensors(
     for name, kind in _OUTPUTS.items():
         found = outputs[name].type if name in outputs else "missing"
         require(found == kind, f"its output `{name}` is {found} instead of {kind}")
-
-
-def _open_session(path: str) -> tuple[Any, Any]:
-    """Return a session of ONNX Runtime, and the options of its runs."""
-    # Imported here, so that a command can report a missing package in one line.
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ImportError(
-            f"ONNX Runtime cannot be imported ({error}): run `pip install onnxruntime`"
-        ) from error
-    try:
-        if is_stream(path):
-            raise ModelFileError(
-                f"{path} is a pipe or a device: expected an ONNX file; write it into a file first"
-            )
-        if os.path.getsize(path) > _LARGEST_FILE:
-            raise ModelFileError(f"{path} is not an ONNX model: expected at most 2 GiB")
-        # ONNX Runtime itself cannot open a path that is not UTF-8.
-        with open(path, "rb") as file:
-            content = file.read()
-    except OSError as error:
-        raise ModelFileError(f"{path} cannot be opened: {error.strerror}") from error
-    options = onnxruntime.SessionOptions()
-    # No logs: errors are raised anyway, and the warning that optional inputs are not constant is
-    # expected.
-    options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    # ONNX Runtime's exceptions have no other common base class.
-    except Exception as error:
-        raise ModelFileError(
-            f"{path} is not an ONNX model that ONNX Runtime can load: {_one_line(error)}"
-        ) from error
-    return session, onnxruntime.RunOptions()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _is_names(value: Any) -> bool:

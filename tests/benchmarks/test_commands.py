@@ -16,6 +16,7 @@ from benchmarks import (
     indices,
     inference,
     memory,
+    onnx_threads,
     refill_cost,
     sequence_depth,
     settling_weights,
@@ -45,6 +46,7 @@ def run(module, *options):
         "memory",
         "mixed_lengths",
         "onnx_inference",
+        "onnx_threads",
         "refill_cost",
         "sequence_depth",
         "settling_weights",
@@ -204,6 +206,14 @@ def test_settling_weights(tmp_path):
     ((found,),) = json.loads((tmp_path / "out.json").read_text())["weights"].values()
     assert 1 <= found["updates"] <= 2
     assert 0 <= found["at_limit"] <= 1
+
+
+def test_onnx_threads(tmp_path):
+    options = ["--batch-size", "2", "--images", "4", "--rounds", "1"]
+    run(onnx_threads, "nais_mnist_adaptive", *options, "--output", str(tmp_path / "threads.json"))
+    rows = json.loads((tmp_path / "threads.json").read_text())["rows"]
+    assert [row["candidate"] for row in rows] == ["1 thread", "2 threads", "2 threads that spin"]
+    assert all(row["seconds"][0] > 0 and row["processor_seconds"][0] > 0 for row in rows)
 
 
 def test_the_figure_of_growth(tmp_path):

@@ -46,7 +46,7 @@ def test_threshold_and_limit_are_those_given(
 @KINDS
 def test_what_it_says_of_the_net(net_files, adaptive):
     net = OnnxClassifier(str(net_files[adaptive]))
-    assert net.adaptive is adaptive
+    assert (net.adaptive, net.settable) == (adaptive, adaptive)
     if adaptive:
         assert (net.input_shape, net.scale) == ((4, 6, 1), 16.0)
         assert net.classes == ("night", "dusk", "noon", "snow")
