@@ -1,22 +1,14 @@
 """Sessions of ONNX Runtime: a file, how many threads run it, and where."""
 
-import operator
-import os
 from collections.abc import Sequence
 from typing import Any
 
-from .inputs import is_stream
+from .model_files import ModelFileError, check_threads, one_line, read_model_file
 
-# An ONNX file is a protocol buffer, which has at most 2 GiB.
-_LARGEST_FILE = 2**31 - 1
 _CPU = "CPUExecutionProvider"
 # Severity of logs: fatal ones alone. Errors are raised anyway, and ONNX Runtime warns of each
 # optional input in each session ("Initializer threshold appears in graph inputs ...").
 _FATAL = 4
-
-
-class ModelFileError(Exception):
-    """Error of a file that is not a usable model; the message is one line."""
 
 
 def open_session(
@@ -44,10 +36,10 @@ def open_session(
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
-    options.intra_op_num_threads = _check_threads(threads)
+    options.intra_op_num_threads = check_threads(threads)
     options.add_session_config_entry("session.intra_op.allow_spinning", _check_spin(spin))
     used = _check_providers(providers, onnxruntime.get_available_providers())
-    content = _read(path)
+    content = read_model_file(path, "an ONNX")
     try:
         session = onnxruntime.InferenceSession(content, options, providers=used)
     # ONNX Runtime's exceptions have no other common base class.
@@ -56,38 +48,6 @@ def open_session(
             f"{path} is not an ONNX model that ONNX Runtime can load: {one_line(error)}"
         ) from error
     return session, onnxruntime.RunOptions()
-
-
-def one_line(error: Exception) -> str:
-    """Return the message of an error in one line."""
-    return " ".join(str(error).split())
-
-
-def _read(path: str) -> bytes:
-    try:
-        if is_stream(path):
-            raise ModelFileError(
-                f"{path} is a pipe or a device: expected an ONNX file; write it into a file first"
-            )
-        if os.path.getsize(path) > _LARGEST_FILE:
-            raise ModelFileError(f"{path} is not an ONNX model: expected at most 2 GiB")
-        # ONNX Runtime itself cannot open a path that is not UTF-8.
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise ModelFileError(f"{path} cannot be opened: {error.strerror}") from error
-
-
-def _check_threads(threads: int) -> int:
-    try:
-        whole = 0 if isinstance(threads, bool) else operator.index(threads)
-    except TypeError:
-        whole = 0
-    if whole < 1:
-        raise ValueError(
-            f"`threads` must be an integer of at least 1. Received: threads={threads!r}"
-        )
-    return whole
 
 
 def _check_spin(spin: bool) -> str:

@@ -1,6 +1,6 @@
 """Classify images with an exported model: `python -m export.predict net.onnx photos/`.
 
-This command needs only onnxruntime, NumPy and Pillow.
+This command needs only NumPy, Pillow, and onnxruntime or, for a `.tflite` file, ai-edge-litert.
 """
 
 import argparse
@@ -15,11 +15,13 @@ from typing import TextIO
 import numpy as np
 
 from .classifier import ModelFileError, OnnxClassifier, Predictions
+from .file_classifier import FileClassifier
+from .litert_classifier import LiteRTClassifier
 from .pictures import Picture, PictureError, find_pictures, read_picture
 from .predictions_table import make_report
 from .preparation import INVERT
 
-__all__ = ["OnnxClassifier", "main"]
+__all__ = ["LiteRTClassifier", "OnnxClassifier", "main"]
 
 # Number of images in memory at a time.
 BATCH = 64
@@ -67,15 +69,15 @@ def _run(argv: Sequence[str] | None, program: str) -> int:
         options = _parser(program).parse_intermixed_args(argv)
         if options.top < 1:
             raise ValueError(f"--top must be an integer of at least 1: {options.top}")
-        net = OnnxClassifier(options.model)
+        net = _open(options.model)
         # Checked before the images are searched, since the check does not depend on them.
         net.check_depth(options.threshold, options.max_unroll)
         shape = net.picture_shape
         if shape is None:
             raise ValueError(
                 "MODEL must have one answer for pictures of one size, but this one takes any size "
-                "or answers for each position; call OnnxClassifier of export.predict for it: "
-                f"{options.model}"
+                f"or answers for each position; call {type(net).__name__} of export.predict for it"
+                f": {options.model}"
             )
         if options.invert != "auto" and net.preparation is None:
             raise ValueError(
@@ -93,6 +95,11 @@ def _run(argv: Sequence[str] | None, program: str) -> int:
     elif found:
         _say(make_report(found, net, options.threshold, options.max_unroll))
     return 2 if problems else 0
+
+
+def _open(path: str) -> FileClassifier:
+    """Return the classifier of a file, whose ending says which runtime it is for."""
+    return LiteRTClassifier(path) if path.endswith(".tflite") else OnnxClassifier(path)
 
 
 def _in_command_words(message: str) -> str:
@@ -113,7 +120,7 @@ class _Layout(argparse.RawDescriptionHelpFormatter):
 def _parser(program: str) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=program,
-        usage="%(prog)s [OPTIONS] MODEL.onnx IMAGE...",
+        usage="%(prog)s [OPTIONS] MODEL IMAGE...",
         description="  Classify images with an exported model.\n\n"
         "  Exit code 2: an argument, the model or an image is invalid.",
         formatter_class=_Layout,
@@ -121,7 +128,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
         add_help=False,
     )
     add = parser.add_argument_group("Arguments").add_argument
-    add("model", metavar="MODEL.onnx", help="ONNX file of a model, written by publish.")
+    text = "File of a model: .onnx, as publish writes it, or .tflite, as export_litert writes it."
+    add("model", metavar="MODEL", help=text)
     add(
         "images",
         metavar="IMAGE",
@@ -151,7 +159,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
 
 
 def _classify(
-    net: OnnxClassifier, shape: tuple[int, int, int], options: argparse.Namespace
+    net: FileClassifier, shape: tuple[int, int, int], options: argparse.Namespace
 ) -> tuple[list[dict], list[PictureError | ModelFileError]]:
     """Return an entry for each classified image, and the errors of the others."""
     files: list[str] = []
@@ -186,7 +194,7 @@ def _classify(
     return found, problems
 
 
-def _run_net(net: OnnxClassifier, images: np.ndarray, options: argparse.Namespace) -> Predictions:
+def _run_net(net: FileClassifier, images: np.ndarray, options: argparse.Namespace) -> Predictions:
     """Return the model's predictions.
 
     The model runs in another thread: in the main thread Python would handle Ctrl-C only after the

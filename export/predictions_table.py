@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .classifier import OnnxClassifier
+from .file_classifier import FileClassifier
 
 # The table's columns, and the least number of characters to keep from the end of a long path.
 HEAD = ("file", "class", "prob.", "updates", "next", "note")
@@ -18,7 +18,7 @@ SHORTEST_PATH = 24
 
 def make_report(
     found: list[dict],
-    net: OnnxClassifier,
+    net: FileClassifier,
     threshold: float | None = None,
     max_unroll: int | None = None,
 ) -> list[str]:

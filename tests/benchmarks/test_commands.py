@@ -43,6 +43,7 @@ def run(module, *options):
         "indices",
         "inference",
         "iterate_cost",
+        "litert_inference",
         "memory",
         "mixed_lengths",
         "onnx_inference",

@@ -201,7 +201,7 @@ def depth_in_floats(net):
         (saying("threshold", "small"), "`threshold` in its metadata must be a positive number"),
         (renaming("image", "x"), r"its inputs are \['x'\] instead of \['image'\]"),
         (renaming("status", "state"), "its output `status` is missing"),
-        (depth_in_floats, r"its output `depth` is tensor\(float\)"),
+        (depth_in_floats, "its output `depth` is float32"),
         (without_threshold, r"of its optional inputs it has only \['max_unroll'\]"),
         (any_channels, r"`image` is .*'channels'.* instead of float32 \[N, H, W, C\]"),
     ],

@@ -208,7 +208,7 @@ def test_no_good_picture(command, adaptive_net, tmp_path):
     [
         (
             (),
-            "the following arguments are required: MODEL.onnx, IMAGE; see iterconv predict --help",
+            "the following arguments are required: MODEL, IMAGE; see iterconv predict --help",
         ),
         (("net",), "the following arguments are required: IMAGE"),
         (("gone.onnx", "picture"), "gone.onnx cannot be opened: No such file"),
