@@ -3,10 +3,18 @@
 import keras_iterconv  # noqa: F401  # isort: skip  # settles TensorFlow's environment first
 
 import gc
+import os
 
 import keras
 import pytest
 import tensorflow as tf
+
+# ONNX Runtime would send reports over the network, and keep them in a data base that all processes
+# of a user share. The processes that tests start inherit this.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+# Until the tests are collected: what they import is no garbage, and looking for it takes seconds.
+gc.disable()
 
 # So that a failed assertion in `tests.support` shows its values.
 pytest.register_assert_rewrite("tests.support")
@@ -27,6 +35,7 @@ def pytest_collection_finish(session):
     """Leave what the imports made, which stays to the end, out of each collection of garbage."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def seed_keras():
@@ -54,9 +63,15 @@ def pytest_fixture_setup(fixturedef):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def clean_tensorflow():
-    """Start each file from the same seed of TensorFlow, with nothing compiled."""
+def clean_tensorflow(request):
+    """Start each file from the same seed of TensorFlow, with nothing compiled.
+
+    Half of the time in which TensorFlow compiles a small net went to its optimizer of graphs. It
+    runs in the files that are marked so.
+    """
     tf.random.set_seed(0)
+    marked = request.node.get_closest_marker("graph_optimizer") is not None
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not marked})
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ import tensorflow as tf
 import keras_iterconv as ki
 from keras_iterconv.layers import BatchNormalization
 
+pytestmark = pytest.mark.graph_optimizer
 IMAGE = (8, 8, 8)
 
 

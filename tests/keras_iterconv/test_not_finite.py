@@ -6,6 +6,7 @@ import pytest
 
 import keras_iterconv as ki
 
+pytestmark = pytest.mark.graph_optimizer
 LARGEST = float(np.finfo(np.float32).max)
 UPDATES = 9
 

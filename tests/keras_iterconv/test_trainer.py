@@ -8,6 +8,7 @@ import tensorflow as tf
 import keras_iterconv as ki
 from tests.support.comparisons import assert_same_weights
 
+pytestmark = pytest.mark.graph_optimizer
 LOSS = keras.losses.SparseCategoricalCrossentropy
 
 

@@ -3,21 +3,19 @@
 import errno
 import hashlib
 import json
-import os
 import re
 import resource
 import shutil
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from rich.console import Console
 
 import keras_iterconv as ki
+from export import publish
 from export import zoo_entry as entry
-from tests.support.processes import process
 
 
 def read_tree(folder):
@@ -133,26 +131,31 @@ def test_models_that_must_not_be_published(publish_command, finished_run, tmp_pa
     assert not (tmp_path / "zoo").exists()
 
 
-def test_a_kill_of_the_command_leaves_the_old_entry_whole(zoo, finished_run):
-    """At each thing that it says it does."""
-    before = (zoo / "index.json").read_text()
-    command = [sys.executable, "-m", "export.publish", finished_run, "--name", "small"]
-    for format_, moment in (
-        ("onnx", "converting to ONNX"),
-        ("saved_model", "writing the SavedModel"),
-        ("onnx", "drawing the figure of depth"),
-    ):
-        with process(
-            [*command, "--zoo", zoo, "--format", format_],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        ) as publishing:
-            assert any(moment in line for line in publishing.stdout)
-        assert (zoo / "index.json").read_text() == before
-        for file, facts in json.loads(before)["models"]["small"]["files"].items():
-            assert hashlib.sha256((zoo / file).read_bytes()).hexdigest() == facts["sha256"]
+@pytest.mark.usefixtures("quick")
+def test_at_each_step_the_old_entry_is_whole(publish_command, zoo, finished_run, monkeypatch):
+    """So it is after a kill at that step: a process that has ended writes nothing more."""
+    before, steps = (zoo / "index.json").read_text(), []
+
+    class Watching(Console):
+        def print(self, line, **options):
+            step = line.removeprefix("small: ")
+            steps.append(step)
+            if not step.startswith("published in "):
+                assert (zoo / "index.json").read_text() == before
+                for file, facts in json.loads(before)["models"]["small"]["files"].items():
+                    content = (zoo / file).read_bytes()
+                    assert hashlib.sha256(content).hexdigest() == facts["sha256"]
+
+    monkeypatch.setattr(publish, "make_console", Watching)
+    assert publish_command(finished_run, "--name", "small", "--zoo", zoo)[0] == 0
+    assert steps == [
+        "computing the certificate",
+        "converting to ONNX",
+        "writing the SavedModel",
+        "drawing the figure of depth",
+        f"published in {zoo}",
+    ]
+    assert (zoo / "index.json").read_text() != before
 
 
 def spoil(folder, how):

@@ -8,6 +8,7 @@ import tensorflow as tf
 import keras_iterconv as ki
 from tests.support.builders import DISTINCT_NETS
 
+pytestmark = pytest.mark.graph_optimizer
 OF_BLOCKS = ("nais1", "nais_adaptive", "nais_fast", "resnet54")
 
 

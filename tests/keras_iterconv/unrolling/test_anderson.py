@@ -1,5 +1,6 @@
 """Anderson acceleration: what it finds and counts, and that it is never worse than the loop."""
 
+import copy
 import dataclasses
 import functools
 
@@ -141,7 +142,10 @@ def test_each_sample_against_a_numpy_loop_over_it_alone(rates, scale):
 def test_both_solvers_converge_to_the_same_state(rates):
     problem = Map(RATES[rates], 20, seed=1)
     threshold = 1e-7
-    ends = [problem.run(5000, threshold, unroll) for unroll in (unroll_anderson, unroll_adaptive)]
+    ends = [
+        problem.run_in_graph(5000, threshold, unroll)
+        for unroll in (unroll_anderson, unroll_adaptive)
+    ]
     roots = np.stack([problem.root(n) for n in range(20)])
     # h |tanh(W e)| = norm: near the root the error is at most the norm over h and the slowest rate.
     accuracy = threshold / (problem.step * RATES[rates].min())
@@ -190,33 +194,42 @@ def test_slow_blocks_take_fewer_evaluations():
         assert np.mean(fast.depth) * gain < np.mean(plain.depth)
 
 
-# With the last pair, four of the five samples converge and one needs the plain loop.
+# With the last pair, two of the three samples converge and one needs the plain loop.
 @pytest.mark.parametrize(("max_unroll", "threshold"), [(3, 1e-5), (20, 1e-5), (60, 1e-4)])
 def test_depth_counts_every_evaluation(max_unroll, threshold):
-    for seed in range(5):
+    for seed in (1, 2, 4):
         problem, seen = Map(RATES["badly conditioned"], 1, seed, scale=3), []
         end = problem.run(max_unroll, threshold, seen=seen)
         assert sum(seen) == len(seen) == int(end.depth[0])
-    # Samples that have converged are removed from the batch at each step.
+
+
+def test_samples_that_have_converged_leave_the_batch_at_each_step():
     problem, seen = Map(RATES["fast"], 9, scale=1), []
     end = problem.run(100, 1e-5, seen=seen)
     assert len(set(end.depth.numpy())) > 1
     assert sum(seen) == np.sum(end.depth)
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph"])
-@pytest.mark.parametrize("samples", [0, 1, 7, 64])
-def test_samples_do_not_depend_on_their_batch(samples, mode):
+@pytest.fixture(scope="module")
+def whole():
+    """Return a problem, what it gives, and a graph of it for any number of samples."""
     problem = Map(RATES["slow"], 64, scale=2)
-    expected = problem.run(25, 1e-3)
-    assert {0, 1} <= set(expected.status.numpy())
-    problem.x, problem.u = problem.x[:samples], problem.u[:samples]
 
     @tf.function(input_signature=[tf.TensorSpec([None, SIZE], tf.float64)] * 2)
     def graph(x, u):
         update = problem.update(tf.constant(problem.W), u)
         return unroll_anderson(update, x, tf.constant(25), tf.constant(1e-3, tf.float64))
 
+    return problem, problem.run(25, 1e-3), graph
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+@pytest.mark.parametrize("samples", [0, 1, 7, 64])
+def test_samples_do_not_depend_on_their_batch(whole, samples, mode):
+    problem, expected, graph = whole
+    assert {0, 1} <= set(expected.status.numpy())
+    problem = copy.copy(problem)
+    problem.x, problem.u = problem.x[:samples], problem.u[:samples]
     end = graph(problem.x, problem.u) if mode == "graph" else problem.run(25, 1e-3)
     assert end.state.shape == (samples, SIZE)
     np.testing.assert_allclose(end.state, expected.state[:samples], rtol=1e-7, atol=1e-9)
@@ -252,7 +265,8 @@ def test_a_state_that_breaks_the_map_is_not_kept():
 
     x, W, u = (tf.constant(z) for z in (problem.x, problem.W, problem.u))
     recovered = 0
-    for n in range(8):
+    # Of the samples, two come to such states.
+    for n in (0, 3, 7):
         plain, broken = problem.update(W, u[n : n + 1]), []
 
         def transfer(state, k, weights, drives, plain=plain, broken=broken):
@@ -263,6 +277,7 @@ def test_a_state_that_breaks_the_map_is_not_kept():
         update = dataclasses.replace(plain.update, transfer=transfer)
         bound = plain._replace(update=update)
         end = unroll_anderson(bound, x[n : n + 1], 400, 1e-5)
+        assert any(broken) == (n > 0)
         assert end.status[0] != Status.NOT_FINITE
         if end.status[0] == Status.CONVERGED:
             np.testing.assert_allclose(end.state[0], problem.root(n), atol=1e-3)
@@ -357,14 +372,14 @@ def test_gradient_of_samples_that_did_not_converge_is_exact(mode):
 
 
 def test_gradients_of_a_mixed_batch_are_sums_over_its_samples():
-    problem = Map(RATES["fast"], 8, scale=1)
+    problem = Map(RATES["fast"], 4, scale=1)
     problem.x[::2] += 30.0
     g = np.random.default_rng(3).normal(size=problem.x.shape)
     end, (dx, dW, du) = gradients(problem, 20, 1e-6, unroll_anderson, g)
     assert set(end.status.numpy()) == {Status.CONVERGED, Status.MAX_UNROLL}
     total = np.zeros_like(dW)
-    for n in range(8):
-        alone = Map(RATES["fast"], 8, scale=1)
+    for n in range(4):
+        alone = copy.copy(problem)
         alone.x, alone.u = problem.x[n : n + 1], problem.u[n : n + 1]
         _, (dx1, dW1, du1) = gradients(alone, 20, 1e-6, unroll_anderson, g[n : n + 1])
         np.testing.assert_allclose(dx[n], dx1[0], atol=1e-10)
