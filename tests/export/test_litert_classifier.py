@@ -123,7 +123,9 @@ def test_it_needs_no_tensorflow(file):
         f"print(LiteRTClassifier({str(file)!r}).classify(images).depth.shape)"
     )
     root = Path(predict.__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120
+    )
     assert (done.stdout, done.returncode) == ("(2, 2)\n", 0), done.stderr
 
 
