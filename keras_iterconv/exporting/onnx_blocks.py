@@ -1,7 +1,7 @@
 """Conversion of NAIS blocks to ONNX graphs; blocks with equal graphs are converted once."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import onnx
@@ -14,6 +14,7 @@ from keras_iterconv.exporting.onnx_loops import make_loop
 from keras_iterconv.exporting.onnx_parts import convert_graph
 from keras_iterconv.layers import IteratedBlock
 from keras_iterconv.unrolling import BoundUpdate, EulerUpdate
+from keras_iterconv.unrolling.samples import sample_norms
 
 
 def to_channels_first(images: tf.Tensor) -> tf.Tensor:
@@ -76,8 +77,8 @@ class BlockConverter:
         del graph.input[-len(weights) :]
         for number, weight in enumerate(weights):
             graph.initializer.append(numpy_helper.from_array(weight.numpy(), _name(number)))
-        place_constants(graph)
         fold_constants(graph)
+        place_constants(graph)
         return graph
 
 
@@ -162,31 +163,38 @@ def _convert(block: IteratedBlock, input_shape: tuple, shapes: tuple) -> onnx.Gr
         tensors = [u if tensor is u else next(rest) for tensor in update.tensors]
         return update.with_tensors(tensors), state
 
-    graph = make_loop(_convert_parts(block, start, u, weights), block.threshold is not None)
+    graph = _convert_loop(start, u, weights, block.threshold is not None)
     simplify(graph)
     return graph
 
 
-def _convert_parts(block: Any, start: Any, u: Any, weights: Any) -> dict[str, onnx.GraphProto]:
-    """Return the graphs of the loop template's operators: x(0) with the drive, and one update."""
+def _convert_loop(
+    start: Any, u: tf.TensorSpec, weights: Sequence[tf.TensorSpec], adaptive: bool
+) -> onnx.GraphProto:
+    """Return the graph of a block from a function that gives its update and x(0)."""
 
     def start_loop(u, *weights):
         update, state = start(u, weights)
-        # A block without a drive also returns one (u), so that all blocks use one loop template.
-        return (state, *(update.with_drives().drives or (u,)))
+        return (state, *update.with_drives().drives)
 
-    def change(x, k, drive, *weights):
+    def step(x, k, *rest):
+        drives, rest = rest[:drive_count], rest[drive_count:]
+        bound, weights = (rest[0], rest[1:]) if adaptive else (None, rest)
         update, _ = start(tf.zeros([1, *u.shape[1:]]), weights)
-        drives = (drive,) if update.drive_inputs or update.drives else ()
         update = update._replace(drives=drives, drive_inputs=())
-        _, change = update.step(x, tf.cast(k, tf.int32))
-        return change
+        new, change = update.step(x, tf.cast(k, tf.int32))
+        return (new, sample_norms(change) - bound) if adaptive else new
 
     made = tf.function(start_loop, input_signature=[u, *weights], autograph=False)
-    state, drive = made.get_concrete_function().structured_outputs
-    x, drive = (tf.TensorSpec(t.shape, t.dtype, n) for t, n in ((state, "x"), (drive, "drive")))
-    k = tf.TensorSpec((), tf.int64, "k")
-    return {
-        "Start": convert_graph(start_loop, [u, *weights]),
-        "Update": convert_graph(change, [x, k, drive, *weights]),
+    state, *drives = made.get_concrete_function().structured_outputs
+    drive_count = len(drives)
+    specs = {
+        "inputs": [u],
+        "state": [tf.TensorSpec(state.shape, state.dtype, "x")],
+        "drives": [tf.TensorSpec(z.shape, z.dtype, f"drive{n}") for n, z in enumerate(drives)],
+        "memory": [],
     }
+    k, bound = tf.TensorSpec((), tf.int64, "k"), tf.TensorSpec((), tf.float32, "bound")
+    signature = [*specs["state"], k, *specs["drives"], *([bound] if adaptive else []), *weights]
+    start_graph = convert_graph(start_loop, [u, *weights])
+    return make_loop(start_graph, convert_graph(step, signature), specs, adaptive)

@@ -14,6 +14,9 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+# Constants of at most so many values are copied to each graph that reads them.
+_LARGEST_COPIED = 16
+
 
 def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     """Return the inner graphs of a node: the body of a loop, or two branches."""
@@ -42,9 +45,11 @@ def inline(graph: onnx.GraphProto, operator: str, inner: onnx.GraphProto) -> Non
     Args:
         graph: Graph with these nodes. Inputs of `inner` beyond those of the nodes become inputs of
             it.
-        operator: Operator of the nodes; also the prefix of the inlined names.
+        operator: Operator of the nodes; also the prefix of the inlined names, with the number of
+            the node from the second node on.
         inner: Graph to inline.
     """
+    prefixes = (operator if n == 0 else f"{operator}:{n}" for n in itertools.count())
     # Inner graphs first: writing the nodes of a graph copies their inner graphs.
     for part in reversed(list(all_graphs(graph))):
         for place, node in reversed(list(enumerate(part.node))):
@@ -56,7 +61,7 @@ def inline(graph: onnx.GraphProto, operator: str, inner: onnx.GraphProto) -> Non
             names |= dict(zip((value.name for value in inner.output), node.output, strict=True))
             copy = onnx.GraphProto()
             copy.CopyFrom(inner)
-            _rename_all(copy, functools.partial(_renamed, names, operator))
+            _rename_all(copy, functools.partial(_renamed, names, next(prefixes)))
             known = {value.name for value in graph.input}
             graph.input.extend(value for value in free if value.name not in known)
             part.initializer.extend(copy.initializer)
@@ -65,8 +70,8 @@ def inline(graph: onnx.GraphProto, operator: str, inner: onnx.GraphProto) -> Non
             part.node.extend([*nodes[:place], *copy.node, *nodes[place + 1 :]])
 
 
-def _renamed(names: Mapping[str, str], operator: str, name: str) -> str:
-    return names.get(name, f"{operator}/{name}")
+def _renamed(names: Mapping[str, str], prefix: str, name: str) -> str:
+    return names.get(name, f"{prefix}/{name}")
 
 
 def sort_nodes(graph: onnx.GraphProto) -> None:
@@ -87,23 +92,62 @@ def _read_by(node: onnx.NodeProto) -> set[str]:
 
 
 def place_constants(graph: onnx.GraphProto) -> None:
-    """Move each constant to the innermost graph that contains all of its readers."""
-    for constant in list(graph.initializer):
-        readers = [node for node in graph.node if constant.name in _read_by(node)]
-        if any(constant.name in node.input for node in readers):
+    """Store each constant once, and let each graph that reads it have it as a constant of its own.
+
+    A constant lies in the innermost graph that contains all of its readers. Readers in other graphs
+    have it by a reshape to its own shape, which ONNX Runtime evaluates when it loads the file: it
+    uses its fast convolutions only for kernels that are constants of the same graph. Small
+    constants are copied instead.
+    """
+    constants: dict[tuple, onnx.TensorProto] = {}
+    renamed: dict[str, str] = {}
+    for part in all_graphs(graph):
+        for constant in part.initializer:
+            value = numpy_helper.to_array(constant)
+            content = (value.dtype, value.shape, value.tobytes())
+            if content not in constants:
+                constants[content] = onnx.TensorProto()
+                constants[content].CopyFrom(constant)
+            renamed[constant.name] = constants[content].name
+        del part.initializer[:]
+    for part in all_graphs(graph):
+        for node in part.node:
+            node.input[:] = [renamed.get(name, name) for name in node.input]
+    for constant in constants.values():
+        _place(graph, constant)
+
+
+def _place(graph: onnx.GraphProto, constant: onnx.TensorProto) -> None:
+    """Add a constant to the graph, or to an inner graph, that contains all of its readers."""
+    name, small = constant.name, np.prod(constant.dims) <= _LARGEST_COPIED
+    home = graph if small else _home(graph, name)
+    readers = [part for part in all_graphs(home) if any(name in node.input for node in part.node)]
+    if not small:
+        home.initializer.append(constant)
+    for number, part in enumerate(readers):
+        if part is home and not small:
             continue
-        inside = [
-            part
-            for node in readers
-            for part in subgraphs(node)
-            if constant.name in used_names(part)
-        ]
-        if len(inside) == 1:
-            graph.initializer.remove(constant)
-            inside[0].initializer.append(constant)
-    for node in graph.node:
-        for part in subgraphs(node):
-            place_constants(part)
+        local = f"{name}:{number}" if number or not small else name
+        for node in part.node:
+            node.input[:] = [local if read == name else read for read in node.input]
+        if small:
+            part.initializer.append(constant)
+            part.initializer[-1].name = local
+            continue
+        shape = numpy_helper.from_array(np.array(constant.dims, np.int64), f"{local}/shape")
+        part.initializer.append(shape)
+        nodes = [helper.make_node("Reshape", [name, shape.name], [local]), *part.node]
+        del part.node[:]
+        part.node.extend(nodes)
+
+
+def _home(graph: onnx.GraphProto, name: str) -> onnx.GraphProto:
+    """Return the innermost graph that contains all nodes that read a value."""
+    readers = [node for node in graph.node if name in _read_by(node)]
+    if any(name in node.input for node in readers):
+        return graph
+    inside = [part for node in readers for part in subgraphs(node) if used_names(part)[name]]
+    return _home(inside[0], name) if len(inside) == 1 else graph
 
 
 def fold_constants(graph: onnx.GraphProto) -> None:
@@ -112,8 +156,10 @@ def fold_constants(graph: onnx.GraphProto) -> None:
     The converter changes the layout of some kernels. Unless that is done here, a loop does it in
     each update.
     """
+    constants: dict[str, onnx.TensorProto] = {}
+    # The outer graphs come first: inner ones also read their constants.
     for part in all_graphs(graph):
-        constants = {constant.name: constant for constant in part.initializer}
+        constants |= {constant.name: constant for constant in part.initializer}
         outputs = {output.name for output in part.output}
         for node in list(part.node):
             folds = node.input and all(name in constants for name in node.input)
@@ -127,7 +173,8 @@ def fold_constants(graph: onnx.GraphProto) -> None:
             constants[folded.name] = folded
             part.initializer.append(folded)
             part.node.remove(node)
-        used = used_names(part)
+    used = used_names(graph)
+    for part in all_graphs(graph):
         for constant in list(part.initializer):
             if not used[constant.name]:
                 part.initializer.remove(constant)

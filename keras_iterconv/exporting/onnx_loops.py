@@ -1,143 +1,211 @@
-"""The loops of NAIS blocks in ONNX: templates, in which converted graphs replace two operators.
+"""The loops of iterated blocks in ONNX: templates, in which graphs replace two operators.
 
-`Start` maps u to x(0) and the drive; `Update` maps x(k), k and the drive to x(k+1) - x(k). `axes`
-are the axes of the state without the first. `STATE` and `DRIVE` are types with their sizes:
-OpenVINO must know the rank of a convolution's input.
+`Start` maps the inputs to x(0), the drives, and what the stopping rule remembers. `Update` maps
+x(k), k, the drives, that memory and the threshold to x(k+1), the new memory and the excess of each
+sample: at least 0 where the sample goes on, less where it has converged, and NaN or infinite where
+what the rule measured is not finite. A name between dollars is a list of tensors, with their types
+where a graph declares them: OpenVINO must know the rank of a convolution's input.
 """
 
-from collections.abc import Mapping
+import functools
+import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
+import tensorflow as tf
 from onnx import numpy_helper, parser
 
 from keras_iterconv.exporting.onnx_graph import inline
 
 _FIXED = """
-fixed (float[] u, int32 max_unroll) => (float[] state, int32[N] depth, int32[N] status)
-<bool yes = {1}, float none = {0},
- int32 at_limit = {1}, int32 not_finite = {2}>
+fixed ($typed u$, int32 max_unroll) => ($any state$, int32[N] depth, int32[N] status)
+<bool yes = {1}, float none = {0}, int32 at_limit = {1}, int32 not_finite = {2}>
 {
-    start, drive = Start(u)
+    $start$, $drive$ = Start($u$)
     limit = Cast<to = 7>(max_unroll)
-    state = Loop<body = update (int64 k, bool go_on, STATE x) => (bool go_on_too, float[] x_new) {
+    $state$ = Loop<body = update (int64 k, bool go_on, $typed x$)
+        => (bool go_on_too, $any x_new$) {
         go_on_too = Identity(go_on)
-        change = Update(x, k, drive)
-        x_new = Add(x, change)
-    }>(limit, yes, start)
+        $x_new$ = Update($x$, k, $drive$)
+    }>(limit, yes, $start$)
 
-    samples = Shape<start = 0, end = 1>(u)
+    samples = Shape<start = 0, end = 1>(u0)
     depth = Expand(max_unroll, samples)
-    zeros = Mul(state, none)
-    total = ReduceSum<keepdims = 0>(zeros, axes)
-    finite = Equal(total, none)
+    $zeros$ each = Mul($state$, none)
+    $total$ each = ReduceSum<keepdims = 0, noop_with_empty_axes = 1>($zeros$, $axes$)
+    all_totals = Sum($total$)
+    finite = Equal(all_totals, none)
     status = Where(finite, at_limit, not_finite)
 }
 """
 
-# A round updates all active samples until at least one of them stops; then the stopped samples are
-# removed from the batch. A single sample also runs in rounds, so the file contains the update once:
-# ONNX Runtime uses its fast convolutions only where the kernel is a constant of the same graph. Its
-# ReduceL2 takes three times as long as the three operators of a norm here (64 images of 16x8x8: 74
-# and 18 us), and its tool for symbolic shapes does not know ReduceL2 of this opset. The
-# square root of (norm - threshold) is NaN where the norm is below the threshold or NaN. So a finite
-# root means that a sample continues, and a finite sum that all do. `made` is one larger for samples
-# that have not converged at the limit, and negative where the norm was infinite.
+# Updates all samples until at least one of them stops. The square root of the excess is NaN where
+# a sample has converged. So a finite root means that it goes on, and a finite sum that all do.
+_ADVANCE = """
+advance (int64 room, int64 k, $typed x$, $typed drive$, $typed memory$, float bound)
+    => (int64 k_next, $any x_next$, $any memory_next$, float[] excess)
+<bool yes = {1}, int64 one = {1}, float[1] unknown = {0}, float largest = {3.4028234663852886e+38}>
+{
+    k_next, $x_next$, $memory_next$, excess = Loop<body = update
+        (int64 step, bool all_moved, int64 k_old, $typed x_old$, $typed memory_old$,
+         float[] excess_old)
+        => (bool all_move, int64 k_new, $any x_new$, $any memory_new$, float[] excess_new) {
+        $x_new$, $memory_new$, excess_new = Update($x_old$, k_old, $drive$, $memory_old$, bound)
+        k_new = Add(k_old, one)
+        roots = Sqrt(excess_new)
+        total = ReduceSum<keepdims = 0>(roots)
+        all_move = LessOrEqual(total, largest)
+    }>(room, yes, k, $x$, $memory$, unknown)
+}
+"""
+
+# A single sample advances once. Several do in rounds, after each of which the stopped samples are
+# removed from the batch. ONNX Runtime computes the bound and the limit once for all blocks, as no
+# inner graph reads their constants.
 _ADAPTIVE = """
-adaptive (float[] u, int32 max_unroll, float threshold)
-    => (float[] state, int32[N] depth, int32[N] status)
-<bool yes = {1}, int64 zero = {0}, int64 one = {1}, int64[1] flat = {-1}, int64[1] last_axis = {1},
- float none = {0}, float[1] unknown = {0}, float largest = {3.4028234663852886e+38},
+adaptive ($typed u$, int32 max_unroll, float threshold)
+    => ($any state$, int32[N] depth, int32[N] status)
+<bool yes = {1}, int64 zero = {0}, int64 one = {1}, int64[1] single = {1}, int64[1] flat = {-1},
+ int64[1] last_axis = {1}, float[1] unknown = {0},
+ float none = {0}, float largest = {3.4028234663852886e+38},
  float smallest = {1.1754943508222875e-38},
  int32 converged = {0}, int32 at_limit = {1}, int32 not_finite = {2}>
 {
-    start, drive = Start(u)
+    $start$, $drive$, $memory$ = Start($u$)
     positive = Greater(threshold, none)
     floor = Where(positive, smallest, none)
-    at_least = Max(threshold, floor)
-    bound = Min(at_least, largest)
+    bound = Clip(threshold, floor, largest)
     given_limit = Cast<to = 7>(max_unroll)
     limit = Max(given_limit, one)
-    samples = Shape<start = 0, end = 1>(u)
-    count = Squeeze(samples)
-    some = Cast<to = 9>(count)
-    numbers = Range(zero, count, one)
-    all_rows = Unsqueeze(numbers, last_axis)
+    samples = Shape<start = 0, end = 1>(u0)
+    is_single = Equal(samples, single)
 
-    k_end, rows_end, x_end, drive_end, state, made_by_each = Loop<body = round
-        (int64 number, bool some_were_left, int64 k, int64[n, 1] rows, STATE x,
-         DRIVE drive_left, float[] end, int64[N] made)
-        => (bool some_left, int64 k_next, int64[m, 1] rows_next, float[] x_next,
-            float[] drive_next, float[] end_next, int64[N] made_next) {
-        room = Sub(limit, k)
-        k_next, x_new, roots = Loop<body = update
-            (int64 step, bool all_moved, int64 k_old, STATE x_old, float[] roots_old)
-            => (bool all_move, int64 k_new, float[] x_sum, float[] roots_new) {
-            change = Update(x_old, k_old, drive_left)
-            x_sum = Add(x_old, change)
-            k_new = Add(k_old, one)
-            squares = Mul(change, change)
-            sums = ReduceSum<keepdims = 0>(squares, axes)
-            norms = Sqrt(sums)
-            excess = Sub(norms, bound)
-            roots_new = Sqrt(excess)
-            total = ReduceSum<keepdims = 0>(roots_new)
-            all_move = LessOrEqual(total, largest)
-        }>(room, yes, k, x, unknown)
+    $state$, excess_end, updates = If(is_single) <then_branch = alone ()
+        => ($any x_alone$, float[] excess_alone, int64[] updates_alone) {
+        k_alone, $x_alone$, $memory_alone$, excess_alone = Advance(
+            limit, zero, $start$, $drive$, $memory$, bound)
+        updates_alone = Expand(k_alone, samples)
+    }, else_branch = together ()
+        => ($any x_together$, float[] excess_together, int64[] updates_together) {
+        count = Squeeze(samples)
+        some = Cast<to = 9>(count)
+        numbers = Range(zero, count, one)
+        all_rows = Unsqueeze(numbers, last_axis)
+        not_known = Expand(unknown, samples)
+        k_end, rows_end, $x_end$, $drive_end$, $memory_end$, $x_together$, excess_together,
+            updates_together = Loop<body = round
+            (int64 number, bool some_were_left, int64 k, int64[n, 1] rows, $typed x$,
+             $typed drive_left$, $typed memory_left$, $typed end$, float[] excess_before,
+             int64[] made)
+            => (bool some_left, int64 k_next, int64[m, 1] rows_next, $any x_next$,
+                $any drive_next$, $any memory_next$, $any end_next$, float[] excess_next,
+                int64[] made_next) {
+            room = Sub(limit, k)
+            k_next, $x_new$, $memory_new$, excess = Advance(
+                room, k, $x$, $drive_left$, $memory_left$, bound)
+            $end_next$ each = ScatterND($end$, rows, $x_new$)
+            excess_next = ScatterND(excess_before, rows, excess)
+            left_before = Shape(excess)
+            made_by_round = Expand(k_next, left_before)
+            made_next = ScatterND(made, rows, made_by_round)
+            roots = Sqrt(excess)
+            moves = LessOrEqual(roots, largest)
+            below_limit = Less(k_next, limit)
+            goes_on = And(moves, below_limit)
+            places = NonZero(goes_on)
+            left = Reshape(places, flat)
+            rows_next = Gather(rows, left)
+            $x_next$ each = Gather($x_new$, left)
+            $drive_next$ each = Gather($drive_left$, left)
+            $memory_next$ each = Gather($memory_new$, left)
+            count_left = Size(left)
+            some_left = Cast<to = 9>(count_left)
+        }>(limit, some, zero, all_rows, $start$, $drive$, $memory$, $start$, not_known, numbers)
+    }>
 
-        moves = LessOrEqual(roots, largest)
-        one_more = Cast<to = 7>(moves)
-        made_if_finite = Add(k_next, one_more)
-        overflows = IsInf(roots)
-        negative = Neg(k_next)
-        made_by_round = Where(overflows, negative, made_if_finite)
-        made_next = ScatterND(made, rows, made_by_round)
-        end_next = ScatterND(end, rows, x_new)
-        below_limit = Less(k_next, limit)
-        goes_on = And(moves, below_limit)
-        places = NonZero(goes_on)
-        left = Reshape(places, flat)
-        rows_next = Gather(rows, left)
-        x_next = Gather(x_new, left)
-        drive_next = Gather(drive_left, left)
-        count_left = Size(left)
-        some_left = Cast<to = 9>(count_left)
-    }>(limit, some, zero, all_rows, start, drive, start, numbers)
-
-    counted = Abs(made_by_each)
-    updates = Min(counted, limit)
     depth = Cast<to = 6>(updates)
-    zeros = Mul(state, none)
-    total_of_each = ReduceSum<keepdims = 0>(zeros, axes)
-    finite_state = Equal(total_of_each, none)
-    finite_norm = Greater(made_by_each, zero)
-    finite = And(finite_state, finite_norm)
-    still_moving = Greater(made_by_each, limit)
+    $zeros$ each = Mul($state$, none)
+    $total$ each = ReduceSum<keepdims = 0, noop_with_empty_axes = 1>($zeros$, $axes$)
+    measured = Sum(excess_end, $total$)
+    finite = LessOrEqual(measured, largest)
+    still_moving = GreaterOrEqual(measured, none)
     status_if_finite = Where(still_moving, at_limit, converged)
     status = Where(finite, status_if_finite, not_finite)
 }
 """
 
+# The groups of names in a template: those of the inputs, the drives and the memory; all others are
+# those of the state.
+_GROUPS = {"u": "inputs", "drive": "drives", "memory": "memory"}
+_KINDS = {tf.float32: "float", tf.int32: "int32"}
 
-def make_loop(parts: Mapping[str, onnx.GraphProto], adaptive: bool) -> onnx.GraphProto:
+
+def make_loop(
+    start: onnx.GraphProto,
+    update: onnx.GraphProto,
+    specs: Mapping[str, Sequence[tf.TensorSpec]],
+    adaptive: bool,
+) -> onnx.GraphProto:
     """Return the graph of a block.
 
     Args:
-        parts: Graphs of `Start` and `Update`. Their inputs beyond those of the operators become
-            inputs of the block's graph, each name once.
+        start: The graph of `Start`; without the memory for a fixed depth.
+        update: The graph of `Update`; for a fixed depth from x(k), k and the drives to x(k+1).
+            Inputs of both graphs beyond those of the operators become inputs of the block's graph,
+            each name once.
+        specs: The specifications of the tensors of each group: `"inputs"`, `"state"`, `"drives"`
+            and `"memory"`.
         adaptive: Whether each sample stops by the threshold, or all make `max_unroll` updates.
 
     Returns:
-        A graph from u, max_unroll, the threshold if adaptive, and the further inputs of the parts
-        to state, depth and status.
+        A graph from the inputs, max_unroll, the threshold if adaptive, and the further inputs to
+        the state, depth and status.
     """
-    template = _ADAPTIVE if adaptive else _FIXED
-    state, _, drive = (value.type.tensor_type.shape.dim for value in parts["Update"].input[:3])
-    for name, sizes in (("STATE", state), ("DRIVE", drive)):
-        known = (str(size.dim_value) if size.HasField("dim_value") else "?" for size in sizes)
-        template = template.replace(name, f"float[{', '.join(known)}]")
-    graph = parser.parse_graph(template)
-    graph.initializer.append(numpy_helper.from_array(np.arange(1, len(state)), "axes"))
-    for operator, part in parts.items():
-        inline(graph, operator, part)
+    graph = parser.parse_graph(_fill(_ADAPTIVE if adaptive else _FIXED, specs))
+    for number, state in enumerate(specs["state"]):
+        axes = np.arange(1, state.shape.rank)
+        graph.initializer.append(numpy_helper.from_array(axes, f"axes{number}"))
+    inline(graph, "Start", start)
+    if adaptive:
+        advance = parser.parse_graph(_fill(_ADVANCE, specs))
+        inline(advance, "Update", update)
+        inline(graph, "Advance", advance)
+    else:
+        inline(graph, "Update", update)
     return graph
+
+
+def _fill(template: str, specs: Mapping[str, Sequence[tf.TensorSpec]]) -> str:
+    """Return a template with its lists of names and types written out."""
+
+    def group(name):
+        return specs[_GROUPS.get(name.split("_")[0], "state")]
+
+    def written(match, only=None):
+        kind, name = match["kind"], match["name"]
+        names = []
+        for number, spec in enumerate(group(name)):
+            if only in (None, number):
+                declared = f"{_type(spec, kind == 'typed')} " if kind else ""
+                names.append(f"{declared}{name}{number}")
+        return ", ".join(names)
+
+    lists = re.compile(r"\$(?:(?P<kind>typed|any) )?(?P<name>\w+)\$")
+    lines = []
+    for line in template.splitlines():
+        if " each = " not in line:
+            lines.append(lists.sub(written, line))
+            continue
+        line = line.replace(" each = ", " = ")
+        first = next(lists.finditer(line))
+        for number in range(len(group(first["name"]))):
+            lines.append(lists.sub(functools.partial(written, only=number), line))
+    # An empty list leaves a comma too many.
+    return re.sub(r",(?=\s*[,)=])", "", "\n".join(lines))
+
+
+def _type(spec: tf.TensorSpec, sizes: bool) -> str:
+    """Return the type of a tensor in the text of a template, with its known sizes or without."""
+    known = ("?" if size is None else str(size) for size in spec.shape)
+    return f"{_KINDS[spec.dtype]}[{', '.join(known) if sizes else ''}]"

@@ -109,22 +109,53 @@ def operators(graph):
 
 def test_a_constant_lies_where_all_its_readers_are():
     graph = loop_graph()
-    # Read in two branches: it stays outside of both.
+    onnx_graph.place_constants(graph)
+    assert [t.name for t in graph.initializer] == ["b"]
+    # A small constant is copied to the graphs that read it.
+    copies = {t.name: numpy_helper.to_array(t) for t in loop_in(graph)[1].initializer}
+    assert sorted(copies) == ["W", "b:1"]
+    np.testing.assert_array_equal(copies["b:1"], b)
+
+
+def test_a_large_constant_of_two_branches_is_stored_once_and_reshaped_in_each():
+    graph, large = loop_graph(), np.arange(34, dtype=np.float32).reshape(17, 1, 2)
     branches = {
         f"{name}_branch": helper.make_graph(
-            [node("Add", ["y", "shared"], [name])], name, [], [value(name, [None, 2])]
+            [node("Add", ["y", f"large_{name}"], [name])],
+            name,
+            [],
+            [value(name, [17, None, 2])],
+            [numpy_helper.from_array(large, f"large_{name}")],
         )
         for name in ("then", "else")
     }
     graph.node.append(node("If", ["yes"], ["z"], **branches))
-    graph.output.append(value("z", [None, 2]))
-    for name, array in (("shared", np.float32([1, 2])), ("yes", np.array(True))):
-        graph.initializer.append(numpy_helper.from_array(array, name))
+    graph.output.append(value("z", [17, None, 2]))
+    graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
     onnx_graph.place_constants(graph)
-    assert [t.name for t in graph.initializer] == ["b", "shared", "yes"]
-    assert [t.name for t in loop_in(graph)[1].initializer] == ["W"]
+    stored = [list(t.dims) for part in onnx_graph.all_graphs(graph) for t in part.initializer]
+    assert stored.count([17, 1, 2]) == 1
+    assert [17, 1, 2] in [list(t.dims) for t in graph.initializer]
+    for part in onnx_graph.subgraphs(graph.node[-1]):
+        assert operators(part) == ["Reshape", "Add"]
     y, _, z = run(graph, n=np.array(2, np.int64), x=np.float32([[1, 2]]))
-    np.testing.assert_array_equal(z, y + np.float32([1, 2]))
+    np.testing.assert_array_equal(z, y + large)
+
+
+def test_each_inlined_graph_has_names_of_its_own():
+    inner = helper.make_graph(
+        [node("Neg", ["p"], ["q"]), node("Add", ["q", "one"], ["r"])],
+        "inner",
+        [value("p", [None])],
+        [value("r", [None])],
+        [numpy_helper.from_array(np.float32([1]), "one")],
+    )
+    nodes = [node("Twice", ["x"], ["y"]), node("Twice", ["y"], ["z"])]
+    graph = helper.make_graph(nodes, "outer", [value("x", [None])], [value("z", [None])])
+    onnx_graph.inline(graph, "Twice", inner)
+    assert operators(graph) == ["Neg", "Add"] * 2
+    (z,) = run(graph, x=np.float32([3]))
+    np.testing.assert_array_equal(z, [3])
 
 
 def test_nodes_come_after_what_they_read_also_inside():
