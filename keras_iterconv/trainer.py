@@ -231,7 +231,6 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
         from keras_iterconv.exporting.export_functions import exporter_to
 
         export = exporter_to(format)
-        self.restore_guarantees()
         export(self, filepath, **kwargs)
         if verbose:
             keras.utils.io_utils.print_msg(f"Exported {self.name!r} to {filepath}")

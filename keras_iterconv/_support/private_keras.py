@@ -10,8 +10,12 @@ from typing import Any
 
 import keras
 from keras.src.backend.common import global_state, masking
+from keras.src.backend.common.variables import AutocastScope
 from keras.src.models.functional import Functional
 from keras.src.utils.python_utils import default
+
+# A context in which layers read their floating-point variables in a dtype.
+autocast_to = AutocastScope
 
 # A method with this mark counts as not overridden, so that Keras makes the configuration of a
 # subclassed model from the arguments of its `__init__`.

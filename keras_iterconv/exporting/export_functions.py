@@ -20,6 +20,7 @@ from keras_iterconv.exporting.image_classifier import ImageClassifier
 from keras_iterconv.exporting.saved_model import save_function
 from keras_iterconv.preprocessing import Preprocessing
 from keras_iterconv.tasks import TASKS, Task
+from keras_iterconv.trainer import IterativeModel
 
 FORMATS = ("tf_saved_model", "onnx", "litert")
 INPUTS = ("settable", "fixed")
@@ -71,7 +72,7 @@ def export_onnx(
         >>> logits, depth, status = session.run(None, feeds)
     """
     check_choice("inputs", inputs, INPUTS)
-    path = check_path(path)
+    path = check_file(path)
     try:
         import onnx
 
@@ -164,6 +165,8 @@ def make_exported(
     Raises:
         ValueError: An argument does not fit the model.
     """
+    if isinstance(model, IterativeModel):
+        model.restore_guarantees()
     if classes is None and mean is None and std is None:
         return ExportedFunction(model)
     plain = ExportedFunction(model)
@@ -226,10 +229,22 @@ def file_metadata(exported: ExportedFunction, classes: Sequence[str] | None) -> 
 
 
 def check_path(path: str | os.PathLike) -> Path:
+    """Return the path of a file or folder to write, which must lie in an existing folder."""
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(
             f"`path` must lie in an existing folder. Received: path={os.fspath(path)!r}"
+        )
+    return path
+
+
+def check_file(path: str | os.PathLike) -> Path:
+    """Return the path of a file to write, whose folder exists."""
+    path = check_path(path)
+    if path.exists() and not path.is_file():
+        raise FileExistsError(
+            "`path` must be a new file, or one that is replaced. "
+            f"Received: path={os.fspath(path)!r}, which is no file"
         )
     return path
 

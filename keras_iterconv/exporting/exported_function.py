@@ -10,8 +10,18 @@ import tensorflow as tf
 from keras_iterconv._support.empty_batches import only_full_batches
 from keras_iterconv._support.keras_graph import input_specs, output_specs
 from keras_iterconv._support.outputs import output_key
-from keras_iterconv._support.private_keras import graph_of, mask_of, set_mask
-from keras_iterconv.depth.block_calls import BlockCall, block_calls, check_model
+from keras_iterconv._support.private_keras import (
+    graph_of,
+    layers_within,
+    mask_of,
+    set_mask,
+)
+from keras_iterconv.depth.block_calls import (
+    BlockCall,
+    block_calls,
+    check_model,
+    iteration_calls,
+)
 from keras_iterconv.depth.depth_model import without_depth
 from keras_iterconv.depth.depth_settings import DepthSettings
 from keras_iterconv.exporting.folding import folded_layer, in_float32
@@ -69,7 +79,8 @@ class ExportedFunction:
         # Files have depth and status themselves.
         self.model, self._classifier = without_depth(model), classifier
         self._returns_depth, model = self.model is not model, self.model
-        self.structure = input_specs(model)
+        graph = graph_of(model)
+        self.structure = input_specs(model) if graph is None else graph.input
         self.calls = block_calls(model)
         self.settings = _adaptive_settings(self.calls)
         self.depth_inputs = _depth_inputs(self.settings)
@@ -85,6 +96,9 @@ class ExportedFunction:
         _check_names("inputs", [spec.name for spec in (*self.inputs, *self.depth_specs)])
         _check_names("outputs", self.output_names)
         self._folded: dict[int, tuple[Any, Any]] = {}
+        # Not while a graph is traced: TensorFlow traces a function that makes variables twice.
+        for call in iteration_calls(model):
+            self.folded(call.block)
 
     @property
     def depth_specs(self) -> list[tf.TensorSpec]:
@@ -174,13 +188,11 @@ class ExportedFunction:
         replaced = {id(v) for layer, _ in pairs for v in layer.variables}
         weights = [v for v in self.model.variables if id(v) not in replaced]
         weights += [v for _, twin in pairs for v in twin.variables]
-        settings = [
-            variable
-            for call in self.calls
-            for block in {call.block, self.folded(call.block)}
-            if block.adjustable
-            for variable in block.depth_variables
-        ]
+        roots = (self.model, *(twin for _, twin in pairs))
+        # With the blocks in the updates of other blocks.
+        within = [layer for root in roots for layer in (root, *layers_within(root))]
+        blocks = [layer for layer in dict.fromkeys(within) if is_block(layer) and layer.adjustable]
+        settings = [variable for block in blocks for variable in block.depth_variables]
         return [v.value for v in weights] + settings
 
     def _settings_of(self, block: Any, given: Mapping[str, Any]) -> DepthSettings:

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_iterconv._support.private_keras import is_operation, layers_within
+from keras_iterconv._support.private_keras import autocast_to, is_operation, layers_within
 from keras_iterconv.layers.protocol import is_iteration_layer
 
 
@@ -49,7 +49,7 @@ def folded_layer(layer: Any) -> Any:
     Returns:
         A copy in float32 with folded weights; the layer itself where there is nothing to fold.
     """
-    if not layer.folds and layer.variable_dtype == "float32":
+    if not layer.folds:
         return layer
     twin = _copy(layer)
     twin.build_from_config(layer.get_build_config())
@@ -73,7 +73,7 @@ def _assign(twin: Any, layer: Any) -> None:
 def in_float32(model: keras.Model) -> Iterator[None]:
     """Let the layers of a model compute in float32, in any precision they were made with.
 
-    The variables do not change: Keras casts those of another dtype.
+    The variables do not change; those of another dtype are cast where they are read.
     """
     before = {}
     for layer in (model, *layers_within(model)):
@@ -84,7 +84,8 @@ def in_float32(model: keras.Model) -> Iterator[None]:
     try:
         for layer in before:
             layer.dtype_policy = "float32"
-        yield
+        with autocast_to("float32"):
+            yield
     finally:
         for layer, policy in before.items():
             layer.dtype_policy = policy

@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_iterconv._support.files import replacing
 from keras_iterconv._support.private_keras import mask_of
 from keras_iterconv.depth.depth_settings import DepthSettings
-from keras_iterconv.exporting.export_functions import check_path, file_metadata, make_exported
+from keras_iterconv.exporting.export_functions import check_file, file_metadata, make_exported
 from keras_iterconv.exporting.exported_function import ExportedFunction
 from keras_iterconv.exporting.saved_model import traced_signatures
 from keras_iterconv.unrolling import Unrolled
@@ -58,7 +58,7 @@ def export_litert(
         >>> run = interpreter.get_signature_runner("with_depth")
         >>> run(image=images, threshold=np.float32(0.1), max_unroll=np.int32(5))["depth"]
     """
-    path = check_path(path)
+    path = check_file(path)
     exported = make_exported(model, classes, mean, std)
     content = convert_function(exported)
     with replacing(path) as partial:

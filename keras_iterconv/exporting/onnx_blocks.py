@@ -57,11 +57,13 @@ class BlockConverter:
                 'Publish the format saved_model alone, or build the block with `solver="picard"`; '
                 "where both converge, they converge to the same state"
             )
-        u = tf.zeros([1, *input_shape])
+        u = tf.zeros([1, *(size or 1 for size in input_shape)])
         update = block.build_update(u)
         _check_drives(block, update, u)
         weights = [operand for operand in update.tensors if operand is not u]
-        weights = [_to_onnx(weight, block.channels_first) for weight in weights]
+        weights = [
+            tf.cast(_to_onnx(weight, block.channels_first), tf.float32) for weight in weights
+        ]
         shapes = tuple(tuple(weight.shape) for weight in weights)
         kind = (
             update.update,
@@ -180,7 +182,7 @@ def _convert_loop(
     def step(x, k, *rest):
         drives, rest = rest[:drive_count], rest[drive_count:]
         bound, weights = (rest[0], rest[1:]) if adaptive else (None, rest)
-        update, _ = start(tf.zeros([1, *u.shape[1:]]), weights)
+        update, _ = start(tf.zeros([1, *(size or 1 for size in u.shape[1:])]), weights)
         update = update._replace(drives=drives, drive_inputs=())
         new, change = update.step(x, tf.cast(k, tf.int32))
         return (new, sample_norms(change) - bound) if adaptive else new

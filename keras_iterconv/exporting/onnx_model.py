@@ -10,7 +10,7 @@ import onnx
 import tensorflow as tf
 from onnx import TensorProto, helper, numpy_helper
 
-from keras_iterconv._support.private_keras import mask_of, set_mask
+from keras_iterconv._support.private_keras import layers_within, mask_of, set_mask
 from keras_iterconv.exporting.exported_function import MAX_UNROLL, THRESHOLD, ExportedFunction
 from keras_iterconv.exporting.image_classifier import ImageClassifier
 from keras_iterconv.exporting.onnx_blocks import (
@@ -27,6 +27,7 @@ from keras_iterconv.exporting.onnx_graph import (
     sort_nodes,
 )
 from keras_iterconv.exporting.onnx_parts import convert_model
+from keras_iterconv.layers.protocol import is_block
 from keras_iterconv.preprocessing import Preprocessing
 from keras_iterconv.tasks import TASKS, Task
 from keras_iterconv.unrolling import Unrolled
@@ -96,9 +97,12 @@ def convert_function(
         depth are scalars.
 
     Raises:
-        ValueError: A block's solver is Anderson acceleration, a block returns more than its state,
-            or the model has an operation that ONNX has not.
+        ValueError: A block's solver is Anderson acceleration, a block returns more than its state
+            or has a block of adaptive depth in its update, or the model has an operation that ONNX
+            has not.
     """
+    for call in exported.calls:
+        _check_convertible(call.block)
     with exported.as_exported():
         converted = _convert(exported, settable)
     converted.ir_version = IR_VERSION
@@ -163,12 +167,6 @@ def _cut_calls(exported: ExportedFunction) -> list[_CutCall]:
     paths = [first[id(each.block)] for each in exported.calls if each.block.adjustable]
 
     def record(block, u, settings):
-        if getattr(block, "returns", ()):
-            raise ValueError(
-                "Blocks must return their state alone to be exported to ONNX. Received: "
-                f"{block.name!r} with returns={block.returns}; make the model for export with "
-                "`returns=()`, and give it the weights of this one"
-            )
         inputs = keras.tree.map_structure(_symbolic, u)
         mask = mask_of(u)
         if mask is not None:
@@ -186,10 +184,30 @@ def _cut_calls(exported: ExportedFunction) -> list[_CutCall]:
         return Unrolled(keras.tree.pack_sequence_as(state, zeros), counts, counts)
 
     def trace(*inputs):
+        # TensorFlow traces a function twice whose layers make variables.
+        calls.clear()
         return exported(inputs, None, record)
 
     tf.function(trace, input_signature=exported.inputs, autograph=False).get_concrete_function()
     return calls
+
+
+def _check_convertible(block: Any) -> None:
+    """Raise `ValueError` where a block has loops that cannot be written."""
+    if getattr(block, "returns", ()):
+        raise ValueError(
+            "Blocks must return their state alone to be exported to ONNX. Received: "
+            f"{block.name!r} with returns={block.returns}; make the model for export with "
+            "`returns=()`, and give it the weights of this one"
+        )
+    for layer in layers_within(block):
+        if is_block(layer) and layer.threshold is not None:
+            raise ValueError(
+                "A block in the update of another block must have a fixed depth to be exported to "
+                f"ONNX. Received: {layer.name!r} in {block.name!r} with "
+                f"threshold={layer.threshold}; build it with `threshold=None`, or export a "
+                "SavedModel"
+            )
 
 
 def _convert_around(exported: ExportedFunction, calls: Sequence[_CutCall]) -> onnx.ModelProto:
@@ -214,9 +232,11 @@ def _convert_around(exported: ExportedFunction, calls: Sequence[_CutCall]) -> on
             call = next(left)
             *states, made, status = [next(ends) for _ in [*_flat(call.state), "depth", "status"]]
             mask = mask_of(u)
-            start = [*_flat(u), *([] if mask is None else [tf.cast(mask, tf.float32)])]
+            # Blocks take integers and numbers of other precisions, too.
+            start = [*_flat(u), *([] if mask is None else [mask])]
+            start = [tf.cast(each, tf.float32) for each in start]
             if block.channels_first:
-                start, states = [to_channels_first(u)], [to_channels_last(states[0])]
+                start, states = [to_channels_first(start[0])], [to_channels_last(states[0])]
             starts.extend(start)
             state = keras.tree.pack_sequence_as(call.state, states)
             return Unrolled(state, made, status)

@@ -56,7 +56,10 @@ def save_function(exported: ExportedFunction, path: str | os.PathLike) -> None:
     module = tf.Module()
     module.serve = _traced_call(exported)
     module.weights = exported.variables
-    tf.saved_model.save(module, os.fspath(path), signatures)
+    # TensorFlow cannot write the gradients of loops that also return all their states.
+    returned = {name for call in exported.calls for name in getattr(call.block, "returns", ())}
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients="states" not in returned)
+    tf.saved_model.save(module, os.fspath(path), signatures, options)
 
 
 def traced_signatures(
@@ -100,4 +103,4 @@ def _traced_call(exported: ExportedFunction) -> Callable:
 
 def _renamed(spec: tf.TensorSpec) -> tf.TensorSpec:
     """Return a specification with a name that signatures can have."""
-    return tf.TensorSpec(spec.shape, spec.dtype, re.sub(r"\W", "_", spec.name))
+    return tf.TensorSpec(spec.shape, spec.dtype, re.sub(r"\W", "_", spec.name, flags=re.ASCII))

@@ -193,3 +193,12 @@ def test_versions_have_an_upper_bound(package):
     names = re.compile(rf"{package}[<>=]")
     (requirement,) = filter(names.match, metadata.requires("keras-iterconv"))
     assert "<" in requirement
+
+
+def test_variables_are_read_in_another_dtype():
+    """Else: models of float64 or half precision cannot be exported in float32."""
+    layer = keras.layers.Dense(2, dtype="float64")
+    layer.build((None, 3))
+    with private_keras.autocast_to("float32"):
+        assert layer.kernel.value.dtype == tf.float32
+    assert layer.kernel.value.dtype == tf.float64
