@@ -42,6 +42,7 @@ def run(module, *options):
         "growth",
         "indices",
         "inference",
+        "int8_files",
         "iterate_cost",
         "litert_inference",
         "memory",
