@@ -12,7 +12,7 @@ from keras_iterconv.exporting.onnx_graph import all_graphs
 # Operators that multiply weights, and those that hand on a part or another order of their first
 # input, such as the kernel of update k. All other constants keep their values: a constant that
 # divides or is compared may have any range.
-_PRODUCTS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+_PRODUCTS = ("Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum")
 _VIEWS = ("Gather", "Slice", "Squeeze", "Unsqueeze", "Reshape", "Transpose")
 # Fewer values save less than the nodes take that compute them; and groups of fewer values save
 # little over the scale and the outlier of each.
@@ -30,7 +30,7 @@ class _Rounded(NamedTuple):
         order: The order of the tensor's axes in which the groups lie one after the other.
         integers: int8 `[groups, values]`.
         scales: float32 `[groups, 1]`; a value is its integer times the scale of its group.
-        places: int64 `[groups, 1]`, where the outlier of each group lies in it; None without.
+        places: int32 `[groups, 1]`, where the outlier of each group lies in it; None without.
         outliers: float32 `[groups, 1]`, the values there.
         error: The sum of the squared rounding errors.
     """
@@ -137,7 +137,7 @@ def _round_groups(
 ) -> _Rounded:
     ordered = values.transpose(order)
     groups = ordered.reshape(int(np.prod(ordered.shape[:leading])), -1)
-    places = np.abs(groups).argmax(axis=1)[:, np.newaxis]
+    places = np.abs(groups).argmax(axis=1)[:, np.newaxis].astype(np.int32)
     outliers = np.take_along_axis(groups, places, axis=1)
     rest = groups.copy()
     if with_outliers:

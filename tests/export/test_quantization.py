@@ -84,11 +84,16 @@ def files(tmp_path_factory, images):
     return *paths, report
 
 
-def test_a_weight_is_rounded_by_the_scale_of_its_group():
+PRODUCTS = {"MatMul": {}, "Gemm": {}, "Einsum": {"equation": "ni,io->no"}}
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_a_weight_is_rounded_by_the_scale_of_its_group(product):
     rng = np.random.default_rng(0)
     # The columns have scales of their own; the rows have not.
     weight = (rng.normal(size=(48, 40)) * np.logspace(-3, 1, 40)).astype(np.float32)
-    rounded = round_weights(make_product(weight))
+    nodes = [helper.make_node(product, ["x", "weight"], ["y"], **PRODUCTS[product])]
+    rounded = round_weights(make_product(weight, nodes))
     found = run(rounded, np.eye(48, dtype=np.float32), "y")
     step = np.abs(weight).max(axis=0) / 127
     error = np.abs(found - weight)
