@@ -69,6 +69,26 @@ def test_masked_sequences_of_integers_of_any_length(tmp_path):
         np.testing.assert_array_equal(found["depth"], expected["depth"])
 
 
+def test_a_block_may_return_its_readout(tmp_path):
+    readout = keras.layers.Dense(4)
+    stop = ki.stop.ReadoutDivergence(readout, 0.01)
+    update = keras.layers.Dense(6, activation="tanh")
+    x = keras.Input((6,), name="x")
+    outputs = ki.Iterate(update, max_unroll=9, stop=stop, returns=("readout",))(x)
+    model = keras.Model(x, [outputs["state"], outputs["readout"]])
+    ki.export_litert(model, tmp_path / "net.tflite")
+    found, expected = (
+        run(tmp_path / "net.tflite", {"x": spread(3)}),
+        ki.with_depth(model)(spread(3)),
+    )
+    np.testing.assert_array_equal(found.pop("depth"), expected["depth"])
+    np.testing.assert_array_equal(found.pop("status"), expected["status"])
+    state, scores = expected["outputs"]
+    by_size = {value.shape[1]: value for value in found.values()}
+    np.testing.assert_allclose(by_size[6], state, atol=1e-5)
+    np.testing.assert_allclose(by_size[4], scores, atol=1e-5)
+
+
 def test_samples_that_are_not_finite_are_seen_and_leave_the_others_alone(tmp_path):
     keras.utils.set_random_seed(0)
     images = keras.Input((5, 4, 2), name="images")
