@@ -14,7 +14,9 @@ TENSOR = r"(inputs|outputs)\['(.*)'\] tensor_info:\s+dtype: (\S+)\s+shape: (\S.*
 def show(folder):
     """Return the tensors of each signature, by kind and name: dtype and shape."""
     command = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "show", "--all"]
-    done = subprocess.run([*command, "--dir", folder], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [*command, "--dir", folder], capture_output=True, text=True, check=True, timeout=120
+    )
     _, *parts = re.split(r"signature_def\['(.*)'\]:", done.stdout)
     return {
         name: {(kind, tensor): facts for kind, tensor, *facts in re.findall(TENSOR, text)}
