@@ -206,9 +206,11 @@ class ExportedFunction:
             for each in self.depth_inputs
             if each.path in (None, path)
         }
-        return DepthSettings(
-            *(given.get(names[kind], getattr(own, kind)) for kind in DepthSettings._fields)
-        )
+        max_unroll = own.max_unroll
+        if names[MAX_UNROLL] in given:
+            most = tf.int32.max if block.largest_unroll is None else block.largest_unroll
+            max_unroll = tf.clip_by_value(given[names[MAX_UNROLL]], 1, most)
+        return DepthSettings(max_unroll, given.get(names[THRESHOLD], own.threshold))
 
 
 def shared_depth(model: keras.Model) -> DepthSettings | None:

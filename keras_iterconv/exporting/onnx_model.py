@@ -142,7 +142,7 @@ def _convert(exported: ExportedFunction, settable: bool) -> onnx.ModelProto:
                 for each in exported.depth_inputs
                 if each.path in (None, call.path)
             }
-            values += [by_kind[MAX_UNROLL], by_kind[THRESHOLD]]
+            values += [_limit_of(graph, number, call, by_kind[MAX_UNROLL]), by_kind[THRESHOLD]]
         results = [next(ends) for _ in [*_flat(call.state), "depth", "status"]]
         graph.node.append(helper.make_node(f"block{number}", values, results))
     sort_nodes(graph)
@@ -156,6 +156,15 @@ def _convert(exported: ExportedFunction, settable: bool) -> onnx.ModelProto:
         value = np.asarray(each.default, each.spec.dtype.as_numpy_dtype)
         _add_value(graph, each.spec.name, value)
     return converted
+
+
+def _limit_of(graph: onnx.GraphProto, number: int, call: _CutCall, given: str) -> str:
+    """Return the name of the limit of a block: for an untied one at most its sets of weights."""
+    if call.block.largest_unroll is None:
+        return given
+    most = _add_value(graph, f"block{number}/most_updates", np.int32(call.block.largest_unroll))
+    graph.node.append(helper.make_node("Min", [given, most], [f"block{number}/limit"]))
+    return f"block{number}/limit"
 
 
 def _cut_calls(exported: ExportedFunction) -> list[_CutCall]:

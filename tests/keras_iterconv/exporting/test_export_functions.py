@@ -128,6 +128,15 @@ def test_an_image_classifier(net, tmp_path):
     assert (classifier.threshold, classifier.max_unroll) == (0.6, 9)
 
 
+@pytest.mark.parametrize("format", export_matrix.FORMATS)
+def test_limits_at_run_time_are_clipped_to_those_of_the_block(format, tmp_path):
+    model = export_matrix.make_net("functional", "NAISConv2D, untied")
+    run = export_matrix.FORMATS[format](model, tmp_path)
+    for given, used in ((-3, 1), (0, 1), (9, 5)):
+        depth = {"threshold": np.array(1e-6, "f"), "max_unroll": np.array(given, np.int32)}
+        assert set(np.asarray(run(IMAGES, depth)["depth"]).flat) == {used}
+
+
 def test_fixed_inputs_hold_the_settings_of_the_model(net, tmp_path):
     ki.export_onnx(net, tmp_path / "net.onnx", inputs="fixed")
     file = onnx.load(tmp_path / "net.onnx")
