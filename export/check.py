@@ -70,8 +70,9 @@ def check_zoo(zoo: Path, console: Console, trust: bool = False) -> None:
     The verification of a model covers the files' sizes and hashes, the ONNX checker and the
     metadata of the ONNX file. If the data set is available, it also covers test images: the
     agreement of Keras, SavedModel and ONNX in batches of 1, 7 and 64, at the stored and at another
-    depth, and the test accuracy. A SavedModel may read and write files, so it is run only in the
-    checkout's own zoo or with `trust`.
+    depth, and the test accuracy. Of an int8 file, accuracy and updates are compared with the index.
+    A SavedModel may read and write files, so it is run only in the checkout's own zoo or with
+    `trust`.
 
     Args:
         zoo: The zoo's folder.

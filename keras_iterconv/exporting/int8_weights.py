@@ -52,7 +52,7 @@ def round_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     computes in float32, from the same inputs to the same outputs. Its scales are constants, so the
     results of a sample do not depend on its batch.
 
-    The nodes that compute a weight lie in the graph that reads it, also within a loop, and read
+    The nodes that compute a weight lie in the graph that had it, also within a loop, and read
     constants alone: ONNX Runtime evaluates them when it loads the file, and chooses its convolution
     for a constant kernel as before.
 

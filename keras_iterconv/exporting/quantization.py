@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_iterconv._support.files import replacing
+from keras_iterconv.exporting.export_functions import check_file
 from keras_iterconv.exporting.quantization_report import QuantizationReport
 
 
@@ -30,7 +31,7 @@ def quantize_onnx(
         The sizes of both files, the mean updates of both, and the thresholds.
 
     Raises:
-        ValueError: There is no batch, or a batch does not fit the inputs.
+        ValueError: `path` is no ONNX file, there is no batch, or a batch does not fit the inputs.
         ImportError: The packages of the extra `export` are not installed.
         OSError: A file could not be read or written.
 
@@ -46,7 +47,16 @@ def quantize_onnx(
         raise ImportError(
             f'{error}: quantisation needs `pip install "keras-iterconv[export]"`'
         ) from error
-    quantized, report = quantize(onnx.load(Path(path)), batches)
-    with replacing(Path(quantized_path)) as partial:
+    target, content = check_file(quantized_path), Path(path).read_bytes()
+    try:
+        model = onnx.load_model_from_string(content)
+    # Protocol buffers have an error of their own, whose package has no types.
+    except Exception as error:
+        raise ValueError(
+            f"`path` must be an ONNX file. Received: path={os.fspath(path)!r}, which cannot be "
+            f"read as one: {error}"
+        ) from error
+    quantized, report = quantize(model, batches)
+    with replacing(target) as partial:
         onnx.save(quantized, partial)
     return report

@@ -274,6 +274,17 @@ def test_batches_must_fit_the_inputs(files, images):
     assert report.samples == 8
 
 
+def test_paths_are_checked_first(files, tmp_path, images):
+    (tmp_path / "text.onnx").write_text("no protocol buffer")
+    with pytest.raises(ValueError, match=r"^`path` must be an ONNX file. .*text.onnx'"):
+        ki.quantize_onnx(tmp_path / "text.onnx", tmp_path / "net.onnx", [images])
+    with pytest.raises(FileNotFoundError, match="`path` must lie in an existing folder"):
+        ki.quantize_onnx(files[0], tmp_path / "none" / "net.onnx", [images])
+    with pytest.raises(FileNotFoundError):
+        ki.quantize_onnx(tmp_path / "none.onnx", tmp_path / "net.onnx", [images])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["text.onnx"]
+
+
 def test_a_model_of_no_blocks_has_no_updates(tmp_path):
     inputs = keras.Input((40,))
     path = str(tmp_path / "net.onnx")
