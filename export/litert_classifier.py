@@ -87,7 +87,10 @@ def _open_interpreter(path: str, content: bytes, threads: int) -> Any:
         ) from error
     try:
         with _without_logs():
-            return Interpreter(model_content=content, num_threads=threads)
+            interpreter = Interpreter(model_content=content, num_threads=threads)
+            # Here it makes its delegate, and announces it.
+            interpreter.allocate_tensors()
+            return interpreter
     # LiteRT raises several kinds of errors.
     except Exception as error:
         raise ModelFileError(
