@@ -18,7 +18,7 @@ OUTPUTS = {
     "depth": "int32",
     "status": "int32",
 }
-_OPTIONAL_INPUTS = {"threshold", "max_unroll"}
+_DEPTH_INPUTS = {"threshold", "max_unroll"}
 _LARGEST_INT = 2**31 - 1
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
@@ -139,9 +139,9 @@ class FileClassifier:
                 "preparation", parse_preparation, f"an object of {', '.join(Preparation._fields)}"
             )
             self.preparation = parse_preparation(value)
-        optional = _OPTIONAL_INPUTS.intersection(facts.optional)
-        require(len(optional) != 1, f"of its optional inputs it has only {sorted(optional)}")
-        self.settable = bool(optional)
+        depth_inputs = _DEPTH_INPUTS.intersection([*inputs, *facts.optional])
+        require(len(depth_inputs) != 1, f"of the inputs of depth it has only {list(depth_inputs)}")
+        self.settable = bool(depth_inputs)
         # A file with fixed inputs has the settings in its metadata alone.
         self.adaptive = self.settable or "threshold" in self.metadata
         self.threshold: float | None = None
@@ -153,6 +153,10 @@ class FileClassifier:
         self._most_updates = _LARGEST_INT
         if "most_updates" in self.metadata:
             self._most_updates = metadata("most_updates", _is_count, "a positive integer")
+        self._defaults: dict[str, np.ndarray] = {}
+        if depth_inputs and not depth_inputs.intersection(facts.optional):
+            # Required inputs have no defaults in the file.
+            self._defaults = self.check_depth(self.threshold, self.max_unroll)
         self._path = path
 
     @property
@@ -187,7 +191,7 @@ class FileClassifier:
             ModelFileError: The model fails on a valid input.
         """
         images = self._check_images(images)
-        feeds = {"image": images, **self.check_depth(threshold, max_unroll)}
+        feeds = {"image": images, **self._defaults, **self.check_depth(threshold, max_unroll)}
         if not len(images):
             # Loops may fail on an empty batch; a blank image gives outputs of the right shapes and
             # dtypes.
@@ -244,7 +248,7 @@ class FileClassifier:
     def check_depth(
         self, threshold: float | None = None, max_unroll: int | None = None
     ) -> dict[str, np.ndarray]:
-        """Return the given optional inputs as arrays without dimensions.
+        """Return the given inputs of depth as arrays without dimensions.
 
         Raises:
             ValueError: A value is out of range, or the depth cannot be chosen.
@@ -295,7 +299,8 @@ def _check_tensors(
     require: Callable[[bool, str], None],
 ) -> None:
     """Require the inputs and outputs, by their names, that an exported model has."""
-    require(set(inputs) == {"image"}, f"its inputs are {sorted(inputs)} instead of ['image']")
+    others = sorted(set(inputs) - _DEPTH_INPUTS)
+    require(others == ["image"], f"its inputs are {others} instead of ['image']")
     shape = inputs["image"].shape
     require(
         inputs["image"].dtype == "float32" and len(shape) == 4 and isinstance(shape[3], int),

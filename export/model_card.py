@@ -80,7 +80,9 @@ end of a sequence are such that the standardised value is below {PADDING / 2:g}:
 """
 
 
-def make_card(name: str, entry: dict[str, Any], folder: Path, zoo: Path) -> str:
+def make_card(
+    name: str, entry: dict[str, Any], folder: Path, zoo: Path, settable: bool = True
+) -> str:
     """Return a model's card in Markdown.
 
     Args:
@@ -88,10 +90,11 @@ def make_card(name: str, entry: dict[str, Any], folder: Path, zoo: Path) -> str:
         entry: The model's entry in the index.
         folder: The folder of the model's files.
         zoo: The zoo's folder; the card names it unless it is the checkout's.
+        settable: Whether the depth of the ONNX file can be set.
     """
     result, certificate, depth = entry["result"], entry["certificate"], entry["depth"]
     options = predict = operators = raw = int8 = ""
-    if depth is not None:
+    if depth is not None and settable:
         options = f" --threshold {10 * depth['threshold']:g} --max-unroll {depth['max_unroll']}"
     if (folder / f"{name}.onnx").exists():
         # The command reads pictures; a net for sequences has no use for one.

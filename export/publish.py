@@ -11,6 +11,7 @@ from iterconv.command_help import make_command_app
 from iterconv.command_start import load_quietly, make_console
 
 FORMATS = ("saved_model", "onnx")
+INPUTS = ("settable", "required", "fixed")
 
 
 def publish(
@@ -50,6 +51,14 @@ def publish(
             show_default="no second file",
         ),
     ] = None,
+    inputs: Annotated[
+        str,
+        typer.Option(
+            help="How the depth of the ONNX file is set: settable, by optional inputs; required, "
+            "by inputs that must always be given, for tools that take optional ones for "
+            "constants; fixed, not at all."
+        ),
+    ] = INPUTS[0],
     check: Annotated[
         bool,
         typer.Option(
@@ -92,6 +101,12 @@ def publish(
             raise UserError(f"--quantize must be int8: {quantize}")
         if check or "onnx" not in formats:
             raise UserError("--quantize must be used with a RUN and the format onnx")
+    if inputs not in INPUTS:
+        raise UserError(f"--inputs must be of {', '.join(INPUTS)}: {inputs}")
+    if inputs != INPUTS[0] and (check or "onnx" not in formats):
+        raise UserError("--inputs must be used with a RUN and the format onnx")
+    if inputs == "required" and quantize is not None:
+        raise UserError("--inputs must be settable or fixed with --quantize: required")
     load_quietly()
     # The ONNX converter calls deprecated functions, about which TensorFlow warns.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -108,7 +123,16 @@ def publish(
         check_zoo(Path(zoo), console, trust)
     else:
         calibration = budget if calibrated else None
-        publish_run(Path(run), name, Path(zoo), formats, console, calibration, quantize is not None)
+        publish_run(
+            Path(run),
+            name,
+            Path(zoo),
+            formats,
+            console,
+            calibration,
+            quantize=quantize is not None,
+            inputs=inputs,
+        )
 
 
 def main() -> None:

@@ -78,6 +78,7 @@ def publish_run(
     console: Console,
     budget: Mapping[str, Any] | None = None,
     quantize: bool = False,
+    inputs: str = "settable",
 ) -> str:
     """Publish the last model of a finished run, and return its name.
 
@@ -90,6 +91,7 @@ def publish_run(
         budget: `accuracy_loss` or `mean_updates`, to which the depth is calibrated before; None for
             the depth of the run.
         quantize: Whether to write a second ONNX file, with weights of 8 bits.
+        inputs: How the depth of the ONNX file is set: `"settable"`, `"required"` or `"fixed"`.
 
     Raises:
         DatasetError: `budget` or `quantize` is given, and the run's data set is not on this
@@ -108,7 +110,7 @@ def publish_run(
             console.print(f"{name}: calibrating the depth", soft_wrap=True)
             run = calibrate_run(run, model, budget)
             console.print(run.result["calibrated"], soft_wrap=True)
-        publication = _Publication(run, model, name, zoo, console)
+        publication = _Publication(run, model, name, zoo, console, inputs)
         publication.publish(formats, load_run_data(run) if quantize else None)
     except KeyboardInterrupt:
         console.print(
@@ -128,12 +130,20 @@ class _Publication:
         name: The model's name in the zoo.
         zoo: The zoo's folder.
         console: The console for the progress.
+        inputs: How the depth of the ONNX file is set.
     """
 
     def __init__(
-        self, run: FinishedRun, model: keras.Model, name: str, zoo: Path, console: Console
+        self,
+        run: FinishedRun,
+        model: keras.Model,
+        name: str,
+        zoo: Path,
+        console: Console,
+        inputs: str,
     ):
         self.run, self.model, self.name, self.zoo, self.console = run, model, name, zoo, console
+        self.inputs = inputs
         self.preprocessing = Preprocessing(*(tuple(run.data[key]) for key in ("mean", "std")))
         self.task = TASKS[task_name(run.settings["dataset"])]
         self.folded = fold(model)
@@ -169,7 +179,7 @@ class _Publication:
                 if self.depth is not None:
                     self.say("drawing the figure of depth")
                     _draw_depth(self.run, self.model, self.name, staged / DEPTH_FIGURE, self.say)
-                card = make_card(self.name, entry, staged, self.zoo)
+                card = make_card(self.name, entry, staged, self.zoo, self.inputs != "fixed")
                 (staged / CARD).write_text(card, encoding="utf-8")
                 commit(self.zoo, self.name, staged, entry)
         # TensorFlow's errors, for example on a full disk, are not OSErrors.
@@ -206,7 +216,9 @@ class _Publication:
 
     def _convert_to_onnx(self, texts: dict[str, str]) -> onnx.ModelProto:
         self.say("converting to ONNX")
-        return as_user_error(to_onnx, self.folded, self.preprocessing, texts, self.task)
+        return as_user_error(
+            to_onnx, self.folded, self.preprocessing, texts, self.task, self.inputs
+        )
 
     def _write_saved_model(self, staged: Path) -> None:
         self.say("writing the SavedModel")

@@ -23,7 +23,7 @@ from keras_iterconv.tasks import TASKS, Task
 from keras_iterconv.trainer import IterativeModel
 
 FORMATS = ("tf_saved_model", "onnx", "litert")
-INPUTS = ("settable", "fixed")
+INPUTS = ("settable", "required", "fixed")
 # The file that each SavedModel has.
 _SAVED_MODEL_FILE = "saved_model.pb"
 
@@ -57,8 +57,9 @@ def export_onnx(
         mean: Mean of the raw values, a number or one for each channel; the file then standardises
             its input `image` itself, `(image - mean) / std`. None for 0.
         std: Standard deviation of the raw values, likewise. None for 1.
-        inputs: `"settable"`; or `"fixed"` to bake the depth settings in, for tools that do not
-            know optional inputs.
+        inputs: `"settable"`; `"required"` for inputs without defaults, which must always be given,
+            for tools that take optional inputs for constants, such as OpenVINO and ONNX Runtime
+            in Node and in browsers; or `"fixed"` to bake the depth settings in.
 
     Raises:
         ValueError: The model cannot be exported; the message says why. No file is written.
@@ -82,7 +83,7 @@ def export_onnx(
             f'{error}: the export to ONNX needs `pip install "keras-iterconv[export]"`'
         ) from error
     exported = make_exported(model, classes, mean, std)
-    converted = convert_function(exported, file_metadata(exported, classes), inputs == "settable")
+    converted = convert_function(exported, file_metadata(exported, classes), inputs)
     with replacing(path) as partial:
         onnx.save(converted, partial)
 

@@ -63,7 +63,7 @@ def to_onnx(
     preprocessing: Preprocessing,
     metadata: Mapping[str, str],
     task: Task = TASKS["classes"],
-    settable: bool = True,
+    inputs: str = "settable",
 ) -> onnx.ModelProto:
     """Return an image classifier as an ONNX model; see `convert_function`.
 
@@ -72,25 +72,25 @@ def to_onnx(
         preprocessing: Standardisation of raw pixel values.
         metadata: Metadata of the file.
         task: Task of the model.
-        settable: Whether the depth can be set at run time.
+        inputs: How the depth is set; see `convert_function`.
 
     Raises:
         ValueError: The outputs are neither logits nor probabilities, or see `convert_function`.
     """
     classifier = ImageClassifier(model, preprocessing, task)
-    return convert_function(ExportedFunction(model, classifier), metadata, settable)
+    return convert_function(ExportedFunction(model, classifier), metadata, inputs)
 
 
 def convert_function(
-    exported: ExportedFunction, metadata: Mapping[str, str], settable: bool = True
+    exported: ExportedFunction, metadata: Mapping[str, str], inputs: str = "settable"
 ) -> onnx.ModelProto:
     """Return the function of a file as an ONNX model.
 
     Args:
         exported: The function.
         metadata: Metadata of the file.
-        settable: Whether the depth can be set at run time, by optional inputs with the model's
-            settings as defaults. Otherwise these settings are constants.
+        inputs: `"settable"` for optional inputs that set the depth, with the model's settings as
+            defaults; `"required"` for the same inputs without defaults; `"fixed"` for constants.
 
     Returns:
         A model of opset 18 with the inputs and outputs of the function. The inputs that set the
@@ -104,7 +104,7 @@ def convert_function(
     for call in exported.calls:
         _check_convertible(call.block)
     with exported.as_exported():
-        converted = _convert(exported, settable)
+        converted = _convert(exported, inputs)
     converted.ir_version = IR_VERSION
     converted.producer_name = "keras_iterconv"
     texts = dict(metadata)
@@ -118,17 +118,17 @@ def convert_function(
     return converted
 
 
-def _convert(exported: ExportedFunction, settable: bool) -> onnx.ModelProto:
+def _convert(exported: ExportedFunction, inputs: str) -> onnx.ModelProto:
     calls = _cut_calls(exported)
     converted = _convert_around(exported, calls)
-    graph, inputs, outputs = converted.graph, len(exported.inputs), len(exported.output_names)
+    graph, given, outputs = converted.graph, len(exported.inputs), len(exported.output_names)
     simplify(graph)
-    ends = iter([value.name for value in graph.input[inputs:]])
+    ends = iter([value.name for value in graph.input[given:]])
     starts = iter([value.name for value in graph.output[outputs:]])
-    del graph.input[inputs:], graph.output[outputs:]
+    del graph.input[given:], graph.output[outputs:]
     kinds = {THRESHOLD: TensorProto.FLOAT, MAX_UNROLL: TensorProto.INT32}
     for name, spec in [(each.spec.name, each.spec) for each in exported.depth_inputs]:
-        if settable:
+        if inputs != "fixed":
             kind = kinds[name.partition("/")[0]]
             graph.input.append(helper.make_tensor_value_info(name, kind, spec.shape))
     for number, call in enumerate(calls):
@@ -151,7 +151,7 @@ def _convert(exported: ExportedFunction, settable: bool) -> onnx.ModelProto:
         inline(graph, f"block{number}", converter.convert(call.block, call.inputs))
     remove_identities(graph)
     rename_outputs(graph, exported.output_names)
-    for each in exported.depth_inputs:
+    for each in exported.depth_inputs if inputs != "required" else ():
         # An initializer with the name of an input is its default.
         value = np.asarray(each.default, each.spec.dtype.as_numpy_dtype)
         _add_value(graph, each.spec.name, value)

@@ -202,7 +202,7 @@ def depth_in_floats(net):
         (renaming("image", "x"), r"its inputs are \['x'\] instead of \['image'\]"),
         (renaming("status", "state"), "its output `status` is missing"),
         (depth_in_floats, "its output `depth` is float32"),
-        (without_threshold, r"of its optional inputs it has only \['max_unroll'\]"),
+        (without_threshold, r"of the inputs of depth it has only \['max_unroll'\]"),
         (any_channels, r"`image` is .*'channels'.* instead of float32 \[N, H, W, C\]"),
     ],
 )

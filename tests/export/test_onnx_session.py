@@ -86,6 +86,22 @@ def test_the_depth_of_a_file_with_fixed_inputs_cannot_be_chosen(fixed_inputs, dr
         OnnxClassifier(fixed_inputs).classify(draw_images(True), **given)
 
 
+def test_a_file_with_required_inputs_has_the_defaults_of_its_metadata(
+    build_net, draw_images, expected, tmp_path
+):
+    net = build_net(True)
+    kept = [z for z in net.graph.initializer if z.name not in ("threshold", "max_unroll")]
+    del net.graph.initializer[:]
+    net.graph.initializer.extend(kept)
+    onnx.save(net, tmp_path / "net.onnx")
+    classifier, images = OnnxClassifier(tmp_path / "net.onnx"), draw_images(True)
+    assert (classifier.adaptive, classifier.settable) == (True, True)
+    for given in ({}, {"threshold": 0.3}, {"max_unroll": 3}):
+        found = classifier.classify(images, **given)
+        for one, other in zip(found, expected(images, True, **given), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
 def test_settings_of_single_blocks_cannot_be_chosen(build_net, draw_images, tmp_path):
     net = build_net(False)
     onnx.helper.set_model_props(

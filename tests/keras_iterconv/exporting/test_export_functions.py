@@ -146,6 +146,19 @@ def test_fixed_inputs_hold_the_settings_of_the_model(net, tmp_path):
     np.testing.assert_array_equal(found["depth"], ki.with_depth(net)(IMAGES)["depth"])
 
 
+def test_required_inputs_have_no_defaults(net, tmp_path):
+    ki.export_onnx(net, tmp_path / "net.onnx", inputs="required")
+    file = onnx.load(tmp_path / "net.onnx")
+    inputs = [part.name for part in file.graph.input]
+    assert inputs == ["images", "threshold", "max_unroll"]
+    assert not {constant.name for constant in file.graph.initializer} & set(inputs)
+    feeds = {"threshold": np.array(0.6, np.float32), "max_unroll": np.array(9, np.int32)}
+    found = run_onnx(tmp_path / "net.onnx", {"images": IMAGES, **feeds})
+    np.testing.assert_array_equal(found["depth"], ki.with_depth(net)(IMAGES)["depth"])
+    feeds["max_unroll"] = np.array(2, np.int32)
+    assert run_onnx(tmp_path / "net.onnx", {"images": IMAGES, **feeds})["depth"].max() == 2
+
+
 def test_a_model_with_depth_is_exported_as_the_one_inside(net, tmp_path):
     ki.with_depth(net).export(tmp_path / "net.onnx", format="onnx")
     found = run_onnx(tmp_path / "net.onnx", {"images": IMAGES})
