@@ -69,8 +69,8 @@ def export_litert(
 def run_masked(block: Any, inputs: Any, depth: DepthSettings) -> Unrolled:
     """Return the result of an adjustable block by a loop in which all shapes are constant.
 
-    Stopped samples stay in the batch and keep their states. The loops that remove them are slower
-    here, since XNNPACK leaves out operators whose shapes change (`benchmarks.litert_inference`).
+    Stopped samples stay in the batch and keep their states. In batches of 64, the loop that removes
+    them takes 1.4 to 2 times the time in LiteRT (`python -m benchmarks.litert_inference`).
 
     Raises:
         ValueError: The block's solver is Anderson acceleration, or it returns its states.
