@@ -48,6 +48,12 @@ def test_a_second_publish_replaces_the_first(tmp_path):
     assert list(index["models"]) == ["another", "net"]
 
 
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    """Do not wait for the disk: that is for a power failure, and no test has one."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
 MODULES = {"os": os, "shutil": shutil, "tempfile": tempfile, "Path": Path}
 
 
@@ -70,6 +76,7 @@ def prepare_kill(module, name, number, moment):
 
 def publish_each(zoo, name, contents, kill):
     """Publish contents one after another, in a process of their own."""
+    os.fsync = lambda file: None
     if kill:
         prepare_kill(*kill)
     for content in contents:

@@ -148,8 +148,16 @@ def callbacks_for(cause, kind, folder):
 SLACK = 3e-6
 
 
-@pytest.mark.parametrize("kind", BLOCKS)
-@pytest.mark.parametrize("cause", CAUSES)
+# A cap is restored in one way, whatever its skip connection.
+CASES = [
+    (cause, kind)
+    for cause in CAUSES
+    for kind in BLOCKS
+    if kind != "icr" or cause in ("use_ema", "load_weights")
+]
+
+
+@pytest.mark.parametrize(("cause", "kind"), CASES)
 def test_guarantees_hold_in_validation_after_fit_and_in_files(cause, kind, tmp_path, excess_of):
     model = make_net(kind)
     settings = {"ema_overwrite_frequency": 1} if cause == "ema_overwrite_frequency" else {}

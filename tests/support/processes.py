@@ -12,14 +12,19 @@ SECONDS = 120
 
 _FORKING = """
 import importlib, json, os, sys, traceback, types
+from unittest import mock
 
 root, folder, module, function, calls = json.loads(sys.argv[1])
-# The package itself would load TensorFlow, which takes seconds. And no process with its threads may
-# fork: where the child collects an iterator of tf.data, it waits for threads that it does not have.
-package = sys.modules["keras_iterconv"] = types.ModuleType("keras_iterconv")
-package.__path__ = [os.path.join(root, "keras_iterconv")]
+# Keras and the packages themselves would load TensorFlow, which takes seconds. And no process with
+# its threads may fork: where a child collects an iterator of tf.data, it waits for threads that it
+# lacks.
+sys.modules["keras"] = mock.MagicMock()
+for name in ("keras_iterconv", "keras_iterconv.zoo"):
+    package = sys.modules[name] = types.ModuleType(name)
+    package.__path__ = [os.path.join(root, *name.split("."))]
 sys.path[:0] = [root, folder]
 function = getattr(importlib.import_module(module), function)
+assert "tensorflow" not in sys.modules
 children = []
 for arguments in calls:
     child = os.fork()
