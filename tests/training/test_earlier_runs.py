@@ -20,6 +20,7 @@ from keras_iterconv.models import registry
 from training import session
 from training.run_folder import RunFolder
 
+pytestmark = pytest.mark.graph_optimizer
 RUNS = Path(__file__).parents[1] / "data" / "runs_of_0.1.0"
 # The nets are smaller than those of their names.
 SMALL = {

@@ -22,7 +22,6 @@ from training import callbacks as callbacks
 from training import session
 from training.settings import make_settings
 
-pytestmark = pytest.mark.graph_optimizer
 MODELS = ("nais_adaptive", "resnet54", "nais_mnist")
 
 
