@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import onnx
 import pytest
+import tensorflow as tf
 from onnx import helper, parser
 
 import keras_iterconv as ki
@@ -14,6 +15,7 @@ from tests.support.runtimes import (
     LEVELS,
     ONNX_RUNTIMES,
     OTHER_RUNTIMES,
+    in_onnxruntime,
     optimised,
 )
 
@@ -165,3 +167,42 @@ def test_what_onnx_runtime_writes_with_all_optimisations_it_refuses(files, tmp_p
         optimised(LEVELS.ORT_ENABLE_EXTENDED)(path)
         with pytest.raises(Exception, match="'reorder_token_0' has been used as output names"):
             optimised(LEVELS.ORT_ENABLE_ALL)(path)
+
+
+@pytest.fixture
+def plain_model():
+    """Return a `keras.Model` of an adaptive block, which has Keras's own `export`."""
+    keras.utils.set_random_seed(0)
+    images = keras.Input((6, 6, 3), name="images")
+    x = ki.NAISConv2D(3, step_size=0.5, **SETTINGS)(images)
+    model = keras.Model(images, keras.layers.Dense(4)(keras.layers.GlobalAveragePooling2D()(x)))
+    # Keras exports to ONNX what was called.
+    model(draw_images(1))
+    return model
+
+
+def test_what_keras_itself_exports_to_a_saved_model(plain_model, tmp_path):
+    plain_model.export(tmp_path / "net", verbose=False)
+    loaded = tf.saved_model.load(tmp_path / "net")
+    right = plain_model(draw_images(7))
+    np.testing.assert_allclose(loaded.serve(draw_images(7)), right, rtol=1e-4, atol=1e-6)
+
+
+# Keras names a type of NumPy that is gone.
+@pytest.mark.filterwarnings("ignore:In the future `np.object`:FutureWarning")
+def test_what_keras_itself_exports_to_onnx(plain_model, tmp_path):
+    plain_model.export(tmp_path / "net.onnx", format="onnx", verbose=False)
+    run = in_onnxruntime(tmp_path / "net.onnx")
+    right = plain_model(draw_images(1))
+    ((_, found),) = run(draw_images(1), {}).items()
+    np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-6)
+    with pytest.raises(Exception, match="while running If node"):
+        run(draw_images(7), {})
+
+
+def test_what_keras_itself_exports_to_litert(plain_model, tmp_path):
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    plain_model.export(tmp_path / "net.tflite", format="litert", verbose=False)
+    loaded = interpreter.Interpreter(str(tmp_path / "net.tflite"))
+    with pytest.raises(RuntimeError, match="Select TensorFlow op"):
+        loaded.get_signature_runner("serving_default")(images=draw_images(1))
