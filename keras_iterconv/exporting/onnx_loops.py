@@ -62,7 +62,8 @@ advance (int64 room, int64 k, $typed x$, $typed drive$, $typed memory$, float bo
 
 # A single sample advances once. Several do in rounds, after each of which the stopped samples are
 # removed from the batch. ONNX Runtime computes the bound and the limit once for all blocks, as no
-# inner graph reads their constants.
+# inner graph reads their constants. The last `Where` changes nothing: without it OpenVINO (2026.4)
+# reads the updates of the last block before they are written, in the first run with a batch size.
 _ADAPTIVE = """
 adaptive ($typed u$, int32 max_unroll, float threshold)
     => ($any state$, int32[N] depth, int32[N] status)
@@ -82,19 +83,20 @@ adaptive ($typed u$, int32 max_unroll, float threshold)
     is_single = Equal(samples, single)
 
     $state$, excess_end, updates = If(is_single) <then_branch = alone ()
-        => ($any x_alone$, float[] excess_alone, int64[] updates_alone) {
+        => ($any x_alone$, float[] excess_alone, int32[] updates_alone) {
         k_alone, $x_alone$, $memory_alone$, excess_alone = Advance(
             limit, zero, $start$, $drive$, $memory$, bound)
-        updates_alone = Expand(k_alone, samples)
+        count_alone = Cast<to = 6>(k_alone)
+        updates_alone = Expand(count_alone, samples)
     }, else_branch = together ()
-        => ($any x_together$, float[] excess_together, int64[] updates_together) {
+        => ($any x_together$, float[] excess_together, int32[] updates_together) {
         count = Squeeze(samples)
         some = Cast<to = 9>(count)
         numbers = Range(zero, count, one)
         all_rows = Unsqueeze(numbers, last_axis)
         not_known = Expand(unknown, samples)
         k_end, rows_end, $x_end$, $drive_end$, $memory_end$, $x_together$, excess_together,
-            updates_together = Loop<body = round
+            made_together = Loop<body = round
             (int64 number, bool some_were_left, int64 k, int64[n, 1] rows, $typed x$,
              $typed drive_left$, $typed memory_left$, $typed end$, float[] excess_before,
              int64[] made)
@@ -122,9 +124,9 @@ adaptive ($typed u$, int32 max_unroll, float threshold)
             count_left = Size(left)
             some_left = Cast<to = 9>(count_left)
         }>(limit, some, zero, all_rows, $start$, $drive$, $memory$, $start$, not_known, numbers)
+        updates_together = Cast<to = 6>(made_together)
     }>
 
-    depth = Cast<to = 6>(updates)
     $zeros$ each = Mul($state$, none)
     $total$ each = ReduceSum<keepdims = 0, noop_with_empty_axes = 1>($zeros$, $axes$)
     measured = Sum(excess_end, $total$)
@@ -132,6 +134,7 @@ adaptive ($typed u$, int32 max_unroll, float threshold)
     still_moving = GreaterOrEqual(measured, none)
     status_if_finite = Where(still_moving, at_limit, converged)
     status = Where(finite, status_if_finite, not_finite)
+    depth = Where(finite, updates, updates)
 }
 """
 
