@@ -16,6 +16,7 @@ from benchmarks import (
     indices,
     inference,
     memory,
+    onnx_inference,
     onnx_threads,
     refill_cost,
     sequence_depth,
@@ -208,6 +209,19 @@ def test_settling_weights(tmp_path):
     ((found,),) = json.loads((tmp_path / "out.json").read_text())["weights"].values()
     assert 1 <= found["updates"] <= 2
     assert 0 <= found["at_limit"] <= 1
+
+
+def test_onnx_inference(tmp_path):
+    options = ["--blocks", "1", "--side", "8", "--images", "4", "--rounds", "1"]
+    batches = ["--batch-size", "1", "--batch-size", "4"]
+    run(onnx_inference, "nais_adaptive", *options, *batches, "--output", str(tmp_path / "out.json"))
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert [(row["batch_size"], row["batches"]) for row in rows] == [(1, 4), (4, 1)]
+    for row in rows:
+        assert 1 < row["mean_depth"] < row["max_unroll"] == 10
+        assert row["ideal_speedup"] == pytest.approx(10 / row["mean_depth"])
+        assert row["depths_unlike_keras"] == 0
+        assert len(row["seconds"]) == 5
 
 
 def test_onnx_threads(tmp_path):
