@@ -86,14 +86,14 @@ def _load(
         model = ki.create_model(name, (side, side, 3), 10, blocks=blocks)
         rng = np.random.default_rng(0)
         contrasts = rng.permutation(np.logspace(*CONTRASTS, images)).reshape(-1, 1, 1, 1)
-        values = np.float32(contrasts * rng.normal(size=(images, side, side, 3)))
+        values = contrasts * rng.normal(size=(images, side, side, 3))
     else:
         model = ki.load_pretrained(name, zoo)
         raw = datasets.load(entry["dataset"]).test.images[:images].astype(np.float32)
-        values = np.float32((raw - np.float32(entry["mean"])) / np.float32(entry["std"]))
+        values = np.asarray((raw - np.float32(entry["mean"])) / np.float32(entry["std"]))
     if any(block.threshold is None for block in ki.iterated_blocks(model)):
         raise typer.BadParameter(f"{name} must have a threshold")
-    return model, values
+    return model, values.astype(np.float32)
 
 
 def _measure(
