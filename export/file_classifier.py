@@ -289,7 +289,9 @@ class FileClassifier:
                 f"max_unroll {self.max_unroll}; export the model with settable inputs to choose"
             )
         if any(name.startswith("threshold/") for name in self.metadata):
-            return "the blocks of this model have thresholds of their own"
+            return (
+                "this class sets one depth for all blocks, and those of this model have their own"
+            )
         return "the depth of this model is fixed"
 
 
@@ -300,7 +302,10 @@ def _check_tensors(
 ) -> None:
     """Require the inputs and outputs, by their names, that an exported model has."""
     others = sorted(set(inputs) - _DEPTH_INPUTS)
-    require(others == ["image"], f"its inputs are {others} instead of ['image']")
+    require(
+        others == ["image"],
+        f"its inputs are {others} instead of ['image'], as of a model exported with `classes`",
+    )
     shape = inputs["image"].shape
     require(
         inputs["image"].dtype == "float32" and len(shape) == 4 and isinstance(shape[3], int),

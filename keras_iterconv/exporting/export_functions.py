@@ -209,7 +209,10 @@ def _classification(model: Any, classes: Sequence[str]) -> Task:
 
 
 def _by_channel(name: str, value: Any, channels: int) -> tuple[float, ...]:
-    numbers = np.asarray(value, np.float64)
+    try:
+        numbers = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        numbers = np.array(np.nan)
     fits = numbers.shape in ((), (1,), (channels,)) and np.isfinite(numbers).all()
     if not fits or (name == "std" and not (numbers > 0).all()):
         positive = "positive " if name == "std" else ""

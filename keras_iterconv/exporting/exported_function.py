@@ -83,7 +83,7 @@ class ExportedFunction:
         self.structure = input_specs(model) if graph is None else graph.input
         self.calls = block_calls(model)
         self.settings = _adaptive_settings(self.calls)
-        self.depth_inputs = _depth_inputs(self.settings)
+        self.depth_inputs = _depth_inputs(self.calls)
         flat = tf.nest.flatten(self.structure)
         self.inputs = [
             tf.TensorSpec((None, *z.shape[1:]), z.dtype, name)
@@ -93,8 +93,8 @@ class ExportedFunction:
             self.inputs = [classifier.input_of(self.inputs)]
         names = _output_names(model) if classifier is None else classifier.output_names
         self.output_names = (*names, *((DEPTH, STATUS) if self.calls else ()))
-        _check_names("inputs", [spec.name for spec in (*self.inputs, *self.depth_specs)])
-        _check_names("outputs", self.output_names)
+        check_names("inputs", [spec.name for spec in (*self.inputs, *self.depth_specs)])
+        check_names("outputs", self.output_names)
         self._folded: dict[int, tuple[Any, Any]] = {}
         # Not while a graph is traced: TensorFlow traces a function that makes variables twice.
         for call in iteration_calls(model):
@@ -229,20 +229,28 @@ def shared_depth(model: keras.Model) -> DepthSettings | None:
     return depths.pop() if depths else None
 
 
-def _adaptive_settings(calls: Sequence[BlockCall]) -> dict[str, DepthSettings]:
+def _adaptive_calls(calls: Sequence[BlockCall]) -> list[BlockCall]:
+    """Return the first call of each block of adaptive depth."""
     first: dict[int, BlockCall] = {}
     for call in calls:
         first.setdefault(id(call.block), call)
+    return [c for c in first.values() if c.block.adjustable and c.block.threshold is not None]
+
+
+def _adaptive_settings(calls: Sequence[BlockCall]) -> dict[str, DepthSettings]:
     return {
         call.path: DepthSettings(call.block.max_unroll, call.block.threshold)
-        for call in first.values()
-        if call.block.adjustable and call.block.threshold is not None
+        for call in _adaptive_calls(calls)
     }
 
 
-def _depth_inputs(settings: Mapping[str, DepthSettings]) -> tuple[DepthInput, ...]:
+def _depth_inputs(calls: Sequence[BlockCall]) -> tuple[DepthInput, ...]:
     """Return one threshold and one `max_unroll` for all blocks, or for each where they differ."""
-    shared = len(set(settings.values())) == 1
+    settings = _adaptive_settings(calls)
+    rules = [call.block.stopping_rule for call in _adaptive_calls(calls)]
+    # A threshold of a norm is none of a probability.
+    kinds = {(type(rule), getattr(rule, "relative", None)) for rule in rules}
+    shared = len(set(settings.values())) == 1 and len(kinds) == 1
     by_suffix = {"": next(iter(settings.values()))} if shared else settings
     return tuple(
         DepthInput(
@@ -275,7 +283,8 @@ def _output_names(model: keras.Model) -> list[str]:
     return names if unique else [f"outputs_{number}" for number in range(len(flat))]
 
 
-def _check_names(what: str, names: Sequence[str]) -> None:
+def check_names(what: str, names: Sequence[str]) -> None:
+    """Raise `ValueError` where two inputs or outputs of a file have one name."""
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:
         raise ValueError(

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,8 @@ def quantize(
     Raises:
         ValueError: There is no batch, or a batch does not fit the inputs.
     """
-    names = _input_names(model)
-    feeds = [_as_feed(names, batch) for batch in batches]
+    inputs = _inputs(model)
+    feeds = [_as_feed(inputs, batch) for batch in batches]
     samples = sum(len(next(iter(feed.values()))) for feed in feeds)
     if not samples:
         raise ValueError(
@@ -67,14 +67,19 @@ def quantize(
     return rounded, report
 
 
-def _input_names(model: onnx.ModelProto) -> list[str]:
-    """Return the names of the inputs that have no default."""
+def _inputs(model: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
+    """Return the types of the inputs that have no default, by name."""
     defaults = {constant.name for constant in model.graph.initializer}
-    return [value.name for value in model.graph.input if value.name not in defaults]
+    return {
+        value.name: value.type.tensor_type
+        for value in model.graph.input
+        if value.name not in defaults
+    }
 
 
-def _as_feed(names: Sequence[str], batch: Any) -> dict[str, np.ndarray]:
-    """Return a batch as arrays by the names of the inputs."""
+def _as_feed(inputs: Mapping[str, onnx.TypeProto.Tensor], batch: Any) -> dict[str, np.ndarray]:
+    """Return a batch as arrays by the names of the inputs, in their types."""
+    names = list(inputs)
     if not isinstance(batch, Mapping):
         tensors = batch if isinstance(batch, list | tuple) else [batch]
         if len(tensors) != len(names):
@@ -88,7 +93,19 @@ def _as_feed(names: Sequence[str], batch: Any) -> dict[str, np.ndarray]:
             f"A batch of `batches` must have the names of the inputs, {names}. "
             f"Received: a batch with the names {sorted(batch)}"
         )
-    return {name: np.asarray(batch[name]) for name in names}
+    return {name: _as_input(name, kind, batch[name]) for name, kind in inputs.items()}
+
+
+def _as_input(name: str, kind: onnx.TypeProto.Tensor, values: Any) -> np.ndarray:
+    array = np.asarray(values)
+    sizes = [size.dim_value or None for size in kind.shape.dim]
+    fits = array.ndim == len(sizes) and array.dtype.kind in "biuf"
+    if not fits or any(n not in (None, m) for n, m in zip(sizes, array.shape, strict=True)):
+        raise ValueError(
+            f"A batch of `batches` must hold numbers of the shape {sizes} for the input {name!r}, "
+            f"with any number where the shape has None. Received: {array.dtype} {array.shape}"
+        )
+    return array.astype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type), copy=False)
 
 
 def _mean_updates(model: onnx.ModelProto, feeds: Iterable[dict[str, np.ndarray]]) -> float:

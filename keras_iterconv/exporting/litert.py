@@ -72,21 +72,7 @@ def run_masked(block: Any, inputs: Any, depth: DepthSettings) -> Unrolled:
     Stopped samples stay in the batch and keep their states. In batches of 64, the loop that removes
     them takes 1.4 to 2 times the time in LiteRT (`python -m benchmarks.litert_inference`).
 
-    Raises:
-        ValueError: The block's solver is Anderson acceleration, or it returns its states.
     """
-    if getattr(block, "solver", "picard") != "picard":
-        raise ValueError(
-            'Blocks must have `solver="picard"` to be exported to LiteRT; where both solvers '
-            "converge, they converge to the same state. "
-            f"Received: {block.name!r} with solver={block.solver!r}"
-        )
-    if "states" in getattr(block, "returns", ()):
-        raise ValueError(
-            "Blocks must not return their states to be exported to LiteRT; make the model for "
-            "export without, and give it the weights of this one. "
-            f"Received: {block.name!r} with returns={block.returns}"
-        )
     mask, state = mask_of(inputs), block.make_initial_state(inputs)
     update, rule = block.bind(state, inputs, mask)
     update, limit = update.with_drives(), tf.convert_to_tensor(depth.max_unroll)
@@ -100,6 +86,22 @@ def run_masked(block: Any, inputs: Any, depth: DepthSettings) -> Unrolled:
     return block.as_outputs(unrolled, mask)
 
 
+def _check_convertible(block: Any) -> None:
+    """Raise `ValueError` for a block with Anderson acceleration, or that returns its states."""
+    if getattr(block, "solver", "picard") != "picard":
+        raise ValueError(
+            'Blocks must have `solver="picard"` to be exported to LiteRT; where both solvers '
+            "converge, they converge to the same state. "
+            f"Received: {block.name!r} with solver={block.solver!r}"
+        )
+    if "states" in getattr(block, "returns", ()):
+        raise ValueError(
+            "Blocks must not return their states to be exported to LiteRT; make the model for "
+            "export without, and give it the weights of this one. "
+            f"Received: {block.name!r} with returns={block.returns}"
+        )
+
+
 def convert_function(exported: ExportedFunction, run_block: Callable = run_masked) -> bytes:
     """Return the function of a file as a LiteRT model, without metadata.
 
@@ -110,6 +112,8 @@ def convert_function(exported: ExportedFunction, run_block: Callable = run_maske
     Raises:
         ValueError: The model cannot be converted, or has operations that LiteRT has not.
     """
+    for call in exported.calls:
+        _check_convertible(call.block)
     with exported.as_exported():
         signatures = traced_signatures(exported, run_block)
     module = tf.Module()

@@ -101,6 +101,7 @@ def convert_function(
             or has a block of adaptive depth in its update, or the model has an operation that ONNX
             has not.
     """
+    _check_one_value_a_name(exported)
     for call in exported.calls:
         _check_convertible(call.block)
     with exported.as_exported():
@@ -151,11 +152,20 @@ def _convert(exported: ExportedFunction, inputs: str) -> onnx.ModelProto:
         inline(graph, f"block{number}", converter.convert(call.block, call.inputs))
     remove_identities(graph)
     rename_outputs(graph, exported.output_names)
+    _name_batch(graph, given)
     for each in exported.depth_inputs if inputs != "required" else ():
         # An initializer with the name of an input is its default.
         value = np.asarray(each.default, each.spec.dtype.as_numpy_dtype)
         _add_value(graph, each.spec.name, value)
     return converted
+
+
+def _name_batch(graph: onnx.GraphProto, inputs: int) -> None:
+    """Give the batch of all inputs and outputs one name, so that tools see that it is the same."""
+    for value in (*graph.input[:inputs], *graph.output):
+        sizes = value.type.tensor_type.shape.dim
+        if sizes and not sizes[0].HasField("dim_value"):
+            sizes[0].dim_param = "N"
 
 
 def _limit_of(graph: onnx.GraphProto, number: int, call: _CutCall, given: str) -> str:
@@ -199,6 +209,16 @@ def _cut_calls(exported: ExportedFunction) -> list[_CutCall]:
 
     tf.function(trace, input_signature=exported.inputs, autograph=False).get_concrete_function()
     return calls
+
+
+def _check_one_value_a_name(exported: ExportedFunction) -> None:
+    """Raise `ValueError` where an output has the name of an input."""
+    twice = {spec.name for spec in exported.inputs} & set(exported.output_names)
+    if twice:
+        raise ValueError(
+            "The inputs and outputs of `model` must have different names to be exported to ONNX. "
+            f"Received: {sorted(twice)} for both"
+        )
 
 
 def _check_convertible(block: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_iterconv.exporting.exported_function import ExportedFunction, run_block
+from keras_iterconv.exporting.exported_function import ExportedFunction, check_names, run_block
 from keras_iterconv.exporting.image_classifier import ImageClassifier
 from keras_iterconv.preprocessing import Preprocessing
 from keras_iterconv.tasks import TASKS, Task
@@ -16,6 +16,7 @@ from keras_iterconv.tasks import TASKS, Task
 SIGNATURE = "serving_default"
 # The depth settings are inputs of a second signature: inputs of a SavedModel cannot be optional.
 DEPTH_SIGNATURE = "with_depth"
+_PYTHON = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
 
 
 def write_saved_model(
@@ -81,14 +82,25 @@ def traced_signatures(
     def serve_with_depth(*values: Any) -> dict[str, tf.Tensor]:
         return exported(values[: len(inputs)], values[len(inputs) :], run_block)
 
+    check_names("inputs", [spec.name for spec in (*inputs, *depth)])
     functions = {SIGNATURE: (serve, inputs)}
     if depth:
         functions[DEPTH_SIGNATURE] = (serve_with_depth, [*inputs, *depth])
     signatures = {}
     for name, (function, specs) in functions.items():
         signatures[name] = tf.function(function, input_signature=specs, autograph=False)
-        signatures[name].get_concrete_function()
+        _check_no_python(signatures[name].get_concrete_function().graph)
     return signatures
+
+
+def _check_no_python(graph: tf.Graph) -> None:
+    """Raise `ValueError` for calls of Python functions, which no file can hold."""
+    left = {operation.type for operation in graph.get_operations()} & _PYTHON
+    if left:
+        raise ValueError(
+            "`model` must call no Python function of its own at run time, as `tf.py_function` and "
+            f"`tf.numpy_function` do, to be exported. Received: the operations {sorted(left)}"
+        )
 
 
 def _traced_call(exported: ExportedFunction) -> Callable:

@@ -227,6 +227,7 @@ def dense_net(*layers):
         (lambda: dense_net(ki.NAISDense(4)), {"inputs": "none"}, r"^`inputs` must be one of"),
         (lambda: dense_net(ki.NAISDense(4)), {"mean": [1, 2]}, r"^`mean` must be a finite number"),
         (lambda: dense_net(ki.NAISDense(4)), {"std": 0}, r"^`std` must be a positive finite"),
+        (lambda: dense_net(ki.NAISDense(4)), {"mean": "x"}, r"^`mean` must be a finite number"),
         (lambda: dense_net(ki.NAISDense(4)), {"classes": "abcd"}, r"^`classes` must be a list"),
         (lambda: dense_net(ki.NAISDense(4)), {"classes": ["a"]}, r"^`classes` must name each"),
         (lambda: dense_net(ki.NAISDense(4)), {"classes": list("abcd")}, r"needs a model of images"),
