@@ -105,6 +105,13 @@ class ExportedFunction:
         """The specifications of the inputs that set the depth."""
         return [each.spec for each in self.depth_inputs]
 
+    @property
+    def limits(self) -> dict[str, str]:
+        """The metadata of the number of updates for which untied blocks have weights."""
+        blocks = [call.block for call in self.calls if call.block.adjustable]
+        limits = [block.largest_unroll for block in blocks if block.largest_unroll is not None]
+        return {"most_updates": str(min(limits))} if limits else {}
+
     def __call__(
         self, inputs: Sequence, depth: Sequence | None = None, run_block: Callable = run_block
     ) -> dict[str, tf.Tensor]:

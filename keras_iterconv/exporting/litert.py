@@ -63,7 +63,7 @@ def export_litert(
     content = convert_function(exported)
     with replacing(path) as partial:
         partial.write_bytes(content)
-        add_metadata(partial, {**file_metadata(exported, classes), **_limits(exported)})
+        add_metadata(partial, {**file_metadata(exported, classes), **exported.limits})
 
 
 def run_masked(block: Any, inputs: Any, depth: DepthSettings) -> Unrolled:
@@ -153,13 +153,6 @@ def add_metadata(file: Path, texts: Mapping[str, str]) -> None:
     """
     with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(METADATA_FILE, json.dumps(dict(texts), indent=2))
-
-
-def _limits(exported: ExportedFunction) -> dict[str, str]:
-    """Return the metadata of the number of updates that untied blocks have weights for."""
-    blocks = [call.block for call in exported.calls if call.block.adjustable]
-    limits = [block.largest_unroll for block in blocks if block.largest_unroll is not None]
-    return {"most_updates": str(min(limits))} if limits else {}
 
 
 def _remove_shape_checks(file: Path) -> dict[str, str]:

@@ -108,12 +108,7 @@ def convert_function(
         converted = _convert(exported, inputs)
     converted.ir_version = IR_VERSION
     converted.producer_name = "keras_iterconv"
-    texts = dict(metadata)
-    # Untied blocks have weights for a fixed number of updates.
-    limits = [call.block.largest_unroll for call in exported.calls if call.block.adjustable]
-    if any(limit is not None for limit in limits):
-        texts["most_updates"] = str(min(limit for limit in limits if limit is not None))
-    helper.set_model_props(converted, texts)
+    helper.set_model_props(converted, {**metadata, **exported.limits})
     _check_operators(converted)
     onnx.checker.check_model(converted, full_check=True)
     return converted
