@@ -85,6 +85,9 @@ def served(make_model, draw_raw, preprocessing, tmp_path_factory):
     }
 
 
+KINDS = ("threshold", "max_unroll")
+
+
 def assert_equal(answers, prefix, expected):
     found = {
         name: answers[f"{prefix}/{name}"] for name in ("logits", "probabilities", "depth", "status")
@@ -165,9 +168,11 @@ def test_a_state_that_stands_still_is_settled_at_every_positive_threshold(
     np.testing.assert_array_equal(found["status"], [[updates == 5]] * 3)
 
 
-def test_depths_that_differ_are_refused(make_model, preprocessing, tmp_path):
+def test_depths_that_differ_have_an_input_each(make_model, preprocessing, tmp_path):
     model = make_model("nais_adaptive", filters=(4,), blocks=2)
-    ki.iterated_blocks(model)[0].threshold = 0.5
-    with pytest.raises(ValueError, match="`threshold` and one `max_unroll`"):
-        write_saved_model(model, tmp_path / "net", preprocessing)
-    assert not (tmp_path / "net").exists()
+    first, _ = ki.block_calls(model)
+    first.block.threshold = 0.5
+    write_saved_model(model, tmp_path / "net", preprocessing)
+    run = tf.saved_model.load(tmp_path / "net").signatures["with_depth"]
+    names = {f"{kind}_{call.path}" for call in ki.block_calls(model) for kind in KINDS}
+    assert set(run.structured_input_signature[1]) == {"image", *names}
