@@ -34,6 +34,7 @@ from .callbacks import ProgressLines, RunRecorder
 from .checkpoint import load_checkpoint, save_checkpoint
 from .distribution import make_strategy
 from .epoch_state import EpochState, load_epoch_state
+from .interruption import Interruption
 from .optimization import make_optimizer
 from .run_data import fit_batch, load_data, refuse_unreadable
 from .run_folder import RunFolder
@@ -362,15 +363,17 @@ class _Session:
 
     def _train(self, epochs: int, callbacks: list, initial_epoch: int, step: int = 0) -> None:
         """Train up to a number of epochs, starting at a step of epoch `initial_epoch`."""
-        self.model.fit(
-            self.training_batches(initial_epoch, step),
-            epochs=epochs,
-            initial_epoch=initial_epoch,
-            steps_per_epoch=self.steps - step,
-            shuffle=False,
-            callbacks=callbacks,
-            verbose=0,
-        )
+        interruption = Interruption()
+        with interruption.watching():
+            self.model.fit(
+                self.training_batches(initial_epoch, step),
+                epochs=epochs,
+                initial_epoch=initial_epoch,
+                steps_per_epoch=self.steps - step,
+                shuffle=False,
+                callbacks=[*callbacks, interruption],
+                verbose=0,
+            )
 
     def training_batches(self, epoch: int, step: int = 0) -> tf.data.Dataset:
         """Return the training batches that start at a step of an epoch, both counted from 0."""

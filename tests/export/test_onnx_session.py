@@ -108,5 +108,5 @@ def test_settings_of_single_blocks_cannot_be_chosen(build_net, draw_images, tmp_
         net, {prop.key: prop.value for prop in net.metadata_props} | {"threshold/block": "0.1"}
     )
     onnx.save(net, tmp_path / "net.onnx")
-    with pytest.raises(ValueError, match="`threshold` must be left out: the blocks of this model"):
+    with pytest.raises(ValueError, match="`threshold` must be left out: this class sets one depth"):
         OnnxClassifier(tmp_path / "net.onnx").classify(draw_images(False), threshold=0.5)
