@@ -146,14 +146,6 @@ def run_calls(found: Iterable[Call], given: Iterable[tuple[Any, Any]], end: Any)
     return values[id(end)]
 
 
-def inputs_of(model: keras.Model, layer: keras.layers.Layer) -> Any:
-    """Return the symbolic inputs of a layer of a functional model, in their structure.
-
-    `layer.input` would also hold the masks that Keras passes to it.
-    """
-    return next(call.node.arguments.args[0] for call in inner_calls(model) if call.layer is layer)
-
-
 def input_specs(model: keras.Model) -> Any:
     """Return a model's inputs as symbolic tensors of any batch size, in their structure.
 

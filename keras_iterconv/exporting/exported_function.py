@@ -66,8 +66,7 @@ class ExportedFunction:
         calls: The calls of its blocks, one column of depth and status each.
         inputs: The specifications of its inputs, flat.
         output_names: The names of its outputs, with those of depth and status where it has blocks.
-        settings: The depth settings of the blocks of adaptive depth, by path.
-        depth_inputs: The inputs that set them, thresholds first; none for a model of fixed depth.
+        depth_inputs: The inputs that set the depth, thresholds first; none for one of fixed depth.
 
     Raises:
         ValueError: `model` is not a built Keras model, a block's calls cannot be seen, or the names
@@ -82,7 +81,6 @@ class ExportedFunction:
         graph = graph_of(model)
         self.structure = input_specs(model) if graph is None else graph.input
         self.calls = block_calls(model)
-        self.settings = _adaptive_settings(self.calls)
         self.depth_inputs = _depth_inputs(self.calls)
         flat = tf.nest.flatten(self.structure)
         self.inputs = [
@@ -202,17 +200,21 @@ class ExportedFunction:
         settings = [variable for block in blocks for variable in block.depth_variables]
         return [v.value for v in weights] + settings
 
+    def depth_names(self, block: Any) -> dict[str, str]:
+        """Return the names of the inputs that set `threshold` and `max_unroll` of a block."""
+        path = next(call.path for call in self.calls if call.block is block)
+        return {
+            each.spec.name.partition("/")[0]: each.spec.name
+            for each in self.depth_inputs
+            if each.path in (None, path)
+        }
+
     def _settings_of(self, block: Any, given: Mapping[str, Any]) -> DepthSettings:
         """Return the settings of a block, of which those given at run time are tensors."""
         own = DepthSettings(block.max_unroll, block.threshold)
         if block.threshold is None:
             return own._replace(threshold=0.0)
-        path = next(call.path for call in self.calls if call.block is block)
-        names = {
-            each.spec.name.partition("/")[0]: each.spec.name
-            for each in self.depth_inputs
-            if each.path in (None, path)
-        }
+        names = self.depth_names(block)
         max_unroll = own.max_unroll
         if names[MAX_UNROLL] in given:
             most = tf.int32.max if block.largest_unroll is None else block.largest_unroll

@@ -41,13 +41,13 @@ class _CutCall(NamedTuple):
 
     Attributes:
         block: The block that runs in the file.
-        path: Its path.
+        original: The block of the model.
         inputs: Its inputs, symbolic tensors in their structure, with their mask.
         state: Its outputs, symbolic tensors in their structure.
     """
 
     block: Any
-    path: str
+    original: Any
     inputs: Any
     state: Any
 
@@ -122,23 +122,17 @@ def _convert(exported: ExportedFunction, inputs: str) -> onnx.ModelProto:
     ends = iter([value.name for value in graph.input[given:]])
     starts = iter([value.name for value in graph.output[outputs:]])
     del graph.input[given:], graph.output[outputs:]
-    kinds = {THRESHOLD: TensorProto.FLOAT, MAX_UNROLL: TensorProto.INT32}
-    for name, spec in [(each.spec.name, each.spec) for each in exported.depth_inputs]:
-        if inputs != "fixed":
-            kind = kinds[name.partition("/")[0]]
-            graph.input.append(helper.make_tensor_value_info(name, kind, spec.shape))
+    for spec in exported.depth_specs if inputs != "fixed" else ():
+        kind = TensorProto.FLOAT if spec.dtype == tf.float32 else TensorProto.INT32
+        graph.input.append(helper.make_tensor_value_info(spec.name, kind, spec.shape))
     for number, call in enumerate(calls):
         values = [next(starts) for _ in call.flat_inputs]
         if call.block.threshold is None:
             name = f"block{number}/{MAX_UNROLL}"
             values.append(_add_value(graph, name, np.int32(call.block.max_unroll)))
         else:
-            by_kind = {
-                each.spec.name.partition("/")[0]: each.spec.name
-                for each in exported.depth_inputs
-                if each.path in (None, call.path)
-            }
-            values += [_limit_of(graph, number, call, by_kind[MAX_UNROLL]), by_kind[THRESHOLD]]
+            names = exported.depth_names(call.original)
+            values += [_limit_of(graph, number, call, names[MAX_UNROLL]), names[THRESHOLD]]
         results = [next(ends) for _ in [*_flat(call.state), "depth", "status"]]
         graph.node.append(helper.make_node(f"block{number}", values, results))
     sort_nodes(graph)
@@ -175,10 +169,7 @@ def _limit_of(graph: onnx.GraphProto, number: int, call: _CutCall, given: str) -
 def _cut_calls(exported: ExportedFunction) -> list[_CutCall]:
     """Return the calls of adjustable blocks, in their order."""
     calls: list[_CutCall] = []
-    first: dict[int, str] = {}
-    for each in exported.calls:
-        first.setdefault(id(each.block), each.path)
-    paths = [first[id(each.block)] for each in exported.calls if each.block.adjustable]
+    blocks = [each.block for each in exported.calls if each.block.adjustable]
 
     def record(block, u, settings):
         inputs = keras.tree.map_structure(_symbolic, u)
@@ -187,7 +178,7 @@ def _cut_calls(exported: ExportedFunction) -> list[_CutCall]:
             for tensor in _flat(inputs):
                 set_mask(tensor, _symbolic(mask))
         state = block.compute_output_spec(inputs)
-        calls.append(_CutCall(block, paths[len(calls)], inputs, state))
+        calls.append(_CutCall(block, blocks[len(calls)], inputs, state))
         samples = tf.shape(_flat(u)[0])[0]
         counts = tf.zeros([samples], tf.int32)
         # Of the right static shapes: only these matter.
