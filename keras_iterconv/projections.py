@@ -7,6 +7,8 @@ Reference:
     Ciccone et al. 2018, Algorithms 1 and 2, Theorems 2 and 3.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -14,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_iterconv._support.checks import check_margins, check_shift
+from keras_iterconv._support.graph_function import graph_function
 
 
 def center_mask(kernel_size: tuple[int, int], filters: int) -> np.ndarray:
@@ -198,5 +201,19 @@ class ConvProjection(keras.constraints.Constraint):
             delta = tf.zeros([*value.shape[:-4], value.shape[-1]], value.dtype)
         else:
             delta = tf.convert_to_tensor(self.delta)
-        kernel, _ = project_conv(value, delta, self.margin, self.center_margin)
-        return kernel
+        if tf.executing_eagerly():
+            return _projected_kernel(value, delta, self.margin, self.center_margin)
+        return _graph_projection(self.margin, self.center_margin)(value, delta)
+
+
+def _projected_kernel(kernel, delta, margin, center_margin):
+    return project_conv(kernel, delta, margin, center_margin)[0]
+
+
+# The graph of a training step projects the kernels of all blocks.
+@functools.cache
+def _graph_projection(margin: float, center_margin: float) -> Callable:
+    """Return the projection of a kernel as a function that all blocks share in a graph."""
+    return graph_function(
+        functools.partial(_projected_kernel, margin=margin, center_margin=center_margin)
+    )

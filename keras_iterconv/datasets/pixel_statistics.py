@@ -1,5 +1,6 @@
 """Mean and standard deviation of the pixels of a training part, from exact integer sums."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,6 +9,8 @@ import numpy as np
 from keras_iterconv._support.checks import unknown_name
 
 PIXELS = ("standardized", "unit")
+# Images, or rows of one image, that are added at once.
+ROWS = 256
 
 
 class PixelSums(NamedTuple):
@@ -87,10 +90,17 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _sums(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the sums of pixels and of their squares, int64 [C] each."""
-    axes = tuple(range(images.ndim - 1))
-    totals = images.sum(axis=axes, dtype=np.int64)
-    # 255 squared fits into 16 bits; a float64 copy of CIFAR would take more than a gigabyte.
-    return totals, np.square(images, dtype=np.uint16).sum(axis=axes, dtype=np.int64)
+    channels = images.shape[-1]
+    # NumPy adds whole rows much faster than single channels, so the pixels of a place are added
+    # first, over few enough images for 32 bits.
+    rows = images.reshape(len(images), math.prod(images.shape[1:]))
+    totals, squares = np.zeros((2, rows.shape[1]), np.int64)
+    for start in range(0, len(rows), ROWS):
+        part = rows[start : start + ROWS]
+        totals += part.sum(axis=0, dtype=np.uint32)
+        # 255 squared fits into 16 bits; a float64 copy of CIFAR would take more than a gigabyte.
+        squares += np.square(part, dtype=np.uint16).sum(axis=0, dtype=np.uint32)
+    return totals.reshape(-1, channels).sum(axis=0), squares.reshape(-1, channels).sum(axis=0)
 
 
 def _statistics(

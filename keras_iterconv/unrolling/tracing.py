@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_iterconv._support.graph_function import graph_function
 from keras_iterconv.unrolling.differentiable import unroll_adaptive, unroll_fixed
 from keras_iterconv.unrolling.gradients import GradientMode
 from keras_iterconv.unrolling.result import Unrolled
@@ -23,7 +24,8 @@ def call_traced_once(
     """In a graph, call one `tf.function` for all blocks whose updates differ only in tensors.
 
     Without it, the graph of a chain of blocks holds one copy of the loop and of its gradient for
-    each block: some hundred megabytes for 54 blocks, at any batch size.
+    each block. For 54 blocks this takes some hundred megabytes, at any batch size, and most of the
+    time before the first step.
 
     Args:
         unroll: `unroll_fixed`, `unroll_adaptive` or `unroll_anderson`.
@@ -103,7 +105,7 @@ def check_closed(update: BoundUpdate, state: State) -> None:
 # Bounded: an update that differs at each call adds one graph at each call.
 @functools.lru_cache(maxsize=TRACES)
 def _trace(unroll: Callable[..., Unrolled], update: Update, options: tuple) -> Callable:
-    @tf.function(autograph=False)
+    @graph_function
     def traced(update_tensors, *tensors):
         return unroll(update.bind(*update_tensors), *tensors, **dict(options))
 
