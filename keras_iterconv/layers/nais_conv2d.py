@@ -229,25 +229,25 @@ def _convolution(data_format: str) -> _Convolution:
         kernel = tf.cast(kernel, images.dtype)
         return tf.nn.conv2d(images, kernel, 1, "SAME", data_format=data_format)
 
+    # In mixed precision only the convolutions are in the compute dtype.
     def drive(inputs, D, E):
-        bias = tf.cast(E, inputs.dtype)
-
         def add(inputs):
-            return tf.nn.bias_add(convolve(inputs, D), bias, data_format=data_format)
+            product = tf.cast(convolve(inputs, D), E.dtype)
+            return tf.nn.bias_add(product, E, data_format=data_format)
 
         if data_format == "NCHW":
             return (add(inputs),)
-        shape = (*inputs.shape[:-1], bias.shape[0])
-        return (on_any_batch(add, inputs, shape, inputs.dtype),)
+        shape = (*inputs.shape[:-1], E.shape[0])
+        return (on_any_batch(add, inputs, shape, E.dtype),)
 
     def tied(state, k, weights, drives):
+        (drive,) = drives
         # Not `+`: for an unknown batch size its gradient includes reductions for broadcasting,
         # which cost two passes over the state.
-        return tf.add_n([convolve(state, *weights), *drives])
+        return tf.add_n([tf.cast(convolve(state, *weights), drive.dtype), drive])
 
     def untied(state, k, weights, drives):
         C, D, E = (weight[k] for weight in weights)
-        (inputs,) = drives
-        return tf.add_n([convolve(state, C), *drive(inputs, D, E)])
+        return tied(state, k, (C,), drive(*drives, D, E))
 
     return _Convolution(tied, untied, drive)

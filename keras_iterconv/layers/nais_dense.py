@@ -176,19 +176,19 @@ class NAISDense(IteratedBlock):
 
 
 def _transfer(state, k, weights, drives):
+    (drive,) = drives
     # Not `+`: for an unknown batch size its gradient includes reductions for broadcasting.
-    return tf.add_n([_multiply(state, *weights), *drives])
+    return tf.add_n([tf.cast(_multiply(state, *weights), drive.dtype), drive])
 
 
 def _transfer_untied(state, k, weights, drives):
     A, B, b = (weight[k] for weight in weights)
-    (inputs,) = drives
-    return tf.add_n([_multiply(state, A), *_drive(inputs, B, b)])
+    return _transfer(state, k, (A,), _drive(*drives, B, b))
 
 
 def _transfer_alone(state, k, weights, drives):
     A, b = weights
-    return tf.nn.bias_add(_multiply(state, A), tf.cast(b, state.dtype))
+    return tf.nn.bias_add(tf.cast(_multiply(state, A), b.dtype), b)
 
 
 def _transfer_alone_untied(state, k, weights, drives):
@@ -196,9 +196,10 @@ def _transfer_alone_untied(state, k, weights, drives):
 
 
 def _drive(inputs, B, b):
-    return (tf.nn.bias_add(_multiply(inputs, B), tf.cast(b, inputs.dtype)),)
+    return (tf.nn.bias_add(tf.cast(_multiply(inputs, B), b.dtype), b),)
 
 
+# In mixed precision only the products are in the compute dtype.
 def _multiply(vectors, matrix):
     # Each row of `vectors` is one sample's x. A is symmetric, so that x'A = (A x)'.
     return tf.matmul(vectors, tf.cast(matrix, vectors.dtype))

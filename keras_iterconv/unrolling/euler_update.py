@@ -47,13 +47,15 @@ class EulerUpdate(Update):
     three.
 
     Attributes:
-        transfer: A function from `(state, k, weights, drives)` to the pre-activation. State and
-            pre-activation are `[N, ...]` in the compute dtype, k is the number of the update,
-            int32 from 0. It must not close over tensors: two updates with the same `transfer`
-            share a graph.
+        transfer: A function from `(state, k, weights, drives)` to the pre-activation. The state is
+            `[N, ...]` in the compute dtype, the pre-activation of the same shape in any float
+            dtype, k is the number of the update, int32 from 0. It must not close over tensors: two
+            updates with the same `transfer` share a graph.
         activation: sigma.
         step_size: h.
-        dtype: The compute dtype.
+        dtype: The compute dtype, in which `transfer` gets the state. All else is computed in the
+            state's dtype: outside of products, half precision gains nothing. On processors with
+            AVX-512 a ReLU of bfloat16 takes twice the time of one of float32.
         tied: Whether the update is the same for all k.
         linear: Whether `transfer` is affine in the state.
         make_drives: As in `Update`.
@@ -82,11 +84,11 @@ class EulerUpdate(Update):
         self, state: tf.Tensor, k: int | tf.Tensor, weights: tuple, drives: tuple
     ) -> tuple[tf.Tensor, tf.Tensor, Callable[[], tf.Tensor]]:
         value = self.value(state, k, weights, drives)
-        change = self.change(value, state.dtype)
+        change = self.change(value)
         return change, value, lambda: state + change
 
     def kept_specs(self, state: tf.Tensor) -> tf.TensorSpec:
-        return tf.TensorSpec([None, *state.shape[1:]], self.dtype)
+        return tf.TensorSpec([None, *state.shape[1:]], state.dtype)
 
     def step_back(
         self,
@@ -103,14 +105,14 @@ class EulerUpdate(Update):
             # Updates that were computed for a stopped sample had no effect on its state.
             zeros = (tf.zeros_like(value), tf.zeros_like(g))
             value, upstream = masked(moved, (value, g), zeros)
-        before = after - self.change(value, after.dtype)
+        before = after - self.change(value)
         dstate, dweights, ddrives = self.change_vjp(before, k, value, upstream, weights, drives)
         return before, g + dstate, dweights, ddrives
 
     def value(
         self, state: tf.Tensor, k: int | tf.Tensor, weights: tuple, drives: tuple
     ) -> tf.Tensor:
-        """Return sigma(transfer(state)), in the compute dtype."""
+        """Return sigma(transfer(state)), in the state's dtype."""
         value = self._transfer(state, k, weights, drives)
         if not value.shape.is_compatible_with(state.shape):
             raise ValueError(
@@ -119,9 +121,9 @@ class EulerUpdate(Update):
             )
         return self.activation.value(value)
 
-    def change(self, value: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-        """Return h times a value, in the state's dtype."""
-        return tf.cast(value if self.step_size == 1 else self.step_size * value, dtype)
+    def change(self, value: tf.Tensor) -> tf.Tensor:
+        """Return h times a value."""
+        return value if self.step_size == 1 else self.step_size * value
 
     def change_vjp(
         self,
@@ -146,9 +148,8 @@ class EulerUpdate(Update):
             `(state's, weights', drives')`: the products for the state, a tensor, and for the
             weights and the drives, two lists; each in the dtype of its tensor.
         """
-        g = tf.cast(g if self.step_size == 1 else self.step_size * g, value.dtype)
-        g = self.activation.gradient(g, value)
+        g = self.activation.gradient(self.change(g), value)
         return vjp(lambda: self._transfer(state, k, weights, drives), g, state, weights, drives)
 
     def _transfer(self, state, k, weights, drives):
-        return self.transfer(tf.cast(state, self.dtype), k, weights, drives)
+        return tf.cast(self.transfer(tf.cast(state, self.dtype), k, weights, drives), state.dtype)

@@ -36,7 +36,7 @@ def frozen(
 
     def value(k):
         if euler.activation.one_sided:
-            return tf.cast(state > trajectory.start, euler.dtype)
+            return tf.cast(state > trajectory.start, state.dtype)
         return euler.value(state, k, update.weights, update.drives)
 
     if not euler.tied:
