@@ -33,6 +33,11 @@ class _Active(threading.local):
 _ACTIVE = _Active()
 
 
+def branches_allowed() -> bool:
+    """Return whether this thread is not within `only_full_batches`."""
+    return _ACTIVE.on_any_batch
+
+
 @contextlib.contextmanager
 def only_full_batches() -> Iterator[None]:
     """Trace convolutions without the branch for empty batches, for converters of graphs."""

@@ -30,7 +30,7 @@ from keras_iterconv.unrolling import (
 from keras_iterconv.unrolling.gradients import MODES, GradientMode
 from keras_iterconv.unrolling.gradients.fixed_point import fixed_point_mode
 from keras_iterconv.unrolling.gradients.truncated import truncated_mode
-from keras_iterconv.unrolling.samples import batch_size
+from keras_iterconv.unrolling.parts import in_parts
 from keras_iterconv.unrolling.settling import LastStates, RuleOfX, mean_of_finite
 from keras_iterconv.unrolling.update import BoundUpdate
 
@@ -120,9 +120,6 @@ class IteratedCall:
             if settling:
                 self._add_settling(settling, _last_states(state, states, unrolled.depth), mask)
             return unrolled, states
-        if training:
-            # Convolutions of an empty batch fail.
-            max_unroll = tf.where(batch_size(state) > 0, max_unroll, 0)
         if settling:
             bound, state = with_last_states(bound, state)
             if "rule" in options:
@@ -133,9 +130,17 @@ class IteratedCall:
             )
             _store(updates, update, carried)
         elif threshold is None:
-            unrolled = unroll_fixed(bound, state, max_unroll, gradient)
+            unrolled = in_parts(
+                lambda bound, x: unroll_fixed(bound, x, max_unroll, gradient), bound, state
+            )
         else:
-            unrolled = unroll_adaptive(bound, state, max_unroll, threshold, gradient, **options)
+            unrolled = in_parts(
+                lambda bound, x: unroll_adaptive(
+                    bound, x, max_unroll, threshold, gradient, **options
+                ),
+                bound,
+                state,
+            )
         if settling:
             self._add_settling(settling, unrolled.state, mask)
             unrolled = unrolled._replace(state=unrolled.state.x)

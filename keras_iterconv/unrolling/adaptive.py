@@ -10,6 +10,7 @@ from keras_iterconv.unrolling.samples import (
     comparable_threshold,
     gather_samples,
     norm_dtype,
+    updates_of,
     with_shapes_of,
 )
 from keras_iterconv.unrolling.stopping import UPDATE_NORM, StoppingRule
@@ -108,6 +109,7 @@ def run_adaptive(
     Returns:
         A `Trajectory`.
     """
+    max_unroll = updates_of(state, max_unroll)
     loop = _Loop(
         update,
         max_unroll,

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_iterconv.unrolling.samples import batch_size
+from keras_iterconv.unrolling.samples import batch_size, updates_of
 from keras_iterconv.unrolling.trajectory import Trajectory, empty_arrays, write
 from keras_iterconv.unrolling.update import BoundUpdate, State
 
@@ -21,6 +21,7 @@ def run_fixed(
     Returns:
         A `Trajectory`.
     """
+    max_unroll = updates_of(state, max_unroll)
 
     def step(k, x, kept):
         _, tensors, complete = update.begin_step(x, k)

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_iterconv._support.empty_batches import branches_allowed
+
 # A tensor `[N, ...]`, or a structure of them as `tf.nest` defines it.
 State = Any
 
@@ -51,6 +53,13 @@ def samples_finite(state: State) -> tf.Tensor:
 def batch_size(state: State) -> tf.Tensor:
     """Return N of a tensor `[N, ...]` or a structure of them, an int32 scalar."""
     return tf.shape(tf.nest.flatten(state)[0])[0]
+
+
+def updates_of(state: State, max_unroll: int | tf.Tensor) -> int | tf.Tensor:
+    """Return a number of updates, or 0 for an empty batch, whose convolutions may fail."""
+    if tf.nest.flatten(state)[0].shape[0] or not branches_allowed():
+        return max_unroll
+    return tf.where(batch_size(state) > 0, max_unroll, 0)
 
 
 def gather_samples(structure: State, sample_indices: tf.Tensor) -> State:

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_iterconv._support.graph_function import graph_function
 from keras_iterconv.unrolling.differentiable import unroll_adaptive, unroll_fixed
 from keras_iterconv.unrolling.gradients import GradientMode
+from keras_iterconv.unrolling.parts import in_parts
 from keras_iterconv.unrolling.result import Unrolled
 from keras_iterconv.unrolling.update import BoundUpdate, State, Update
 
@@ -30,7 +31,7 @@ def call_traced_once(
     Args:
         unroll: `unroll_fixed`, `unroll_adaptive` or `unroll_anderson`.
         update: The update to repeat.
-        *tensors: The other positional arguments of `unroll`, all tensors.
+        *tensors: The other positional arguments of `unroll`, all tensors, x(0) first.
         **options: The keyword arguments of `unroll`, all hashable.
 
     Returns:
@@ -40,7 +41,12 @@ def call_traced_once(
     if tf.executing_eagerly():
         return unroll(update, *tensors, **options)
     traced = _trace(unroll, update.update, tuple(options.items()))
-    return traced((update.weights, update.drives, update.drive_inputs), *tensors)
+    state, *limits = tensors
+
+    def run(update, state):
+        return traced((update.weights, update.drives, update.drive_inputs), state, *limits)
+
+    return in_parts(run, update, state)
 
 
 def unroll_traced(
