@@ -26,6 +26,8 @@ from tests.support.numpy_double import NumpyDouble, dense_conv_matrix  # noqa: E
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+# Starts TensorFlow, so that no test changes the number of threads for those after it.
+tf.config.list_logical_devices()
 
 # A GPU would round float32 products to TF32, and miss the tolerances.
 tf.config.experimental.enable_tensor_float_32_execution(False)

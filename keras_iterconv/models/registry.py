@@ -29,6 +29,7 @@ class Architecture(NamedTuple):
         block: Layer class whose arguments `build` accepts and passes on; None without one.
         fixed: Arguments of `build` for this name, which a user cannot override.
         per_position: Whether the logits are `[N, positions, classes]`, else `[N, classes]`.
+        mostly_loops: Whether nearly all of the work is in loops whose samples are independent.
     """
 
     kind: str
@@ -37,6 +38,7 @@ class Architecture(NamedTuple):
     block: type | None = None
     fixed: dict = {}  # noqa: RUF012  # read only
     per_position: bool = False
+    mostly_loops: bool = False
 
     @property
     def adjustable(self) -> bool:
@@ -84,13 +86,23 @@ def _residual_nets() -> dict[str, Architecture]:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "nais1": Architecture(CONVOLUTIONAL, nais_net, {"max_unroll": 1}, NAISConv2D),
-    "nais10": Architecture(CONVOLUTIONAL, nais_net, {"max_unroll": 10}, NAISConv2D),
+    "nais1": Architecture(
+        CONVOLUTIONAL, nais_net, {"max_unroll": 1}, NAISConv2D, mostly_loops=True
+    ),
+    "nais10": Architecture(
+        CONVOLUTIONAL, nais_net, {"max_unroll": 10}, NAISConv2D, mostly_loops=True
+    ),
     "nais_adaptive": Architecture(
-        CONVOLUTIONAL, nais_net, {"max_unroll": 10, "threshold": 1e-4}, NAISConv2D
+        CONVOLUTIONAL,
+        nais_net,
+        {"max_unroll": 10, "threshold": 1e-4},
+        NAISConv2D,
+        mostly_loops=True,
     ),
     "nais_fast": Architecture(CONVOLUTIONAL, nais_fast_net, {"max_unroll": 3}, NAISConv2D),
-    "nais_dense": Architecture(FULLY_CONNECTED, nais_dense_net, {"max_unroll": 30}, NAISDense),
+    "nais_dense": Architecture(
+        FULLY_CONNECTED, nais_dense_net, {"max_unroll": 30}, NAISDense, mostly_loops=True
+    ),
     "deep_thinking": Architecture(
         RECURRENT,
         deep_thinking_net,
@@ -112,6 +124,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         # A ResNet's step, as of the eight others; Theorem 2 holds for h up to 1.
         {"max_unroll": 30, "step_size": 1.0},
         NAISDense,
+        mostly_loops=True,
         fixed={"embedding": True, "initial_state": "input", "non_autonomous": False},
     ),
 }
