@@ -248,6 +248,7 @@ def _convolution(data_format: str) -> _Convolution:
 
     def untied(state, k, weights, drives):
         C, D, E = (weight[k] for weight in weights)
-        return tied(state, k, (C,), drive(*drives, D, E))
+        (inputs,) = drives
+        return tied(state, k, (C,), drive(inputs, D, E))
 
     return _Convolution(tied, untied, drive)

@@ -183,7 +183,8 @@ def _transfer(state, k, weights, drives):
 
 def _transfer_untied(state, k, weights, drives):
     A, B, b = (weight[k] for weight in weights)
-    return _transfer(state, k, (A,), _drive(*drives, B, b))
+    (inputs,) = drives
+    return _transfer(state, k, (A,), _drive(inputs, B, b))
 
 
 def _transfer_alone(state, k, weights, drives):
