@@ -10,7 +10,7 @@ import numpy as np
 import typer
 from sklearn.datasets import load_digits
 
-from benchmarks.measured_tables import show
+from benchmarks.harness.measured_tables import show
 from iterconv.command_help import make_command_app
 from keras_iterconv import datasets
 from keras_iterconv.depth.depth_report import format_threshold

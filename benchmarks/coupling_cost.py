@@ -2,13 +2,18 @@
 
 from typing import Annotated
 
-import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
-
 import typer
 
-from benchmarks.steps import CLASSES, fit_steps, random_batch
-from benchmarks.timing import interleave, show_rates
+from benchmarks.harness.bench import Bench
+from benchmarks.harness.benchmark_options import Device, DeviceOption, OutputOption, RoundsOption
+from benchmarks.harness.candidate import Candidate
+from benchmarks.harness.rates import show_rates
+from benchmarks.random_batches import random_batch
+from iterconv.command_errors import run_command
 from iterconv.command_help import make_command_app
+
+PLAIN = "no coupling"
+OPTIONS = {PLAIN: {}, "coupling 0.9": {"coupling": 0.9}}
 
 
 def coupling(
@@ -17,31 +22,27 @@ def coupling(
     batch_size: Annotated[int, typer.Option(help="Number of images in a step.")] = 64,
     side: Annotated[int, typer.Option(help="Height and width of an image, in pixels.")] = 32,
     steps: Annotated[int, typer.Option(help="Number of steps in a round.")] = 2,
-    rounds: Annotated[int, typer.Option(help="Number of timed rounds.")] = 25,
-    output: Annotated[str | None, typer.Option(help="JSON file to write.")] = None,
+    rounds: RoundsOption = 25,
+    device: DeviceOption = Device.CPU,
+    output: OutputOption = None,
 ) -> None:
     """Time the training steps of one model by `fit`, without and with coupling, in turn."""
     images, labels = random_batch(batch_size, side)
+    net = {"name": model, "overrides": {"blocks": blocks}}
+    batch = {"images": images, "labels": labels, "steps": steps}
     candidates = {
-        name: fit_steps(
-            ki.create_model(model, images.shape[1:], CLASSES, blocks=blocks),
-            images,
-            labels,
-            steps,
-            **options,
-        )
-        for name, options in (("no coupling", {}), ("coupling 0.9", {"coupling": 0.9}))
+        name: Candidate("benchmarks.steps:KerasSteps", {**net, **batch, "options": options})
+        for name, options in OPTIONS.items()
     }
-    for candidate in candidates.values():
-        candidate()
-    seconds = interleave(candidates, rounds)
+    with Bench(device) as bench:
+        measured = bench.measure(candidates, rounds)
     title = (
         f"Training steps of {model}, {blocks} blocks a stage, batch {batch_size}, {side}x{side}x3"
     )
-    show_rates(title, seconds, steps * batch_size, "no coupling", output)
+    show_rates(title, measured, steps * batch_size, [PLAIN], output)
 
 
 app = make_command_app(coupling)
 
 if __name__ == "__main__":
-    app()
+    run_command(app, "python -m benchmarks.coupling_cost")

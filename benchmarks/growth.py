@@ -2,24 +2,27 @@
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
 
-import keras
 import typer
 
+from benchmarks.growth_plot import plot_growth
+from benchmarks.harness.bench import Bench
+from benchmarks.harness.benchmark_options import Device, DeviceOption, RoundsOption
+from benchmarks.harness.candidate import Candidate
+from benchmarks.harness.machine import describe_machine, machine_facts, now
+from benchmarks.harness.measured import Measured
+from benchmarks.random_batches import random_batch
+from benchmarks.steps import TARGET, torch_twin
+from iterconv.command_errors import run_command
 from iterconv.command_help import make_command_app
-
-from . import nais_nets
-from .growth_plot import plot_growth
-from .steps import CLASSES, bare_steps, random_batch, torch_steps
-from .timing import describe_machine, interleave
 
 # Those of blocks with ReLU.
 GRADIENTS = [mode.name for mode in ki.unrolling.MODES.values() if "two_sided" not in mode.needs]
+NAMES = [*(f"ours, {gradient}" for gradient in GRADIENTS), "PyTorch, eager"]
 
 
 class Point(NamedTuple):
@@ -53,7 +56,7 @@ def growth(
         int, typer.Option(help="Height and width in pixels, except in panel image.")
     ] = 32,
     steps: Annotated[int, typer.Option(help="Number of steps in a round.")] = 2,
-    rounds: Annotated[int, typer.Option(help="Number of timed rounds.")] = 5,
+    rounds: RoundsOption = 5,
     panels: Annotated[
         list[str] | None,
         typer.Option(
@@ -62,6 +65,7 @@ def growth(
             show_default="all",
         ),
     ] = None,
+    device: DeviceOption = Device.CPU,
     output: Annotated[
         str, typer.Option(help="Folder for growth.json and growth.png.")
     ] = "runs/growth",
@@ -70,62 +74,51 @@ def growth(
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     base = Point(batch=batch_size, image=image)
-    measured: dict = {}
+    measured: dict[Point, Measured] = {}
     seconds: dict[str, dict] = {}
     for panel in panels or PANELS:
         seconds[panel] = {}
         for size in PANELS[panel]:
             point = base._replace(**{panel: size})
             if point not in measured:
-                measured[point] = _measure(point, blocks, steps, rounds)
-                medians = {
-                    name: sorted(runs)[rounds // 2] for name, runs in measured[point].items()
-                }
-                print(point, {name: f"{1e3 * median:.1f} ms" for name, median in medians.items()})
-            for name, runs in measured[point].items():
-                seconds[panel].setdefault(name, {})[size] = runs
+                measured[point] = found = _measure(point, blocks, steps, rounds, device)
+                medians = {name: f"{1e3 * found.median(name) / steps:.1f} ms" for name in NAMES}
+                print(point, medians)
+            for name, runs in measured[point].seconds.items():
+                seconds[panel].setdefault(name, {})[size] = [run / steps for run in runs]
     content = {
         "title": f"Seconds of a training step of a NAIS-Net of {blocks} blocks",
-        "machine": describe_machine(),
+        "processor": describe_machine(),
+        "machine": machine_facts(),
+        "date": now(),
         "base": base._asdict(),
         "blocks": blocks,
         "seconds": seconds,
+        "rounds": [
+            {**point._asdict(), **found.rounds_facts()} for point, found in measured.items()
+        ],
     }
     (folder / "growth.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     plot_growth(content, folder / "growth.png")
     print(f"growth.json and growth.png are in {os.fspath(folder)}")
 
 
-def _measure(point: Point, blocks: int, steps: int, rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of one step by candidate, a list over the rounds."""
-    # Otherwise the graphs of earlier points would fill the memory.
-    keras.backend.clear_session()
+def _measure(point: Point, blocks: int, steps: int, rounds: int, device: Device) -> Measured:
+    """Return the times of all candidates, in processes without the graphs of earlier points."""
     images, labels = random_batch(point.batch, point.image)
-
-    def build(gradient):
-        return ki.create_model(
-            "nais10",
-            images.shape[1:],
-            CLASSES,
-            filters=(point.width,),
-            blocks=blocks,
-            max_unroll=point.updates,
-            gradient=gradient,
-        )
-
-    candidates: dict[str, Callable[[], float | None]] = {
-        f"ours, {gradient}": bare_steps(build(gradient), images, labels, steps)
-        for gradient in GRADIENTS
-    }
-    twin = nais_nets.torch_twin(build("unroll"))
-    candidates["PyTorch, eager"] = torch_steps(twin, images, labels, steps)
-    for candidate in candidates.values():
-        candidate()
-    runs = interleave(candidates, rounds)
-    return {name: [value / steps for value in values] for name, values in runs.items()}
+    batch = {"images": images, "labels": labels, "steps": steps}
+    sizes = {"filters": (point.width,), "blocks": blocks, "max_unroll": point.updates}
+    candidates = {}
+    for name, gradient in zip(NAMES, GRADIENTS, strict=False):
+        overrides = {**sizes, "gradient": gradient}
+        given = {"name": "nais10", "overrides": overrides, "bare": True}
+        candidates[name] = Candidate(TARGET, {**batch, **given})
+    with Bench(device) as bench:
+        candidates[NAMES[-1]] = torch_twin(bench, next(iter(candidates.values())))
+        return bench.measure(candidates, rounds)
 
 
 app = make_command_app(growth)
 
 if __name__ == "__main__":
-    app()
+    run_command(app, "python -m benchmarks.growth")

@@ -54,7 +54,9 @@ def plot_growth(content: dict, path: str | os.PathLike | None = None) -> Figure:
         figure.canvas.draw()  # Labels need the final limits.
         for axes, curves in zip(grid.flat, panels.values(), strict=False):
             _label_ends(axes, curves)
-        figure.suptitle(f"{content['title']}; {content['machine']}", fontsize=9, x=0.01, ha="left")
+        figure.suptitle(
+            f"{content['title']}; {content['processor']}", fontsize=9, x=0.01, ha="left"
+        )
         if path is not None:
             figure.savefig(path, dpi=200)
     return figure

@@ -9,12 +9,12 @@ import numpy as np
 import tensorflow as tf
 import typer
 
-from benchmarks.measured_tables import show
+from benchmarks.harness.measured_tables import show
 from iterconv.command_help import make_command_app
 from keras_iterconv.indices.measure import REPEATS
 from keras_iterconv.tasks import is_wrong
 
-from .steps import CLASSES, random_batch
+from .random_batches import CLASSES, random_batch
 from .timing import describe_machine, interleave, speedup
 
 

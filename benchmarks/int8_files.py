@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime.quantization
 import typer
 
-from benchmarks.measured_tables import show
+from benchmarks.harness.measured_tables import show
 from export.classifier import OnnxClassifier, Predictions
 from iterconv.command_help import make_command_app
 from keras_iterconv import datasets

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import typer
 
-from benchmarks.measured_tables import show
+from benchmarks.harness.measured_tables import show
 from iterconv.command_help import make_command_app
 from keras_iterconv import datasets
 from keras_iterconv._support.private_keras import mask_of

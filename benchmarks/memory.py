@@ -1,41 +1,30 @@
 """Peak memory of training, each in a new process: `python -m benchmarks.memory`."""
 
-import gc
-import json
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
 
 import typer
 
-from benchmarks.measured_tables import show
-from iterconv.command_help import CommandGroup
+from benchmarks.harness.bench import Bench
+from benchmarks.harness.benchmark_options import OutputOption
+from benchmarks.harness.candidate import Candidate
+from benchmarks.harness.measured_tables import show
+from benchmarks.random_batches import random_batch
+from benchmarks.steps import TARGET, torch_twin
+from iterconv.command_errors import run_command
+from iterconv.command_help import make_command_app
 
-from . import nais_nets
-from .steps import CLASSES, fit_steps, random_batch, torch_steps
-from .timing import describe_machine
-
-app = typer.Typer(
-    cls=CommandGroup,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
+PYTORCH = "PyTorch"
 # The second group keeps no states: its peak should not depend on the number of updates.
-KEEPING = ("PyTorch", "unroll")
+KEEPING = (PYTORCH, "unroll")
 CONSTANT = [mode.name for mode in ki.unrolling.MODES.values() if not mode.keeps_tensors]
 STOCK = "stock Keras layers"
 FILTERS = (16, 32, 64)
 MB = 1e6
 
 
-@app.callback(invoke_without_command=True)
 def memory(
-    context: typer.Context,
     updates: Annotated[
         list[int] | None,
         typer.Option(help="Number of updates of a block, repeatable.", show_default="10 and 50"),
@@ -48,24 +37,21 @@ def memory(
         bool,
         typer.Option("--all", help="Add stock layers, and run all at each number of updates."),
     ] = False,
-    output: Annotated[str | None, typer.Option(help="JSON file to write.")] = None,
+    output: OutputOption = None,
 ) -> None:
     """Measure the peak resident memory of training nais10, less that of the idle process.
 
-    The process is idle after all imports and before the model is built; for PyTorch, after the
-    Keras model is built whose weights it copies. The peak covers building, tracing and training.
-    Candidates that keep a state for each update are run only with the fewest updates unless --all
-    is given: with 50 updates, 54 blocks need tens of GB. "implicit" needs tanh; the others use
-    ReLU.
+    The process is idle after all imports and before the model is built. The peak covers building,
+    tracing and training. Candidates that keep a state for each update are run only with the fewest
+    updates unless --all is given: with 50 updates, 54 blocks need tens of GB. "implicit" needs
+    tanh; the others use ReLU.
     """
-    if context.invoked_subcommand is not None:
-        return
     updates = sorted(updates or [10, 50])
     names = [*KEEPING, *CONSTANT, *([STOCK] if everything else [])]
     peaks: dict[str, dict[int, float]] = {name: {} for name in names}
     for name in names:
         for count in updates if everything or name in CONSTANT else updates[:1]:
-            peaks[name][count] = _run_fresh(name, count, blocks, batch_size, side, steps)
+            peaks[name][count] = _measure_peak(name, count, blocks, batch_size, side, steps)
     # The first stage's states are the largest.
     state = 4 * batch_size * side**2 * FILTERS[0]
     further = state * (updates[-1] - updates[0])
@@ -75,7 +61,7 @@ def memory(
     few = updates[0]
     lines, rows = [], {}
     for name, peak in peaks.items():
-        share = peak[few] / peaks["PyTorch"][few]
+        share = peak[few] / peaks[PYTORCH][few]
         growth = peak[updates[-1]] - peak[few] if updates[-1] in peak else None
         rows[name] = {
             "peak_over_idle_bytes": peak,
@@ -92,77 +78,39 @@ def memory(
         )
     title = (
         f"Peak memory over idle, training nais10 of {blocks} blocks a stage, batch {batch_size}, "
-        f"{side}x{side}x3; {describe_machine()}"
+        f"{side}x{side}x3"
     )
-    facts = {"machine": describe_machine(), "updates": updates, "further_states_bytes": further}
-    show(title, header, lines, {**facts, **rows}, output)
+    facts = {"updates": updates, "further_states_bytes": further}
+    show(title, header, lines, {**facts, "candidates": rows}, output)
     print(f"{updates[-1] - few} more states of one block of the first stage: {further / MB:.0f} MB")
 
 
-def _run_fresh(name: str, *settings: int) -> int:
-    """Train one candidate in a new process, and return its peak over idle in bytes."""
-    command = [sys.executable, "-m", "benchmarks.memory", "one", name, *map(str, settings)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command[1:])} failed with exit code {done.returncode}")
-    return json.loads(done.stdout.splitlines()[-1])["peak_over_idle"]
-
-
-@app.command(hidden=True)
-def one(name: str, updates: int, blocks: int, batch_size: int, side: int, steps: int) -> None:
-    """Train one candidate, and print the peak memory of this process over its idle state."""
+def _measure_peak(
+    name: str, updates: int, blocks: int, batch_size: int, side: int, steps: int
+) -> int:
+    """Return the peak memory of training one candidate, over its idle process, in bytes."""
     images, labels = random_batch(batch_size, side)
-    activation = "tanh" if name == "implicit" else "relu"
-    gradient = name if name in CONSTANT else "unroll"
-
-    def build():
-        return ki.create_model(
-            "nais10",
-            images.shape[1:],
-            CLASSES,
-            filters=FILTERS,
-            blocks=blocks,
-            max_unroll=updates,
-            activation=activation,
-            gradient=gradient,
-        )
-
-    run: Callable[[], Any]
-    if name == "PyTorch":
-        from . import torch_layers  # noqa: F401  # an import is no part of the peak
-
-        model = build()
-        idle = _start_peak()
-        twin = nais_nets.torch_twin(model)
-        del model
-        run = torch_steps(twin, images, labels, steps)
-    else:
-        idle = _start_peak()
-        model = build()
-        if name == STOCK:
-            model = nais_nets.stock_twin(model)
-        run = fit_steps(model, images, labels, steps)
-    run()
-    print(json.dumps({"idle": idle, "peak_over_idle": _read_memory("VmHWM") - idle}))
+    overrides = {
+        "filters": FILTERS,
+        "blocks": blocks,
+        "max_unroll": updates,
+        "activation": "tanh" if name == "implicit" else "relu",
+        "gradient": name if name in CONSTANT else "unroll",
+    }
+    batch = {"images": images, "labels": labels, "steps": steps}
+    net = {"name": "nais10", "overrides": overrides, "twin": "stock" if name == STOCK else ""}
+    measured = Candidate(TARGET, {**batch, **net})
+    if name == PYTORCH:
+        with Bench("cpu") as bench:
+            measured = torch_twin(bench, measured)
+    # Its process is new.
+    with Bench("cpu") as bench:
+        given = {"target": measured.target, "arguments": measured.arguments}
+        candidate = Candidate("benchmarks.peak_memory:PeakMemory", given)
+        return bench.ask(candidate, "peak_over_idle")
 
 
-def _start_peak() -> int:
-    """Reset the process's peak memory, and return its current resident memory in bytes."""
-    gc.collect()
-    # The imports may have had a higher peak. Without permission for the reset they are included.
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError as error:
-        print(f"the peak includes the imports: {error}", file=sys.stderr)
-    return _read_memory("VmRSS")
-
-
-def _read_memory(field: str) -> int:
-    """Return the value of a line of /proc/self/status, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    line = next(line for line in lines if line.startswith(f"{field}:"))
-    return int(line.split()[1]) * 1024
-
+app = make_command_app(memory)
 
 if __name__ == "__main__":
-    app()
+    run_command(app, "python -m benchmarks.memory")

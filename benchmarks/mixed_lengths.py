@@ -12,7 +12,7 @@ import onnxruntime
 import tensorflow as tf
 import typer
 
-from benchmarks.measured_tables import show
+from benchmarks.harness.measured_tables import show
 from iterconv.command_help import make_command_app
 from keras_iterconv.datasets.prefix_sums import draw_prefix_sums
 from keras_iterconv.exporting.folding import fold

@@ -1,14 +1,12 @@
-"""Equal NAIS-Nets for comparison: of stock Keras layers, unrolled in Python, and in PyTorch."""
+"""Equal NAIS-Nets for comparison: of stock Keras layers, and unrolled in Python."""
 
 from collections.abc import Callable
-from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 import keras_iterconv as ki
-from keras_iterconv.projections import center_mask, project_conv
+from keras_iterconv.projections import project_conv
 
 from . import stock_layers
 
@@ -16,12 +14,17 @@ from . import stock_layers
 def check_chain(model: keras.Model) -> None:
     """Raise `ValueError` if a model cannot be rebuilt by the functions of this module."""
     for block in ki.iterated_blocks(model):
-        plain = isinstance(block, ki.NAISConv2D) and block.tied and block.threshold is None
-        if not plain or (block.center, block.initial_state) != ("trainable", "input"):
-            raise ValueError(
-                "`model` must be a chain of tied NAISConv2D blocks of fixed depth, with trainable "
-                f"centres, that start at their input. Received: block={block.name!r}"
-            )
+        check_nais_block(block)
+
+
+def check_nais_block(block: keras.layers.Layer) -> None:
+    """Raise `ValueError` if a block cannot be rebuilt elsewhere."""
+    plain = isinstance(block, ki.NAISConv2D) and block.tied and block.threshold is None
+    if not plain or (block.center, block.initial_state) != ("trainable", "input"):
+        raise ValueError(
+            "`model` must be a chain of tied NAISConv2D blocks of fixed depth, with trainable "
+            f"centres, that start at their input. Received: block={block.name!r}"
+        )
 
 
 def stock_twin(model: keras.Model) -> keras.Model:
@@ -117,59 +120,3 @@ def change_of(block: ki.NAISConv2D, inputs: tf.Tensor) -> Callable[[tf.Tensor], 
         return value if block.step_size == 1 else block.step_size * value
 
     return change
-
-
-def torch_twin(model: keras.Model) -> Any:
-    """Return a NAIS-Net rebuilt in PyTorch, channels last, with equal weights and projections.
-
-    Args:
-        model: A model of `create_model("nais*")`, tied and of fixed depth.
-
-    Returns:
-        A `torch.nn.Sequential`; its blocks have a method `project` to call after each step.
-    """
-    import torch
-    from torch import nn
-
-    from .torch_layers import rebuild, tensor, torch_kernel
-
-    check_chain(model)
-
-    class Block(nn.Module):
-        def __init__(self, block):
-            super().__init__()
-            self.delta = nn.Parameter(tensor(block.delta))
-            self.C = nn.Parameter(torch_kernel(block.C))
-            self.D = nn.Parameter(torch_kernel(block.D))
-            self.E = nn.Parameter(tensor(block.E))
-            mask = center_mask((block.kernel_size,) * 2, block.filters)
-            self.register_buffer("is_center", torch.from_numpy(np.moveaxis(mask, (3, 2), (0, 1))))
-            self.activation = getattr(torch, block.activation)
-            self.updates, self.step_size = block.max_unroll, block.step_size
-            self.margin, self.center_margin = block.margin, block.center_margin
-            self.padding = block.kernel_size // 2
-
-        def with_center(self, kernel):
-            return torch.where(self.is_center, (-1 - self.delta)[:, None, None, None], kernel)
-
-        def forward(self, u):
-            conv2d, kernel = nn.functional.conv2d, self.with_center(self.C)
-            drive = conv2d(u, self.D, self.E, padding=self.padding)
-            x = u
-            for _ in range(self.updates):
-                change = self.activation(conv2d(x, kernel, padding=self.padding) + drive)
-                x = x + (change if self.step_size == 1 else self.step_size * change)
-            return x
-
-        @torch.no_grad()
-        def project(self):
-            self.delta.clamp_(self.center_margin - 1, 1 - self.center_margin)
-            others = self.C.masked_fill(self.is_center, 0)
-            budget = 1 - self.margin - self.delta.abs()
-            factor = (budget / others.abs().sum((1, 2, 3))).clamp(max=1)
-            self.C.copy_(self.with_center(others * factor[:, None, None, None]))
-
-    def make_blocks(layer):
-        return [Block(layer)] if isinstance(layer, ki.NAISConv2D) else None
-
-    return rebuild(model, make_blocks)

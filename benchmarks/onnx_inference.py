@@ -16,7 +16,7 @@ import onnxruntime
 import tensorflow as tf
 import typer
 
-from benchmarks.measured_tables import show
+from benchmarks.harness.measured_tables import show
 from iterconv.command_help import make_command_app
 from keras_iterconv import datasets
 from keras_iterconv.zoo.index import read_index

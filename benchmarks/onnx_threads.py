@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.measured_tables import show
+from benchmarks.harness.measured_tables import show
 from export.classifier import OnnxClassifier
 from iterconv.command_help import make_command_app
 from keras_iterconv.zoo.index import read_index, verified_file

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import typer
 
-from benchmarks.measured_tables import show
+from benchmarks.harness.measured_tables import show
 from benchmarks.mixed_lengths import NET, NO_STOP, padded_sequences
 from iterconv.command_help import make_command_app
 from keras_iterconv.depth.stream import Stream, adaptive_block

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
 from scipy.stats import spearmanr
 
-from benchmarks.measured_tables import show
+from benchmarks.harness.measured_tables import show
 from iterconv.command_help import make_command_app
 from keras_iterconv.datasets.prefix_sums import draw_prefix_sums
 

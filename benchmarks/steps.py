@@ -1,7 +1,7 @@
-"""Functions that run training steps to be timed: by `fit`, by a compiled step, and in PyTorch."""
+"""Training steps of Keras models, candidates of benchmarks: by `fit`, or by a compiled step."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
@@ -10,23 +10,86 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-CLASSES = 10
-LEARNING_RATE = 0.01
-MOMENTUM = 0.9
+from benchmarks import nais_nets, residual_nets
+from benchmarks.described_nets import describe_net
+from benchmarks.flops import training_flops
+from benchmarks.harness.bench import Bench
+from benchmarks.harness.candidate import Candidate
+from benchmarks.random_batches import CLASSES, LEARNING_RATE, MOMENTUM
+from iterconv.command_errors import UserError
+
+TARGET = "benchmarks.steps:KerasSteps"
+TORCH = "benchmarks.torch_steps:TorchSteps"
 
 
-def random_batch(batch_size: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return random square images of three channels, float32, and random labels."""
-    rng = np.random.default_rng(0)
-    images = rng.normal(size=(batch_size, side, side, 3)).astype(np.float32)
-    return images, rng.integers(CLASSES, size=batch_size)
+class KerasSteps:
+    """Trains a model of `create_model`, or an equal one of other layers.
 
+    Models with the same name and shapes have equal weights.
 
-def copy_of(model: keras.Model, name: str, **overrides: Any) -> ki.IterativeModel:
-    """Return a model of `create_model(name)` with other settings and the weights of `model`."""
-    twin = ki.create_model(name, model.input_shape[1:], model.output_shape[-1], **overrides)
-    twin.set_weights(model.get_weights())
-    return twin
+    Args:
+        name: Name of the model.
+        images: A batch, `[N, height, width, 3]`.
+        labels: Its labels, `[N]`.
+        steps: Number of steps in a run, all on this batch.
+        overrides: Settings of the model.
+        twin: "" for the model itself, "stock" for one of stock Keras layers, "unrolled" for a
+            NAIS-Net with its updates unrolled in the graph.
+        bare: Whether to train by a compiled step, without the overhead of `fit`.
+        bfloat16: Whether the policy is `mixed_bfloat16`.
+        options: Arguments of `compile`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        images: np.ndarray,
+        labels: np.ndarray,
+        steps: int = 1,
+        overrides: Mapping[str, Any] | None = None,
+        twin: str = "",
+        bare: bool = False,
+        bfloat16: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ):
+        keras.utils.set_random_seed(0)
+        if bfloat16:
+            keras.config.set_dtype_policy("mixed_bfloat16")
+        self.model = ki.create_model(name, images.shape[1:], CLASSES, **(overrides or {}))
+        self.net = self._rebuilt(twin)
+        make = bare_steps if bare else fit_steps
+        self.run = make(self.net, images, labels, steps, **(options or {}))
+
+    def _rebuilt(self, twin: str) -> keras.Model:
+        if not twin:
+            return self.model
+        if twin == "unrolled":
+            return nais_nets.unrolled_twin(self.model)
+        blocks = ki.iterated_blocks(self.model)
+        tied = isinstance(blocks[0], ki.NAISConv2D)
+        return (nais_nets if tied else residual_nets).stock_twin(self.model)
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Return the logits of images in inference."""
+        return np.asarray(self.net(images, training=False))
+
+    def described(self) -> list[dict[str, Any]]:
+        """Return the model with its weights, for PyTorch."""
+        return describe_net(self.model)
+
+    def flops(self) -> int:
+        """Return the number of operations of a training step for one image."""
+        return training_flops(self.model)
+
+    def updates(self) -> int:
+        """Return the number of updates for one image."""
+        return ki.processing_depth(self.model)
+
+    def converge_caps(self) -> float:
+        """Return the seconds in which the caps of the model converge."""
+        begin = time.perf_counter()
+        self.model.converge_caps()
+        return time.perf_counter() - begin
 
 
 class StepClock(keras.callbacks.Callback):
@@ -100,43 +163,39 @@ def bare_steps(
     return run
 
 
-def torch_steps(net: Any, images: np.ndarray, labels: np.ndarray, steps: int) -> Callable[[], None]:
-    """Return a function that trains a PyTorch model in eager mode, with its projections."""
-    import torch
-
-    from .torch_layers import to_torch
-
-    x, y = to_torch(images), torch.from_numpy(labels)
-    optimizer = torch.optim.SGD(net.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
-    loss = torch.nn.CrossEntropyLoss()
-    projected = [module for module in net.modules() if hasattr(module, "project")]
-
-    def run():
-        net.train()
-        for _ in range(steps):
-            optimizer.zero_grad()
-            loss(net(x), y).backward()
-            optimizer.step()
-            for module in projected:
-                module.project()
-
-    return run
-
-
-def check_equal(ours: keras.Model, others: dict[str, Callable], images: np.ndarray) -> None:
-    """Raise `SystemExit` if another implementation does not have the outputs of our model.
+def torch_twin(bench: Bench, ours: Candidate, **settings: Any) -> Candidate:
+    """Return the candidate that trains the net of `ours` in PyTorch on the same batch.
 
     Args:
-        ours: Our model.
-        others: Functions from images to logits, by name.
+        bench: The processes; that of `ours` describes its net.
+        ours: A candidate `KerasSteps`, of a model that PyTorch can rebuild.
+        **settings: Further arguments of `TorchSteps`.
+    """
+    given = {name: ours.arguments[name] for name in ("images", "labels", "steps")}
+    return Candidate(TORCH, {"described": bench.ask(ours, "described"), **given, **settings})
+
+
+def check_equal(
+    bench: Bench,
+    candidates: Mapping[str, Candidate],
+    images: np.ndarray,
+    tolerance: float = 1e-3,
+) -> None:
+    """Compare the logits of all candidates with those of the first.
+
+    Args:
+        bench: The processes.
+        candidates: Candidates with a method `logits`, by name.
         images: Test images.
+        tolerance: Largest difference, relative to a logit and to the largest one.
 
     Raises:
-        SystemExit: The logits differ.
+        UserError: The logits differ.
     """
-    expected = ours(images, training=False).numpy()
+    (first, ours), *others = candidates.items()
+    expected = bench.ask(ours, "logits", images=images)
     scale = np.abs(expected).max()
-    for name, function in others.items():
-        out = np.asarray(function(images))
-        if not np.allclose(out, expected, rtol=1e-3, atol=1e-3 * scale):
-            raise SystemExit(f"{name} must have the logits {expected}, but has {out}")
+    for name, candidate in others:
+        out = bench.ask(candidate, "logits", images=images)
+        if not np.allclose(out, expected, rtol=tolerance, atol=tolerance * scale):
+            raise UserError(f"{name!r} must have the logits of {first!r}, {expected}: {out}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measured_tables import show
+from benchmarks.harness.measured_tables import show
 
 MATRIX = 2048
 

@@ -1,45 +1,28 @@
 """Training throughput against stock Keras layers and PyTorch: `python -m benchmarks.train_step`."""
 
-import time
-from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
 
-import keras
-import numpy as np
 import typer
 
+from benchmarks.harness.bench import Bench
+from benchmarks.harness.benchmark_options import Device, DeviceOption, OutputOption, RoundsOption
+from benchmarks.harness.candidate import Candidate
+from benchmarks.harness.rates import show_rates
+from benchmarks.random_batches import random_batch
+from benchmarks.steps import TARGET, check_equal, torch_twin
+from iterconv.command_errors import run_command
 from iterconv.command_help import make_command_app
-
-from . import nais_nets, residual_nets
-from .flops import training_flops
-from .steps import (
-    CLASSES,
-    bare_steps,
-    check_equal,
-    copy_of,
-    fit_steps,
-    random_batch,
-    torch_steps,
-)
-from .timing import interleave, show_rates
 
 # Those of blocks with ReLU.
 GRADIENTS = [mode.name for mode in ki.unrolling.MODES.values() if "two_sided" not in mode.needs]
-PYTORCH = "PyTorch, eager"
-
-
-class Candidate(NamedTuple):
-    """An implementation of the training step to compare.
-
-    Attributes:
-        run: A function that trains some steps, and returns their seconds or None.
-        flops: Number of operations for one image in a step.
-    """
-
-    run: Callable[[], float | None]
-    flops: int
+PYTORCH, STOCK = "PyTorch, eager", "stock Keras layers"
+AUTOCAST = "PyTorch, autocast"
+CAPPED = "ours, cap 0.95, steps alone"
+# Digits that agree: bfloat16 has eight bits.
+TOLERANCE = {False: 1e-3, True: 0.1}
 
 
 def train_step(
@@ -48,107 +31,109 @@ def train_step(
     batch_size: Annotated[int, typer.Option(help="Number of images in a step.")] = 64,
     side: Annotated[int, typer.Option(help="Height and width of an image, in pixels.")] = 32,
     steps: Annotated[int, typer.Option(help="Number of steps in a round.")] = 2,
-    rounds: Annotated[int, typer.Option(help="Number of timed rounds.")] = 7,
+    rounds: RoundsOption = 7,
     everything: Annotated[
         bool,
         typer.Option("--all", help="Add a NAIS-Net of stock layers and an unrolled graph."),
     ] = False,
-    output: Annotated[str | None, typer.Option(help="JSON file to write.")] = None,
+    mixed_precision: Annotated[
+        bool,
+        typer.Option("--mixed-precision", help="Add bfloat16, here and by PyTorch's autocast."),
+    ] = False,
+    device: DeviceOption = Device.CPU,
+    output: OutputOption = None,
 ) -> None:
     """Time training steps of our model, by `fit` and without it, and of equal models elsewhere.
 
     The other models are of stock Keras layers and in PyTorch. GFLOP/s counts the convolutions that
     the gradient needs, and not those that are recomputed.
     """
-    keras.utils.set_random_seed(0)
     images, labels = random_batch(batch_size, side)
-    ours = ki.create_model(model, images.shape[1:], CLASSES, **_given(blocks))
-    capped, facts = None, {}
-    if model.startswith("nais"):
-        candidates = _nais_candidates(ours, model, blocks, (images, labels, steps), everything)
-    else:
-        candidates, capped = _residual_candidates(ours, model, blocks, (images, labels, steps))
-    for candidate in candidates.values():
-        candidate.run()
-    seconds = interleave({name: candidate.run for name, candidate in candidates.items()}, rounds)
-    if capped is not None:
-        begin = time.perf_counter()
-        capped.converge_caps()
-        facts["seconds_converging_caps"] = time.perf_counter() - begin
+    given = {} if blocks is None else {"blocks": blocks}
+    batch = {"name": model, "images": images, "labels": labels, "steps": steps}
+    make = _nais_candidates if model.startswith("nais") else _residual_candidates
+    ours, twins = make(batch, given, everything, mixed_precision)
+    first = next(iter(ours.values()))
+    baselines = [PYTORCH]
+    with Bench(device) as bench:
+        candidates = {PYTORCH: torch_twin(bench, first), **ours, **twins}
+        if mixed_precision:
+            candidates = {AUTOCAST: torch_twin(bench, first, bfloat16=True), **candidates}
+            baselines = [AUTOCAST, next(iter(ours))]
+        bench.open(candidates)
+        for half, tolerance in TOLERANCE.items():
+            # The cap changes the kernels.
+            others = {
+                name: each
+                for name, each in candidates.items()
+                if _is_half(each) == half and name != CAPPED
+            }
+            check_equal(bench, {"ours": first, **others}, images[:4], tolerance)
+        measured = bench.measure(candidates, rounds)
+        flops = {
+            name: bench.ask(each if each.target == TARGET else first, "flops")
+            for name, each in candidates.items()
+        }
+        facts = {}
+        if CAPPED in candidates:
+            facts["seconds_converging_caps"] = bench.ask(candidates[CAPPED], "converge_caps")
+        updates = bench.ask(first, "updates")
     title = (
-        f"Training steps of {model}, {ki.processing_depth(ours)} updates an image, "
-        f"batch {batch_size}, {side}x{side}x3"
+        f"Training steps of {model}, {updates} updates an image, batch {batch_size}, "
+        f"{side}x{side}x3"
     )
-    flops = {name: candidate.flops for name, candidate in candidates.items()}
-    show_rates(title, seconds, steps * batch_size, PYTORCH, output, flops, **facts)
-    if facts:
-        print(f"converging the caps, after each epoch: {facts['seconds_converging_caps']:.1f} s")
+    show_rates(title, measured, steps * batch_size, baselines, output, flops, **facts)
+    for text, seconds in facts.items():
+        print(f"{text.replace('_', ' ')}, after each epoch: {seconds:.1f}")
 
 
-def _given(blocks: int | None) -> dict[str, int]:
-    return {} if blocks is None else {"blocks": blocks}
+def _is_half(candidate: Candidate) -> bool:
+    return candidate.arguments.get("bfloat16", False)
 
 
 def _nais_candidates(
-    ours: keras.Model,
-    name: str,
-    blocks: int | None,
-    batch: tuple[np.ndarray, np.ndarray, int],
-    everything: bool,
-) -> dict[str, Candidate]:
-    """Return the candidates for a NAIS-Net."""
-    from .torch_layers import evaluate
+    batch: Mapping[str, Any], given: Mapping[str, Any], everything: bool, half: bool
+) -> tuple[dict[str, Candidate], dict[str, Candidate]]:
+    """Return our candidates for a NAIS-Net, and those of other layers."""
 
-    theirs = nais_nets.torch_twin(ours)
+    def candidate(gradient="unroll", **settings):
+        overrides = {**given, "gradient": gradient}
+        return Candidate(TARGET, {**batch, "overrides": overrides, **settings})
+
+    ours = {f"ours, {gradient}": candidate(gradient) for gradient in GRADIENTS}
+    ours["ours, unroll, bare step"] = candidate(bare=True)
+    if half:
+        ours |= {
+            f"ours, {gradient}, bfloat16": candidate(gradient, bfloat16=True)
+            for gradient in GRADIENTS
+        }
     twins = {}
     if everything:
-        twins["stock Keras layers"] = nais_nets.stock_twin(ours)
-        twins["unrolled graph, bare step"] = nais_nets.unrolled_twin(ours)
-    checked: dict[str, Callable[..., Any]] = {
-        twin: lambda x, net=net: net(x, training=False) for twin, net in twins.items()
+        twins[STOCK] = candidate(twin="stock")
+        twins["unrolled graph, bare step"] = candidate(twin="unrolled", bare=True)
+    return ours, twins
+
+
+def _residual_candidates(
+    batch: Mapping[str, Any], given: Mapping[str, Any], everything: bool, half: bool
+) -> tuple[dict[str, Candidate], dict[str, Candidate]]:
+    """Return our candidates for a ResNet, and that of stock layers."""
+
+    def candidate(overrides=None, **settings):
+        return Candidate(TARGET, {**batch, "overrides": {**given, **(overrides or {})}, **settings})
+
+    ours = {
+        "ours": candidate(),
+        "ours, bare step": candidate(bare=True),
+        "ours, coupling 0.9": candidate(options={"coupling": 0.9}),
+        CAPPED: candidate({"lipschitz_cap": 0.95}),
     }
-    checked[PYTORCH] = lambda images: evaluate(theirs, images)
-    check_equal(ours, checked, batch[0][:4])
-
-    exact = training_flops(ours)
-    candidates = {PYTORCH: Candidate(torch_steps(theirs, *batch), exact)}
-    for gradient in GRADIENTS:
-        net = copy_of(ours, name, gradient=gradient, **_given(blocks))
-        candidates[f"ours, {gradient}"] = Candidate(fit_steps(net, *batch), training_flops(net))
-    net = copy_of(ours, name, **_given(blocks))
-    candidates["ours, unroll, bare step"] = Candidate(bare_steps(net, *batch), exact)
-    for twin, net in twins.items():
-        make = bare_steps if "bare" in twin else fit_steps
-        candidates[twin] = Candidate(make(net, *batch), exact)
-    return candidates
-
-
-def _residual_candidates(ours, name, blocks, batch):
-    """Return the candidates for a ResNet, and the model with caps."""
-    from .torch_layers import evaluate
-
-    stock, theirs = residual_nets.stock_twin(ours), residual_nets.torch_twin(ours)
-    checked = {
-        "stock Keras layers": lambda images: stock(images, training=False),
-        PYTORCH: lambda images: evaluate(theirs, images),
-    }
-    check_equal(ours, checked, batch[0][:4])
-    coupled = copy_of(ours, name, **_given(blocks))
-    shape = batch[0].shape[1:]
-    capped = ki.create_model(name, shape, CLASSES, lipschitz_cap=0.95, **_given(blocks))
-    runs = {
-        PYTORCH: torch_steps(theirs, *batch),
-        "ours": fit_steps(ours, *batch),
-        "ours, bare step": bare_steps(copy_of(ours, name, **_given(blocks)), *batch),
-        "ours, coupling 0.9": fit_steps(coupled, *batch, coupling=0.9),
-        "ours, cap 0.95, steps alone": fit_steps(capped, *batch),
-        "stock Keras layers": fit_steps(stock, *batch),
-    }
-    flops = training_flops(ours)
-    return {name: Candidate(run, flops) for name, run in runs.items()}, capped
+    if half:
+        ours["ours, bfloat16"] = candidate(bfloat16=True)
+    return ours, {STOCK: candidate(twin="stock")}
 
 
 app = make_command_app(train_step)
 
 if __name__ == "__main__":
-    app()
+    run_command(app, "python -m benchmarks.train_step")

@@ -3,6 +3,7 @@
 import keras_iterconv  # noqa: F401  # isort: skip  # settles TensorFlow's environment first
 
 import gc
+import importlib.util
 import os
 
 import keras
@@ -55,6 +56,15 @@ def pytest_configure(config):
     """Let pytest-randomly choose the order alone: tests have seeds of their own."""
     if config.pluginmanager.hasplugin("randomly"):
         config.option.randomly_reset_seed = False
+
+
+def pytest_runtest_setup(item):
+    """Skip the tests of PyTorch where it is missing, unless they alone are asked for."""
+    asked = item.config.option.markexpr == "pytorch"
+    if item.get_closest_marker("pytorch") is None or asked:
+        return
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("PyTorch is in the extra `bench`")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -18,10 +18,11 @@ from benchmarks import (
     memory,
     onnx_inference,
     onnx_threads,
+    peak_memory,
     refill_cost,
     sequence_depth,
     settling_weights,
-    timing,
+    train_step,
 )
 
 TINY = ["--blocks", "1", "--batch-size", "2", "--side", "8", "--rounds", "1"]
@@ -62,18 +63,21 @@ def test_the_help_has_the_layout_of_all_commands(name):
     assert "  --help " in shown.split("\nOptions:\n")[1].splitlines()[-1]
 
 
+@pytest.mark.pytorch
 @pytest.mark.parametrize(
     ("model", "options", "candidates"),
     [
         (
             "nais10",
-            ["--all"],
+            ["--all", "--mixed-precision"],
             {
                 "ours, unroll",
                 "ours, recompute",
                 "ours, frozen",
                 "ours, unroll, bare step",
                 "unrolled graph, bare step",
+                "PyTorch, autocast",
+                "ours, frozen, bfloat16",
             },
         ),
         ("resnet_w8", [], {"ours", "ours, coupling 0.9", "ours, cap 0.95, steps alone"}),
@@ -81,16 +85,18 @@ def test_the_help_has_the_layout_of_all_commands(name):
     ids=["nais10", "resnet_w8"],
 )
 def test_train_step(model, options, candidates, tmp_path):
-    pytest.importorskip("torch", reason="PyTorch is in the extra `bench`")
-    train_step = importlib.import_module("benchmarks.train_step")
     file = tmp_path / "out.json"
     run(train_step, "--model", model, *TINY, "--steps", "1", *options, "--output", file)
     content = json.loads(file.read_text())
-    for name in {"PyTorch, eager", "stock Keras layers", *candidates}:
-        row = content[name]
+    ceiling = np.median(content["rounds"]["control_flops_per_second"])
+    assert set(content["candidates"]) >= {"PyTorch, eager", "stock Keras layers", *candidates}
+    for row in content["candidates"].values():
         (rate,) = row["images_per_second"]
-        share = rate * row["flops_per_image"] / content["matrix_product_flops_per_second"]
+        share = rate * row["flops_per_image"] / ceiling
         assert row["share_of_matrix_product"] == pytest.approx(share)
+        for baseline, ratio in row["ratios"].items():
+            (other,) = content["candidates"][baseline]["images_per_second"]
+            assert ratio["median"] == pytest.approx(rate / other)
 
 
 def test_compaction(tmp_path):
@@ -108,16 +114,16 @@ def test_compaction(tmp_path):
 
 def test_memory_of_a_fresh_process(tmp_path):
     # Of two processes the one that trains more images takes more.
-    few, many = (memory._run_fresh("frozen", 1, 1, n, 32, 1) for n in (1, 64))
+    few, many = (memory._measure_peak("frozen", 1, 1, n, 32, 1) for n in (1, 64))
     states = 4 * 64 * 32 * 32 * 16
     assert few > 0
     assert many - few > states
 
 
 def test_a_peak_is_read_in_bytes():
-    idle = memory._start_peak()
+    idle = peak_memory.start_peak()
     block = np.ones(50_000_000, np.uint8)
-    assert memory._read_memory("VmHWM") - idle > 0.9 * block.nbytes
+    assert peak_memory.read_memory("VmHWM") - idle > 0.9 * block.nbytes
     del block
 
 
@@ -242,7 +248,7 @@ def test_the_figure_of_growth(tmp_path):
         for panel, values in sizes.items()
     }
     base = {"updates": 10, "width": 16, "batch": 32, "image": 32}
-    content = {"title": "t", "machine": "m", "base": base, "seconds": seconds}
+    content = {"title": "t", "processor": "m", "base": base, "seconds": seconds}
     figure = growth_plot.plot_growth(content, tmp_path / "growth.png")
     assert len(figure.axes) == 4
     for axes in figure.axes:
@@ -255,7 +261,3 @@ def test_the_figure_of_growth(tmp_path):
         ]
         assert abs(heights[0] - heights[1]) > 0.04
     assert (tmp_path / "growth.png").stat().st_size > 10_000
-
-
-def test_a_speedup_is_taken_round_by_round():
-    assert timing.speedup([2.0, 20.0, 4.0], [1.0, 10.0, 4.0]) == 2.0

@@ -8,7 +8,10 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import nais_nets
-from benchmarks.steps import bare_steps, fit_steps, torch_steps
+from benchmarks.described_nets import describe_net
+from benchmarks.harness.bench import Bench
+from benchmarks.harness.candidate import Candidate
+from benchmarks.steps import TORCH, bare_steps, fit_steps
 
 # Odd and even sides: the transitions pad them in other places.
 SHAPE = (9, 6, 3)
@@ -50,10 +53,16 @@ def values(weights):
     return [np.array(keras.ops.convert_to_numpy(weight)) for weight in weights]
 
 
-def torch_module():
-    return pytest.importorskip(
-        "benchmarks.torch_layers", reason="PyTorch is in the extra `bench`", exc_type=ImportError
-    )
+@pytest.fixture
+def bench():
+    with Bench("cpu") as opened:
+        yield opened
+
+
+def torch_twin(model, batch):
+    images, labels = batch
+    arguments = {"described": describe_net(model), "images": images, "labels": labels}
+    return Candidate(TORCH, arguments)
 
 
 def test_the_stock_twin_computes_the_same(model, batch):
@@ -69,10 +78,10 @@ def test_the_unrolled_twin_computes_the_same(model, batch):
     np.testing.assert_allclose(twin(batch[0]), model(batch[0]), **TOLERANCE)
 
 
-def test_the_torch_twin_computes_the_same(model, batch):
-    torch_layers = torch_module()
-    twin = nais_nets.torch_twin(model)
-    np.testing.assert_allclose(torch_layers.evaluate(twin, batch[0]), model(batch[0]), **TOLERANCE)
+@pytest.mark.pytorch
+def test_the_torch_twin_computes_the_same(model, batch, bench):
+    logits = bench.ask(torch_twin(model, batch), "logits", images=batch[0])
+    np.testing.assert_allclose(logits, model(batch[0]), **TOLERANCE)
 
 
 def test_a_step_moves_the_stock_twin_alike(model, batch):
@@ -102,16 +111,15 @@ def test_a_bare_step_moves_the_unrolled_twin_alike(model, batch):
         np.testing.assert_allclose(theirs - old, ours - old, **CHANGE)
 
 
-def test_a_step_moves_the_torch_twin_alike(model, batch):
-    torch_module()
-    twin = nais_nets.torch_twin(model)
+@pytest.mark.pytorch
+def test_a_step_moves_the_torch_twin_alike(model, batch, bench):
+    twin = torch_twin(model, batch)
     before = values(model.trainable_variables)
-    torch_steps(twin, *batch, 1)()
+    bench.ask(twin, "run")
     fit_steps(model, *batch, 1)()
     after = values(model.trainable_variables)
-    for theirs, ours, old in zip(twin.parameters(), after, before, strict=True):
-        theirs = theirs.detach().numpy()
-        theirs = theirs.transpose(2, 3, 1, 0) if theirs.ndim == 4 else theirs.T
+    moved = bench.ask(twin, "parameters")
+    for theirs, ours, old in zip(moved, after, before, strict=True):
         np.testing.assert_allclose(theirs - old, ours - old, **CHANGE)
         assert np.abs(ours - old).max() > 1e-5
 
@@ -123,7 +131,7 @@ def test_a_step_moves_the_torch_twin_alike(model, batch):
 )
 def test_a_net_without_a_twin_is_refused(settings):
     model = ki.create_model("nais10", SHAPE, 4, filters=(4,), blocks=1, max_unroll=2, **settings)
-    for make in (nais_nets.stock_twin, nais_nets.unrolled_twin):
+    for make in (nais_nets.stock_twin, nais_nets.unrolled_twin, describe_net):
         with pytest.raises(ValueError, match="`model` must be"):
             make(model)
 

@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 
 from benchmarks import residual_nets
+from benchmarks.described_nets import describe_net
+from benchmarks.harness.bench import Bench
+from benchmarks.harness.candidate import Candidate
+from benchmarks.steps import TORCH
 
 SHAPE = (9, 6, 3)
 
@@ -28,12 +32,12 @@ def test_the_stock_twin_computes_the_same(model, make_images):
     )
 
 
+@pytest.mark.pytorch
 def test_the_torch_twin_computes_the_same(model, make_images):
-    torch_layers = pytest.importorskip(
-        "benchmarks.torch_layers", reason="PyTorch is in the extra `bench`", exc_type=ImportError
-    )
     images = make_images()
-    out = torch_layers.evaluate(residual_nets.torch_twin(model), images)
+    arguments = {"described": describe_net(model), "images": images, "labels": np.zeros(5, int)}
+    with Bench("cpu") as bench:
+        out = bench.ask(Candidate(TORCH, arguments), "logits", images=images)
     np.testing.assert_allclose(out, model(images), rtol=1e-4, atol=1e-4)
 
 

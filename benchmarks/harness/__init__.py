@@ -1,0 +1,1 @@
+"""Fair timing: processes that take turns, a control computation, intervals."""

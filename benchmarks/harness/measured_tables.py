@@ -1,0 +1,59 @@
+"""The output of all benchmarks: a table and a JSON file."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.harness.machine import describe_machine, machine_facts, now
+
+WIDTH = 120
+
+
+def show(
+    title: str,
+    header: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    content: Mapping[str, Any],
+    output: str | None,
+) -> None:
+    """Print a table, and write its data as JSON if a file is given.
+
+    The file also holds the table, the machine, the versions, the commit and the command.
+
+    Args:
+        title: The title of the table.
+        header: The heads of the columns; the first column names the candidates.
+        lines: The rows of the table, with one text for each column.
+        content: The content of the file beside them.
+        output: The file, or None.
+    """
+    table = Table(title=f"{title}; {describe_machine()}", title_justify="left")
+    for number, column in enumerate(header):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    for line in lines:
+        table.add_row(*line)
+    Console(width=WIDTH).print(table, highlight=False)
+    if output is not None:
+        everything = {
+            "title": title,
+            "command": sys.argv[1:],
+            "date": now(),
+            "machine": machine_facts(),
+            "table": {"header": header, "lines": lines},
+            **content,
+        }
+        text = json.dumps(everything, indent=2)
+        Path(output).write_text(text + "\n", encoding="utf-8")
+
+
+def to_markdown(content: Mapping[str, Any]) -> str:
+    """Return the table of a JSON file as Markdown, with its title above it."""
+    header, lines = content["table"]["header"], content["table"]["lines"]
+    rows = [header, ["---", *(["---:"] * (len(header) - 1))], *lines]
+    text = "\n".join("| " + " | ".join(cell.strip() for cell in row) + " |" for row in rows)
+    return f"{content['title']}:\n\n{text}\n"
