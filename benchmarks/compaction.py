@@ -1,6 +1,5 @@
 """Policies of compaction, the removal of stopped samples: `python -m benchmarks.compaction`."""
 
-import functools
 from collections.abc import Callable
 from typing import Annotated
 
@@ -11,17 +10,28 @@ import numpy as np
 import tensorflow as tf
 import typer
 
+from benchmarks.harness.bench import Bench
+from benchmarks.harness.benchmark_options import Device, DeviceOption, OutputOption, RoundsOption
+from benchmarks.harness.candidate import Candidate
 from benchmarks.harness.measured_tables import show
+from iterconv.command_errors import run_command
 from iterconv.command_help import make_command_app
 from keras_iterconv.unrolling import unroll_adaptive
 from keras_iterconv.unrolling.adaptive import COMPACTION_COST
-
-from .timing import describe_machine, interleave, speedup
 
 UPDATES = 10
 # Assumed cost of one compaction, in updates: 0, so that stopped samples are removed at once; more
 # than any gain, so that none is removed; and the library's own.
 POLICIES = {"at once": 0.0, "never": 1e30, "ours": COMPACTION_COST}
+
+CASES = (
+    "none stops",
+    "all stop together",
+    "spread evenly",
+    "between 5 and 7",
+    "a few stop late",
+    "a few stop early",
+)
 
 
 def compaction(
@@ -29,55 +39,90 @@ def compaction(
     filters: Annotated[int, typer.Option(help="Number of channels.")] = 16,
     side: Annotated[int, typer.Option(help="Height and width of an image, in pixels.")] = 32,
     batch_size: Annotated[int, typer.Option(help="Number of images in a batch.")] = 64,
-    rounds: Annotated[int, typer.Option(help="Number of timed rounds.")] = 9,
-    output: Annotated[str | None, typer.Option(help="JSON file to write.")] = None,
+    rounds: RoundsOption = 9,
+    device: DeviceOption = Device.CPU,
+    output: OutputOption = None,
 ) -> None:
     """Time a chain of adaptive loops with compaction at once, never, or by the library's rule.
 
     Each block has the same input, a batch whose samples are scaled so that they stop after given
     numbers of updates: the update of a block is proportional to its input.
     """
-    keras.utils.set_random_seed(0)
-    block = ki.NAISConv2D(filters, max_unroll=UPDATES, step_size=0.5)
-    images = tf.random.stateless_normal((batch_size, side, side, filters), (0, 0))
-    scales = _scales(block, images)
-    # Traced once for all cases, whose inputs differ only in their values.
-    runs = {name: _chain(block, blocks, cost) for name, cost in POLICIES.items()}
+    sizes = {"blocks": blocks, "filters": filters, "side": side, "batch_size": batch_size}
     lines, rows = [], []
-    for case, wanted in _cases(batch_size).items():
-        inputs = images * scales(wanted)[:, np.newaxis, np.newaxis, np.newaxis]
-        depth = np.array(runs["ours"](inputs)[1])
-        for run in runs.values():
-            np.testing.assert_array_equal(run(inputs)[1], depth)
-        candidates = {name: functools.partial(_run, run, inputs) for name, run in runs.items()}
-        seconds = interleave(candidates, rounds)
-        best = min(("at once", "never"), key=lambda name: np.median(seconds[name]))
-        ratio = 1 / speedup(seconds[best], seconds["ours"])
-        ends = [int(depth.min()), int(depth.max())]
-        row = {"case": case, "depths": ends, "seconds": seconds}
-        rows.append({**row, "better": best, "ours_to_better": ratio})
-        medians = (f"{np.median(seconds[name]) * 1e3:.0f}" for name in POLICIES)
-        spread = f"{depth.min()} to {depth.max()}, mean {depth.mean():.1f}"
-        lines.append([case, spread, *medians, best, f"{ratio:.2f}"])
-    header = ["case", "depths", *(f"{name}, ms" for name in POLICIES), "better", "ours to it"]
+    with Bench(device) as bench:
+        for case in CASES:
+            candidates = {
+                name: Candidate(
+                    "benchmarks.compaction:Chain", {"cost": cost, **sizes}, {"case": case}
+                )
+                for name, cost in POLICIES.items()
+            }
+            depth, *others = (bench.ask(each, "depths", case=case) for each in candidates.values())
+            for other in others:
+                np.testing.assert_array_equal(other, depth)
+            measured = bench.measure(candidates, rounds)
+            best = min(("at once", "never"), key=measured.median)
+            ratio = measured.speedup("ours", best)
+            ends = [int(depth.min()), int(depth.max())]
+            row = {"case": case, "depths": ends, "better": best, **measured.facts()}
+            rows.append({**row, "ours_to_better": ratio._asdict()})
+            medians = (f"{measured.median(name) * 1e3:.0f}" for name in POLICIES)
+            spread = f"{depth.min()} to {depth.max()}, mean {depth.mean():.1f}"
+            lines.append([case, spread, *medians, best, f"{ratio.median:.2f}", ratio.interval])
+    header = ["case", "depths", *(f"{name}, ms" for name in POLICIES)]
+    header += ["better", "ours to it", "95% interval"]
     title = (
-        f"{blocks} loops of at most {UPDATES} updates, batch {batch_size}, "
-        f"{side}x{side}x{filters}; {describe_machine()}"
+        f"{blocks} loops of at most {UPDATES} updates, batch {batch_size}, {side}x{side}x{filters}"
     )
-    show(title, header, lines, {"machine": describe_machine(), "rows": rows}, output)
+    show(title, header, lines, {"rows": rows}, output)
 
 
-def _cases(batch_size: int) -> dict[str, np.ndarray]:
+class Chain:
+    """A compiled chain of equal loops, run one after the other with the same input.
+
+    Traced once for all cases, whose inputs differ only in their values: they share a process.
+
+    Args:
+        cost: Assumed cost of one compaction, in updates.
+        blocks: Number of loops.
+        filters: Number of channels.
+        side: Height and width of an image.
+        batch_size: Number of images.
+    """
+
+    def __init__(self, cost: float, blocks: int, filters: int, side: int, batch_size: int):
+        keras.utils.set_random_seed(0)
+        block = ki.NAISConv2D(filters, max_unroll=UPDATES, step_size=0.5)
+        images = tf.random.stateless_normal((batch_size, side, side, filters), (0, 0))
+        scales = _scales(block, images)
+        self.inputs = {
+            case: images * scales(wanted)[:, np.newaxis, np.newaxis, np.newaxis]
+            for case, wanted in _wanted_depths(batch_size).items()
+        }
+        self.chain = _chain(block, blocks, cost)
+
+    def run(self, case: str) -> None:
+        """Run the chain."""
+        self.chain(self.inputs[case])[0].numpy()
+
+    def depths(self, case: str) -> np.ndarray:
+        """Return the depth of each sample."""
+        return np.array(self.chain(self.inputs[case])[1])
+
+
+def _wanted_depths(batch_size: int) -> dict[str, np.ndarray]:
     """Return the wanted depth of each sample, by case."""
     rank = np.arange(batch_size)
-    return {
-        "none stops": np.full(batch_size, UPDATES),
-        "all stop together": np.full(batch_size, 3),
-        "spread evenly": 1 + rank * UPDATES // batch_size,
-        "between 5 and 7": 5 + rank % 3,
-        "a few stop late": np.where(rank < batch_size // 16, UPDATES, 3),
-        "a few stop early": np.where(rank < batch_size // 16, 3, UPDATES),
-    }
+    depths = (
+        np.full(batch_size, UPDATES),
+        np.full(batch_size, 3),
+        1 + rank * UPDATES // batch_size,
+        5 + rank % 3,
+        np.where(rank < batch_size // 16, UPDATES, 3),
+        np.where(rank < batch_size // 16, 3, UPDATES),
+    )
+    return dict(zip(CASES, depths, strict=True))
 
 
 def _scales(block: ki.NAISConv2D, images: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -120,11 +165,7 @@ def _chain(block, blocks, cost):
     return run
 
 
-def _run(run: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor) -> None:
-    run(inputs)[0].numpy()
-
-
 app = make_command_app(compaction)
 
 if __name__ == "__main__":
-    app()
+    run_command(app, "python -m benchmarks.compaction")

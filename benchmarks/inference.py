@@ -4,7 +4,6 @@ import functools
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,16 +14,25 @@ import numpy as np
 import tensorflow as tf
 import typer
 
+from benchmarks.harness.bench import Bench
+from benchmarks.harness.benchmark_options import (
+    BatchSizesOption,
+    Device,
+    DeviceOption,
+    OutputOption,
+    RoundsOption,
+)
+from benchmarks.harness.candidate import Candidate
 from benchmarks.harness.measured_tables import show
+from benchmarks.nais_nets import change_of
+from iterconv.command_errors import UserError, run_command
 from iterconv.command_help import make_command_app
 from keras_iterconv import datasets
 from keras_iterconv.datasets import evaluation_batches
 
-from .nais_nets import change_of
-from .timing import describe_machine, interleave, speedup
-
 # A threshold below the norm of any update, 0 included; a user cannot set it.
 NEVER = -1.0
+FIXED = "fixed"
 THRESHOLDS = (1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0)
 
 
@@ -47,73 +55,56 @@ def inference(
     max_unroll: Annotated[
         int | None, typer.Option(help="Largest number K of updates of a block.")
     ] = None,
-    batch_sizes: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--batch-size", help="Images in a batch, repeatable.", show_default="1 and 64"
-        ),
-    ] = None,
+    batch_sizes: BatchSizesOption = None,
     images: Annotated[int, typer.Option(help="Number of test images in a run.")] = 64,
-    rounds: Annotated[int, typer.Option(help="Number of timed rounds.")] = 9,
-    output: Annotated[str | None, typer.Option(help="JSON file to write.")] = None,
+    rounds: RoundsOption = 9,
+    device: DeviceOption = Device.CPU,
+    output: OutputOption = None,
 ) -> None:
     """Time the predictions of a trained model with fixed and with adaptive depth.
 
     The ideal speed-up is K/d, for at most K updates of a block and a mean depth d.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, Bench(device) as bench:
         file = weights or _train(folder, dataset, epochs, blocks)
-        # Two models: one graph for all thresholds, and one without a threshold.
-        adaptive, fixed = (keras.models.load_model(file, compile=False) for _ in range(2))
-    model_thresholds = {block.threshold for block in ki.iterated_blocks(adaptive)} - {None}
-    if max_unroll is not None:
-        for net in (adaptive, fixed):
-            ki.set_depth(net, max_unroll=max_unroll)
-    ki.set_depth(fixed, threshold=None)
-    chosen = sorted({NEVER, *(thresholds or {*THRESHOLDS, *model_thresholds})})
-    limit = max(block.max_unroll for block in ki.iterated_blocks(fixed))
-
-    lines, rows = [], []
-    for batch_size in batch_sizes or [1, 64]:
-        inputs = _test_images(dataset, batch_size, images)
-        seconds, depths = _measure(fixed, adaptive, chosen, inputs, rounds)
-        baseline = seconds.pop("fixed")
-        for threshold, runs in seconds.items():
-            depth, differing = depths[threshold]
-            ideal, gain = limit / depth, speedup(baseline, runs)
-            rows.append(
-                {
-                    "batch_size": batch_size,
-                    "threshold": None if threshold == NEVER else threshold,
-                    "mean_depth": depth,
-                    "max_unroll": limit,
-                    "ideal_speedup": ideal,
-                    "speedup": gain,
-                    "share_of_ideal": gain / ideal,
-                    "seconds": runs,
-                    "seconds_fixed": baseline,
-                    "depths_unlike_the_masked_loop": differing,
-                }
-            )
-            lines.append(_line(rows[-1], images))
-    header = [
-        "batch",
-        "threshold",
-        "images/s",
-        "d",
-        "K/d",
-        "speed-up",
-        "of the ideal",
-        "other depths",
-    ]
-    title = (
-        f"Predictions of a trained {adaptive.name} on {dataset}, K = {limit}; {describe_machine()}"
-    )
-    show(title, header, lines, {"machine": describe_machine(), "rows": rows}, output)
+        net = {"file": file, "max_unroll": max_unroll, "dataset": dataset, "images": images}
+        adaptive = Candidate("benchmarks.inference:AdaptiveNet", net)
+        fixed = Candidate("benchmarks.inference:FixedNet", net)
+        name, limit, own = bench.ask(adaptive, "settings")
+        chosen = sorted({NEVER, *(thresholds or {*THRESHOLDS, *own})})
+        lines, rows = [], []
+        for size in batch_sizes or [1, 64]:
+            calls = {each: {"batch_size": size, "threshold": each} for each in chosen}
+            candidates = {FIXED: fixed._replace(call={"batch_size": size})}
+            candidates |= {str(each): adaptive._replace(call=calls[each]) for each in chosen}
+            depths = {each: bench.ask(adaptive, "depth", **calls[each]) for each in chosen}
+            measured = bench.measure(candidates, rounds)
+            for threshold, (depth, differing) in depths.items():
+                ideal, gain = limit / depth, measured.speedup(FIXED, str(threshold))
+                rows.append(
+                    {
+                        "batch_size": size,
+                        "threshold": None if threshold == NEVER else threshold,
+                        "mean_depth": depth,
+                        "max_unroll": limit,
+                        "ideal_speedup": ideal,
+                        "speedup": gain._asdict(),
+                        "share_of_ideal": gain.median / ideal,
+                        "seconds": measured.seconds[str(threshold)],
+                        "seconds_fixed": measured.seconds[FIXED],
+                        "depths_unlike_the_masked_loop": differing,
+                        "rounds": measured.rounds_facts(),
+                    }
+                )
+                lines.append(_line(rows[-1], images, gain.interval))
+    header = ["batch", "threshold", "images/s", "d", "K/d", "speed-up", "95% interval"]
+    header += ["of the ideal", "other depths"]
+    title = f"Predictions of a trained {name} on {dataset}, K = {limit}"
+    show(title, header, lines, {"rows": rows}, output)
     print("speed-up: over fixed depth; other depths: share that differs from a masked loop")
 
 
-def _line(row: dict[str, Any], images: int) -> list[str]:
+def _line(row: dict[str, Any], images: int, interval: str) -> list[str]:
     """Return the line of the printed table for a row of the JSON file."""
     return [
         str(row["batch_size"]),
@@ -121,7 +112,8 @@ def _line(row: dict[str, Any], images: int) -> list[str]:
         f"{images / float(np.median(row['seconds'])):.1f}",
         f"{row['mean_depth']:.2f}",
         f"{row['ideal_speedup']:.2f}",
-        f"{row['speedup']:.2f}",
+        f"{row['speedup']['median']:.2f}",
+        interval,
         f"{row['share_of_ideal']:.0%}",
         f"{row['depths_unlike_the_masked_loop']:.2%}",
     ]
@@ -141,7 +133,7 @@ def _test_images(dataset: str, batch_size: int, images: int) -> list[tf.Tensor]:
     """Return the first test images, scaled for the model, in full batches."""
     data = datasets.load(dataset)
     if images % batch_size or images > len(data.test):
-        raise SystemExit(
+        raise UserError(
             f"--images must be a multiple of {batch_size} and at most {len(data.test)}, the number "
             f"of test images of {dataset}: {images}"
         )
@@ -149,49 +141,69 @@ def _test_images(dataset: str, batch_size: int, images: int) -> list[tf.Tensor]:
     return [batch for batch, _ in all_batches.take(images // batch_size)]
 
 
-def _measure(fixed, adaptive, thresholds, batches, rounds):
-    """Time both models on the batches.
+class FixedNet:
+    """A trained model that makes all updates.
 
-    Returns:
-        Two dicts: the seconds by threshold and under `"fixed"`; and by threshold the mean depth
-        and the share of depths, over images and blocks, that differ from those of a masked loop.
+    Args:
+        file: A .keras file.
+        max_unroll: Largest number of updates of a block; None for the model's own.
+        dataset: The data set of the images.
+        images: Number of images in a run.
     """
-    # The graphs must be traced with a threshold.
-    ki.set_depth(adaptive, threshold=1.0)
-    view = ki.with_depth(adaptive)
-    read_depth = tf.function(lambda x: view(x, training=False)["depth"], reduce_retracing=True)
 
-    def timed(net):
-        function = tf.function(lambda x: net(x, training=False), reduce_retracing=True)
+    def __init__(self, file: str, max_unroll: int | None, dataset: str, images: int):
+        self.model = keras.models.load_model(file, compile=False)
+        if max_unroll is not None:
+            ki.set_depth(self.model, max_unroll=max_unroll)
+        self.own = {block.threshold for block in ki.iterated_blocks(self.model)} - {None}
+        self.read_images = functools.cache(functools.partial(_test_images, dataset, images=images))
+        self.set_threshold()
+        self.forward = tf.function(lambda x: self.model(x, training=False), reduce_retracing=True)
 
-        def run(threshold):
-            if threshold is not None:
-                _set_threshold(net, threshold)
-            begin = time.perf_counter()
-            for batch in batches:
-                function(batch).numpy()
-            return time.perf_counter() - begin
+    def set_threshold(self) -> None:
+        """Choose the graph without a threshold."""
+        ki.set_depth(self.model, threshold=None)
 
-        return run
+    def run(self, batch_size: int) -> None:
+        """Predict all images."""
+        for batch in self.read_images(batch_size):
+            self.forward(batch).numpy()
 
-    run_fixed, run_adaptive = timed(fixed), timed(adaptive)
-    candidates, depths = {"fixed": lambda: run_fixed(None)}, {}
-    for threshold in thresholds:
-        candidates[threshold] = functools.partial(run_adaptive, threshold)
-        _set_threshold(adaptive, threshold)
-        depth = np.concatenate([read_depth(batch) for batch in batches])
-        expected = np.concatenate([masked_depths(adaptive, batch, threshold) for batch in batches])
-        depths[threshold] = float(depth.mean()), float((depth != expected).mean())
-    for candidate in candidates.values():
-        candidate()
-    return interleave(candidates, rounds), depths
+    def settings(self) -> tuple[str, int, set[float]]:
+        """Return the model's name, its largest number of updates and its own thresholds."""
+        limit = max(block.max_unroll for block in ki.iterated_blocks(self.model))
+        return self.model.name, limit, self.own
 
 
-def _set_threshold(model: keras.Model, threshold: float) -> None:
-    """Set the threshold of all blocks; unlike `set_depth` it accepts `NEVER`."""
-    for block in ki.iterated_blocks(model):
-        _, variable = block.depth_variables
-        variable.assign(threshold)
+class AdaptiveNet(FixedNet):
+    """The same with a threshold; all thresholds are values of one graph, in one process."""
+
+    def set_threshold(self) -> None:
+        """Choose the graph with a threshold, whatever its value."""
+        ki.set_depth(self.model, threshold=1.0)
+        view = ki.with_depth(self.model)
+        self.read_depth = tf.function(
+            lambda x: view(x, training=False)["depth"], reduce_retracing=True
+        )
+
+    def run(self, batch_size: int, threshold: float = NEVER) -> None:
+        """Predict all images."""
+        self._assign(threshold)
+        super().run(batch_size)
+
+    def depth(self, batch_size: int, threshold: float) -> tuple[float, float]:
+        """Return the mean depth, and the share that differs from that of a masked loop."""
+        self._assign(threshold)
+        batches = self.read_images(batch_size)
+        depth = np.concatenate([self.read_depth(batch) for batch in batches])
+        expected = [masked_depths(self.model, batch, threshold) for batch in batches]
+        return float(depth.mean()), float((depth != np.concatenate(expected)).mean())
+
+    def _assign(self, threshold: float) -> None:
+        """Set the threshold of all blocks; unlike `set_depth` it accepts `NEVER`."""
+        for block in ki.iterated_blocks(self.model):
+            _, variable = block.depth_variables
+            variable.assign(threshold)
 
 
 def masked_depths(model: keras.Model, images: tf.Tensor, threshold: float) -> np.ndarray:
@@ -223,4 +235,4 @@ def masked_depths(model: keras.Model, images: tf.Tensor, threshold: float) -> np
 app = make_command_app(inference)
 
 if __name__ == "__main__":
-    app()
+    run_command(app, "python -m benchmarks.inference")

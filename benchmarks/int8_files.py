@@ -1,8 +1,6 @@
 """Files with weights of 8 bits against float32: `python -m benchmarks.int8_files NAME`."""
 
-import functools
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,13 +10,15 @@ import numpy as np
 import onnxruntime.quantization
 import typer
 
+from benchmarks.harness.bench import Bench
+from benchmarks.harness.benchmark_options import Device, DeviceOption, OutputOption, RoundsOption
+from benchmarks.harness.candidate import Candidate
 from benchmarks.harness.measured_tables import show
 from export.classifier import OnnxClassifier, Predictions
+from iterconv.command_errors import run_command
 from iterconv.command_help import make_command_app
 from keras_iterconv import datasets
 from keras_iterconv.zoo.index import read_index, verified_file
-
-from .timing import describe_machine, interleave
 
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 512, 64
 BATCH = 256
@@ -34,8 +34,9 @@ def int8_files(
             "--dynamic", help="Also the dynamic quantisation of ONNX Runtime's own tool, twice."
         ),
     ] = False,
-    rounds: Annotated[int, typer.Option(help="Number of timed rounds.")] = 9,
-    output: Annotated[str | None, typer.Option(help="JSON file to write.")] = None,
+    rounds: RoundsOption = 9,
+    device: DeviceOption = Device.CPU,
+    output: OutputOption = None,
 ) -> None:
     """Compare size, accuracy, updates and time of float32 files and their quantised copies.
 
@@ -52,12 +53,11 @@ def int8_files(
             path = verified_file(folder, name, entry, f"/{name}.onnx")
             calibration = data.train.images[:CALIBRATION_IMAGES].astype(np.float32)
             files = _make_files(path, Path(place), calibration, dynamic)
-            for row in _compare(files, data, images, rounds):
+            for row in _compare(files, data, images, rounds, device):
                 rows.append({"model": name, **row})
                 lines.append([name, *_cells(row)])
     header = ["model", "file", "size", "accuracy", "updates", "ms, 1", "ms, 64", "alone"]
-    title = f"Quantised files, up to {images} test images; {describe_machine()}"
-    show(title, header, lines, {"machine": describe_machine(), "rows": rows}, output)
+    show(f"Quantised files, up to {images} test images", header, lines, {"rows": rows}, output)
 
 
 def _make_files(path: Path, place: Path, images: np.ndarray, dynamic: bool) -> dict[str, Path]:
@@ -74,31 +74,38 @@ def _make_files(path: Path, place: Path, images: np.ndarray, dynamic: bool) -> d
 
 
 def _compare(
-    files: dict[str, Path], data: datasets.ImageData, images: int, rounds: int
+    files: dict[str, Path], data: datasets.ImageData, images: int, rounds: int, device: str
 ) -> list[dict[str, Any]]:
     """Return a row for each file."""
     classifiers = {kind: OnnxClassifier(path) for kind, path in files.items()}
     test, labels = data.test.images[:images].astype(np.float32), data.test.labels[:images]
-    times = {}
-    for size in (1, 64):
-        runs: dict[str, Callable[[], None]] = {
-            kind: functools.partial(_run, each, test[:64], size)
-            for kind, each in classifiers.items()
-        }
-        for run in runs.values():
-            run()
-        times[size] = interleave(runs, rounds)
+    with Bench(device) as bench:
+        times = {}
+        for size in (1, 64):
+            candidates = {
+                kind: Candidate(
+                    "benchmarks.int8_files:Classifier",
+                    {"path": path, "images": test[:64]},
+                    {"size": size},
+                )
+                for kind, path in files.items()
+            }
+            times[size] = bench.measure(candidates, rounds)
     rows = []
     for kind, each in classifiers.items():
-        found = _classify(each, test, BATCH)
+        answers = _classify(each, test, BATCH)
         together, alone = (_classify(each, test[:64], size).depth for size in (64, 1))
         rows.append(
             {
                 "file": kind,
                 "size": files[kind].stat().st_size / files["float32"].stat().st_size,
-                "accuracy": float(np.mean(~data.task.is_wrong(found.logits, labels))),
-                "updates": float(found.depth.sum(axis=1).mean()),
-                "seconds": {size: [t * size / 64 for t in times[size][kind]] for size in times},
+                "accuracy": float(np.mean(~data.task.is_wrong(answers.logits, labels))),
+                "updates": float(answers.depth.sum(axis=1).mean()),
+                "seconds": {
+                    size: [t * size / 64 for t in found.seconds[kind]]
+                    for size, found in times.items()
+                },
+                "rounds": {size: found.rounds_facts() for size, found in times.items()},
                 "alone": float(np.mean((together == alone).all(axis=1))),
             }
         )
@@ -112,8 +119,20 @@ def _classify(classifier: OnnxClassifier, images: np.ndarray, size: int) -> Pred
     return Predictions(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def _run(classifier: OnnxClassifier, images: np.ndarray, size: int) -> None:
-    _classify(classifier, images, size)
+class Classifier:
+    """Classifies images by a file.
+
+    Args:
+        path: The ONNX file.
+        images: The images.
+    """
+
+    def __init__(self, path: Path, images: np.ndarray):
+        self.classifier, self.images = OnnxClassifier(path), images
+
+    def run(self, size: int) -> None:
+        """Classify all images in batches of `size`."""
+        _classify(self.classifier, self.images, size)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -131,4 +150,4 @@ def _cells(row: dict[str, Any]) -> list[str]:
 app = make_command_app(int8_files)
 
 if __name__ == "__main__":
-    app()
+    run_command(app, "python -m benchmarks.int8_files")

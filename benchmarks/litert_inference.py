@@ -1,9 +1,6 @@
 """Predictions by Keras, ONNX Runtime and LiteRT: `python -m benchmarks.litert_inference`."""
 
-import functools
 import tempfile
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +11,17 @@ import numpy as np
 import tensorflow as tf
 import typer
 
+from benchmarks.harness.bench import Bench
+from benchmarks.harness.benchmark_options import (
+    BatchSizesOption,
+    Device,
+    DeviceOption,
+    OutputOption,
+    RoundsOption,
+)
+from benchmarks.harness.candidate import Candidate
 from benchmarks.harness.measured_tables import show
+from iterconv.command_errors import run_command
 from iterconv.command_help import make_command_app
 from keras_iterconv import datasets
 from keras_iterconv._support.private_keras import mask_of
@@ -24,9 +31,8 @@ from keras_iterconv.exporting.litert import convert_function, run_masked
 from keras_iterconv.unrolling import Unrolled, unroll_adaptive
 from keras_iterconv.zoo.index import read_index
 
-from .timing import describe_machine, interleave, speedup
-
 THREADS = (1, 2)
+KERAS = "Keras"
 
 
 def run_compacting(block: Any, inputs: Any, depth: DepthSettings) -> Unrolled:
@@ -53,15 +59,11 @@ def litert_inference(
     side: Annotated[int, typer.Option(help="Size of random images without NAME.")] = 32,
     blocks: Annotated[int, typer.Option(help="Blocks in a stage without NAME.")] = 2,
     threshold: Annotated[float, typer.Option(help="Stopping threshold without NAME.")] = 3.0,
-    batch_sizes: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--batch-size", help="Images in a batch, repeatable.", show_default="1 and 64"
-        ),
-    ] = None,
+    batch_sizes: BatchSizesOption = None,
     images: Annotated[int, typer.Option(help="Number of images in a run.")] = 64,
-    rounds: Annotated[int, typer.Option(help="Number of timed rounds.")] = 7,
-    output: Annotated[str | None, typer.Option(help="JSON file to write.")] = None,
+    rounds: RoundsOption = 7,
+    device: DeviceOption = Device.CPU,
+    output: OutputOption = None,
 ) -> None:
     """Time a net of adaptive depth in Keras, ONNX Runtime and LiteRT.
 
@@ -69,37 +71,75 @@ def litert_inference(
     stay in the batch and all shapes are constant, in "active samples" they are removed from it.
     The time of the processor is the sum over its cores; other programs change it less.
     """
-    if name is None:
-        model, inputs = _random_net(side, blocks, threshold, images)
-    else:
-        model, inputs = _trained_net(name, Path(zoo), images)
-    with_depth = ki.with_depth(model)
-    depth = with_depth.predict_on_batch(inputs)["depth"]
+    net = {"side": side, "blocks": blocks, "threshold": threshold}
+    net |= {"name": name, "zoo": zoo, "images": images}
+    keras_net = Candidate("benchmarks.litert_inference:KerasNet", net)
     lines: list[list[str]] = []
     rows: list[dict] = []
-    with tempfile.TemporaryDirectory() as folder:
-        runners = {"Keras": with_depth.predict_on_batch, **_runners(model, Path(folder))}
+    with Bench(device) as bench:
+        candidates = {KERAS: keras_net, **_file_candidates(bench, keras_net)}
+        title, depth = bench.ask(keras_net, "title"), bench.ask(keras_net, "depth", size=images)
         for size in batch_sizes or [1, 64]:
-            batches = [inputs[begin : begin + size] for begin in range(0, images, size)]
-            for runner in runners.values():
-                found = [runner(batch)["depth"] for batch in batches]
-                np.testing.assert_array_equal(np.concatenate(found), depth)
-            processor: dict[str, list[float]] = {text: [] for text in runners}
-            candidates = {
-                text: functools.partial(_run, runner, batches, processor[text])
-                for text, runner in runners.items()
-            }
-            timed = interleave(candidates, rounds)
-            for text, seconds in timed.items():
-                ratio = speedup(timed["Keras"], seconds)
-                row = {"batch_size": size, "candidate": text, "seconds": seconds}
-                rows.append({**row, "processor_seconds": processor[text], "speedup": ratio})
-                wall, busy = (np.median(t) * 1e3 / len(batches) for t in (seconds, processor[text]))
-                lines.append([text, str(size), f"{wall:.1f}", f"{busy:.1f}", f"{ratio:.2f}"])
-    facts = {"machine": describe_machine(), "mean_depth": float(depth.mean())}
-    title = f"{model.name} of {inputs.shape[1:]}, mean depth {depth.mean():.2f}"
+            for each in candidates.values():
+                np.testing.assert_array_equal(bench.ask(each, "depth", size=size), depth)
+            calls = {text: each._replace(call={"size": size}) for text, each in candidates.items()}
+            measured = bench.measure(calls, rounds)
+            rows.append({"batch_size": size, **measured.facts()})
+            for text in candidates:
+                ratio = measured.speedup(KERAS, text)
+                seconds = measured.median(text), measured.median_of_processor(text)
+                times = [f"{each * 1e3 * size / images:.1f}" for each in seconds]
+                lines.append([text, str(size), *times, f"{ratio.median:.2f}", ratio.interval])
     header = ["candidate", "batch", "ms per batch", "ms of processor", "speed-up over Keras"]
-    show(f"{title}; {describe_machine()}", header, lines, {**facts, "rows": rows}, output)
+    facts = {"mean_depth": float(depth.mean()), "rows": rows}
+    title = f"{title}, mean depth {depth.mean():.2f}"
+    show(title, [*header, "95% interval"], lines, facts, output)
+
+
+class KerasNet:
+    """A net of adaptive depth with its inputs, by `predict_on_batch`.
+
+    Args:
+        name: Name of a model in the zoo; None for random weights.
+        zoo: Folder of the zoo.
+        side: Size of random images.
+        blocks: Blocks in a stage of random weights.
+        threshold: Their stopping threshold.
+        images: Number of images in a run.
+    """
+
+    def __init__(
+        self, name: str | None, zoo: str, side: int, blocks: int, threshold: float, images: int
+    ):
+        if name is None:
+            self.model, self.inputs = _random_net(side, blocks, threshold, images)
+        else:
+            self.model, self.inputs = _trained_net(name, Path(zoo), images)
+        self.adaptive = ki.with_depth(self.model)
+
+    def run(self, size: int) -> None:
+        """Run all images in batches of `size`."""
+        self.depth(size)
+
+    def depth(self, size: int) -> np.ndarray:
+        """Return the depth of each image in each block, `[N, blocks]`."""
+        batches = (self.inputs[n : n + size] for n in range(0, len(self.inputs), size))
+        return np.concatenate([self.adaptive.predict_on_batch(each)["depth"] for each in batches])
+
+    def title(self) -> str:
+        """Return the name and the shape of the inputs."""
+        return f"{self.model.name} of {self.inputs.shape[1:]}"
+
+    def exported(self) -> tuple[np.ndarray, bytes, dict[str, bytes]]:
+        """Return the inputs, the ONNX file, and the LiteRT files by the form of their loops."""
+        files = {
+            text: convert_function(ExportedFunction(self.model), loop)
+            for text, loop in LOOPS.items()
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "net.onnx"
+            ki.export_onnx(self.model, path)
+            return self.inputs, path.read_bytes(), files
 
 
 def _random_net(
@@ -124,50 +164,23 @@ def _trained_net(name: str, zoo: Path, images: int) -> tuple[keras.Model, np.nda
     return ki.load_pretrained(name, zoo), scaled
 
 
-def _runners(model: keras.Model, folder: Path) -> dict[str, Callable]:
-    """Return functions from a batch to the outputs of the files, by a runtime and its threads."""
-    # Imported here, so that the command shows its help without them.
-    import onnxruntime
-    from ai_edge_litert.interpreter import Interpreter
-
-    runners: dict[str, Callable] = {}
-    ki.export_onnx(model, folder / "net.onnx")
+def _file_candidates(bench: Bench, net: Candidate) -> dict[str, Candidate]:
+    """Return the candidates that run the files of a net, by a runtime and its threads."""
+    inputs, onnx, files = bench.ask(net, "exported")
+    candidates = {}
     for threads in THREADS:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level, options.intra_op_num_threads = 3, threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session = onnxruntime.InferenceSession(folder / "net.onnx", options)
-        runners[f"ONNX Runtime, threads {threads}"] = functools.partial(_run_onnx, session)
-    for text, loop in LOOPS.items():
-        content = convert_function(ExportedFunction(model), loop)
+        given = {"file": onnx, "inputs": inputs, "threads": threads}
+        target = "benchmarks.onnx_candidate:OnnxSession"
+        candidates[f"ONNX Runtime, threads {threads}"] = Candidate(target, given)
+    for text, content in files.items():
         for threads in THREADS:
-            interpreter = Interpreter(model_content=content, num_threads=threads)
-            runner = interpreter.get_signature_runner("serving_default")
-            # The runner does not keep its interpreter alive.
-            keep = functools.partial(_run_litert, interpreter, runner)
-            runners[f"LiteRT, {text}, threads {threads}"] = keep
-    return runners
-
-
-def _run_onnx(session: Any, batch: np.ndarray) -> dict[str, np.ndarray]:
-    names = [part.name for part in session.get_outputs()]
-    feeds = {session.get_inputs()[0].name: batch}
-    return dict(zip(names, session.run(names, feeds), strict=True))
-
-
-def _run_litert(interpreter: Any, runner: Any, batch: np.ndarray) -> dict[str, np.ndarray]:
-    (name,) = runner.get_input_details()
-    return runner(**{name: batch})
-
-
-def _run(runner: Callable, batches: Sequence[np.ndarray], processor: list[float]) -> None:
-    busy = time.process_time()
-    for batch in batches:
-        runner(batch)
-    processor.append(time.process_time() - busy)
+            given = {"file": content, "inputs": inputs, "threads": threads}
+            target = "benchmarks.litert_candidate:LiteRTSession"
+            candidates[f"LiteRT, {text}, threads {threads}"] = Candidate(target, given)
+    return candidates
 
 
 app = make_command_app(litert_inference)
 
 if __name__ == "__main__":
-    app()
+    run_command(app, "python -m benchmarks.litert_inference")

@@ -1,18 +1,20 @@
 """Sequences of mixed lengths in one batch: `python -m benchmarks.mixed_lengths`."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Annotated, Any
 
 import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
 
 import keras
 import numpy as np
-import onnxruntime
 import tensorflow as tf
 import typer
 
+from benchmarks.harness.bench import Bench
+from benchmarks.harness.benchmark_options import Device, DeviceOption, OutputOption, RoundsOption
+from benchmarks.harness.candidate import Candidate
 from benchmarks.harness.measured_tables import show
+from benchmarks.harness.process_settings import count_cores
+from iterconv.command_errors import run_command
 from iterconv.command_help import make_command_app
 from keras_iterconv.datasets.prefix_sums import draw_prefix_sums
 from keras_iterconv.exporting.folding import fold
@@ -20,8 +22,6 @@ from keras_iterconv.exporting.onnx_model import to_onnx
 from keras_iterconv.models.deep_thinking_net import PADDING
 from keras_iterconv.preprocessing import Preprocessing
 from keras_iterconv.tasks import TASKS
-
-from .timing import describe_machine, interleave, speedup
 
 NET = "deep_thinking_prefix_sums"
 ADAPTIVE, FIXED = "adaptive", "largest depth for all"
@@ -36,39 +36,102 @@ def mixed_lengths(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Number of sequences.")] = 64,
     lengths: Annotated[str, typer.Option(help="Lengths, an equal share each.")] = "12,24,48,96",
-    rounds: Annotated[int, typer.Option(help="Number of timed rounds.")] = 11,
-    output: Annotated[str | None, typer.Option(help="JSON file to write.")] = None,
+    rounds: RoundsOption = 11,
+    device: DeviceOption = Device.CPU,
+    output: OutputOption = None,
 ) -> None:
     """Time a batch of padded sequences that stop by themselves, in Keras and in ONNX Runtime.
 
     Beside it, the same loop without stopping makes as many updates of all sequences as the deepest
     one needs. The ideal ratio of the times is the mean depth over the largest.
     """
-    model: Any = ki.load_pretrained(NET) if file is None else keras.models.load_model(file)
-    scale = model.preprocessing
     bits = [int(text) for text in lengths.split(",")]
-    images, ends = padded_sequences(batch_size, bits, scale)
-    expected = ki.with_depth(model)(images)
-    depth = expected["depth"].numpy().ravel()
-    largest, wrong = int(depth.max()), _differences(model, images, ends, expected)
-    candidates = {
-        "Keras": _keras(model, images, largest),
-        "ONNX Runtime": _onnx(model, images, largest, depth),
-    }
-    ideal, lines = depth.mean() / largest, []
-    content: dict[str, Any] = {"machine": describe_machine(), "depth": depth.tolist()}
-    for runtime, runs in candidates.items():
-        seconds = interleave(runs, rounds)
-        ratio = 1 / speedup(seconds[FIXED], seconds[ADAPTIVE])
-        content[runtime] = {"seconds": seconds, "ratio": ratio}
-        medians = (f"{np.median(seconds[each]) * 1e3:.0f}" for each in runs)
-        lines.append([runtime, *medians, f"{ratio:.2f}", f"{ideal:.2f}", f"{ideal / ratio:.2f}"])
+    net = Candidate(
+        "benchmarks.mixed_lengths:KerasSequences",
+        {"file": file, "batch_size": batch_size, "bits": bits},
+    )
+    lines: list[list[str]] = []
+    content: dict[str, Any] = {}
+    with Bench(device) as bench:
+        depth, wrong = bench.ask(net, "depth"), bench.ask(net, "differences")
+        largest, ideal = int(depth.max()), float(depth.mean() / depth.max())
+        session = _session(bench, net)
+        np.testing.assert_array_equal(bench.ask(session, "depth", size=batch_size).ravel(), depth)
+        # The same graph, or the same session, at other settings: one process for both.
+        unstopped = {
+            "threshold": np.array(NO_STOP, np.float32),
+            "max_unroll": np.array(largest, np.int32),
+        }
+        size = {"size": batch_size}
+        for runtime, each, call in (("Keras", net, {}), ("ONNX Runtime", session, size)):
+            candidates = {
+                ADAPTIVE: each._replace(call=call),
+                FIXED: each._replace(call={**call, **unstopped}),
+            }
+            measured = bench.measure(candidates, rounds)
+            ratio = measured.speedup(ADAPTIVE, FIXED)
+            content[runtime] = {**measured.facts(), "ratio": ratio._asdict()}
+            medians = (f"{measured.median(name) * 1e3:.0f}" for name in candidates)
+            ratios = [f"{ratio.median:.2f}", ratio.interval, f"{ideal:.2f}"]
+            lines.append([runtime, *medians, *ratios, f"{ideal / ratio.median:.2f}"])
     title = (
         f"{batch_size} sequences of {lengths} bits, {depth.min()} to {largest} updates, mean "
-        f"{depth.mean():.1f}; {wrong} differ from the sequence alone; {describe_machine()}"
+        f"{depth.mean():.1f}; {wrong} differ from the sequence alone"
     )
-    header = ["runtime", f"{ADAPTIVE}, ms", f"{FIXED}, ms", "ratio", "ideal", "ideal to ratio"]
-    show(title, header, lines, content, output)
+    header = ["runtime", f"{ADAPTIVE}, ms", f"{FIXED}, ms", "ratio", "95% interval", "ideal"]
+    content["depth"] = depth.tolist()
+    show(title, [*header, "ideal to ratio"], lines, content, output)
+
+
+def load_net(file: str | None) -> Any:
+    """Return a trained net: that of a .keras file, or the zoo's."""
+    return ki.load_pretrained(NET) if file is None else keras.models.load_model(file)
+
+
+class KerasSequences:
+    """A trained net with a batch of padded sequences.
+
+    Args:
+        file: A .keras file; None for the zoo's net.
+        batch_size: Number of sequences.
+        bits: Lengths, an equal share each.
+    """
+
+    def __init__(self, file: str | None, batch_size: int, bits: list[int]):
+        self.model = load_net(file)
+        self.images, self.ends = padded_sequences(batch_size, bits, self.model.preprocessing)
+        (self.block,) = ki.iterated_blocks(self.model)
+        self.own = {"threshold": self.block.threshold, "max_unroll": self.block.max_unroll}
+        self.pixels = tf.constant(self.images)
+        self.forward = tf.function(ki.with_depth(self.model))
+
+    def run(self, **settings: Any) -> None:
+        """Run the batch at other settings than the net's own."""
+        # Read as the graph runs, which is traced once.
+        for name, value in (self.own | settings).items():
+            setattr(self.block, name, np.asarray(value).item())
+        self.forward(self.pixels)["depth"].numpy()
+
+    def depth(self) -> np.ndarray:
+        """Return the depth of each sequence."""
+        return self.forward(self.pixels)["depth"].numpy().ravel()
+
+    def differences(self) -> int:
+        """Return the number of sequences that are answered otherwise than alone."""
+        return _differences(self.model, self.images, self.ends, self.forward(self.pixels))
+
+    def exported(self) -> tuple[bytes, np.ndarray]:
+        """Return the ONNX file, and its inputs."""
+        unscaled = Preprocessing((0.0,), (1.0,))
+        converted = to_onnx(fold(self.model), unscaled, {}, TASKS["labels_per_position"])
+        return converted.SerializeToString(), self.images
+
+
+def _session(bench: Bench, net: Candidate) -> Candidate:
+    """Return the candidate that runs the file of the net in ONNX Runtime."""
+    file, images = bench.ask(net, "exported")
+    given = {"file": file, "inputs": images, "threads": count_cores()}
+    return Candidate("benchmarks.onnx_candidate:OnnxSession", given)
 
 
 def padded_sequences(
@@ -95,49 +158,7 @@ def _differences(model: Any, images: np.ndarray, ends: np.ndarray, together: dic
     return count
 
 
-def _keras(model: Any, images: np.ndarray, largest: int) -> dict[str, Callable]:
-    """Return functions that run the adaptive net, and the same loop in which no sample stops."""
-    pixels, (block,) = tf.constant(images), ki.iterated_blocks(model)
-    own = {"threshold": block.threshold, "max_unroll": block.max_unroll}
-    run = tf.function(ki.with_depth(model))
-    run(pixels)
-
-    def run_at(**settings):
-        # Read as the graph runs, which is traced once.
-        for name, value in settings.items():
-            setattr(block, name, value)
-        run(pixels)["depth"].numpy()
-
-    return {
-        ADAPTIVE: partial(run_at, **own),
-        FIXED: partial(run_at, threshold=NO_STOP, max_unroll=largest),
-    }
-
-
-def _onnx(model: Any, images: np.ndarray, largest: int, depth: np.ndarray) -> dict[str, Callable]:
-    """Return the same in ONNX Runtime."""
-    unscaled = Preprocessing((0.0,), (1.0,))
-    converted = to_onnx(fold(model), unscaled, {}, TASKS["labels_per_position"])
-    session = onnxruntime.InferenceSession(
-        converted.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    given = {
-        ADAPTIVE: {},
-        FIXED: {
-            "threshold": np.array(NO_STOP, np.float32),
-            "max_unroll": np.array(largest, np.int32),
-        },
-    }
-    (found,) = session.run(["depth"], {"image": images})
-    np.testing.assert_array_equal(found.ravel(), depth)
-    return {name: partial(_answer, session, images, options) for name, options in given.items()}
-
-
-def _answer(session: Any, images: np.ndarray, options: dict) -> None:
-    session.run(["logits", "depth"], {"image": images, **options})
-
-
 app = make_command_app(mixed_lengths)
 
 if __name__ == "__main__":
-    app()
+    run_command(app, "python -m benchmarks.mixed_lengths")

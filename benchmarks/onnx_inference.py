@@ -1,9 +1,7 @@
 """Predictions by Keras and by ONNX Runtime: `python -m benchmarks.onnx_inference`."""
 
-import functools
-import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,16 +10,25 @@ import keras
 import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
 
 import numpy as np
-import onnxruntime
 import tensorflow as tf
 import typer
 
+from benchmarks.harness.bench import Bench
+from benchmarks.harness.benchmark_options import (
+    BatchSizesOption,
+    Device,
+    DeviceOption,
+    OutputOption,
+    RoundsOption,
+)
+from benchmarks.harness.candidate import Candidate
+from benchmarks.harness.intervals import speedup
 from benchmarks.harness.measured_tables import show
+from benchmarks.harness.process_settings import count_cores
+from iterconv.command_errors import run_command
 from iterconv.command_help import make_command_app
 from keras_iterconv import datasets
 from keras_iterconv.zoo.index import read_index
-
-from .timing import describe_machine, interleave, speedup
 
 KERAS, COMPILED = "Keras, predict_on_batch", "Keras, compiled function"
 ONNX, ALL_UPDATES, ONE_UPDATE = "ONNX Runtime", "  none stops", "  one update"
@@ -40,15 +47,11 @@ def onnx_inference(
     zoo: Annotated[str, typer.Option(help="Folder of the zoo.")] = "saved_models",
     blocks: Annotated[int, typer.Option(help="Blocks in a stage of a random model.")] = 18,
     side: Annotated[int, typer.Option(help="Height and width of a random image.")] = 32,
-    batch_sizes: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--batch-size", help="Images in a batch, repeatable.", show_default="1 and 64"
-        ),
-    ] = None,
+    batch_sizes: BatchSizesOption = None,
     images: Annotated[int, typer.Option(help="Number of images in a run.")] = 64,
-    rounds: Annotated[int, typer.Option(help="Number of timed rounds.")] = 7,
-    output: Annotated[str | None, typer.Option(help="JSON file to write.")] = None,
+    rounds: RoundsOption = 7,
+    device: DeviceOption = Device.CPU,
+    output: OutputOption = None,
 ) -> None:
     """Time Keras, and the exported ONNX file with and without a threshold.
 
@@ -60,19 +63,14 @@ def onnx_inference(
     lines: list[list[str]] = []
     rows: list[dict] = []
     for name in names:
-        model, values = _load(name, Path(zoo), blocks, side, images)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            ki.export_onnx(model, path)
-            file = path.read_bytes()
-        for size in batch_sizes or [1, 64]:
-            batches = [values[begin : begin + size] for begin in range(0, images, size)]
-            row = {"model": name, "batch_size": size, **_measure(model, file, batches, rounds)}
-            rows.append(row)
-            lines += _lines(row)
-    header = ["model", "batch", "candidate", "ms per batch", "speed-up", "of K/d", "block, us"]
-    content = {"machine": describe_machine(), "rows": rows}
-    show(f"Predictions; {describe_machine()}", header, lines, content, output)
+        net = {"name": name, "zoo": zoo, "blocks": blocks, "side": side, "images": images}
+        with Bench(device) as bench:
+            for size in batch_sizes or [1, 64]:
+                row = {"model": name, "batch_size": size, **_measure(bench, net, size, rounds)}
+                rows.append(row)
+                lines += _lines(row)
+    header = ["model", "batch", "candidate", "ms per batch", "speed-up", "95% interval"]
+    show("Predictions", [*header, "of K/d", "block, us"], lines, {"rows": rows}, output)
     print("speed-up: over predict_on_batch; block, us: one further update, and the fixed cost")
 
 
@@ -96,62 +94,97 @@ def _load(
     return model, values.astype(np.float32)
 
 
-def _measure(
-    model: keras.Model, file: bytes, batches: Sequence[np.ndarray], rounds: int
-) -> dict[str, Any]:
+class KerasNet:
+    """A model whose predictions have logits, depth and status, by `predict_on_batch`.
+
+    Args:
+        name: Name of the model.
+        zoo: Folder of the zoo.
+        blocks: Blocks in a stage of a random model.
+        side: Height and width of a random image.
+        images: Number of images in a run.
+    """
+
+    def __init__(self, name: str, zoo: str, blocks: int, side: int, images: int):
+        self.model, self.values = _load(name, Path(zoo), blocks, side, images)
+        self.adaptive = ki.with_depth(self.model)
+
+    def run(self, size: int) -> None:
+        """Predict all images in batches of `size`."""
+        for begin in range(0, len(self.values), size):
+            self.adaptive.predict_on_batch(self.values[begin : begin + size])
+
+    def depth(self) -> np.ndarray:
+        """Return the depth of each image in each block."""
+        return self.adaptive.predict_on_batch(self.values)["depth"]
+
+    def limit(self) -> int:
+        """Return the largest number of updates of a block."""
+        return max(block.max_unroll for block in ki.iterated_blocks(self.model))
+
+    def exported(self) -> tuple[bytes, np.ndarray]:
+        """Return the ONNX file, and the inputs."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            ki.export_onnx(self.model, path)
+            return path.read_bytes(), self.values
+
+
+class CompiledNet(KerasNet):
+    """The same in one compiled function."""
+
+    def __init__(self, **net: Any):
+        super().__init__(**net)
+        spec = tf.TensorSpec((None, *self.values.shape[1:]), tf.float32)
+        self.compiled = tf.function(self.adaptive, input_signature=[spec])
+
+    def run(self, size: int) -> None:
+        """Predict all images in batches of `size`."""
+        for begin in range(0, len(self.values), size):
+            outputs = self.compiled(self.values[begin : begin + size])
+            tf.nest.map_structure(np.asarray, outputs)
+
+
+def _measure(bench: Bench, net: Mapping[str, Any], size: int, rounds: int) -> dict[str, Any]:
     """Return the seconds of each candidate, and what follows from them."""
-    limit = max(block.max_unroll for block in ki.iterated_blocks(model))
-    adaptive = ki.with_depth(model)
-    spec = tf.TensorSpec((None, *batches[0].shape[1:]), tf.float32)
-    compiled = tf.function(adaptive, input_signature=[spec])
-    options = onnxruntime.SessionOptions()
-    # That optional inputs are no constants is expected.
-    options.log_severity_level = 4
-    # Threads that spin lose much to other programs, and gain little without.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.intra_op_num_threads = len(os.sched_getaffinity(0)) if len(batches[0]) > 1 else 1
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    image = session.get_inputs()[0].name
-
-    def run_session(batch: np.ndarray, **depth: Any) -> np.ndarray:
-        return session.run(["logits", "depth", "status"], {image: batch, **depth})[1]
-
-    never = {"threshold": np.array(0, np.float32)}
-    runs: dict[str, Callable] = {
-        KERAS: adaptive.predict_on_batch,
-        COMPILED: lambda batch: tf.nest.map_structure(np.asarray, compiled(batch)),
-        ONNX: run_session,
-        ALL_UPDATES: functools.partial(run_session, **never),
-        ONE_UPDATE: functools.partial(run_session, max_unroll=np.array(1, np.int32), **never),
+    predict = Candidate("benchmarks.onnx_inference:KerasNet", net, {"size": size})
+    file, values = bench.ask(predict, "exported")
+    threads = count_cores() if size > 1 else 1
+    session = Candidate(
+        "benchmarks.onnx_candidate:OnnxSession",
+        {"file": file, "inputs": values, "threads": threads},
+        {"size": size},
+    )
+    # One session for three depths, which are its inputs.
+    never = {"size": size, "threshold": np.array(0, np.float32)}
+    candidates = {
+        KERAS: predict,
+        COMPILED: predict._replace(target="benchmarks.onnx_inference:CompiledNet"),
+        ONNX: session,
+        ALL_UPDATES: session._replace(call=never),
+        ONE_UPDATE: session._replace(call={**never, "max_unroll": np.array(1, np.int32)}),
     }
-    depths = np.concatenate([run_session(batch) for batch in batches])
-    expected = np.concatenate([adaptive.predict_on_batch(batch)["depth"] for batch in batches])
-    candidates = {text: functools.partial(_run_all, run, batches) for text, run in runs.items()}
-    for candidate in candidates.values():
-        candidate()
-    seconds = interleave(candidates, rounds)
+    depths, limit = bench.ask(session, "depth", size=size), bench.ask(predict, "limit")
+    expected = bench.ask(predict, "depth")
+    measured = bench.measure(candidates, rounds)
+    batches = -(-len(values) // size)
     all_updates, one_update = (
-        np.array(seconds[text]) / len(batches) / depths.shape[1] * 1e6
+        np.array(measured.seconds[text]) / batches / depths.shape[1] * 1e6
         for text in (ALL_UPDATES, ONE_UPDATE)
     )
     update = (all_updates - one_update) / max(limit - 1, 1)
     ideal = limit / float(depths.mean())
     return {
-        "batches": len(batches),
+        "batches": batches,
         "max_unroll": limit,
         "mean_depth": float(depths.mean()),
         "depths_unlike_keras": float((depths != expected).mean()),
         "ideal_speedup": ideal,
-        "share_of_ideal": speedup(seconds[ALL_UPDATES], seconds[ONNX]) / ideal,
+        "share_of_ideal": measured.speedup(ALL_UPDATES, ONNX).median / ideal,
         "update_us": float(np.median(update)),
         "fixed_us": float(np.median(one_update - update)),
-        "seconds": seconds,
+        **measured.facts(),
     }
-
-
-def _run_all(run: Callable, batches: Sequence[np.ndarray]) -> None:
-    for batch in batches:
-        run(batch)
 
 
 def _lines(row: Mapping[str, Any]) -> list[list[str]]:
@@ -166,11 +199,11 @@ def _lines(row: Mapping[str, Any]) -> list[list[str]]:
         if candidate == ONE_UPDATE:
             block = f"{row['update_us']:.1f}, {row['fixed_us']:.1f}"
         line = [row["model"], str(row["batch_size"]), candidate, f"{milliseconds:.2f}"]
-        lines.append([*line, f"{ratio:.2f}", of_ideal, block])
+        lines.append([*line, f"{ratio.median:.2f}", ratio.interval, of_ideal, block])
     return lines
 
 
 app = make_command_app(onnx_inference)
 
 if __name__ == "__main__":
-    app()
+    run_command(app, "python -m benchmarks.onnx_inference")

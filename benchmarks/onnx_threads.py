@@ -1,20 +1,26 @@
 """Threads and spinning of ONNX Runtime: `python -m benchmarks.onnx_threads`."""
 
-import functools
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
+from benchmarks.harness.bench import Bench
+from benchmarks.harness.benchmark_options import (
+    BatchSizesOption,
+    Device,
+    DeviceOption,
+    OutputOption,
+    RoundsOption,
+)
+from benchmarks.harness.candidate import Candidate
 from benchmarks.harness.measured_tables import show
 from export.classifier import OnnxClassifier
+from iterconv.command_errors import run_command
 from iterconv.command_help import make_command_app
 from keras_iterconv.zoo.index import read_index, verified_file
-
-from .timing import describe_machine, interleave, speedup
 
 # Settings of `OnnxClassifier`; without other threads none can spin.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -22,22 +28,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "2 threads": {"threads": 2},
     "2 threads that spin": {"threads": 2, "spin": True},
 }
-# After this time threads without work sleep, so that those of one candidate do not slow the next.
-SETTLE = 0.05
+ONE = "1 thread"
 
 
 def onnx_threads(
     names: Annotated[list[str], typer.Argument(help="Names of models in the zoo.")],
     zoo: Annotated[str, typer.Option(help="Folder of the zoo.")] = "saved_models",
-    batch_sizes: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--batch-size", help="Images in a batch, repeatable.", show_default="1 and 64"
-        ),
-    ] = None,
+    batch_sizes: BatchSizesOption = None,
     images: Annotated[int, typer.Option(help="Number of random images in a run.")] = 64,
-    rounds: Annotated[int, typer.Option(help="Number of timed rounds.")] = 7,
-    output: Annotated[str | None, typer.Option(help="JSON file to write.")] = None,
+    rounds: RoundsOption = 7,
+    device: DeviceOption = Device.CPU,
+    output: OutputOption = None,
 ) -> None:
     """Time `OnnxClassifier.classify` with one and two threads, which sleep or spin.
 
@@ -49,44 +50,54 @@ def onnx_threads(
     for name in names:
         entry = read_index(folder)["models"][name]
         path = verified_file(folder, name, entry, f"/{name}.onnx")
-        candidates = {text: OnnxClassifier(path, **given) for text, given in SETTINGS.items()}
-        shape = entry["input_shape"]
-        values = np.random.default_rng(0).uniform(0, entry["scale"], (images, *shape))
-        raw = values.astype(np.float32)
-        for size in batch_sizes or [1, 64]:
-            batches = [raw[begin : begin + size] for begin in range(0, images, size)]
-            processor: dict[str, list[float]] = {text: [] for text in candidates}
-            runs = {
-                text: functools.partial(_classify, classifier, batches, processor[text])
-                for text, classifier in candidates.items()
-            }
-            seconds = interleave(runs, rounds)
-            for text, times in seconds.items():
-                ratio = speedup(seconds["1 thread"], times)
-                row = {"model": name, "batch_size": size, "candidate": text, "seconds": times}
-                rows.append({**row, "processor_seconds": processor[text], "speedup": ratio})
-                wall, busy = (np.median(t) * 1e3 / len(batches) for t in (times, processor[text]))
-                lines.append([name, str(size), text, f"{wall:.2f}", f"{busy:.2f}", f"{ratio:.2f}"])
+        shape = (images, *entry["input_shape"])
+        net = {"path": path, "shape": shape, "scale": entry["scale"]}
+        with Bench(device) as bench:
+            for size in batch_sizes or [1, 64]:
+                candidates = {
+                    text: Candidate(
+                        "benchmarks.onnx_threads:Classifier",
+                        {**net, "settings": given},
+                        {"size": size},
+                    )
+                    for text, given in SETTINGS.items()
+                }
+                measured = bench.measure(candidates, rounds)
+                batches = -(-images // size)
+                row = {"model": name, "batch_size": size, **measured.facts()}
+                rows.append(row)
+                for text in candidates:
+                    ratio = measured.speedup(ONE, text)
+                    seconds = measured.median(text), measured.median_of_processor(text)
+                    times = [f"{each * 1e3 / batches:.2f}" for each in seconds]
+                    cells = [name, str(size), text, *times]
+                    lines.append([*cells, f"{ratio.median:.2f}", ratio.interval])
     header = ["model", "batch", "candidate", "ms per batch", "ms of processor", "speed-up"]
-    content = {"machine": describe_machine(), "rows": rows}
-    show(f"Threads of ONNX Runtime; {describe_machine()}", header, lines, content, output)
+    show("Threads of ONNX Runtime", [*header, "95% interval"], lines, {"rows": rows}, output)
 
 
-def _classify(
-    classifier: OnnxClassifier, batches: Sequence[np.ndarray], processor: list[float]
-) -> float:
-    """Classify all batches after one that is not timed, and return the time."""
-    time.sleep(SETTLE)
-    classifier.classify(batches[0])
-    busy, begin = time.process_time(), time.perf_counter()
-    for batch in batches:
-        classifier.classify(batch)
-    seconds = time.perf_counter() - begin
-    processor.append(time.process_time() - busy)
-    return seconds
+class Classifier:
+    """Classifies random images.
+
+    Args:
+        path: The ONNX file.
+        settings: Settings of `OnnxClassifier`.
+        shape: Shape of the images.
+        scale: Largest value of a pixel.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any], shape: Sequence[int], scale: float):
+        self.classifier = OnnxClassifier(path, **settings)
+        values = np.random.default_rng(0).uniform(0, scale, shape)
+        self.images = values.astype(np.float32)
+
+    def run(self, size: int) -> None:
+        """Classify all images in batches of `size`."""
+        for begin in range(0, len(self.images), size):
+            self.classifier.classify(self.images[begin : begin + size])
 
 
 app = make_command_app(onnx_threads)
 
 if __name__ == "__main__":
-    app()
+    run_command(app, "python -m benchmarks.onnx_threads")

@@ -1,24 +1,23 @@
 """A batch that stays full, beside `predict`: `python -m benchmarks.refill_cost`."""
 
-import time
-from collections.abc import Callable
 from typing import Annotated, Any
 
-import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
-
-import keras
 import numpy as np
 import typer
 
+from benchmarks.harness.bench import Bench
+from benchmarks.harness.benchmark_options import Device, DeviceOption, OutputOption, RoundsOption
+from benchmarks.harness.candidate import Candidate
+from benchmarks.harness.intervals import speedup
+from benchmarks.harness.measured import Measured
 from benchmarks.harness.measured_tables import show
-from benchmarks.mixed_lengths import NET, NO_STOP, padded_sequences
+from benchmarks.mixed_lengths import NO_STOP, load_net, padded_sequences
+from iterconv.command_errors import run_command
 from iterconv.command_help import make_command_app
 from keras_iterconv.depth.stream import Stream, adaptive_block
 from keras_iterconv.depth.traced_depth import TracedDepth
 from keras_iterconv.depth.traced_stream import TracedStream
 from keras_iterconv.unrolling.refilling import REFILL_COST
-
-from .timing import describe_machine
 
 PREDICT = "predict"
 # Assumed costs of a refill: of one at each update, the library's, and a larger one.
@@ -32,120 +31,138 @@ def refill_cost(
         str | None,
         typer.Argument(help="A .keras file of a trained deep_thinking.  [default: the zoo's]"),
     ] = None,
-    sequences: Annotated[int, typer.Option(help="Number of sequences.")] = 10_000,
+    sequences: Annotated[int, typer.Option(help="Number of sequences in a run.")] = 2_000,
     batch_size: Annotated[int, typer.Option(help="Number of sequences in the batch.")] = 64,
     lengths: Annotated[str, typer.Option(help="Lengths, an equal share each.")] = "12,24,48,96",
-    output: Annotated[str | None, typer.Option(help="JSON file to write.")] = None,
+    rounds: RoundsOption = 7,
+    device: DeviceOption = Device.CPU,
+    output: OutputOption = None,
 ) -> None:
     """Time a stream of padded sequences that stop by themselves.
 
-    All candidates take turns at each batch of sequences. The ideal time is that of the sequences'
-    own updates, each at its share of an update of a full batch in which no sequence stops.
+    The ideal time is that of the sequences' own updates, each at its share of an update of a full
+    batch in which no sequence stops.
     """
-    model: Any = ki.load_pretrained(NET) if file is None else keras.models.load_model(file)
-    bits = [int(text) for text in lengths.split(",")]
-    images, _ = padded_sequences(sequences, bits, model.preprocessing)
-    images = images[np.random.default_rng(1).permutation(sequences)]
-    batches = [images[n : n + batch_size] for n in range(0, sequences, batch_size)]
-    seconds, updates, results = _measure(model, batches, batch_size)
-    depth = results[PREDICT]["depth"].ravel()
-    ideal = updates.mean(axis=0) * depth.sum() / batch_size
+    net = {
+        "file": file,
+        "sequences": sequences,
+        "batch_size": batch_size,
+        "bits": [int(text) for text in lengths.split(",")],
+    }
+    predict = Candidate("benchmarks.refill_cost:Predictions", net)
+    # The updates of full batches are those of one more graph.
+    full = predict._replace(target="benchmarks.refill_cost:FullBatches")
+    candidates = {PREDICT: predict}
+    for cost in COSTS:
+        name = f"stream, a refill taken as {cost:g} updates"
+        candidates[name] = Candidate("benchmarks.refill_cost:StreamedNet", {**net, "cost": cost})
+    updates = {f"{count} updates": full._replace(call={"updates": count}) for count in (FEW, MANY)}
+    with Bench(device) as bench:
+        results = {name: bench.ask(each, "results") for name, each in candidates.items()}
+        measured = bench.measure({**candidates, **updates}, rounds)
+    depth = results[PREDICT][0]
+    update, busy = (
+        np.subtract(*(times[name] for name in reversed(updates))) / (MANY - FEW)
+        for times in (measured.seconds, measured.processor)
+    )
+    share = depth.sum() / batch_size
     lines, others = [], []
-    for name, each in seconds.items():
-        together = np.stack([updates[:, 0] * depth.sum() / batch_size / len(batches), each[:, 0]])
-        parts = [
-            part.sum(axis=1) for part in np.array_split(together, min(10, len(batches)), axis=1)
-        ]
-        ratios = [of_ideal / taken for of_ideal, taken in parts]
-        found, (total, of_processor) = results[name], each.sum(axis=0)
-        wrong = np.sum(found["depth"].ravel() != depth) + np.sum(
-            found["outputs"].argmax(-1) != results[PREDICT]["outputs"].argmax(-1)
+    for name in candidates:
+        ratio = speedup(update * share, measured.seconds[name])
+        of_processor = speedup(busy * share, measured.processor[name])
+        wrong = sum(
+            int(np.sum(found != expected))
+            for found, expected in zip(results[name], results[PREDICT], strict=True)
         )
-        others.append(int(wrong))
-        lines.append(
-            [
-                name,
-                f"{total:.1f}",
-                f"{ideal[0] / total:.2f}",
-                f"{np.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
-                f"{ideal[1] / of_processor:.2f}",
-                f"{wrong}",
-            ]
-        )
-    cost = _cost_of_refill(seconds, updates.mean(axis=0), depth, batch_size)
+        others.append(wrong)
+        ratios = [f"{ratio.median:.2f}", ratio.interval, f"{of_processor.median:.2f}"]
+        lines.append([name, f"{measured.median(name):.1f}", *ratios, f"{wrong}"])
+    cost_found = _cost_of_refill(measured, list(candidates)[1:], busy, depth, batch_size)
     title = (
         f"{sequences} sequences of {lengths} bits, {depth.mean():.1f} updates on average, ideal "
-        f"{ideal[0]:.1f} s; a refill costs {cost:.2f} updates of the batch; {describe_machine()}"
+        f"{np.median(update) * share:.1f} s; a refill costs {cost_found:.2f} updates of the batch"
     )
-    header = ["candidate", "s", "ideal to time", "by tenths", "of processor time", "other results"]
-    content = {name: each.tolist() for name, each in seconds.items()}
-    content.update(
-        machine=describe_machine(), update=updates.tolist(), cost=cost, other_results=others
-    )
-    show(title, header, lines, content, output)
+    header = ["candidate", "s", "ideal to time", "95% interval", "of processor time"]
+    content = {**measured.facts(), "cost": cost_found, "other_results": others}
+    show(title, [*header, "other results"], lines, content, output)
 
 
-def _measure(model: Any, batches: list, batch_size: int) -> tuple[dict, np.ndarray, dict]:
-    """Return the seconds of each candidate by batch, those of one update, and the results.
+class Predictions:
+    """Predicts padded sequences in batches, each until its last sequence stops.
 
-    The seconds are of the clock and of the processor, `[batches, 2]`.
+    Args:
+        file: A .keras file; None for the zoo's net.
+        sequences: Number of sequences.
+        batch_size: Number of sequences in a batch.
+        bits: Lengths, an equal share each.
     """
-    block, run = adaptive_block(model), TracedDepth(model)
-    own = {"threshold": block.threshold, "max_unroll": block.max_unroll}
-    streams = {}
-    for cost in COSTS:
-        traced = TracedStream(model, block, batches[0], cost)
-        Stream(traced, batch_size).add(batches[0])
-        streams[f"stream, a refill taken as {cost:g} updates"] = Stream(traced, batch_size)
-    found: list[Any] = []
 
-    def full(updates: int) -> None:
+    def __init__(self, file: str | None, sequences: int, batch_size: int, bits: list[int]):
+        self.model, self.batch_size = load_net(file), batch_size
+        images, _ = padded_sequences(sequences, bits, self.model.preprocessing)
+        images = images[np.random.default_rng(1).permutation(sequences)]
+        self.batches = [images[n : n + batch_size] for n in range(0, sequences, batch_size)]
+        self.traced = TracedDepth(self.model)
+
+    def run(self) -> None:
+        """Predict all."""
+        self.predict()
+
+    def predict(self) -> dict[str, np.ndarray]:
+        """Return the outputs and depths of all."""
+        found = [self.traced(batch) for batch in self.batches]
+        return {key: np.concatenate([each[key] for each in found]) for key in found[0]}
+
+    def results(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the depth of each sequence, `[N]`, and the bits of its output."""
+        found = self.predict()
+        return found["depth"].ravel(), found["outputs"].argmax(-1)
+
+
+class StreamedNet(Predictions):
+    """Predicts them as a stream, in which new sequences take the places of stopped ones.
+
+    Args:
+        cost: Assumed cost of a refill, in updates of the batch.
+        **net: Arguments of `Predictions`.
+    """
+
+    def __init__(self, cost: float, **net: Any):
+        super().__init__(**net)
+        block = adaptive_block(self.model)
+        self.streamed = TracedStream(self.model, block, self.batches[0], cost)
+
+    def predict(self) -> dict[str, np.ndarray]:
+        """Return the outputs and depths of all."""
+        stream = Stream(self.streamed, self.batch_size)
+        for batch in self.batches:
+            stream.add(batch)
+        return stream.end()
+
+
+class FullBatches(Predictions):
+    """Makes a given number of updates of one full batch, in which no sequence stops."""
+
+    def run(self, updates: int = MANY) -> None:
+        """Make the updates."""
+        block = adaptive_block(self.model)
         # Read as the graph runs, which is traced once.
         block.threshold, block.max_unroll = NO_STOP, updates
-        run(batches[0])
-        block.threshold, block.max_unroll = own["threshold"], own["max_unroll"]
-
-    candidates: dict[Any, Callable[[Any], Any]] = {
-        PREDICT: lambda batch: found.append(run(batch)),
-        **{name: stream.add for name, stream in streams.items()},
-        FEW: lambda batch: full(FEW),
-        MANY: lambda batch: full(MANY),
-    }
-    run(batches[0])
-    seconds: dict[Any, list[np.ndarray]] = {name: [] for name in candidates}
-    for number, batch in enumerate(batches):
-        names = list(candidates)
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
-            seconds[name].append(_seconds(candidates[name], batch))
-    results = {PREDICT: {key: np.concatenate([each[key] for each in found]) for key in found[0]}}
-    for name, stream in streams.items():
-        seconds[name][-1] += _seconds(
-            lambda stream: results.update({name: stream.end()}),  # noqa: B023
-            stream,
-        )
-    arrays = {name: np.array(each) for name, each in seconds.items()}
-    updates = (arrays.pop(MANY) - arrays.pop(FEW)) / (MANY - FEW)
-    return arrays, updates, results
+        self.traced(self.batches[0])
 
 
-def _seconds(function: Callable[[Any], Any], argument: Any) -> np.ndarray:
-    """Return the seconds of a call, of the clock and of the processor."""
-    begin = time.perf_counter(), time.process_time()
-    function(argument)
-    return np.array([time.perf_counter(), time.process_time()]) - begin
-
-
-def _cost_of_refill(seconds: dict, update: np.ndarray, depth: np.ndarray, batch_size: int) -> float:
-    """Return the processor time of one refill in updates of the batch.
+def _cost_of_refill(
+    measured: Measured, streams: list[str], busy: np.ndarray, depth: np.ndarray, batch_size: int
+) -> float:
+    """Return the processor time of one refill in updates of the batch, the median over rounds.
 
     It is the difference in time of the streams that refill most often and most seldom, without that
     of their updates, over the difference in the numbers of refills.
     """
     often, seldom = (count_refills(depth, batch_size, cost) for cost in (COSTS[0], COSTS[-1]))
-    most, *_, fewest = (each[:, 1].sum() for name, each in seconds.items() if name != PREDICT)
+    most, fewest = (np.array(measured.processor[name]) for name in (streams[0], streams[-1]))
     updates, refills = np.subtract(often, seldom)
-    return float(((most - fewest) / update[1] - updates) / refills)
+    return float(np.median(((most - fewest) / busy - updates) / refills))
 
 
 def count_refills(depth: np.ndarray, batch_size: int, cost: float) -> tuple[int, int]:
@@ -166,4 +183,4 @@ def count_refills(depth: np.ndarray, batch_size: int, cost: float) -> tuple[int,
 app = make_command_app(refill_cost)
 
 if __name__ == "__main__":
-    app()
+    run_command(app, "python -m benchmarks.refill_cost")
