@@ -17,6 +17,7 @@ from benchmarks.harness.bench import Bench
 from benchmarks.harness.candidate import Candidate
 from benchmarks.random_batches import CLASSES, LEARNING_RATE, MOMENTUM
 from iterconv.command_errors import UserError
+from training.threads import run_parts_in_parallel
 
 TARGET = "benchmarks.steps:KerasSteps"
 TORCH = "benchmarks.torch_steps:TorchSteps"
@@ -37,6 +38,8 @@ class KerasSteps:
             NAIS-Net with its updates unrolled in the graph.
         bare: Whether to train by a compiled step, without the overhead of `fit`.
         bfloat16: Whether the policy is `mixed_bfloat16`.
+        parts: Whether the threads are those of `training.fit`, which runs the loops of some models
+            in parts of a batch at the same time.
         options: Arguments of `compile`.
     """
 
@@ -50,8 +53,11 @@ class KerasSteps:
         twin: str = "",
         bare: bool = False,
         bfloat16: bool = False,
+        parts: bool = True,
         options: Mapping[str, Any] | None = None,
     ):
+        if parts and not twin:
+            run_parts_in_parallel(name)
         keras.utils.set_random_seed(0)
         if bfloat16:
             keras.config.set_dtype_policy("mixed_bfloat16")

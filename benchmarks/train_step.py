@@ -102,6 +102,7 @@ def _nais_candidates(
 
     ours = {f"ours, {gradient}": candidate(gradient) for gradient in GRADIENTS}
     ours["ours, unroll, bare step"] = candidate(bare=True)
+    ours["ours, unroll, whole batch"] = candidate(parts=False)
     if half:
         ours |= {
             f"ours, {gradient}, bfloat16": candidate(gradient, bfloat16=True)
