@@ -1,8 +1,5 @@
 """Time of a training step against four sizes: `python -m benchmarks.growth`."""
 
-import json
-import os
-from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment before it is loaded
@@ -11,10 +8,11 @@ import typer
 
 from benchmarks.growth_plot import plot_growth
 from benchmarks.harness.bench import Bench
-from benchmarks.harness.benchmark_options import Device, DeviceOption, RoundsOption
+from benchmarks.harness.benchmark_options import Device, DeviceOption, OutputOption, RoundsOption
 from benchmarks.harness.candidate import Candidate
-from benchmarks.harness.machine import describe_machine, machine_facts, now
+from benchmarks.harness.machine import describe_machine
 from benchmarks.harness.measured import Measured
+from benchmarks.harness.measured_tables import show
 from benchmarks.random_batches import random_batch
 from benchmarks.steps import TARGET, torch_twin
 from iterconv.command_errors import run_command
@@ -66,41 +64,40 @@ def growth(
         ),
     ] = None,
     device: DeviceOption = Device.CPU,
-    output: Annotated[
-        str, typer.Option(help="Folder for growth.json and growth.png.")
-    ] = "runs/growth",
+    figure: Annotated[str | None, typer.Option(help="File of the figure.")] = None,
+    output: OutputOption = None,
 ) -> None:
     """Time a training step of a small NAIS-Net here and in PyTorch, at growing sizes."""
-    folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
     base = Point(batch=batch_size, image=image)
     measured: dict[Point, Measured] = {}
     seconds: dict[str, dict] = {}
+    lines: list[list[str]] = []
     for panel in panels or PANELS:
         seconds[panel] = {}
         for size in PANELS[panel]:
             point = base._replace(**{panel: size})
             if point not in measured:
-                measured[point] = found = _measure(point, blocks, steps, rounds, device)
-                medians = {name: f"{1e3 * found.median(name) / steps:.1f} ms" for name in NAMES}
-                print(point, medians)
-            for name, runs in measured[point].seconds.items():
+                measured[point] = _measure(point, blocks, steps, rounds, device)
+            found = measured[point]
+            times = (f"{1e3 * found.median(name) / steps:.1f}" for name in NAMES)
+            ratio = found.speedup(NAMES[-1], NAMES[0])
+            lines.append([panel, str(size), *times, f"{ratio.median:.2f}", ratio.interval])
+            for name, runs in found.seconds.items():
                 seconds[panel].setdefault(name, {})[size] = [run / steps for run in runs]
+    title = f"Seconds of a training step of a NAIS-Net of {blocks} blocks"
     content = {
-        "title": f"Seconds of a training step of a NAIS-Net of {blocks} blocks",
         "processor": describe_machine(),
-        "machine": machine_facts(),
-        "date": now(),
         "base": base._asdict(),
-        "blocks": blocks,
         "seconds": seconds,
         "rounds": [
             {**point._asdict(), **found.rounds_facts()} for point, found in measured.items()
         ],
     }
-    (folder / "growth.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    plot_growth(content, folder / "growth.png")
-    print(f"growth.json and growth.png are in {os.fspath(folder)}")
+    header = ["varied", "size", *(f"{name}, ms" for name in NAMES)]
+    header += [f"{NAMES[0]} to {NAMES[-1]}", "95% interval"]
+    show(title, header, lines, content, output)
+    if figure is not None:
+        plot_growth({"title": title, **content}, figure)
 
 
 def _measure(point: Point, blocks: int, steps: int, rounds: int, device: Device) -> Measured:

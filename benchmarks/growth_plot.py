@@ -33,7 +33,7 @@ def plot_growth(content: dict, path: str | os.PathLike | None = None) -> Figure:
     """Draw the median time of a step, with minimum and maximum, against each size.
 
     Args:
-        content: The content of `growth.json`.
+        content: The content of the JSON file of `benchmarks.growth`.
         path: The file for the figure, in any format of Matplotlib; None for no file.
 
     Returns:

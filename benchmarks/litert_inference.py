@@ -71,8 +71,8 @@ def litert_inference(
     stay in the batch and all shapes are constant, in "active samples" they are removed from it.
     The time of the processor is the sum over its cores; other programs change it less.
     """
-    net = {"side": side, "blocks": blocks, "threshold": threshold}
-    net |= {"name": name, "zoo": zoo, "images": images}
+    random = {"side": side, "blocks": blocks, "threshold": threshold}
+    net = {"name": name, "zoo": zoo, "images": images, **random}
     keras_net = Candidate("benchmarks.litert_inference:KerasNet", net)
     lines: list[list[str]] = []
     rows: list[dict] = []

@@ -62,7 +62,8 @@ def refill_cost(
         measured = bench.measure({**candidates, **updates}, rounds)
     depth = results[PREDICT][0]
     update, busy = (
-        np.subtract(*(times[name] for name in reversed(updates))) / (MANY - FEW)
+        (np.array(times[most]) - np.array(times[fewest])) / (MANY - FEW)
+        for fewest, most in [updates]
         for times in (measured.seconds, measured.processor)
     )
     share = depth.sum() / batch_size

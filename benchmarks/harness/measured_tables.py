@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.harness.machine import describe_machine, machine_facts, now
+from benchmarks.harness.rounds_note import rounds_note
 
 WIDTH = 120
 
@@ -38,22 +39,18 @@ def show(
     for line in lines:
         table.add_row(*line)
     Console(width=WIDTH).print(table, highlight=False)
+    note = rounds_note(content)
+    if note:
+        print(note)
     if output is not None:
         everything = {
             "title": title,
             "command": sys.argv[1:],
             "date": now(),
             "machine": machine_facts(),
+            "note": note,
             "table": {"header": header, "lines": lines},
             **content,
         }
         text = json.dumps(everything, indent=2)
         Path(output).write_text(text + "\n", encoding="utf-8")
-
-
-def to_markdown(content: Mapping[str, Any]) -> str:
-    """Return the table of a JSON file as Markdown, with its title above it."""
-    header, lines = content["table"]["header"], content["table"]["lines"]
-    rows = [header, ["---", *(["---:"] * (len(header) - 1))], *lines]
-    text = "\n".join("| " + " | ".join(cell.strip() for cell in row) + " |" for row in rows)
-    return f"{content['title']}:\n\n{text}\n"

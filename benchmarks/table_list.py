@@ -1,0 +1,78 @@
+"""The tables that `python -m benchmarks` makes."""
+
+from typing import NamedTuple
+
+
+class MeasuredTable(NamedTuple):
+    """A benchmark with its options.
+
+    Attributes:
+        module: Name of the module in `benchmarks`.
+        minutes: About how long it takes on two idle cores.
+        options: Its options, in one text.
+        quick: Further options for a trial with small sizes.
+        timed: Whether it has `--rounds` and `--device`.
+    """
+
+    module: str
+    minutes: float
+    options: str = ""
+    quick: str = ""
+    timed: bool = True
+
+
+SMALL = "--blocks 1 --batch-size 4 --side 8"
+TINY_STEPS = f"{SMALL} --steps 1"
+TABLES = {
+    "train_step_nais10": MeasuredTable("train_step", 12, "--steps 3", TINY_STEPS),
+    "train_step_bfloat16": MeasuredTable(
+        "train_step", 6, "--blocks 3 --steps 8 --mixed-precision", TINY_STEPS
+    ),
+    "train_step_all": MeasuredTable("train_step", 6, "--blocks 3 --steps 8 --all", TINY_STEPS),
+    "train_step_resnet_w16": MeasuredTable(
+        "train_step", 8, "--model resnet_w16 --steps 4", f"--model resnet_w8 {TINY_STEPS}"
+    ),
+    "coupling_cost": MeasuredTable("coupling_cost", 4, "", f"--model resnet_w8 {TINY_STEPS}"),
+    "first_step": MeasuredTable("first_step", 3, "", "--model nais_mnist"),
+    "memory": MeasuredTable("memory", 10, "--steps 2", TINY_STEPS, timed=False),
+    "inference": MeasuredTable(
+        "inference", 12, "", "--epochs 1 --blocks 1 --images 4 --batch-size 4 --threshold 1"
+    ),
+    "compaction": MeasuredTable("compaction", 2, "", f"{SMALL} --filters 4"),
+    "indices": MeasuredTable("indices", 6, "", f"--model resnet_w8 {SMALL} --batches 1"),
+    "iterate_cost": MeasuredTable("iterate_cost", 2, "", TINY_STEPS),
+    "growth": MeasuredTable("growth", 15, "", f"{SMALL.replace('side', 'image')} --panel updates"),
+    "mixed_lengths": MeasuredTable("mixed_lengths", 2, "", "--batch-size 4 --lengths 3,12"),
+    "refill_cost": MeasuredTable(
+        "refill_cost", 4, "", "--sequences 24 --batch-size 4 --lengths 3,12"
+    ),
+    "onnx_inference": MeasuredTable(
+        "onnx_inference", 3, "nais_adaptive_digits nais_mnist_adaptive", "--images 4"
+    ),
+    "onnx_threads": MeasuredTable(
+        "onnx_threads", 2, "nais_adaptive_digits nais_mnist_adaptive", "--images 4"
+    ),
+    "litert_inference": MeasuredTable(
+        "litert_inference", 2, "", "--side 8 --blocks 1 --images 4 --batch-size 4"
+    ),
+    "int8_files": MeasuredTable("int8_files", 2, "nais_adaptive_digits", "--images 64"),
+}
+
+
+def command_of(
+    table: MeasuredTable, quick: bool, rounds: int | None, device: str
+) -> tuple[str, list[str]]:
+    """Return the module of a table and its options, without that of the output.
+
+    Args:
+        table: The table.
+        quick: Whether the sizes are small.
+        rounds: Number of rounds; None for that of the benchmark.
+        device: Device of the candidates.
+    """
+    options = table.options.split() + (table.quick.split() if quick else [])
+    if table.timed:
+        rounds = 1 if quick and rounds is None else rounds
+        options += ["--device", device]
+        options += [] if rounds is None else ["--rounds", str(rounds)]
+    return f"benchmarks.{table.module}", options
