@@ -141,7 +141,7 @@ adaptive ($typed u$, int32 max_unroll, float threshold)
 # The groups of names in a template: those of the inputs, the drives and the memory; all others are
 # those of the state.
 _GROUPS = {"u": "inputs", "drive": "drives", "memory": "memory"}
-_KINDS = {tf.float32: "float", tf.int32: "int32"}
+_KINDS = {tf.float32: "float", tf.int32: "int32", tf.int64: "int64"}
 
 
 def make_loop(

@@ -148,7 +148,7 @@ class UnchangedPrediction(StoppingRule):
     reads_state = True
 
     def begin(self, state: State, weights: tuple, drives: tuple) -> Any:
-        prediction = tf.argmax(self.readout(state, weights, drives), axis=-1, output_type=tf.int32)
+        prediction = tf.argmax(self.readout(state, weights, drives), axis=-1)
         return prediction, tf.zeros([batch_size(state)], norm_dtype(state))
 
     def measure(
@@ -156,7 +156,9 @@ class UnchangedPrediction(StoppingRule):
     ) -> tuple[tf.Tensor, Any]:
         before, count = memory
         scores = self.readout(state, weights, drives)
-        prediction = tf.argmax(scores, axis=-1, output_type=tf.int32)
+        # Not int32: of these TensorFlow keeps comparisons and loop variables on the host, and would
+        # copy the predictions of each update from a GPU.
+        prediction = tf.argmax(scores, axis=-1)
         same = tf.reduce_all(prediction == before, axis=range(1, prediction.shape.rank))
         count = tf.where(same, count + 1, 0)
         finite = samples_finite((scores, state))
