@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_iterconv._support.checks import check_jit_compile
 from keras_iterconv._support.empty_batches import layer_on_any_batch
 from keras_iterconv._support.keras_graph import inner_calls
 from keras_iterconv._support.private_keras import (
@@ -84,10 +85,13 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
             **kwargs: As for `keras.Model.compile`.
 
         Raises:
-            ValueError: `coupling` is none of these, or the model has nothing to couple.
+            ValueError: `coupling` is none of these, the model has nothing to couple, or
+                `jit_compile` is True and the model has blocks.
         """
         coupling = as_coupling(coupling)
         self._check_coupling(coupling)
+        given = inspect.signature(super().compile).bind(*args, **kwargs).arguments
+        check_jit_compile(given.get("jit_compile"), layers_within(self))
         super().compile(*args, **kwargs)
         self.coupling = coupling
 

@@ -112,6 +112,26 @@ def check_channels_last() -> None:
         )
 
 
+def check_jit_compile(jit_compile: Any, layers: Iterable[keras.layers.Layer]) -> None:
+    """Raise `ValueError` where XLA is asked for and layers are without it.
+
+    Keras would warn, naming neither the layers nor the reason, and go on without XLA.
+
+    Args:
+        jit_compile: The argument of `compile`; `"auto"` never asks for what a layer is without.
+        layers: The layers of the model.
+    """
+    if jit_compile is not True:
+        return
+    names = [repr(layer.name) for layer in layers if not layer.supports_jit]
+    if names:
+        raise ValueError(
+            f'`jit_compile` must be "auto" or False for a model with {", ".join(names[:8])}: XLA '
+            "cannot compile the gradients of loops whose length is not known, and computes such "
+            "blocks many times slower on a CPU. Received: jit_compile=True"
+        )
+
+
 def check_choice(name: str, value: Any, known: Iterable[str]) -> str:
     """Return `value` where it is one of the `known` strings.
 
