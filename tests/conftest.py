@@ -30,6 +30,10 @@ tf.config.set_logical_device_configuration(
 # Starts TensorFlow, so that no test changes the number of threads for those after it.
 tf.config.list_logical_devices()
 
+# Each process of the tests would take all memory of a GPU.
+for gpu in tf.config.list_physical_devices("GPU"):
+    tf.config.experimental.set_memory_growth(gpu, True)
+
 # A GPU would round float32 products to TF32, and miss the tolerances.
 tf.config.experimental.enable_tensor_float_32_execution(False)
 

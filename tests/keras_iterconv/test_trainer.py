@@ -145,9 +145,10 @@ def test_two_replicas_train_as_one(coupling):
 @pytest.mark.gpu
 def test_gpus_train_as_one_replica_does():
     gpus = tf.config.list_logical_devices("GPU")
-    if len(gpus) < 2:
-        pytest.skip(f"needs two GPUs; TensorFlow sees {len(gpus)}")
-    check_replicas(tf.distribute.MirroredStrategy([gpu.name for gpu in gpus[:2]]), halve_gradients)
+    if not gpus:
+        pytest.skip("needs a GPU; TensorFlow sees none")
+    # All of them, up to one for each image of a batch.
+    check_replicas(tf.distribute.MirroredStrategy([gpu.name for gpu in gpus[:8]]), halve_gradients)
 
 
 @pytest.mark.parametrize("coupling", [None, halve_gradients])
