@@ -67,11 +67,14 @@ def lowered(function: Any) -> tf.Graph:
     Functions are inlined, and `while` and `cond` are the operations of the executor. Grappler's
     optimizers have run as for a GPU.
     """
-    graph = _imported(
-        convert_to_constants._run_inline_graph_optimization(
-            function, lower_control_flow=True, aggressive_inlining=True
-        )
+    graph_def = convert_to_constants._run_inline_graph_optimization(
+        function, lower_control_flow=True, aggressive_inlining=True
     )
+    shapes = {z.op.name: z.shape.as_proto() for z in function.inputs}
+    for node in graph_def.node:
+        if node.name in shapes:
+            node.attr["shape"].shape.CopyFrom(shapes[node.name])
+    graph = _imported(graph_def)
     meta_graph = _meta_graph(graph, [z.op.name for z in function.outputs])
     placed = on_gpu(graph)
     for node in meta_graph.graph_def.node:
