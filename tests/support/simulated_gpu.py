@@ -195,11 +195,9 @@ def _in_host(op: tf.Operation, placed: dict[str, bool], side: str) -> list[bool]
 
 def _kernel(op: tf.Operation) -> kernel_def_pb2.KernelDef | None:
     """Return the kernel that runs on a GPU: one of GPUs, else one of any device, else None."""
-    for device in ("GPU", "DEFAULT"):
-        for kernel in _kernels(op.type):
-            if kernel.device_type == device and not kernel.label and _fits(kernel, op):
-                return kernel
-    return None
+    values = {name: op.get_attr(name) for name in _constrained(op.type)}
+    lists = {name: value if isinstance(value, list) else [value] for name, value in values.items()}
+    return _find_kernel(op.type, tuple((name, tuple(each)) for name, each in lists.items()))
 
 
 @functools.cache
@@ -207,11 +205,27 @@ def _kernels(operation: str) -> tuple[kernel_def_pb2.KernelDef, ...]:
     return tuple(kernels.get_registered_kernels_for_op(operation).kernel)
 
 
-def _fits(kernel: kernel_def_pb2.KernelDef, op: tf.Operation) -> bool:
-    """Return whether a kernel is for the dtypes, and other attributes, of an operation."""
+@functools.cache
+def _constrained(operation: str) -> list[str]:
+    """Return the names of the attributes, such as dtypes, on which kernels depend."""
+    return sorted({each.name for kernel in _kernels(operation) for each in kernel.constraint})
+
+
+@functools.cache
+def _find_kernel(operation: str, attributes: tuple) -> kernel_def_pb2.KernelDef | None:
+    values = dict(attributes)
+    for device in ("GPU", "DEFAULT"):
+        for kernel in _kernels(operation):
+            if kernel.device_type == device and not kernel.label and _fits(kernel, values):
+                return kernel
+    return None
+
+
+def _fits(kernel: kernel_def_pb2.KernelDef, values: dict[str, tuple]) -> bool:
+    """Return whether a kernel is for these values of the attributes."""
     for constraint in kernel.constraint:
-        value, allowed = op.get_attr(constraint.name), constraint.allowed_values.list
-        for each in value if isinstance(value, list) else [value]:
+        allowed = constraint.allowed_values.list
+        for each in values[constraint.name]:
             if isinstance(each, tf.DType):
                 each = each.as_datatype_enum
             if each not in (allowed.type or allowed.s):
