@@ -11,14 +11,21 @@ import tensorflow as tf
 
 from keras_iterconv._support.checks import check_jit_compile
 from keras_iterconv._support.empty_batches import layer_on_any_batch
-from keras_iterconv._support.keras_graph import inner_calls
+from keras_iterconv._support.keras_graph import inner_calls, without_refused
 from keras_iterconv._support.private_keras import (
     FunctionalOrSubclassed,
     graph_of,
     keeps_default,
     layers_within,
 )
-from keras_iterconv._support.replicas import clips, total_on_first_replica
+from keras_iterconv._support.replicas import (
+    clips,
+    count_samples,
+    on_several_replicas,
+    reducible,
+    share_of_loss,
+    total_on_first_replica,
+)
 from keras_iterconv.coupling import GradientCoupling, as_coupling
 from keras_iterconv.guarantees import ConvergeCaps, RestoreGuarantees
 from keras_iterconv.layers.guaranteed_layer import GuaranteedLayer
@@ -245,14 +252,14 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
         with tf.GradientTape() as tape:
             y_pred = self(x, training=True)
             loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
-            scaled = self.optimizer.scale_loss(loss)
+            scaled = self.optimizer.scale_loss(share_of_loss(loss, x, self.loss))
         variables = self.trainable_variables
         gradients = tape.gradient(scaled, variables)
         if isinstance(self.coupling, GradientCoupling):
             gradients = self.coupling(gradients, variables, self.optimizer.iterations)
         elif self.coupling is not None:
             gradients = self.coupling(gradients, variables)
-        if self.distribute_strategy.num_replicas_in_sync > 1 and clips(self.optimizer):
+        if on_several_replicas() and clips(self.optimizer):
             gradients = total_on_first_replica(gradients)
         self.optimizer.apply(gradients, variables)
 
@@ -267,11 +274,14 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
         self._track_loss(loss, x)
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
+    def _make_function(self, step_function):
+        return super()._make_function(reducible(step_function, self.distribute_strategy))
+
     def _track_loss(self, loss, x):
         # Keras divides the loss by the number of replicas, so that the sum of the replicas'
         # gradients is the gradient of the mean loss. The metric is the loss without this factor.
         loss *= self.distribute_strategy.num_replicas_in_sync
-        samples = tf.shape(tf.nest.flatten(x)[0])[0]
+        samples = count_samples(x)
         tracker = next(metric for metric in self.metrics if metric.name == "loss")
         # The loss of an empty batch is NaN, also when it is weighted by zero.
         tracker.update_state(tf.where(samples > 0, loss, 0), sample_weight=samples)
@@ -365,7 +375,7 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
         if "input_layers" in config:
             settings = config.pop("depth_settings", [])
         else:  # Not that of a graph.
-            config = _accepted(cls, config)
+            config = without_refused(cls, config)
         model = super().from_config(config, custom_objects)
         model._set_depth_settings(settings)
         if preprocessing is not None:
@@ -385,12 +395,3 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
         self.compile(**config)
         if self.built:
             self.optimizer.build(self.trainable_variables)
-
-
-def _accepted(cls: type, config: dict[str, Any]) -> dict[str, Any]:
-    """Return a subclassed model's configuration without what Keras adds and `__init__` refuses."""
-    parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
-    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return config
-    added = {"name", "trainable", "dtype"} - set(parameters)
-    return {key: value for key, value in config.items() if key not in added}

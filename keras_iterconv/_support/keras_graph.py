@@ -260,3 +260,12 @@ def run(model: keras.Model, inputs: Any, apply: Callable) -> Any:
         return nested
 
     return run_through_graph(graph_of(model), inputs, operation)
+
+
+def without_refused(cls: type, config: dict[str, Any]) -> dict[str, Any]:
+    """Return a subclassed model's configuration without what Keras adds and `__init__` refuses."""
+    parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return config
+    added = {"name", "trainable", "dtype"} - set(parameters)
+    return {key: value for key, value in config.items() if key not in added}

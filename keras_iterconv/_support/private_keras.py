@@ -25,6 +25,7 @@ keeps_default = default
 # override, and the purpose of the override.
 OVERRIDDEN = {
     (keras.Model, "_maybe_symbolic_build"): "the first batch of several replicas",
+    (keras.Model, "_make_function"): "outputs of a step of several workers",
     (keras.Model, "_run_through_graph"): "convolutions of empty batches",
     (keras.layers.BatchNormalization, "_moments"): "statistics of an empty batch",
 }

@@ -1,8 +1,83 @@
-"""Gradients of a training step on several replicas."""
+"""A training step on several replicas: shares of a batch, sums over replicas, and its outputs.
 
+A strategy of several workers (`tf.distribute.MultiWorkerMirroredStrategy`) has its replicas in
+several processes. Each process runs the same steps; what one of them sums, all must sum.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+
+
+def on_several_replicas() -> bool:
+    """Return whether this code runs on one replica of several, in a step of a strategy."""
+    context = tf.distribute.get_replica_context()
+    return context is not None and context.num_replicas_in_sync > 1
+
+
+def count_samples(x: Any) -> tf.Tensor:
+    """Return the number of samples of a batch, an int32 scalar."""
+    return tf.shape(tf.nest.flatten(x)[0])[0]
+
+
+def share_of_loss(loss: tf.Tensor, x: Any, losses: Any) -> tf.Tensor:
+    """Return the loss of this replica, whose sum over the replicas is the loss of one device.
+
+    Keras averages over the samples of a replica, and divides by the number of replicas. So a
+    sample of a smaller share of the batch would count more.
+
+    Args:
+        loss: Loss of this replica, a scalar, as Keras computes it.
+        x: Inputs of this replica, whose first axis counts the samples; there may be none.
+        losses: What the model was compiled with as its loss. One that sums over the samples needs
+            no share.
+    """
+    sums = any(getattr(each, "reduction", None) == "sum" for each in tf.nest.flatten(losses))
+    if sums or not on_several_replicas():
+        return loss
+    context = tf.distribute.get_replica_context()
+    samples = tf.cast(count_samples(x), tf.float64)
+    total = context.all_reduce(tf.distribute.ReduceOp.SUM, samples)
+    share = tf.math.divide_no_nan(samples * context.num_replicas_in_sync, total)
+    return loss * tf.cast(share, loss.dtype)
+
+
+def rows_of_replicas(row: tf.Tensor) -> tf.Tensor:
+    """Return the tensors of all replicas, stacked; gradients flow to all replicas.
+
+    Args:
+        row: Tensor of this replica, `[n]`, of the same shape on all replicas.
+
+    Returns:
+        A tensor `[replicas, n]`, equal on all replicas.
+    """
+    context = tf.distribute.get_replica_context()
+    place = tf.one_hot(
+        context.replica_id_in_sync_group, context.num_replicas_in_sync, dtype=row.dtype
+    )
+    # A sum, since the sizes of what is gathered would be exchanged too.
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, place[:, tf.newaxis] * row)
+
+
+def has_several_workers(strategy: tf.distribute.Strategy) -> bool:
+    """Return whether the replicas of a strategy are in several processes."""
+    resolver = strategy.cluster_resolver
+    return resolver is not None and bool(resolver.cluster_spec().as_dict())
+
+
+def reducible(step: Callable, strategy: tf.distribute.Strategy) -> Callable:
+    """Return a step of `fit` or `evaluate` whose outputs Keras can average over the replicas.
+
+    Over several workers, Keras averages over the first axis of the outputs, which metrics lack.
+    """
+    if not has_several_workers(strategy):
+        return step
+
+    def run(data):
+        return tf.nest.map_structure(lambda value: tf.reshape(value, [1]), step(data))
+
+    return run
 
 
 def clips(optimizer: Any) -> bool:

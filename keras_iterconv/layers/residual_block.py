@@ -31,6 +31,8 @@ class ResidualBlock(ResidualFunction):
         filters: The channels of inputs and outputs.
         lipschitz_cap: mu, positive, or None for no cap.
         initial_gamma: The initial value of both gammas, positive.
+        synchronized: Whether the replicas of a strategy normalise by the statistics of all their
+            samples together, as one device would.
         **kwargs: Passed to `keras.layers.Layer`.
 
     Call arguments:
@@ -57,9 +59,10 @@ class ResidualBlock(ResidualFunction):
         filters: int,
         lipschitz_cap: float | None = None,
         initial_gamma: float = 1.0,
+        synchronized: bool = False,
         **kwargs: Any,
     ):
-        super().__init__(filters, None, False, lipschitz_cap, initial_gamma, **kwargs)
+        super().__init__(filters, None, False, lipschitz_cap, initial_gamma, synchronized, **kwargs)
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         # Images may be integers, which Keras does not cast.

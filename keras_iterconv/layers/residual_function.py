@@ -51,6 +51,7 @@ class ResidualFunction(IterationLayer, GuaranteedLayer):
         shared_initialization: Whether all functions start from the same kernels.
         lipschitz_cap: mu, or None for no cap.
         initial_gamma: The initial value of both gammas, a number.
+        synchronized: Whether replicas normalise by the statistics of all their samples together.
         **kwargs: Passed to `keras.layers.Layer`.
 
     Raises:
@@ -66,6 +67,7 @@ class ResidualFunction(IterationLayer, GuaranteedLayer):
         shared_initialization: bool,
         lipschitz_cap: float | None,
         initial_gamma: float,
+        synchronized: bool,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -77,6 +79,7 @@ class ResidualFunction(IterationLayer, GuaranteedLayer):
             lipschitz_cap = check_between("lipschitz_cap", lipschitz_cap, 0, float("inf"))
         self.lipschitz_cap = lipschitz_cap
         self.initial_gamma = check_between("initial_gamma", initial_gamma, 0, 1e6)
+        self.synchronized = bool(synchronized)
         self.input_spec = keras.layers.InputSpec(ndim=4)
         # XLA is many times slower than oneDNN on a CPU.
         self.supports_jit = False
@@ -147,8 +150,9 @@ class ResidualFunction(IterationLayer, GuaranteedLayer):
             autocast=False,
             # Without aggregation the replicas' statistics and vectors would diverge. The mean of
             # unit vectors is shorter than one, so that the first replica's vectors are used.
+            # Synchronized statistics are equal on all replicas, and what is computed from them.
             aggregation="none"
-            if trainable
+            if trainable or self.synchronized
             else ("only_first_replica" if name in CAPPING else "mean"),
             name=name,
         )
@@ -184,12 +188,13 @@ class ResidualFunction(IterationLayer, GuaranteedLayer):
 
     def _train(self, state: tf.Tensor, block: BlockValues) -> tuple[tf.Tensor, BlockValues]:
         """Return f(state), capped, in training, and the block with its moving values updated."""
+        options = BATCH_NORM_EPSILON, self.synchronized
         y, mean1, variance1 = normalize_batch(
-            state, block.gamma1, block.beta1, (block.mean1, block.variance1), BATCH_NORM_EPSILON
+            state, block.gamma1, block.beta1, (block.mean1, block.variance1), *options
         )
         y = tf.nn.conv2d(tf.nn.relu(y), self._cast(block.kernel1), 1, "SAME")
         y, mean2, variance2 = normalize_batch(
-            y, block.gamma2, block.beta2, (block.mean2, block.variance2), BATCH_NORM_EPSILON
+            y, block.gamma2, block.beta2, (block.mean2, block.variance2), *options
         )
         batch = block._replace(mean1=mean1, variance1=variance1, mean2=mean2, variance2=variance2)
         block = self._moved(block, batch)
@@ -359,4 +364,5 @@ class ResidualFunction(IterationLayer, GuaranteedLayer):
             "filters": self.filters,
             "lipschitz_cap": self.lipschitz_cap,
             "initial_gamma": self.initial_gamma,
+            "synchronized": self.synchronized,
         }

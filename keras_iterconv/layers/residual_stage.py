@@ -66,6 +66,8 @@ class ResidualStage(AdjustableDepth, ResidualFunction):
         tied: Whether all updates share one block.
         threshold: For a tied stage the stopping threshold: a sample stops after the first update
             whose 2-norm is below it. None for exactly T updates.
+        synchronized: Whether the replicas of a strategy normalise by the statistics of all their
+            samples together, as one device would.
         **kwargs: Passed to `keras.layers.Layer`.
 
     Call arguments:
@@ -110,6 +112,7 @@ class ResidualStage(AdjustableDepth, ResidualFunction):
         gradient: str = "unroll",
         tied: bool = False,
         threshold: float | None = None,
+        synchronized: bool = False,
         **kwargs: Any,
     ):
         blocks = check_positive_int("blocks", blocks)
@@ -119,6 +122,7 @@ class ResidualStage(AdjustableDepth, ResidualFunction):
             shared_initialization,
             lipschitz_cap,
             initial_gamma,
+            synchronized,
             **kwargs,
         )
         self.skip_from = check_choice("skip_from", skip_from, SKIPS)
@@ -307,7 +311,9 @@ class ResidualStage(AdjustableDepth, ResidualFunction):
         (block,) = self.block_values()
         if training and self.trainable:
             seen, inputs = copies_with_ordered_gradient(inputs, 2)
-            weights, after = batch_weights(seen, block, functools.partial(self._moved, block))
+            weights, after = batch_weights(
+                seen, block, functools.partial(self._moved, block), self.synchronized
+            )
             self._store_moving([after])
         else:
             weights = function_weights(block)

@@ -20,7 +20,7 @@ from keras_iterconv.layers.block_values import (
     FunctionWeights,
     apply_function,
 )
-from keras_iterconv.layers.normalization import or_moving
+from keras_iterconv.layers.normalization import batch_moments
 from keras_iterconv.layers.ordered_gradients import copies_with_ordered_gradient
 from keras_iterconv.unrolling import BoundUpdate, EulerUpdate
 from keras_iterconv.unrolling.euler_update import IDENTITY
@@ -62,7 +62,10 @@ def _transfer(skip_from: str, data_format: str) -> Callable:
 
 
 def batch_weights(
-    inputs: tf.Tensor, block: BlockValues, after_step: Callable[[BlockValues], BlockValues]
+    inputs: tf.Tensor,
+    block: BlockValues,
+    after_step: Callable[[BlockValues], BlockValues],
+    synchronized: bool = False,
 ) -> tuple[FunctionWeights, BlockValues]:
     """Return the weights of f for the statistics of the batch at the first update.
 
@@ -75,17 +78,18 @@ def batch_weights(
         block: The values of the variables.
         after_step: A function from the block with the batch's statistics to the block after the
             training step, whose divisor caps f.
+        synchronized: Whether the batch is that of all replicas together.
 
     Returns:
         The weights, and the block after the step.
     """
     seen, first = copies_with_ordered_gradient(inputs, 2)
-    mean1, variance1 = _moments(seen, (block.mean1, block.variance1))
+    mean1, variance1 = _moments(seen, (block.mean1, block.variance1), synchronized)
     scale1 = block.gamma1 * tf.math.rsqrt(variance1 + BATCH_NORM_EPSILON)
     shift1 = block.beta1 - mean1 * scale1
     y = tf.nn.relu(first * tf.cast(scale1, first.dtype) + tf.cast(shift1, first.dtype))
     y = tf.nn.conv2d(y, tf.cast(block.kernel1, y.dtype), 1, "SAME")
-    mean2, variance2 = _moments(y, (block.mean2, block.variance2))
+    mean2, variance2 = _moments(y, (block.mean2, block.variance2), synchronized)
     scale2 = block.gamma2 * tf.math.rsqrt(variance2 + BATCH_NORM_EPSILON)
     statistics = zip(MOVING, (mean1, variance1, mean2, variance2), strict=True)
     batch = {name: tf.stop_gradient(value) for name, value in statistics}
@@ -100,8 +104,7 @@ def batch_weights(
     return weights, after
 
 
-def _moments(x: tf.Tensor, moving: tuple) -> list[tf.Tensor]:
+def _moments(x: tf.Tensor, moving: tuple, synchronized: bool) -> list[tf.Tensor]:
     """Return mean and biased variance of the channels; the moving ones for an empty batch."""
     # Sums of half-precision numbers would be rounded or overflow.
-    x = tf.cast(x, moving[0].dtype)
-    return or_moving(tf.nn.moments(x, [0, 1, 2]), moving, x)
+    return batch_moments(tf.cast(x, moving[0].dtype), moving, synchronized)

@@ -26,6 +26,7 @@ def nais_fast_net(
     *,
     filters: Sequence[int] = (64, 128, 256),
     blocks: int = 1,
+    synchronized: bool = False,
     name: str = "nais_fast",
     **block_options: Any,
 ) -> IterativeModel:
@@ -40,6 +41,8 @@ def nais_fast_net(
         num_classes: Number of logits.
         filters: Number of channels of each stage.
         blocks: Number of blocks of each stage.
+        synchronized: Whether the replicas of a strategy normalise by the statistics of all their
+            images together.
         name: Name of the model.
         **block_options: Arguments of `NAISConv2D`, the same for all blocks.
 
@@ -71,9 +74,11 @@ def nais_fast_net(
             name=f"transition{stage}",
         )(state)
         state = MaxPooling2D(padding="same", name=f"transition{stage}_pool")(state)
-        state = BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"transition{stage}_norm")(
-            state
-        )
+        state = BatchNormalization(
+            momentum=BATCH_NORM_MOMENTUM,
+            synchronized=synchronized,
+            name=f"transition{stage}_norm",
+        )(state)
         state = keras.layers.Activation("relu", name=f"transition{stage}_relu")(state)
         for number in range(1, blocks + 1):
             state = NAISConv2D(channels, name=f"stage{stage}_block{number}", **block_options)(state)

@@ -17,6 +17,7 @@ def nais_net(
     *,
     filters: Sequence[int] = (16, 32, 64),
     blocks: int = 18,
+    synchronized: bool = False,
     name: str = "nais_net",
     **block_options: Any,
 ) -> IterativeModel:
@@ -27,6 +28,8 @@ def nais_net(
         num_classes: Number of logits.
         filters: Number of channels of each stage.
         blocks: Number of blocks of each stage.
+        synchronized: Whether the replicas of a strategy normalise by the statistics of all their
+            images together.
         name: Name of the model.
         **block_options: Arguments of `NAISConv2D`, the same for all blocks: `max_unroll`,
             `threshold`, `step_size`, `activation` and so on.
@@ -44,7 +47,14 @@ def nais_net(
             state = NAISConv2D(channels, name=f"{name}_block{number}", **block_options)(state)
         return state
 
-    return staged_network(input_shape, num_classes, add_stage, filters=filters, name=name)
+    return staged_network(
+        input_shape,
+        num_classes,
+        add_stage,
+        filters=filters,
+        name=name,
+        synchronized=synchronized,
+    )
 
 
 def nais_dense_net(
@@ -53,6 +63,7 @@ def nais_dense_net(
     *,
     units: int = 128,
     embedding: bool = False,
+    synchronized: bool = False,
     name: str = "nais_dense_net",
     **block_options: Any,
 ) -> IterativeModel:
@@ -64,6 +75,7 @@ def nais_dense_net(
         units: Size of the state.
         embedding: Whether a dense layer maps the image to the block's input. With an autonomous
             block whose initial state is its input, this is RESNET-SH-STABLE of NAIS-Net.
+        synchronized: For all nets alike; this one has no batch normalisation.
         name: Name of the model.
         **block_options: Arguments of `NAISDense`: `max_unroll`, `threshold`, `step_size`,
             `activation` and so on.

@@ -18,6 +18,7 @@ def residual_net(
     *,
     width: int = 16,
     blocks: int = 16,
+    synchronized: bool = False,
     name: str = "residual_net",
     **stage_options: Any,
 ) -> IterativeModel:
@@ -32,6 +33,8 @@ def residual_net(
         width: Number of channels of the first stage; the second stage has twice and the third four
             times as many.
         blocks: Number of blocks of each stage, T in the paper.
+        synchronized: Whether the replicas of a strategy normalise by the statistics of all their
+            images together.
         name: Name of the model.
         **stage_options: Arguments of `ResidualStage`, the same for all stages: `skip_from`,
             `lipschitz_cap`, `shared_initialization`, `initial_gamma`, `tied`, `threshold`.
@@ -46,7 +49,9 @@ def residual_net(
     check_positive_int("blocks", blocks)
 
     def add_stage(state, channels, name):
-        return ResidualStage(channels, blocks, name=name, **stage_options)(state)
+        return ResidualStage(
+            channels, blocks, synchronized=synchronized, name=name, **stage_options
+        )(state)
 
     return staged_network(
         input_shape,
@@ -55,6 +60,7 @@ def residual_net(
         filters=(width, 2 * width, 4 * width),
         name=name,
         head_activation="relu",
+        synchronized=synchronized,
     )
 
 
@@ -67,6 +73,7 @@ def resnet54(
     batch_norm: bool = True,
     step_size: float = 1.0,
     activation: str = "relu",
+    synchronized: bool = False,
     name: str = "resnet54",
 ) -> IterativeModel:
     """Return the ResNet baseline of NAIS-Net, with blocks x + h sigma(BN(C * x)).
@@ -89,6 +96,8 @@ def resnet54(
         batch_norm: Whether batch normalisation follows the convolution of each block.
         step_size: Step size h, in (0, 1].
         activation: `"relu"` or `"tanh"`.
+        synchronized: Whether the replicas of a strategy normalise by the statistics of all their
+            images together.
         name: Name of the model.
 
     Returns:
@@ -110,7 +119,9 @@ def resnet54(
                 kernel_initializer="he_normal",
                 name=f"{name}_conv",
             )(state)
-            return BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_norm")(state)
+            return BatchNormalization(
+                momentum=BATCH_NORM_MOMENTUM, synchronized=synchronized, name=f"{name}_norm"
+            )(state)
         # Without normalisation, He's variance of 2 / fan-in would double the variance of the state
         # in each block. Divided by the number of blocks, it bounds the growth over the net.
         small = keras.initializers.VarianceScaling(
@@ -127,7 +138,14 @@ def resnet54(
             state = update([state, transfer(state, channels, block)])
         return state
 
-    return staged_network(input_shape, num_classes, add_stage, filters=filters, name=name)
+    return staged_network(
+        input_shape,
+        num_classes,
+        add_stage,
+        filters=filters,
+        name=name,
+        synchronized=synchronized,
+    )
 
 
 def resnet_dense(
@@ -141,6 +159,7 @@ def resnet_dense(
     max_unroll: int = 30,
     step_size: float = 1.0,
     activation: str = "relu",
+    synchronized: bool = False,
     name: str = "resnet_dense",
 ) -> IterativeModel:
     """Return a fully connected ResNet of NAIS-Net: x(k+1) = x(k) + h sigma(norm(A x(k) + b)).
@@ -165,6 +184,8 @@ def resnet_dense(
         max_unroll: Number of updates.
         step_size: Step size h, in (0, 1].
         activation: `"relu"` or `"tanh"`.
+        synchronized: Whether the replicas of a strategy normalise by the statistics of all their
+            images together.
         name: Name of the model.
 
     Returns:
@@ -208,6 +229,7 @@ def resnet_dense(
             # The size of a normalised transfer is of order gamma, whatever A is.
             transfer = BatchNormalization(
                 momentum=BATCH_NORM_MOMENTUM,
+                synchronized=synchronized,
                 gamma_initializer=keras.initializers.Constant(1 / max_unroll),
                 name=f"norm{k}",
             )(transfer)

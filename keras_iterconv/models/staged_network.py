@@ -1,5 +1,6 @@
 """The common structure of the convolutional nets: stages of blocks between a stem and a head."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import keras
@@ -18,6 +19,7 @@ def staged_network(
     filters: Sequence[int],
     name: str,
     head_activation: str | None = None,
+    synchronized: bool = False,
 ) -> IterativeModel:
     """Return a convolutional net of stages of blocks, each stage of half the previous resolution.
 
@@ -34,6 +36,8 @@ def staged_network(
         filters: Number of channels of each stage.
         name: Name of the model.
         head_activation: Activation after the normalisation of the head, or None.
+        synchronized: Whether the replicas of a strategy normalise by the statistics of all their
+            images together.
 
     Returns:
         An `IterativeModel` from images, float `[N, height, width, channels]`, to logits, float32
@@ -50,6 +54,9 @@ def staged_network(
         )
     for count in filters:
         check_positive_int("filters", count)
+    normalize = functools.partial(
+        BatchNormalization, momentum=BATCH_NORM_MOMENTUM, synchronized=synchronized
+    )
     inputs = keras.Input(tuple(input_shape), name="image")
     state = inputs
     for stage, channels in enumerate(filters, start=1):
@@ -62,11 +69,9 @@ def staged_network(
             kernel_initializer="he_normal",
             name=f"transition{stage}",
         )(state)
-        state = BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"transition{stage}_norm")(
-            state
-        )
+        state = normalize(name=f"transition{stage}_norm")(state)
         state = add_stage(state, channels, f"stage{stage}")
-    state = BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name="head_norm")(state)
+    state = normalize(name="head_norm")(state)
     if head_activation is not None:
         state = keras.layers.Activation(head_activation, name="head_activation")(state)
     features = keras.layers.GlobalAveragePooling2D(name="pool")(state)
@@ -74,5 +79,7 @@ def staged_network(
 
 
 def classifier(features: keras.KerasTensor, num_classes: int) -> keras.KerasTensor:
-    """Return the logits of a dense layer on `features`, in float32 for every precision policy."""
-    return keras.layers.Dense(num_classes, dtype="float32", name="logits")(features)
+    """Return the logits of a dense layer on `features`, in float32, of a float64 net in float64."""
+    wide = keras.config.dtype_policy().compute_dtype == "float64"
+    dtype = "float64" if wide else "float32"
+    return keras.layers.Dense(num_classes, dtype=dtype, name="logits")(features)

@@ -149,6 +149,7 @@ def test_the_module_of_the_backend():
     ("method", "parameters"),
     [
         ("_maybe_symbolic_build", ["self", "iterator", "data_batch"]),
+        ("_make_function", ["self", "step_function"]),
         ("_run_through_graph", ["self", "inputs", "operation_fn", "call_fn"]),
         ("_moments", ["self", "inputs", "mask"]),
     ],
@@ -178,6 +179,7 @@ def test_nothing_else_private_is_used():
                 found.add((path.name, node.attr))
     assert found == {
         # What is called in an override of the same name.
+        ("trainer.py", "_make_function"),
         ("trainer.py", "_maybe_symbolic_build"),
         ("trainer.py", "_run_through_graph"),
         ("normalization.py", "_moments"),

@@ -51,9 +51,7 @@ def test_frozen_it_normalises_by_its_statistics_and_keeps_them():
         np.testing.assert_array_equal(weight, value)
 
 
-@pytest.mark.parametrize(
-    "given", [{"axis": 1}, {"center": False}, {"scale": False}, {"synchronized": True}]
-)
+@pytest.mark.parametrize("given", [{"axis": 1}, {"center": False}, {"scale": False}])
 def test_what_it_cannot_do_is_refused(given):
     with pytest.raises(ValueError, match=f"`{next(iter(given))}` must be"):
         BatchNormalization(**given)

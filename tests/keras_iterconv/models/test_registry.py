@@ -280,5 +280,7 @@ def test_wrong_images(shape, message):
 
 def test_settings_are_listed_for_the_command_line():
     assert "threshold" in list_settings("nais10")
-    assert list_settings("resnet_sh_na_bn") == ["activation", "max_unroll", "step_size", "units"]
+    assert list_settings("resnet_sh_na_bn") == [
+        "activation", "max_unroll", "step_size", "synchronized", "units",
+    ]  # fmt: skip
     assert not {"embedding", "initial_state", "name"} & set(list_settings("resnet_sh_stable"))
