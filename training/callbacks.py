@@ -18,12 +18,16 @@ from rich.progress import (
 from iterconv.command_errors import TrainingDivergedError
 
 from .checkpoint import check_finite, save_checkpoint
+from .distribution import share_value
 from .epoch_state import EpochState, save_epoch_state
 from .finite_watch import FiniteWatch
 from .run_folder import RunFolder
 
 if TYPE_CHECKING:
     from .session import _Session
+
+# Several replicas write a checkpoint within an epoch at a multiple of this number of steps.
+AGREED_STEPS = 10
 
 
 class RunRecorder(keras.callbacks.Callback):
@@ -83,10 +87,17 @@ class RunRecorder(keras.callbacks.Callback):
         if logs and not math.isfinite(logs["loss"]):
             found = self._watch.explain(len(self.rows), self.steps - 1)
             raise self._diverged(f"the loss is not finite; {found}")
-        due = self._last - self._saved >= self._checkpoint_seconds
+        due = self._agree(self._last - self._saved >= self._checkpoint_seconds)
         # `on_epoch_end` writes its own checkpoint.
         if due and self.steps < self.session.steps:
             self._save_within_epoch()
+
+    def _agree(self, due: bool) -> bool:
+        """Return whether to write a checkpoint now, which all workers do at the same step."""
+        if self.session.strategy.num_replicas_in_sync == 1:
+            return due
+        # Asking the chief takes milliseconds.
+        return self.steps % AGREED_STEPS == 0 and bool(share_value(self.session.strategy, due))
 
     def on_epoch_end(self, epoch, logs=None):
         # The first step is excluded if there are others: at the start of a run it includes the

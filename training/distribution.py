@@ -1,23 +1,50 @@
-"""The distribution strategies of a run: one device, all GPUs, or two logical CPUs."""
+"""The distribution strategies of a run: one device, several of this machine, or several workers."""
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
 
 import tensorflow as tf
 
 from iterconv.command_errors import UserError
 
+from .cluster import Cluster, find_cluster
+from .run_folder import RunFolder
 
-def make_strategy(name: str, batch_size: int) -> tf.distribute.Strategy:
+# What TensorFlow says where a worker cannot be reached or has left.
+_LOST = re.compile(r"collective|worker|task|peer|socket|connect|heartbeat|coordination", re.I)
+
+
+class WorkerLostError(UserError):
+    """Error of a run one of whose workers has ended."""
+
+    exit_code = 1
+
+
+def make_strategy(name: str) -> tf.distribute.Strategy:
     """Return the `tf.distribute` strategy of a run.
 
     Args:
-        name: `"none"`, or `"mirrored"`: a replica on each visible GPU or, without a GPU, on each
-            of two logical CPUs that share this machine's cores (to test a distributed run, not to
-            gain speed).
-        batch_size: Number of images in a step, over all replicas.
+        name: `"none"`; `"mirrored"`: a replica on each visible GPU or, without a GPU, on each of
+            two logical CPUs that share this machine's cores (to test a distributed run, not to
+            gain speed); or `"multiworker"`: the devices of several processes, on one machine or on
+            several, which `TF_CONFIG` or Slurm's variables name.
 
     Raises:
-        UserError: The batch cannot be divided evenly among the replicas, or TensorFlow is already
-            running with one CPU.
+        UserError: TensorFlow is already running with one CPU, or the workers are not named.
     """
+    cluster = find_cluster()
+    if name == "multiworker":
+        return _join(cluster)
+    if cluster is not None and len(cluster.addresses) > 1 and "TF_CONFIG" in os.environ:
+        raise UserError(
+            f"TF_CONFIG names {len(cluster.addresses)} workers, each of which would train alone: "
+            f"--strategy must be multiworker, or TF_CONFIG unset: {name}"
+        )
     if name == "none":
         return tf.distribute.get_strategy()
     reduction = None
@@ -37,8 +64,97 @@ def make_strategy(name: str, batch_size: int) -> tf.distribute.Strategy:
         # Collectives on CPUs use keys of the process: a second run in the same process would get
         # the shapes of the first.
         reduction = tf.distribute.ReductionToOneDevice()
-    if batch_size % len(devices):
-        raise UserError(
-            f"--batch-size must be a multiple of the {len(devices)} replicas: {batch_size}"
-        )
     return tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction)
+
+
+def _join(cluster: Cluster | None) -> tf.distribute.Strategy:
+    """Return the strategy of a worker, when all workers have come."""
+    if cluster is None:
+        raise UserError(
+            "--strategy multiworker needs workers: on one machine start them with python -m "
+            "training.launch --workers 2 -- fit ...; on several set TF_CONFIG, or use Slurm's srun"
+        )
+    os.environ["TF_CONFIG"] = cluster.to_config()
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:
+        raise UserError(
+            "--strategy multiworker must be chosen before TensorFlow runs its first operation"
+        ) from error
+
+
+def is_chief(name: str) -> bool:
+    """Return whether this process is the one that writes the run's folder.
+
+    Args:
+        name: The name of the strategy.
+    """
+    cluster = find_cluster() if name == "multiworker" else None
+    return cluster is None or cluster.worker == 0
+
+
+@contextlib.contextmanager
+def folder_of_worker(path: str | os.PathLike | None) -> Iterator[RunFolder]:
+    """Yield a folder for a worker that is not the chief, which is removed at the end.
+
+    All workers take the same steps, so that each of them writes all files; those of the chief
+    stay.
+
+    Args:
+        path: The folder of a run to continue, whose files are copied; None for a new run.
+    """
+    with tempfile.TemporaryDirectory(prefix="iterconv-worker-") as place:
+        folder = RunFolder(place)
+        if path is not None:
+            for file in RunFolder.open(path).files:
+                if file.is_file():
+                    shutil.copyfile(file, folder.path / file.name)
+        yield folder
+
+
+def share_value(strategy: tf.distribute.Strategy, value: float) -> float:
+    """Return the chief's value on all workers; a call that all of them must make."""
+    if _count_workers(strategy) < 2:
+        return value
+    chief = strategy.cluster_resolver.task_id == 0
+    return float(strategy.reduce("SUM", tf.constant(value if chief else 0.0, tf.float64), None))
+
+
+def check_equal(strategy: tf.distribute.Strategy, text: str) -> None:
+    """Raise an error if the workers have different texts.
+
+    Raises:
+        UserError: They differ.
+    """
+    if _count_workers(strategy) < 2:
+        return
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
+    total = int(strategy.reduce("SUM", tf.constant(number, tf.int64), None))
+    if total != number * _count_workers(strategy):
+        raise UserError(
+            "all workers must be started with the same command, the same data and the same "
+            "versions of keras_iterconv, Keras, TensorFlow, NumPy and Python; this one differs"
+        )
+
+
+def _count_workers(strategy: tf.distribute.Strategy) -> int:
+    resolver = strategy.cluster_resolver
+    return 1 if resolver is None else len(resolver.cluster_spec().as_dict().get("worker", ()))
+
+
+@contextlib.contextmanager
+def losing_workers(name: str) -> Iterator[None]:
+    """Turn TensorFlow's error for a worker that has ended into `WorkerLostError`.
+
+    Args:
+        name: The name of the strategy.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if name != "multiworker" or not _LOST.search(str(error)):
+            raise
+        raise WorkerLostError(
+            "another worker has ended or cannot be reached, and no worker can go on without it; "
+            "start all workers again, with --resume and the run's folder"
+        ) from error

@@ -121,7 +121,17 @@ def fit(
     strategy: Annotated[
         str | None,
         _training(
-            "Replicas: none, or mirrored (all GPUs; without a GPU two logical CPUs).", "none"
+            "Replicas: none, mirrored (all GPUs; without a GPU two logical CPUs), or multiworker "
+            "(several processes, as python -m training.launch starts).",
+            "none",
+        ),
+    ] = None,
+    synchronized: Annotated[
+        bool | None,
+        _training(
+            "Normalise by the statistics of the images of all replicas together.",
+            "",
+            "--synchronized",
         ),
     ] = None,
     seed: Annotated[

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import platform
 import shlex
 import sys
@@ -32,7 +33,14 @@ from keras_iterconv.tasks import TASKS
 
 from .callbacks import ProgressLines, RunRecorder
 from .checkpoint import load_checkpoint, save_checkpoint
-from .distribution import make_strategy
+from .distribution import (
+    check_equal,
+    folder_of_worker,
+    is_chief,
+    losing_workers,
+    make_strategy,
+    share_value,
+)
 from .epoch_state import EpochState, load_epoch_state
 from .interruption import Interruption
 from .optimization import make_optimizer
@@ -72,14 +80,21 @@ def start(
     Raises:
         UserError: A setting is invalid, or the folder is in use.
     """
-    if output is not None:
+    chief = is_chief(settings.strategy)
+    if chief and output is not None:
         RunFolder.refuse_taken(output)
+    console = console if chief else Console(quiet=True)
     data = load_data(settings, console)
     if choose_batch:
         settings = fit_batch(settings, len(data.train))
-    session = _Session(settings, console, data)
-    folder = RunFolder.create(output, plain_name(settings.model, settings.dataset, "-"))
-    with folder.held():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(losing_workers(settings.strategy))
+        session = _Session(settings, console, data)
+        if chief:
+            folder = RunFolder.create(output, plain_name(settings.model, settings.dataset, "-"))
+            stack.enter_context(folder.held())
+        else:
+            folder = stack.enter_context(folder_of_worker(None))
         # The config comes first: it is enough to resume, since the seed gives the first weights.
         folder.write_json(folder.config, session.describe())
         save_checkpoint(session.model, folder, folder.last, epochs=0)
@@ -113,7 +128,14 @@ def resume(
         UserError: The folder holds no run that can be continued, or a damaged file.
     """
     folder = RunFolder.open(path)
-    with folder.held():
+    with contextlib.ExitStack() as stack:
+        strategy = folder.read_config()["settings"].strategy
+        stack.enter_context(losing_workers(strategy))
+        if is_chief(strategy):
+            stack.enter_context(folder.held())
+        else:
+            # Before the strategy is made, for which the chief waits before it changes a file.
+            folder, console = stack.enter_context(folder_of_worker(path)), Console(quiet=True)
         config = folder.read_config()
         settings = config["settings"]
         wanted = settings if epochs is None else dataclasses.replace(settings, epochs=epochs)
@@ -211,7 +233,9 @@ class _Session:
         self.steps = as_user_error(steps_per_epoch, self.data.train, settings.batch_size)
         # Called early, so that a missing extra is reported before a folder is created.
         get_augmentation(settings.augment)
-        self.strategy = make_strategy(settings.strategy, settings.batch_size)
+        self.strategy = make_strategy(settings.strategy)
+        described = {**self.describe(), "command": None}
+        check_equal(self.strategy, json.dumps(described, default=repr))
         keras.utils.set_random_seed(settings.seed)
         with self.strategy.scope(), _precision(settings.mixed_precision):
             self.model = as_user_error(
@@ -346,7 +370,9 @@ class _Session:
             if self.unroll_schedule is not None:
                 # A run can end before the last number of updates, and be evaluated after a restart.
                 ki.set_depth(self.model, self.unroll_schedule.max_unroll_of(len(rows) - 1))
-            return finish(self, folder, rows, extensions)
+            result = finish(self, folder, rows, extensions)
+            share_value(self.strategy, 0.0)  # The first worker to end would look lost to others.
+            return result
         except tf.errors.OpError as error:
             refuse_unreadable(self.data, error, folder.path)
             raise
@@ -366,7 +392,7 @@ class _Session:
         interruption = Interruption()
         with interruption.watching():
             self.model.fit(
-                self.training_batches(initial_epoch, step),
+                self._share_batches(initial_epoch, step),
                 epochs=epochs,
                 initial_epoch=initial_epoch,
                 steps_per_epoch=self.steps - step,
@@ -375,8 +401,29 @@ class _Session:
                 verbose=0,
             )
 
-    def training_batches(self, epoch: int, step: int = 0) -> tf.data.Dataset:
-        """Return the training batches that start at a step of an epoch, both counted from 0."""
+    def _share_batches(self, epoch: int, step: int) -> Any:
+        """Return the training batches for `fit`: each replica reads its share."""
+        if self.strategy.num_replicas_in_sync == 1:
+            return self.training_batches(epoch, step)
+
+        def share(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            count = context.num_replicas_in_sync
+            local = count // context.num_input_pipelines
+            first = context.input_pipeline_id * local
+            return self.training_batches(
+                epoch, step, replicas=range(first, first + local), of=count
+            )
+
+        return self.strategy.distribute_datasets_from_function(share)
+
+    def training_batches(self, epoch: int, step: int = 0, **shares: Any) -> tf.data.Dataset:
+        """Return the training batches that start at a step of an epoch, both counted from 0.
+
+        Args:
+            epoch: The epoch.
+            step: The step.
+            **shares: `replicas` and `of`, as for `keras_iterconv.datasets.training_batches`.
+        """
         settings, data = self.settings, self.data
         return training_batches(
             data.train,
@@ -387,6 +434,7 @@ class _Session:
             augment=settings.augment,
             initial_epoch=epoch,
             initial_step=step,
+            **shares,
         )
 
     def comparable(self, rows: list[dict[str, float]]) -> list[dict[str, float]]:

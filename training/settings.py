@@ -24,7 +24,7 @@ from .presets import PRESETS
 
 SCHEDULES = ("cosine", "step", "step-twice", "triangle", "constant", "cyclical")
 OPTIMIZERS = ("sgd", "adam")
-STRATEGIES = ("none", "mirrored")
+STRATEGIES = ("none", "mirrored", "multiworker")
 # Without clipping, a model of 540 updates diverges in its first steps at a useful learning rate.
 CLIP_NORM = 5.0
 MOMENTUM = 0.9
@@ -43,6 +43,7 @@ _OVERRIDES = (
     "lipschitz_cap",
     "initial_gamma",
     "shared_initialization",
+    "synchronized",
 )
 # Those of blocks whose number of updates can change.
 _OF_ADJUSTABLE = ("unroll_schedule", "accuracy_loss", "mean_updates")
@@ -81,7 +82,8 @@ class Settings:
         validation_share: The share of the official training part that is kept for validation; 0 to
             train on all images and validate on none.
         mixed_precision: Whether to compute in half precision: float16 on a GPU, bfloat16 on a CPU.
-        strategy: `"none"`, or `"mirrored"` for all GPUs or, without a GPU, two logical CPUs.
+        strategy: `"none"`; `"mirrored"` for all GPUs or, without a GPU, two logical CPUs; or
+            `"multiworker"` for the devices of several processes.
         seed: The seed of the initial weights, the order of the images and their augmentation.
         data: The folder of class folders of pictures; None for a data set that has a name.
         image_size: The size of the images, `"SIDE"` or `"HEIGHTxWIDTH"`, of a data set that is not
@@ -113,6 +115,8 @@ class Settings:
             Python: `"5:"` for all but the first five, `"-8:"` for the last eight; None for all.
         shared_initialization: Whether the blocks of a stage start from the same kernels; None for
             True if `coupling` is given, 0 included, as in Lippl et al.
+        synchronized: Whether replicas normalise by the statistics of all their images together;
+            None for no.
         limit_train: Number of training images to use; None for all.
         index_images: Number of test images on which the indices of residual stages are measured,
             from the first on; 0 for no indices, None for all images.
@@ -157,6 +161,7 @@ class Settings:
     coupling_kernel: str = "uniform"
     coupling_members: str | None = None
     shared_initialization: bool | None = None
+    synchronized: bool | None = None
     limit_train: int | None = None
     index_images: int | None = None
 

@@ -48,6 +48,8 @@ def training_batches(
     augment: str = "none",
     initial_epoch: int = 0,
     initial_step: int = 0,
+    replicas: range = range(1),
+    of: int = 1,
 ) -> tf.data.Dataset:
     """Return an infinite data set of shuffled, augmented and standardised batches.
 
@@ -71,10 +73,14 @@ def training_batches(
         augment: Name in `AUGMENTATIONS`.
         initial_epoch: Epoch to start at, from 0.
         initial_step: Step of this epoch to start at, from 0; images before it are not read.
+        replicas: The replicas, by their numbers from 0, that get their images from this data set:
+            those of one worker, for `tf.distribute.Strategy.distribute_datasets_from_function`.
+        of: Number of replicas that share a batch. Their shares differ by at most one image.
 
     Returns:
         A dataset of `(images float32 [batch_size, H, W, C], labels int32 [batch_size])`; the labels
-        are int32 [batch_size, classes] where a label is a set of classes.
+        are int32 [batch_size, classes] where a label is a set of classes. With several replicas it
+        has an element for each of `replicas` and each step, its share of the batch.
 
     Raises:
         ValueError: An argument is out of range, or the augmentation is unknown.
@@ -87,6 +93,7 @@ def training_batches(
     augmentation = get_augmentation(augment)
     assemble = _assembler(split, mean, std, augmentation)
     count, used = len(split), steps * batch_size
+    bounds = tf.constant([batch_size * replica // of for replica in range(of + 1)], tf.int64)
 
     def rows_of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
@@ -98,14 +105,21 @@ def training_batches(
                 [count], _stream(start, _FIRST_MIRRORING), alg=_GENERATOR
             )
             draws = alternate(draws, first, epoch)
-        return tf.data.Dataset.from_tensor_slices(
-            (
-                tf.reshape(order, [steps, batch_size]),
-                tf.reshape(tf.gather(draws, order), [steps, batch_size, DRAWS]),
-            )
+        rows = (
+            tf.reshape(order, [steps, batch_size]),
+            tf.reshape(tf.gather(draws, order), [steps, batch_size, DRAWS]),
         )
+        if of == 1:
+            return tf.data.Dataset.from_tensor_slices(rows)
 
-    dataset = tf.data.Dataset.counter(initial_epoch).flat_map(rows_of_epoch).skip(initial_step)
+        def share(number):
+            step, replica = number // len(replicas), replicas[0] + number % len(replicas)
+            return tuple(row[step, bounds[replica] : bounds[replica + 1]] for row in rows)
+
+        return tf.data.Dataset.range(steps * len(replicas)).map(share)
+
+    dataset = tf.data.Dataset.counter(initial_epoch).flat_map(rows_of_epoch)
+    dataset = dataset.skip(initial_step * len(replicas))
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     return _finish(dataset.map(assemble, num_parallel_calls=PARALLEL_BATCHES))
 

@@ -1,0 +1,203 @@
+"""Start several workers of a command on this machine: `python -m training.launch`."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from iterconv.command_errors import UserError, run_command
+from iterconv.command_help import make_command_app, options_of
+
+from .cluster import Cluster
+
+_options = options_of("Workers")
+# Seconds that workers get to end by themselves, after a signal or after the chief.
+GRACE = 10.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_PAUSE = 0.1
+
+
+def launch(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="-- fit ...",
+            help="The command and its options, for example: -- fit --model nais10.",
+        ),
+    ],
+    workers: Annotated[int, _options("Number of workers on this machine.", "2")] = 2,
+) -> None:
+    """Start workers that train one model together, and end all of them when one fails.
+
+    The first worker, the chief, writes to the screen and the run's folder. Lines of the others
+    begin with their number.
+    """
+    if workers < 1:
+        raise UserError(f"--workers must be at least 1: {workers}")
+    command, *options = arguments
+    if command != "fit":
+        raise UserError(f"the command after -- must be fit: {command}")
+    given = {option.partition("=")[0] for option in options}
+    if not given & {"--strategy", "--resume", "--help"}:
+        options += ["--strategy", "multiworker"]
+    module = f"{__package__}.fit"
+    code = run_workers([sys.executable, "-m", module, *options], workers)
+    if code:
+        raise SystemExit(code)
+
+
+def run_workers(command: Sequence[str], count: int) -> int:
+    """Run a command as several workers, and return the exit status of the first that failed.
+
+    Args:
+        command: The command of each worker, which reads `TF_CONFIG`.
+        count: Number of workers.
+
+    Returns:
+        0 when all have ended well; the status of the one that failed first, where 128 and the
+        number of the signal stand for a signal.
+    """
+    with contextlib.ExitStack() as stack:
+        received = stack.enter_context(_noted_signals())
+        addresses = stack.enter_context(_reserved_addresses(count))
+        # Removed in the end, also what a killed worker leaves.
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="iterconv-launch-"))
+        workers = [
+            stack.enter_context(_started(command, Cluster(addresses, i), folder))
+            for i in range(count)
+        ]
+        return _watch(workers, received)
+
+
+def _watch(workers: list[subprocess.Popen], received: list[int]) -> int:
+    """Wait for the workers, end the others when one fails, and return the exit status."""
+    while not received:
+        codes = [worker.poll() for worker in workers]
+        failed = [i for i, code in enumerate(codes) if code]
+        if failed:
+            _say(failed[0], codes[failed[0]], len(workers))
+            _end(workers, signal.SIGTERM)
+            code = codes[failed[0]]
+            return 128 - code if code < 0 else code
+        if codes[0] is not None:
+            # The chief is done, and what the others still do is of no use.
+            _end(workers, None)
+            return 0
+        time.sleep(_PAUSE)
+    _end(workers, received[0])
+    if received[0] == signal.SIGINT:
+        raise KeyboardInterrupt
+    return 128 + received[0]
+
+
+def _say(number: int, code: int, count: int) -> None:
+    """Print which worker failed. The message of a worker's own error stands above."""
+    reason = f"was killed by signal {-code}" if code < 0 else f"ended with exit status {code}"
+    others = "" if count == 1 else "; the other workers are ended"
+    print(
+        f"Error: worker {number} {reason}{others}. Continue the run with --resume and its folder",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _end(workers: list[subprocess.Popen], number: int | None) -> None:
+    """Send all workers a signal, and kill those that go on for longer than the grace."""
+    if number is not None:
+        for worker in workers:
+            with contextlib.suppress(ProcessLookupError):
+                worker.send_signal(number)
+    deadline = time.monotonic() + GRACE
+    for worker in workers:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker.wait(max(deadline - time.monotonic(), _PAUSE))
+    for worker in workers:
+        worker.kill()
+        worker.wait()
+
+
+@contextlib.contextmanager
+def _started(command: Sequence[str], cluster: Cluster, folder: str) -> Iterator[subprocess.Popen]:
+    """Start a worker; kill it at the end if it still runs."""
+    chief = cluster.worker == 0
+    environment = {
+        **os.environ,
+        "TF_CONFIG": cluster.to_config(),
+        "TF_GRPC_REUSE_PORT": "true",
+        "TMPDIR": folder,
+    }
+    worker = subprocess.Popen(
+        command,
+        env=environment,
+        stdin=None if chief else subprocess.DEVNULL,
+        stdout=None if chief else subprocess.PIPE,
+        stderr=None if chief else subprocess.STDOUT,
+        # Ctrl-C reaches this process alone, which ends the workers.
+        start_new_session=True,
+    )
+    reader = threading.Thread(target=_copy_lines, args=(worker, cluster.worker), daemon=True)
+    if not chief:
+        reader.start()
+    try:
+        yield worker
+    finally:
+        worker.kill()
+        worker.wait()
+        if not chief:
+            reader.join(GRACE)
+
+
+def _copy_lines(worker: subprocess.Popen, number: int) -> None:
+    for line in worker.stdout or ():
+        text = line.decode(errors="backslashreplace")
+        print(f"worker {number}: {text}", end="", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _reserved_addresses(count: int) -> Iterator[list[str]]:
+    """Yield free addresses of this machine, which nobody else gets in this context.
+
+    The sockets do not listen, and let the workers use their ports (`TF_GRPC_REUSE_PORT`).
+    """
+    with contextlib.ExitStack() as stack:
+        addresses = []
+        for _ in range(count):
+            taken = stack.enter_context(socket.socket())
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            taken.bind(("127.0.0.1", 0))
+            addresses.append(f"127.0.0.1:{taken.getsockname()[1]}")
+        yield addresses
+
+
+@contextlib.contextmanager
+def _noted_signals() -> Iterator[list[int]]:
+    """Yield a list of the signals that would end this process, in place of what they do."""
+    received: list[int] = []
+
+    def note(number: int, *frame: Any) -> None:
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in _SIGNALS}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def main() -> None:
+    """Run the command line."""
+    run_command(make_command_app(launch), "python -m training.launch")
+
+
+if __name__ == "__main__":
+    main()
