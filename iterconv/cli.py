@@ -25,7 +25,13 @@ def make_app():
     from iterconv import command_help
 
     app = command_help.make_app(HELP)
-    for function in (_load("training.fit").fit, _load("export.publish").publish, predict):
+    commands = (
+        _load("training.fit").fit,
+        _load("training.launch").launch,
+        _load("export.publish").publish,
+        predict,
+    )
+    for function in commands:
         app.command(cls=command_help.Command)(function)
     app.add_typer(_load("training.reproduce.__main__").app, name="reproduce")
     return app

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
@@ -14,6 +14,7 @@ from iterconv.command_errors import UserError
 
 from .cluster import Cluster, find_cluster
 from .run_folder import RunFolder
+from .worker_watch import LOST, watched
 
 # What TensorFlow says where a worker cannot be reached or has left.
 _LOST = re.compile(r"collective|worker|task|peer|socket|connect|heartbeat|coordination", re.I)
@@ -112,6 +113,30 @@ def folder_of_worker(path: str | os.PathLike | None) -> Iterator[RunFolder]:
         yield folder
 
 
+def share_batches(
+    strategy: tf.distribute.Strategy, make: Callable, epoch: int, step: int
+) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+    """Return the training batches for `fit`, of which each replica reads its share.
+
+    Args:
+        strategy: The strategy.
+        make: Function `(epoch, step, replicas=, of=)` that returns the batches, or the shares of
+            some replicas, as `keras_iterconv.datasets.training_batches`.
+        epoch: The epoch to start at, from 0.
+        step: The step of this epoch to start at, from 0.
+    """
+    if strategy.num_replicas_in_sync == 1:
+        return make(epoch, step)
+
+    def share(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        count = context.num_replicas_in_sync
+        local = count // context.num_input_pipelines
+        first = context.input_pipeline_id * local
+        return make(epoch, step, replicas=range(first, first + local), of=count)
+
+    return strategy.distribute_datasets_from_function(share)
+
+
 def share_value(strategy: tf.distribute.Strategy, value: float) -> float:
     """Return the chief's value on all workers; a call that all of them must make."""
     if _count_workers(strategy) < 2:
@@ -144,17 +169,17 @@ def _count_workers(strategy: tf.distribute.Strategy) -> int:
 
 @contextlib.contextmanager
 def losing_workers(name: str) -> Iterator[None]:
-    """Turn TensorFlow's error for a worker that has ended into `WorkerLostError`.
+    """End this worker with a message when another one has ended.
+
+    TensorFlow's error for it becomes a `WorkerLostError`.
 
     Args:
         name: The name of the strategy.
     """
     try:
-        yield
+        with watched(find_cluster() if name == "multiworker" else None):
+            yield
     except tf.errors.OpError as error:
         if name != "multiworker" or not _LOST.search(str(error)):
             raise
-        raise WorkerLostError(
-            "another worker has ended or cannot be reached, and no worker can go on without it; "
-            "start all workers again, with --resume and the run's folder"
-        ) from error
+        raise WorkerLostError(LOST) from error

@@ -81,14 +81,13 @@ def run_workers(command: Sequence[str], count: int) -> int:
 def _watch(workers: list[subprocess.Popen], received: list[int]) -> int:
     """Wait for the workers, end the others when one fails, and return the exit status."""
     while not received:
-        codes = [worker.poll() for worker in workers]
-        failed = [i for i, code in enumerate(codes) if code]
-        if failed:
-            _say(failed[0], codes[failed[0]], len(workers))
-            _end(workers, signal.SIGTERM)
-            code = codes[failed[0]]
-            return 128 - code if code < 0 else code
-        if codes[0] is not None:
+        for number, worker in enumerate(workers):
+            code = worker.poll()
+            if code:
+                _say(number, code, len(workers))
+                _end(workers, signal.SIGTERM)
+                return 128 - code if code < 0 else code
+        if workers[0].returncode is not None:
             # The chief is done, and what the others still do is of no use.
             _end(workers, None)
             return 0

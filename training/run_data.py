@@ -1,11 +1,18 @@
-"""The data set of a run: loading it, and the batch size that fits to it."""
+"""The data set of a run: loading it, describing it, and the batch size that fits to it."""
 
 import dataclasses
+import platform
 import shlex
+import sys
 from pathlib import Path
+from typing import Any
 
+import keras
+import numpy as np
+import tensorflow as tf
 from rich.console import Console
 
+import keras_iterconv as ki
 from iterconv.command_errors import UserError, as_user_error
 from keras_iterconv.datasets import ImageData, StoredImages, load_any
 
@@ -69,3 +76,19 @@ def refuse_unreadable(data: ImageData, error: Exception, folder: Path) -> None:
             f"{images.failures[0]}, but could be when the run started; restore it, and continue "
             f"with: iterconv fit --resume {shlex.quote(str(folder))}"
         ) from error
+
+
+def describe_run(settings: Settings, data: ImageData) -> dict[str, Any]:
+    """Return the content of `config.json`: settings, facts of the data set and versions."""
+    return {
+        "settings": dataclasses.asdict(settings),
+        "data": data.describe(),
+        "versions": {
+            "keras_iterconv": ki.__version__,
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "command": sys.argv,
+    }

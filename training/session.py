@@ -3,14 +3,11 @@
 import contextlib
 import dataclasses
 import json
-import platform
 import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from rich.console import Console
 
@@ -27,9 +24,7 @@ from keras_iterconv.datasets import (
 from keras_iterconv.depth.depth_settings import is_adaptive
 from keras_iterconv.depth.evaluation import Evaluation, evaluate, mirrored_accuracy
 from keras_iterconv.depth.traced_depth import TracedDepth
-from keras_iterconv.models.fast_net import has_whitening
 from keras_iterconv.runs import plain_name
-from keras_iterconv.tasks import TASKS
 
 from .callbacks import ProgressLines, RunRecorder
 from .checkpoint import load_checkpoint, save_checkpoint
@@ -39,12 +34,15 @@ from .distribution import (
     is_chief,
     losing_workers,
     make_strategy,
+    share_batches,
     share_value,
 )
 from .epoch_state import EpochState, load_epoch_state
+from .extension import extend
 from .interruption import Interruption
 from .optimization import make_optimizer
-from .run_data import fit_batch, load_data, refuse_unreadable
+from .preparation_of_model import build_metrics, whiten_from
+from .run_data import describe_run, fit_batch, load_data, refuse_unreadable
 from .run_folder import RunFolder
 from .run_report import print_header
 from .run_result import finish
@@ -52,8 +50,6 @@ from .settings import Settings
 
 # Number of images in a batch for the measurement of indices and depth.
 MEASURE_BATCH = 256
-# Number of training images from which a first layer that whitens is computed.
-WHITENING_IMAGES = 5000
 # Least time between two checkpoints within an epoch, in minutes.
 CHECKPOINT_MINUTES = 10.0
 
@@ -96,7 +92,7 @@ def start(
         else:
             folder = stack.enter_context(folder_of_worker(None))
         # The config comes first: it is enough to resume, since the seed gives the first weights.
-        folder.write_json(folder.config, session.describe())
+        folder.write_json(folder.config, describe_run(session.settings, session.data))
         save_checkpoint(session.model, folder, folder.last, epochs=0)
         return session.run(folder, [], None, checkpoint_minutes)
 
@@ -146,7 +142,7 @@ def resume(
                 f" than {result['epochs']} to train further"
             )
         session = _Session(wanted, console)
-        if session.describe()["data"] != config["data"]:
+        if describe_run(session.settings, session.data)["data"] != config["data"]:
             place = settings.data or "TFDS_DATA_DIR"
             raise UserError(
                 f"the data set {settings.dataset!r} is not the one that {path} was started with; "
@@ -159,7 +155,7 @@ def resume(
                 f"{wanted.epochs}"
             )
         if wanted != settings:
-            config = _extend(folder, config, wanted, len(rows), console)
+            config = extend(folder, config, wanted, len(rows), console)
         extensions = config.get("extensions", ())
         return session.run(folder, rows, state, checkpoint_minutes, extensions)
 
@@ -172,31 +168,6 @@ def build_model(settings: Settings, data: ImageData) -> ki.IterativeModel:
         data: The data set, in place of the one that the settings name.
     """
     return _Session(settings, Console(quiet=True), data).model
-
-
-def _extend(
-    folder: RunFolder, config: dict[str, Any], wanted: Settings, done: int, console: Console
-) -> dict[str, Any]:
-    """Change a run's number of epochs, and return the new content of `config.json`.
-
-    An earlier result stays until the new one is written.
-    """
-    before = config["settings"]
-    extensions = [*config.get("extensions", []), {"epochs": before.epochs, "done": done}]
-    extended = {**config, "settings": dataclasses.asdict(wanted), "extensions": extensions}
-    folder.write_json(folder.config, extended)
-    stretched = (
-        ""
-        if wanted.schedule == "constant" or done == wanted.epochs
-        else (
-            f"; the {wanted.schedule} schedule of the learning rate is stretched over all of them"
-        )
-    )
-    console.print(
-        f"{done} of {wanted.epochs} epochs are finished, {before.epochs} were planned{stretched}",
-        soft_wrap=True,
-    )
-    return extended
 
 
 @contextlib.contextmanager
@@ -234,7 +205,7 @@ class _Session:
         # Called early, so that a missing extra is reported before a folder is created.
         get_augmentation(settings.augment)
         self.strategy = make_strategy(settings.strategy)
-        described = {**self.describe(), "command": None}
+        described = {**describe_run(settings, self.data), "command": None}
         check_equal(self.strategy, json.dumps(described, default=repr))
         keras.utils.set_random_seed(settings.seed)
         with self.strategy.scope(), _precision(settings.mixed_precision):
@@ -251,7 +222,7 @@ class _Session:
                 *(tuple(numbers.tolist()) for numbers in (self.data.mean, self.data.std))
             )
             self.model.class_names = tuple(self.data.classes)
-            self._whiten()
+            whiten_from(self.model, self.data)
             optimizer = make_optimizer(settings, self.steps, self.model.trainable_variables)
             if self.model.dtype_policy.name == "mixed_float16":
                 # Keras would add this itself, but leave it out of the files that it writes.
@@ -264,51 +235,16 @@ class _Session:
                 coupling=settings.gradient_coupling(),
             )
             self.model.optimizer.build(self.model.trainable_variables)
-            self._build_metrics()
+            build_metrics(self.model, self.data)
         self.unroll_schedule = settings.make_unroll_schedule()
         # Outside of the strategy's scope: the last batch of a part may not divide evenly among the
         # replicas.
         self.run_depth = TracedDepth(self.model)
 
-    def _whiten(self) -> None:
-        """Compute the first layer of a net that whitens its images, from training images."""
-        if has_whitening(self.model):
-            split = self.data.train.take(np.arange(min(WHITENING_IMAGES, len(self.data.train))))
-            images = (split.images[:] - self.data.mean) / self.data.std
-            ki.whiten(self.model, images)
-
     def _make_loss(self) -> keras.losses.Loss:
         smoothing = self.settings.label_smoothing
         # Without smoothing no argument: the loss of a regression has none.
         return self.data.task.make_loss(**({"label_smoothing": smoothing} if smoothing else {}))
-
-    def _build_metrics(self) -> None:
-        """Create the metrics' variables, which Keras creates in the first step of an epoch.
-
-        The state of an interrupted epoch is assigned to them before that step.
-        """
-        shape = self.data.train.labels.shape[1:]
-        labels = tf.zeros([1, *shape], tf.int32)
-        positions = shape if self.data.task is TASKS["labels_per_position"] else ()
-        logits = tf.zeros([1, *positions, self.data.num_classes])
-        for metric in self.model.metrics:
-            if not getattr(metric, "built", True):
-                metric.build(labels, logits)
-
-    def describe(self) -> dict[str, Any]:
-        """Return the content of `config.json`: settings, facts of the data set and versions."""
-        return {
-            "settings": dataclasses.asdict(self.settings),
-            "data": self.data.describe(),
-            "versions": {
-                "keras_iterconv": ki.__version__,
-                "keras": keras.__version__,
-                "tensorflow": tf.__version__,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
-            "command": sys.argv,
-        }
 
     def load(self, folder: RunFolder) -> tuple[list[dict[str, float]], EpochState | None]:
         """Load the last checkpoint; return its history and the state within the next epoch.
@@ -392,7 +328,7 @@ class _Session:
         interruption = Interruption()
         with interruption.watching():
             self.model.fit(
-                self._share_batches(initial_epoch, step),
+                share_batches(self.strategy, self.training_batches, initial_epoch, step),
                 epochs=epochs,
                 initial_epoch=initial_epoch,
                 steps_per_epoch=self.steps - step,
@@ -400,21 +336,6 @@ class _Session:
                 callbacks=[*callbacks, interruption],
                 verbose=0,
             )
-
-    def _share_batches(self, epoch: int, step: int) -> Any:
-        """Return the training batches for `fit`: each replica reads its share."""
-        if self.strategy.num_replicas_in_sync == 1:
-            return self.training_batches(epoch, step)
-
-        def share(context: tf.distribute.InputContext) -> tf.data.Dataset:
-            count = context.num_replicas_in_sync
-            local = count // context.num_input_pipelines
-            first = context.input_pipeline_id * local
-            return self.training_batches(
-                epoch, step, replicas=range(first, first + local), of=count
-            )
-
-        return self.strategy.distribute_datasets_from_function(share)
 
     def training_batches(self, epoch: int, step: int = 0, **shares: Any) -> tf.data.Dataset:
         """Return the training batches that start at a step of an epoch, both counted from 0.

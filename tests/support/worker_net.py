@@ -1,0 +1,82 @@
+"""Train nets by several workers or by one process: `python -m tests.support.worker_net 2 SIZE PATH`.
+
+They train in float64 on batches of uneven shares. Each worker writes all variables and the depths
+of the images into `PATH-WORKER.npz`.
+"""
+
+import json
+import os
+import sys
+
+import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment first
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from training.launch import run_workers
+
+# Steps, and by name the settings of `create_model` and the coupling.
+SIZES = {
+    "small": (
+        3,
+        {
+            "nais_mnist": ({"max_unroll": 4, "units": 8}, None),
+            "nais_adaptive": ({"blocks": 1, "filters": (4,), "threshold": 0.5}, None),
+            "resnet_w8": ({"blocks": 2, "width": 2}, 0.9),
+        },
+    ),
+    "full": (
+        20,
+        {
+            "nais_mnist": ({}, None),
+            "nais_adaptive": ({"threshold": 0.05}, None),
+            "resnet_w8": ({}, 0.9),
+            "pcr_w8": ({}, None),
+        },
+    ),
+}
+SIDE, CLASSES, BATCH = 8, 4, 9
+
+
+def train(name, settings, coupling, steps):
+    """Return the variables and the depths after some steps."""
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    several = "TF_CONFIG" in os.environ
+    strategy = tf.distribute.MultiWorkerMirroredStrategy() if several else None
+    keras.utils.set_random_seed(0)
+    with strategy.scope() if several else tf.name_scope(""):
+        model = ki.create_model(name, (SIDE, SIDE, 3), CLASSES, synchronized=True, **settings)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        optimizer = keras.optimizers.SGD(0.05, momentum=0.9, global_clipnorm=1.0)
+        model.compile(optimizer, loss, metrics=["accuracy"], coupling=coupling)
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(BATCH * steps, SIDE, SIDE, 3))
+    labels = rng.integers(0, CLASSES, BATCH * steps)
+    # The last batch has one image, so that all workers but one have none.
+    images, labels = images[: -BATCH + 1], labels[: -BATCH + 1]
+    history = model.fit(images, labels, batch_size=BATCH, shuffle=False, verbose=0).history
+    depth = ki.with_depth(model)(images[:BATCH])["depth"].numpy()
+    losses = {name: np.asarray(values) for name, values in history.items()}
+    return {f"{i} {v.path}": v.numpy() for i, v in enumerate(model.variables)}, depth, losses
+
+
+def train_all(size, path):
+    """Train the nets of a size, and write into a file of NumPy."""
+    steps, nets = SIZES[size]
+    result = {}
+    for name, (settings, coupling) in nets.items():
+        variables, depth, losses = train(name, settings, coupling, steps)
+        for key, value in {**variables, **losses, "depth": depth}.items():
+            result[f"{name} {key}".replace("/", "|")] = value
+    config = json.loads(os.environ.get("TF_CONFIG", "null"))
+    np.savez(f"{path}-{config['task']['index'] if config else 'alone'}.npz", **result)
+
+
+if __name__ == "__main__":
+    if "TF_CONFIG" in os.environ or sys.argv[1] == "1":
+        train_all(*sys.argv[2:])
+    else:
+        command = [sys.executable, "-m", "tests.support.worker_net", *sys.argv[1:]]
+        sys.exit(run_workers(command, int(sys.argv[1])))
