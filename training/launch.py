@@ -102,11 +102,9 @@ def _say(number: int, code: int, count: int) -> None:
     """Print which worker failed. The message of a worker's own error stands above."""
     reason = f"was killed by signal {-code}" if code < 0 else f"ended with exit status {code}"
     others = "" if count == 1 else "; the other workers are ended"
-    print(
-        f"Error: worker {number} {reason}{others}. Continue the run with --resume and its folder",
-        file=sys.stderr,
-        flush=True,
-    )
+    refused = code == UserError.exit_code
+    advice = "" if refused else ". Continue the run with --resume and its folder"
+    print(f"Error: worker {number} {reason}{others}{advice}", file=sys.stderr, flush=True)
 
 
 def _end(workers: list[subprocess.Popen], number: int | None) -> None:

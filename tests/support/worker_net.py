@@ -1,4 +1,4 @@
-"""Train nets by several workers or by one process: `python -m tests.support.worker_net 2 SIZE PATH`.
+"""Train nets by several workers or one: `python -m tests.support.worker_net WORKERS SIZE PATH`.
 
 They train in float64 on batches of uneven shares. Each worker writes all variables and the depths
 of the images into `PATH-WORKER.npz`.
@@ -21,7 +21,6 @@ SIZES = {
     "small": (
         3,
         {
-            "nais_mnist": ({"max_unroll": 4, "units": 8}, None),
             "nais_adaptive": ({"blocks": 1, "filters": (4,), "threshold": 0.5}, None),
             "resnet_w8": ({"blocks": 2, "width": 2}, 0.9),
         },

@@ -20,6 +20,7 @@ from keras_iterconv import datasets
 from keras_iterconv.depth.evaluation import evaluate
 from training import callbacks as callbacks
 from training import session
+from training.run_folder import RunFolder
 from training.settings import make_settings
 
 MODELS = ("nais_adaptive", "resnet54", "nais_mnist")
@@ -418,7 +419,24 @@ def test_a_second_mirrored_run_in_one_process(quick, console, tmp_path):
         session.start(quick(name, strategy="mirrored", epochs=1), tmp_path / name, console)
 
 
-def test_mirrored_refuses_a_batch_that_cannot_be_divided(quick, console, tmp_path):
-    with pytest.raises(UserError, match="--batch-size must be a multiple of the"):
-        session.start(quick(strategy="mirrored", batch_size=31), tmp_path / "run", console)
+def test_mirrored_divides_any_batch(quick, console, tmp_path):
+    """The last share of 31 images is smaller; with synchronized statistics nothing else differs."""
+    rows = []
+    for strategy in ("none", "mirrored"):
+        settings = quick("nais_mnist", strategy=strategy, batch_size=31, clip_norm=1.0)
+        session.start(settings, tmp_path / strategy, console)
+        rows.append(RunFolder(tmp_path / strategy).read_history(settings.epochs))
+    for one, two in zip(*rows, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
+        assert two["val_loss"] == pytest.approx(one["val_loss"], rel=1e-3)
+
+
+def test_workers_that_nobody_names(quick, console, tmp_path, monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(UserError, match=r"needs workers: .* training\.launch"):
+        session.start(quick(strategy="multiworker"), tmp_path / "run", console)
+    two = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(two))
+    with pytest.raises(UserError, match="TF_CONFIG names 2 workers"):
+        session.start(quick(strategy="none"), tmp_path / "run", console)
     assert not (tmp_path / "run").exists()

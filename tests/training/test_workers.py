@@ -27,7 +27,7 @@ def test_two_workers_train_as_one_process(tmp_path):
     for workers in (1, 2):
         run_nets(workers, tmp_path / "net")
     alone, first, second = (np.load(tmp_path / f"net-{i}.npz") for i in ("alone", 0, 1))
-    assert len(alone.files) > 50
+    assert len(alone.files) > 30
     for name in alone.files:
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
         np.testing.assert_allclose(first[name], alone[name], rtol=0, atol=1e-9, err_msg=name)
@@ -36,8 +36,8 @@ def test_two_workers_train_as_one_process(tmp_path):
 
 
 OPTIONS = {
-    "model": "nais_adaptive", "dataset": "digits", "limit_train": 600, "batch_size": 45,
-    "blocks": 1, "max_unroll": 2, "synchronized": True, "clip_norm": 1.0,
+    "model": "nais_mnist", "dataset": "digits", "limit_train": 600, "batch_size": 45,
+    "max_unroll": 2, "epochs": 12, "learning_rate": 0.005, "synchronized": True,
 }  # fmt: skip
 
 
@@ -71,30 +71,36 @@ def test_a_killed_worker_ends_all_and_the_run_goes_on(tmp_path):
         for text in [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     ]
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with process(launch(*given, "--epochs", "500", "--output", str(folder)), **output) as started:
+    with process(launch(*given, "--output", str(folder)), **output) as started:
         wait_for(lambda: (folder / "history.csv").exists(), started)
         workers = children(started.pid)
         os.kill(workers[1], signal.SIGKILL)
-        begin = time.monotonic()
-        _, errors = started.communicate()
-        # Not a measurement: nothing waits for a worker that does not come back.
-        assert time.monotonic() - begin < 60
-    assert started.returncode == 128 + signal.SIGKILL
+        _, errors = started.communicate()  # `process` ends what takes too long
+    assert started.returncode == 128 + signal.SIGKILL, errors
     assert "Error: worker 1 was killed by signal 9; the other workers are ended" in errors
     assert not any(os.path.exists(f"/proc/{worker}") for worker in workers)
-    finished = len(rows(folder))
-    assert finished >= 1
+    finished = rows(folder)
+    assert 1 <= len(finished) < OPTIONS["epochs"]
 
-    epochs = finished + 1
-    command = launch("--resume", str(folder), "--epochs", str(epochs))
+    command = launch("--resume", str(folder))
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stderr
-    assert (folder / "result.json").exists()
-    assert len(rows(folder)) == epochs
-    # The schedule is stretched over other numbers of epochs, so that only the first one is equal.
-    alone = tmp_path / "alone"
-    session.start(make_settings(**OPTIONS, epochs=500), str(alone), _StopsAfterOne())
+    # Neither repeated nor lost. The last row may have been written just before its checkpoint.
+    together = rows(folder)
+    assert together[: len(finished) - 1] == finished[:-1]
+    result = session.start(make_settings(**OPTIONS), str(tmp_path / "alone"), Console(quiet=True))
+    alone = rows(tmp_path / "alone")
+    assert len(together) == len(alone) == result["epochs"]
+    # Epoch, loss, accuracy, and the same of the validation: rounded otherwise in each step.
+    np.testing.assert_allclose(
+        [row[:5] for row in together], [row[:5] for row in alone], rtol=0.02, atol=0.01
+    )
 
 
-class _StopsAfterOne(Console):
-    """A console on which a run is interrupted."""
+def test_a_refused_setting_ends_all_workers(tmp_path):
+    command = launch("--model", "nais_mnist", "--threshold", "-1", "--output", str(tmp_path / "x"))
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 2
+    assert "Error: --threshold must lie in" in done.stderr
+    assert "--resume" not in done.stderr
+    assert not (tmp_path / "x").exists()

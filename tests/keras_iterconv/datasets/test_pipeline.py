@@ -277,3 +277,21 @@ def test_distribution_changes_nothing_and_warns_of_nothing(capfd):
             assert np.array_equal(images, images_again)
             assert np.array_equal(labels, labels_again)
     assert "auto_shard" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("batch", "of"), [(5, 2), (2, 3)])
+def test_the_shares_of_the_replicas_make_the_batch(batch, of):
+    """Also of a worker with two replicas, from a step within an epoch on, and empty shares."""
+    options = {"batch_size": batch, "augment": "standard", "initial_epoch": 1, "initial_step": 1}
+    workers = [range(of)] if of < 3 else [range(2), range(2, 3)]
+    streams = [batches(steps=14 * len(own), replicas=own, of=of, **options) for own in workers]
+    for step, whole in enumerate(batches(steps=14, **options)):
+        shares = [
+            share
+            for own, stream in zip(workers, streams, strict=True)
+            for share in stream[step * len(own) : (step + 1) * len(own)]
+        ]
+        for i, expected in enumerate(whole):
+            sizes = [len(share[i]) for share in shares]
+            assert max(sizes) - min(sizes) <= 1
+            np.testing.assert_array_equal(np.concatenate([s[i] for s in shares]), expected)
