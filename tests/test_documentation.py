@@ -77,11 +77,13 @@ def test_links_lead_somewhere(page):
 
 def test_every_option_and_preset_that_is_named_exists():
     text = "".join(page.read_text() for page in PAGES)
-    commands = [ROOT / "training" / name for name in ("fit.py", "reproduce/__main__.py")]
+    names = ("fit.py", "launch.py", "reproduce/__main__.py")
+    commands = [ROOT / "training" / name for name in names]
     commands += (ROOT / "export" / name for name in ("publish.py", "predict.py"))
     commands += (ROOT / "benchmarks").glob("*.py")
     source = "".join(path.read_text() for path in commands)
-    options = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", text)) - {"help"}
+    slurm = {"nodes", "ntasks-per-node", "gpus-per-task", "kill-on-bad-exit"}
+    options = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", text)) - {"help", *slurm}
     # An option is an argument's name, or is spelt out.
     missing = {
         name
