@@ -20,8 +20,9 @@ from iterconv.command_help import make_command_app, options_of
 from .cluster import Cluster
 
 _options = options_of("Workers")
-# Seconds that workers get to end by themselves, after a signal or after the chief.
-GRACE = 10.0
+# Seconds that workers get to end by themselves: after Ctrl-C or after the chief, and after the
+# failure of another, which most of them await in an operation that no signal ends.
+GRACE, GRACE_AFTER_FAILURE = 10.0, 3.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PAUSE = 0.1
 
@@ -85,7 +86,7 @@ def _watch(workers: list[subprocess.Popen], received: list[int]) -> int:
             code = worker.poll()
             if code:
                 _say(number, code, len(workers))
-                _end(workers, signal.SIGTERM)
+                _end(workers, signal.SIGTERM, GRACE_AFTER_FAILURE)
                 return 128 - code if code < 0 else code
         if workers[0].returncode is not None:
             # The chief is done, and what the others still do is of no use.
@@ -107,13 +108,13 @@ def _say(number: int, code: int, count: int) -> None:
     print(f"Error: worker {number} {reason}{others}{advice}", file=sys.stderr, flush=True)
 
 
-def _end(workers: list[subprocess.Popen], number: int | None) -> None:
-    """Send all workers a signal, and kill those that go on for longer than the grace."""
+def _end(workers: list[subprocess.Popen], number: int | None, grace: float = GRACE) -> None:
+    """Send all workers a signal, and kill those that go on for longer than some seconds."""
     if number is not None:
         for worker in workers:
             with contextlib.suppress(ProcessLookupError):
                 worker.send_signal(number)
-    deadline = time.monotonic() + GRACE
+    deadline = time.monotonic() + grace
     for worker in workers:
         with contextlib.suppress(subprocess.TimeoutExpired):
             worker.wait(max(deadline - time.monotonic(), _PAUSE))
