@@ -37,10 +37,10 @@ def launch(
     ],
     workers: Annotated[int, _options("Number of workers on this machine.", "2")] = 2,
 ) -> None:
-    """Start workers that train one model together, and end all of them when one fails.
+    """Train one model by several processes.
 
     The first worker, the chief, writes to the screen and the run's folder. Lines of the others
-    begin with their number.
+    begin with their number. When a worker fails, all are ended.
     """
     if workers < 1:
         raise UserError(f"--workers must be at least 1: {workers}")
