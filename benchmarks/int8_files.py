@@ -14,6 +14,7 @@ from benchmarks.harness.bench import Bench
 from benchmarks.harness.benchmark_options import Device, DeviceOption, OutputOption, RoundsOption
 from benchmarks.harness.candidate import Candidate
 from benchmarks.harness.measured_tables import show
+from benchmarks.onnx_candidate import provider
 from export.classifier import OnnxClassifier, Predictions
 from iterconv.command_errors import run_command
 from iterconv.command_help import make_command_app
@@ -128,7 +129,8 @@ class Classifier:
     """
 
     def __init__(self, path: Path, images: np.ndarray):
-        self.classifier, self.images = OnnxClassifier(path), images
+        self.classifier = OnnxClassifier(path, providers=[provider()])
+        self.images = images
 
     def run(self, size: int) -> None:
         """Classify all images in batches of `size`."""

@@ -3,6 +3,8 @@
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from benchmarks.harness.process_settings import current_device
+
 
 class LiteRTSession:
     """Runs an exported model.
@@ -14,6 +16,8 @@ class LiteRTSession:
     """
 
     def __init__(self, file: bytes, inputs: np.ndarray, threads: int):
+        if current_device() == "gpu":
+            raise RuntimeError("LiteRT runs these files on the CPU only; use --device cpu")
         # The runner does not keep its interpreter alive.
         self.interpreter = Interpreter(model_content=file, num_threads=threads)
         self.runner = self.interpreter.get_signature_runner("serving_default")

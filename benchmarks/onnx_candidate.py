@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from benchmarks.harness.process_settings import current_device
+
 
 class OnnxSession:
     """Runs an exported model.
@@ -23,9 +25,7 @@ class OnnxSession:
         # Threads that spin lose much to other programs, and gain little without.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.intra_op_num_threads = threads
-        self.session = onnxruntime.InferenceSession(
-            file, options, providers=["CPUExecutionProvider"]
-        )
+        self.session = onnxruntime.InferenceSession(file, options, providers=[provider()])
         self.image = self.session.get_inputs()[0].name
         self.outputs = [each.name for each in self.session.get_outputs()]
         self.inputs = inputs
@@ -43,3 +43,13 @@ class OnnxSession:
             self.session.run(outputs, {self.image: self.inputs[begin : begin + size], **depth})
             for begin in range(0, len(self.inputs), size)
         ]
+
+
+def provider() -> str:
+    """Return the name by which ONNX Runtime knows the device of the benchmark."""
+    if current_device() != "gpu":
+        return "CPUExecutionProvider"
+    name = "CUDAExecutionProvider"
+    if name not in onnxruntime.get_available_providers():
+        raise RuntimeError(f"ONNX Runtime has no {name}; install `onnxruntime-gpu` in its place")
+    return name

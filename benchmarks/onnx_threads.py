@@ -17,6 +17,7 @@ from benchmarks.harness.benchmark_options import (
 )
 from benchmarks.harness.candidate import Candidate
 from benchmarks.harness.measured_tables import show
+from benchmarks.onnx_candidate import provider
 from export.classifier import OnnxClassifier
 from iterconv.command_errors import run_command
 from iterconv.command_help import make_command_app
@@ -87,7 +88,7 @@ class Classifier:
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], shape: Sequence[int], scale: float):
-        self.classifier = OnnxClassifier(path, **settings)
+        self.classifier = OnnxClassifier(path, **settings, providers=[provider()])
         values = np.random.default_rng(0).uniform(0, scale, shape)
         self.images = values.astype(np.float32)
 

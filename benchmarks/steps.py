@@ -15,6 +15,7 @@ from benchmarks.described_nets import describe_net
 from benchmarks.flops import training_flops
 from benchmarks.harness.bench import Bench
 from benchmarks.harness.candidate import Candidate
+from benchmarks.harness.devices import wait_for_device
 from benchmarks.random_batches import CLASSES, LEARNING_RATE, MOMENTUM
 from iterconv.command_errors import UserError
 from training.threads import run_parts_in_parallel
@@ -108,6 +109,8 @@ class StepClock(keras.callbacks.Callback):
         self.begin = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
+        if batch + 1 == self.params["steps"]:
+            wait_for_device()
         self.seconds = time.perf_counter() - self.begin
 
 

@@ -31,6 +31,8 @@ class TorchSteps:
         bfloat16: bool = False,
     ):
         torch.set_num_threads(count_cores())
+        if current_device() == "gpu" and not torch.cuda.is_available():
+            raise RuntimeError("PyTorch sees no GPU; install a build of it for CUDA")
         self.device = torch.device("cuda" if current_device() == "gpu" else "cpu")
         self.net = build_net(described).to(self.device)
         self.images = to_torch(images).to(self.device)
@@ -51,8 +53,6 @@ class TorchSteps:
             self.optimizer.step()
             for module in self.projected:
                 module.project()
-        # Copied from the device, so that the work is done.
-        loss.item()
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Return the logits of NHWC images in inference."""

@@ -13,7 +13,10 @@ from benchmarks.harness.worker_process import WorkerProcess
 # A round counts if the control computation moved by no more; as many rounds as are wanted may be
 # thrown away.
 STEADY = 0.1
-CONTROL = Candidate("benchmarks.harness.control:MatrixProduct")
+CONTROLS = {
+    "cpu": Candidate("benchmarks.harness.control:MatrixProduct"),
+    "gpu": Candidate("benchmarks.harness.gpu_control:GPUMatrixProduct"),
+}
 
 
 class Bench:
@@ -23,8 +26,9 @@ class Bench:
     is stopped while it waits. A control computation runs before and after each round.
 
     Args:
-        device: "cpu" or "gpu", for the candidates; the control is on the processor.
-        control: The candidate whose method `rate` is the control computation.
+        device: "cpu" or "gpu", for the candidates and the control.
+        control: The candidate whose method `rate` is the control computation; None for the matrix
+            product of the device.
 
     Example:
         with Bench("cpu") as bench:
@@ -32,9 +36,9 @@ class Bench:
         print(measured.speedup("one", "two"))
     """
 
-    def __init__(self, device: str, control: Candidate = CONTROL):
+    def __init__(self, device: str, control: Candidate | None = None):
         self.device = device
-        self.control = control
+        self.control = CONTROLS[device] if control is None else control
         self._processes: dict[bytes, WorkerProcess] = {}
 
     def __enter__(self) -> "Bench":

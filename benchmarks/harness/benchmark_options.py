@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.harness.devices import check_device
+
 
 class Device(enum.StrEnum):
     """Where candidates run."""
@@ -14,7 +16,9 @@ class Device(enum.StrEnum):
 
 
 RoundsOption = Annotated[int, typer.Option(help="Number of timed rounds.", min=1)]
-DeviceOption = Annotated[Device, typer.Option(help="Device of the candidates.")]
+DeviceOption = Annotated[
+    Device, typer.Option(help="Device of the candidates.", callback=check_device)
+]
 OutputOption = Annotated[str | None, typer.Option(help="JSON file to write.")]
 BatchSizesOption = Annotated[
     list[int] | None,

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness.devices import gpu_names
 from benchmarks.harness.process_settings import count_cores
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +38,7 @@ def machine_facts() -> dict[str, Any]:
     return {
         "processor": processor(),
         "cores": count_cores(),
+        "gpus": gpu_names(),
         "flags": [flag for flag in FLAGS if flag in known],
         "system": platform.platform(),
         "python": platform.python_version(),

@@ -32,12 +32,22 @@ def environment(device: str, path: str) -> dict[str, str]:
     """Return the environment of a candidate's process.
 
     Args:
-        device: One of `DEVICES`. On "cpu" no framework sees a GPU.
+        device: One of `DEVICES`. On "cpu" no framework sees a GPU, on "gpu" the first that this
+            process may use.
         path: The folder from which `benchmarks` is imported.
     """
     settings = dict.fromkeys(THREADS, str(count_cores()))
     if device == "cpu":
         settings["CUDA_VISIBLE_DEVICES"] = "-1"
+    else:
+        settings |= {
+            "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],
+            # TensorFlow would take all memory of the GPU, and the candidates share it.
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+            # TensorFlow rounds the factors of float32 products to TensorFloat-32, PyTorch only
+            # those of convolutions. Here none does.
+            "NVIDIA_TF32_OVERRIDE": "0",
+        }
     known = os.environ.get("PYTHONPATH")
     return {
         "TF_CPP_MIN_LOG_LEVEL": "2",

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from benchmarks.harness.candidate import build
+from benchmarks.harness.devices import wait_for_device
 from benchmarks.harness.process_settings import settle
 
 # Shorter runs are repeated for so long in a turn, and their mean counts. They also get a run that
@@ -36,6 +37,7 @@ class Worker:
     def warm_up(self, call: Mapping[str, Any]) -> None:
         """Run once, so that all is traced and allocated."""
         self.candidate.run(**call)
+        wait_for_device()
 
     def take_turn(self, call: Mapping[str, Any]) -> tuple[float, float]:
         """Return the seconds of one run, of the clock and of the processor."""
@@ -44,6 +46,7 @@ class Worker:
         while True:
             busy, begin = time.process_time(), time.perf_counter()
             measured = self.candidate.run(**call)
+            wait_for_device()
             end = time.perf_counter()
             seconds.append(end - begin if measured is None else measured)
             processor.append(time.process_time() - busy)

@@ -154,7 +154,7 @@ def test_all_processes_have_the_same_threads_and_see_no_gpu(bench):
     assert variables["CUDA_VISIBLE_DEVICES"] == "-1"
     with Bench("gpu", STEADY) as other:
         variables = other.ask(fake("Surroundings"), "variables")
-    assert variables.get("CUDA_VISIBLE_DEVICES") == os.environ.get("CUDA_VISIBLE_DEVICES")
+    assert variables["CUDA_VISIBLE_DEVICES"] != "-1"
 
 
 def test_a_process_flushes_denormal_numbers(bench):
