@@ -48,10 +48,14 @@ def benchmarks(
     A table that is already in the folder, with the same options, commit, versions and processor, is
     not measured again. A benchmark that fails does not stop the others.
     """
-    names = list(only or TABLES)
+    on_device = [name for name, table in TABLES.items() if table.gpu or device == Device.CPU]
+    names = list(only or on_device)
     unknown = [name for name in names if name not in TABLES]
     if unknown:
         raise UserError(f"--only must be of {', '.join(TABLES)}: {unknown[0]}")
+    elsewhere = [name for name in names if name not in on_device]
+    if elsewhere:
+        raise UserError(f"--only {elsewhere[0]} is of the CPU alone: leave out --device {device}")
     folder = Path(output).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     print(f"{describe_machine()}; results in {folder}", flush=True)

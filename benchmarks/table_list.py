@@ -12,6 +12,7 @@ class MeasuredTable(NamedTuple):
         options: Its options, in one text.
         quick: Further options for a trial with small sizes.
         timed: Whether it has `--rounds` and `--device`.
+        gpu: Whether its candidates run on a GPU too.
     """
 
     module: str
@@ -19,6 +20,7 @@ class MeasuredTable(NamedTuple):
     options: str = ""
     quick: str = ""
     timed: bool = True
+    gpu: bool = True
 
 
 SMALL = "--blocks 1 --batch-size 4 --side 8"
@@ -34,7 +36,7 @@ TABLES = {
     ),
     "coupling_cost": MeasuredTable("coupling_cost", 4, "", f"--model resnet_w8 {TINY_STEPS}"),
     "first_step": MeasuredTable("first_step", 3, "", "--model nais_mnist"),
-    "memory": MeasuredTable("memory", 10, "--steps 2", TINY_STEPS, timed=False),
+    "memory": MeasuredTable("memory", 10, "--steps 2", TINY_STEPS, timed=False, gpu=False),
     "inference": MeasuredTable(
         "inference", 12, "", "--epochs 1 --blocks 1 --images 4 --batch-size 4 --threshold 1"
     ),
@@ -50,12 +52,12 @@ TABLES = {
         "onnx_inference", 3, "nais_adaptive_digits nais_mnist_adaptive", "--images 4"
     ),
     "onnx_threads": MeasuredTable(
-        "onnx_threads", 2, "nais_adaptive_digits nais_mnist_adaptive", "--images 4"
+        "onnx_threads", 2, "nais_adaptive_digits nais_mnist_adaptive", "--images 4", gpu=False
     ),
     "litert_inference": MeasuredTable(
-        "litert_inference", 2, "", "--side 8 --blocks 1 --images 4 --batch-size 4"
+        "litert_inference", 2, "", "--side 8 --blocks 1 --images 4 --batch-size 4", gpu=False
     ),
-    "int8_files": MeasuredTable("int8_files", 2, "nais_adaptive_digits", "--images 64"),
+    "int8_files": MeasuredTable("int8_files", 2, "nais_adaptive_digits", "--images 64", gpu=False),
 }
 
 

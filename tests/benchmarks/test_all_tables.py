@@ -4,6 +4,7 @@ import importlib
 import json
 
 import pytest
+import tensorflow as tf
 from typer.testing import CliRunner
 
 from benchmarks import __main__ as all_tables
@@ -81,11 +82,25 @@ def test_an_unknown_table_is_refused(tmp_path):
     assert "--only must be of train_step_nais10" in str(result.exception)
 
 
-def test_the_device_and_the_rounds_are_passed_on(started, tmp_path):
+@pytest.fixture
+def gpu(monkeypatch):
+    found = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda *args: [found])
+
+
+def test_the_device_and_the_rounds_are_passed_on(started, tmp_path, gpu):
     invoke(*TWO, "--device", "gpu", "--rounds", "4", "--output", str(tmp_path))
     for command in started:
         assert command[command.index("--device") + 1] == "gpu"
         assert command[command.index("--rounds") + 1] == "4"
+
+
+def test_on_a_gpu_the_tables_of_the_cpu_are_left_out(started, tmp_path, gpu):
+    invoke("--device", "gpu", "--output", str(tmp_path))
+    made = {command[-1].rpartition("/")[2].removesuffix(".json") for command in started}
+    assert set(TABLES) - made == {"memory", "onnx_threads", "litert_inference", "int8_files"}
+    result = invoke("--device", "gpu", "--only", "memory", "--output", str(tmp_path))
+    assert "--only memory is of the CPU alone" in str(result.exception)
 
 
 @pytest.mark.parametrize("name", TABLES)
