@@ -6,6 +6,7 @@ import sys
 
 from benchmarks.harness.process_settings import current_device
 from iterconv.command_errors import UserError
+from iterconv.command_start import load_quietly
 
 
 def check_device(device: str) -> str:
@@ -15,6 +16,7 @@ def check_device(device: str) -> str:
         UserError: It is "gpu", and TensorFlow sees none.
     """
     if device == "gpu":
+        load_quietly()
         import tensorflow as tf
 
         if not tf.config.list_physical_devices("GPU"):

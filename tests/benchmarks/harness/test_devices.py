@@ -31,12 +31,11 @@ def on_gpu(monkeypatch):
 
 @no_gpu
 def test_a_benchmark_on_a_gpu_that_is_not_there_ends_with_one_line():
-    command = [sys.executable, "-m", "benchmarks.train_step", "--device", "gpu"]
+    command = [sys.executable, "-m", "benchmarks", "--device", "gpu"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 2
-    (line,) = [each for each in done.stderr.splitlines() if each.startswith("Error:")]
+    (line,) = done.stderr.splitlines()
     assert line.startswith("Error: --device gpu needs a GPU that TensorFlow sees, and it sees none")
-    assert "Traceback" not in done.stderr
     assert not done.stdout
 
 
