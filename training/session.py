@@ -80,12 +80,9 @@ def start(
     if chief and output is not None:
         RunFolder.refuse_taken(output)
     console = console if chief else Console(quiet=True)
-    data = load_data(settings, console)
-    if choose_batch:
-        settings = fit_batch(settings, len(data.train))
     with contextlib.ExitStack() as stack:
         stack.enter_context(losing_workers(settings.strategy))
-        session = _Session(settings, console, data)
+        session = _Session(settings, console, choose_batch=choose_batch)
         if chief:
             folder = RunFolder.create(output, plain_name(settings.model, settings.dataset, "-"))
             stack.enter_context(folder.held())
@@ -197,14 +194,23 @@ class _Session:
         run_depth: A function from images to logits, depth and status.
     """
 
-    def __init__(self, settings: Settings, console: Console, data: ImageData | None = None):
-        self.settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        console: Console,
+        data: ImageData | None = None,
+        choose_batch: bool = False,
+    ):
         self.console = console
+        # Before the data set, whose reader may run operations of TensorFlow.
+        self.strategy = make_strategy(settings.strategy)
         self.data: ImageData = load_data(settings, console) if data is None else data
+        if choose_batch:
+            settings = fit_batch(settings, len(self.data.train))
+        self.settings = settings
         self.steps = as_user_error(steps_per_epoch, self.data.train, settings.batch_size)
         # Called early, so that a missing extra is reported before a folder is created.
         get_augmentation(settings.augment)
-        self.strategy = make_strategy(settings.strategy)
         described = {**describe_run(settings, self.data), "command": None}
         check_equal(self.strategy, json.dumps(described, default=repr))
         keras.utils.set_random_seed(settings.seed)
