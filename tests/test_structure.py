@@ -76,6 +76,8 @@ FORBIDDEN = [
     ("keras_iterconv", ("iterconv", "training", "export", "benchmarks")),
     ("training", ("export", "benchmarks")),
     ("export", ("training", "benchmarks")),
+    # Processes of PyTorch import it, and TensorFlow is not for them.
+    ("benchmarks.harness", ("keras_iterconv", "training", "export")),
     ("keras_iterconv.unrolling", ("keras_iterconv.layers",)),
     (
         "keras_iterconv.layers",

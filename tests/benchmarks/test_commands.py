@@ -24,6 +24,7 @@ from benchmarks import (
     settling_weights,
     train_step,
 )
+from benchmarks.first_step_candidate import FirstStep
 
 TINY = ["--blocks", "1", "--batch-size", "2", "--side", "8", "--rounds", "1"]
 
@@ -41,6 +42,7 @@ def run(module, *options):
         "compaction",
         "coupling_cost",
         "export_matrix",
+        "first_step",
         "growth",
         "indices",
         "inference",
@@ -55,6 +57,7 @@ def run(module, *options):
         "sequence_depth",
         "settling_weights",
         "train_step",
+        "__main__",
     ],
 )
 def test_the_help_has_the_layout_of_all_commands(name):
@@ -264,3 +267,13 @@ def test_the_figure_of_growth(tmp_path):
         ]
         assert abs(heights[0] - heights[1]) > 0.04
     assert (tmp_path / "growth.png").stat().st_size > 10_000
+
+
+def test_the_first_step_ends_a_training():
+    seconds = FirstStep(["--model", "nais_mnist", "--limit-train", "128"]).run()
+    assert 0 < seconds < 120
+
+
+def test_a_training_without_a_step_is_no_time():
+    with pytest.raises(RuntimeError, match=r"no training step: .*no_such_model"):
+        FirstStep(["--model", "no_such_model"]).run()
