@@ -57,6 +57,13 @@ def inference(
     ] = None,
     batch_sizes: BatchSizesOption = None,
     images: Annotated[int, typer.Option(help="Number of test images in a run.")] = 64,
+    parts: Annotated[
+        bool,
+        typer.Option(
+            "--parts",
+            help="Give each operation one thread, so that loops run parts of a batch in parallel.",
+        ),
+    ] = False,
     rounds: RoundsOption = 9,
     device: DeviceOption = Device.CPU,
     output: OutputOption = None,
@@ -68,6 +75,7 @@ def inference(
     with tempfile.TemporaryDirectory() as folder, Bench(device) as bench:
         file = weights or _train(folder, dataset, epochs, blocks)
         net = {"file": file, "max_unroll": max_unroll, "dataset": dataset, "images": images}
+        net["parts"] = parts
         adaptive = Candidate("benchmarks.inference:AdaptiveNet", net)
         fixed = Candidate("benchmarks.inference:FixedNet", net)
         name, limit, own = bench.ask(adaptive, "settings")
@@ -149,9 +157,12 @@ class FixedNet:
         max_unroll: Largest number of updates of a block; None for the model's own.
         dataset: The data set of the images.
         images: Number of images in a run.
+        parts: Whether each operation has one thread.
     """
 
-    def __init__(self, file: str, max_unroll: int | None, dataset: str, images: int):
+    def __init__(self, file: str, max_unroll: int | None, dataset: str, images: int, parts: bool):
+        if parts:
+            tf.config.threading.set_intra_op_parallelism_threads(1)
         self.model = keras.models.load_model(file, compile=False)
         if max_unroll is not None:
             ki.set_depth(self.model, max_unroll=max_unroll)
