@@ -38,14 +38,10 @@ SIZES = {
 SIDE, CLASSES, BATCH = 8, 4, 9
 
 
-def train(name, settings, coupling, steps):
+def train(strategy, name, settings, coupling, steps):
     """Return the variables and the depths after some steps."""
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    several = "TF_CONFIG" in os.environ
-    strategy = tf.distribute.MultiWorkerMirroredStrategy() if several else None
     keras.utils.set_random_seed(0)
-    with strategy.scope() if several else tf.name_scope(""):
+    with strategy.scope():
         model = ki.create_model(name, (SIDE, SIDE, 3), CLASSES, synchronized=True, **settings)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         optimizer = keras.optimizers.SGD(0.05, momentum=0.9, global_clipnorm=1.0)
@@ -63,10 +59,16 @@ def train(name, settings, coupling, steps):
 
 def train_all(size, path):
     """Train the nets of a size, and write into a file of NumPy."""
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    # One for all nets: the collectives of a second strategy have the keys of the first.
+    several = "TF_CONFIG" in os.environ
+    distribute = tf.distribute
+    strategy = distribute.MultiWorkerMirroredStrategy() if several else distribute.get_strategy()
     steps, nets = SIZES[size]
     result = {}
     for name, (settings, coupling) in nets.items():
-        variables, depth, losses = train(name, settings, coupling, steps)
+        variables, depth, losses = train(strategy, name, settings, coupling, steps)
         for key, value in {**variables, **losses, "depth": depth}.items():
             result[f"{name} {key}".replace("/", "|")] = value
     config = json.loads(os.environ.get("TF_CONFIG", "null"))
