@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_iterconv._support.checks import check_margins, check_shift
-from keras_iterconv._support.graph_function import graph_function
+from keras_iterconv._support.graph_function import graph_function, shared_functions
 
 
 def center_mask(kernel_size: tuple[int, int], filters: int) -> np.ndarray:
@@ -203,7 +203,8 @@ class ConvProjection(keras.constraints.Constraint):
             delta = tf.convert_to_tensor(self.delta)
         if tf.executing_eagerly():
             return _projected_kernel(value, delta, self.margin, self.center_margin)
-        return _graph_projection(self.margin, self.center_margin)(value, delta)
+        with shared_functions():
+            return _graph_projection(self.margin, self.center_margin)(value, delta)
 
 
 def _projected_kernel(kernel, delta, margin, center_margin):

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_iterconv._support.checks import check_jit_compile
 from keras_iterconv._support.empty_batches import layer_on_any_batch
+from keras_iterconv._support.graph_function import shared_functions
 from keras_iterconv._support.keras_graph import inner_calls, without_refused
 from keras_iterconv._support.private_keras import (
     FunctionalOrSubclassed,
@@ -249,7 +250,7 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
     def train_step(self, data: Any) -> dict:
         """Make one training step on a batch; Keras calls this method on each replica."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        with tf.GradientTape() as tape:
+        with tf.GradientTape() as tape, shared_functions():
             y_pred = self(x, training=True)
             loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
             scaled = self.optimizer.scale_loss(share_of_loss(loss, x, self.loss))
@@ -269,10 +270,16 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
     def test_step(self, data: Any) -> dict:
         """Evaluate one batch; Keras calls this method on each replica."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        y_pred = self(x, training=False)
+        with shared_functions():
+            y_pred = self(x, training=False)
         loss = self.compute_loss(x, y, y_pred, sample_weight, training=False)
         self._track_loss(loss, x)
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def predict_step(self, data: Any) -> Any:
+        """Predict one batch; Keras calls this method on each replica."""
+        with shared_functions():
+            return super().predict_step(data)
 
     def _make_function(self, step_function):
         return super()._make_function(reducible(step_function, self.distribute_strategy))

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_iterconv._support.graph_function import shared_functions
 from keras_iterconv._support.keras_graph import as_inputs
 from keras_iterconv._support.outputs import output_key
 from keras_iterconv.depth.block_calls import iterated_blocks
@@ -44,4 +45,9 @@ class TracedDepth:
         signature = tf.nest.map_structure(
             lambda t: tf.TensorSpec(t.shape, t.dtype), self._view.input
         )
-        return tf.function(lambda x: self._view(x, training=False), input_signature=[signature])
+
+        def run(x):
+            with shared_functions():
+                return self._view(x, training=False)
+
+        return tf.function(run, input_signature=[signature])

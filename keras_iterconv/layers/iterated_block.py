@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_iterconv._support.checks import check_between, check_choice
+from keras_iterconv._support.graph_function import shared_functions
 from keras_iterconv.layers.adjustable_depth import AdjustableDepth, check_settling
 from keras_iterconv.layers.projected_weights import ProjectedWeights
 from keras_iterconv.unrolling import (
@@ -289,13 +290,16 @@ class IteratedBlock(AdjustableDepth, ProjectedWeights):
         if self.solver == "anderson" and not training:
             max_unroll, threshold = map(tf.convert_to_tensor, (max_unroll, threshold))
             return call_traced_once(unroll_anderson, update, state, max_unroll, threshold)
-        # Outside training a backward pass is rare, so that no tensors are kept for it.
-        gradient = self.gradient if training else "recompute"
         limits = max_unroll, None if self.threshold is None else threshold
-        if not (self.settling and training):
-            return unroll_traced(update, state, *limits, gradient)
-        update, last = with_last_states(update, state)
-        unrolled = unroll_traced(update, last, *limits, gradient)
+        # Outside training a backward pass is rare, so that no tensors are kept for it.
+        if not training:
+            return unroll_traced(update, state, *limits, "recompute")
+        # Graphs of training are not exported.
+        with shared_functions():
+            if not self.settling:
+                return unroll_traced(update, state, *limits, self.gradient)
+            update, last = with_last_states(update, state)
+            unrolled = unroll_traced(update, last, *limits, self.gradient)
         self.add_loss(self.settling * settling_term(unrolled.state))
         return unrolled._replace(state=unrolled.state.x)
 
