@@ -29,7 +29,7 @@ from keras_iterconv._support.replicas import (
 )
 from keras_iterconv.coupling import GradientCoupling, as_coupling
 from keras_iterconv.guarantees import ConvergeCaps, RestoreGuarantees
-from keras_iterconv.layers.guaranteed_layer import GuaranteedLayer
+from keras_iterconv.layers.guaranteed_layer import guaranteed_layers
 from keras_iterconv.layers.protocol import is_block
 from keras_iterconv.preprocessing import Preprocessing
 from keras_iterconv.spectral import TOLERANCE
@@ -99,7 +99,7 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
         coupling = as_coupling(coupling)
         self._check_coupling(coupling)
         given = inspect.signature(super().compile).bind(*args, **kwargs).arguments
-        check_jit_compile(given.get("jit_compile"), layers_within(self))
+        check_jit_compile(given.get("jit_compile"), filter(is_block, layers_within(self)))
         super().compile(*args, **kwargs)
         self.coupling = coupling
 
@@ -145,7 +145,7 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
         """
         given = inspect.signature(method).bind(*args, **kwargs)
         callbacks = given.arguments.get("callbacks")
-        if not self._guaranteed_layers():
+        if not guaranteed_layers(layers_within(self)):
             return given
         if isinstance(callbacks, keras.callbacks.CallbackList):
             if first is None:  # Keras validates in `fit`, and passes the list of that call.
@@ -170,7 +170,7 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
         all methods that write a file call it first. Call it after such a change before you use the
         weights in another way. For a layer whose weights have not changed it costs a checksum.
         """
-        for layer in self._guaranteed_layers():
+        for layer in guaranteed_layers(layers_within(self)):
             layer.restore_guarantee()
 
     def converge_caps(self, tolerance: float = TOLERANCE) -> None:
@@ -184,15 +184,8 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
         Args:
             tolerance: The residual to stop at, relative to the norm's square.
         """
-        for layer in self._guaranteed_layers():
+        for layer in guaranteed_layers(layers_within(self)):
             layer.converge_guarantee(tolerance)
-
-    def _guaranteed_layers(self) -> list[GuaranteedLayer]:
-        return [
-            layer
-            for layer in layers_within(self)
-            if isinstance(layer, GuaranteedLayer) and layer.built and layer.guaranteed_variables()
-        ]
 
     def save_own_variables(self, store: Any) -> None:
         # Keras calls this method for each file, before it saves the variables of the layers.
@@ -399,6 +392,8 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         config = keras.saving.deserialize_keras_object(config)
+        if config.get("jit_compile") is True:  # As earlier versions compiled, which warned.
+            config["jit_compile"] = "auto"
         self.compile(**config)
         if self.built:
             self.optimizer.build(self.trainable_variables)

@@ -16,8 +16,17 @@ from .cluster import Cluster, find_cluster
 from .run_folder import RunFolder
 from .worker_watch import LOST, watched
 
-# What TensorFlow says where a worker cannot be reached or has left.
+# What TensorFlow says where a worker cannot be reached or has left, and the names of devices, which
+# stand in messages of all kinds.
 _LOST = re.compile(r"collective|worker|task|peer|socket|connect|heartbeat|coordination", re.I)
+_DEVICE = re.compile(r"/job:\S+")
+_LOST_ERRORS = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.UnavailableError,
+)
 
 
 class WorkerLostError(UserError):
@@ -38,10 +47,11 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     Raises:
         UserError: TensorFlow is already running with one CPU, or the workers are not named.
     """
-    cluster = find_cluster()
     if name == "multiworker":
-        return _join(cluster)
-    if cluster is not None and len(cluster.addresses) > 1 and "TF_CONFIG" in os.environ:
+        return _join(find_cluster())
+    # Not of Slurm's variables, which a job also has where it starts a single process.
+    cluster = find_cluster() if os.environ.get("TF_CONFIG") else None
+    if cluster is not None and len(cluster.addresses) > 1:
         raise UserError(
             f"TF_CONFIG names {len(cluster.addresses)} workers, each of which would train alone: "
             f"--strategy must be multiworker, or TF_CONFIG unset: {name}"
@@ -180,6 +190,7 @@ def losing_workers(name: str) -> Iterator[None]:
         with watched(find_cluster() if name == "multiworker" else None):
             yield
     except tf.errors.OpError as error:
-        if name != "multiworker" or not _LOST.search(str(error)):
+        said = _DEVICE.sub("", str(error))
+        if name != "multiworker" or not isinstance(error, _LOST_ERRORS) or not _LOST.search(said):
             raise
         raise WorkerLostError(LOST) from error

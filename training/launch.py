@@ -184,7 +184,9 @@ def _noted_signals() -> Iterator[list[int]]:
     def note(number: int, *frame: Any) -> None:
         received.append(number)
 
-    before = {number: signal.signal(number, note) for number in _SIGNALS}
+    # `nohup` ignores the end of a terminal, for what it starts too.
+    heeded = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heeded}
     try:
         yield received
     finally:

@@ -16,12 +16,29 @@ from keras_iterconv.depth.evaluation import results_by_depth
 from keras_iterconv.runs import training_command
 
 from .checkpoint import save_checkpoint
+from .distribution import share_value
 from .run_folder import RunFolder
 from .run_report import plot_curves, print_result
 from .settings import default_settings
 
 if TYPE_CHECKING:
     from .session import _Session
+
+
+def finish_together(
+    session: "_Session",
+    folder: RunFolder,
+    rows: list[dict[str, float]],
+    extensions: Sequence[Mapping[str, int]],
+) -> dict[str, Any]:
+    """Return what `finish` returns, once all workers have it: the first to end would look lost."""
+    try:
+        result = finish(session, folder, rows, extensions)
+    except UserError:
+        share_value(session.strategy, 0.0)
+        raise
+    share_value(session.strategy, 0.0)
+    return result
 
 
 def finish(

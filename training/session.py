@@ -35,7 +35,6 @@ from .distribution import (
     losing_workers,
     make_strategy,
     share_batches,
-    share_value,
 )
 from .epoch_state import EpochState, load_epoch_state
 from .extension import extend
@@ -45,7 +44,7 @@ from .preparation_of_model import build_metrics, whiten_from
 from .run_data import describe_run, fit_batch, load_data, refuse_unreadable
 from .run_folder import RunFolder
 from .run_report import print_header
-from .run_result import finish
+from .run_result import finish_together
 from .settings import Settings
 
 # Number of images in a batch for the measurement of indices and depth.
@@ -312,9 +311,7 @@ class _Session:
             if self.unroll_schedule is not None:
                 # A run can end before the last number of updates, and be evaluated after a restart.
                 ki.set_depth(self.model, self.unroll_schedule.max_unroll_of(len(rows) - 1))
-            result = finish(self, folder, rows, extensions)
-            share_value(self.strategy, 0.0)  # The first worker to end would look lost to others.
-            return result
+            return finish_together(self, folder, rows, extensions)
         except tf.errors.OpError as error:
             refuse_unreadable(self.data, error, folder.path)
             raise

@@ -19,5 +19,8 @@ def run_parts_in_parallel(model: str) -> None:
     architecture = ARCHITECTURES.get(model)
     if architecture is None or not architecture.mostly_loops:
         return
+    # There the processor prepares the batches, and the loops run whole batches.
+    if tf.config.list_physical_devices("GPU"):
+        return
     with contextlib.suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(1)

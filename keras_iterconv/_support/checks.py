@@ -113,13 +113,13 @@ def check_channels_last() -> None:
 
 
 def check_jit_compile(jit_compile: Any, layers: Iterable[keras.layers.Layer]) -> None:
-    """Raise `ValueError` where XLA is asked for and layers are without it.
+    """Raise `ValueError` where XLA is asked for and blocks are without it.
 
-    Keras would warn, naming neither the layers nor the reason, and go on without XLA.
+    Keras would warn, naming neither the blocks nor the reason, and go on without XLA.
 
     Args:
         jit_compile: The argument of `compile`; `"auto"` never asks for what a layer is without.
-        layers: The layers of the model.
+        layers: The blocks of the model.
     """
     if jit_compile is not True:
         return

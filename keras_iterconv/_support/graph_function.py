@@ -18,17 +18,14 @@ _ACTIVE = _Active()
 
 
 @contextlib.contextmanager
-def shared_functions(active: bool = True) -> Iterator[None]:
+def shared_functions() -> Iterator[None]:
     """Trace calls of graph functions without a copy of the function for each call.
 
     For graphs that TensorFlow itself runs, as those of `fit` and `predict`: converters of graphs,
     such as that to LiteRT, cannot read such calls.
-
-    Args:
-        active: Whether to do so; else nothing changes.
     """
     outer = _ACTIVE.shares_functions
-    _ACTIVE.shares_functions = outer or active
+    _ACTIVE.shares_functions = True
     try:
         yield
     finally:

@@ -1,7 +1,7 @@
 """The base class of layers that guarantee a property of their weights."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import keras
 import numpy as np
@@ -52,3 +52,12 @@ class GuaranteedLayer(keras.layers.Layer):
         for variable in self.guaranteed_variables():
             digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
         return digest.digest()
+
+
+def guaranteed_layers(layers: Iterable[keras.layers.Layer]) -> list[GuaranteedLayer]:
+    """Return those of some layers that guarantee a property of their weights."""
+    return [
+        layer
+        for layer in layers
+        if isinstance(layer, GuaranteedLayer) and layer.built and layer.guaranteed_variables()
+    ]

@@ -16,7 +16,7 @@ from keras_iterconv.unrolling.samples import batch_size
 from keras_iterconv.unrolling.update import BoundUpdate, State
 
 # The size of a graph, and the time to trace it, grow with the number of parts.
-MOST_PARTS = 16
+MAX_PARTS = 16
 
 
 def parallel_parts() -> int:
@@ -24,7 +24,7 @@ def parallel_parts() -> int:
 
     It is 1 unless TensorFlow runs each operation on one thread, by
     `tf.config.threading.set_intra_op_parallelism_threads(1)`, and sees no GPU. It is then the
-    number of operations that TensorFlow runs at the same time, at most `MOST_PARTS`, divided among
+    number of operations that TensorFlow runs at the same time, at most `MAX_PARTS`, divided among
     the replicas of this process.
     """
     threading = tf.config.threading
@@ -35,11 +35,18 @@ def parallel_parts() -> int:
         or tf.config.get_visible_devices("GPU")
     ):
         return 1
-    threads = threading.get_inter_op_parallelism_threads() or len(os.sched_getaffinity(0))
+    threads = threading.get_inter_op_parallelism_threads() or _count_cores()
     replicas = 1
     if tf.distribute.has_strategy():
         replicas = len(tf.distribute.get_strategy().extended.worker_devices)
-    return max(1, min(MOST_PARTS, threads // replicas))
+    return max(1, min(MAX_PARTS, threads // replicas))
+
+
+def _count_cores() -> int:
+    """Return the number of processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def in_parts(
@@ -58,9 +65,7 @@ def in_parts(
     size = tf.nest.flatten(state)[0].shape[0]
     if size is None:
         size = batch_size(state)
-    # The first part is the largest, so that a single sample is in it.
-    others = size // count
-    sizes = [size - (count - 1) * others] + [others] * (count - 1)
+    sizes = [(size + count - 1 - part) // count for part in range(count)]
 
     def divided(structure):
         """Return a structure of tensors `[N, ...]` as one structure for each part."""

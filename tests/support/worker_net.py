@@ -7,6 +7,8 @@ of the images into `PATH-WORKER.npz`.
 import json
 import os
 import sys
+import time
+from pathlib import Path
 
 import keras_iterconv as ki  # isort: skip  # settles TensorFlow's environment first
 
@@ -16,12 +18,15 @@ import tensorflow as tf
 
 from training.launch import run_workers
 
+# With a step size of 1, a ReLU at its fixed point has a pre-activation of zero but for rounding, so
+# that its slope, and with it the gradient, depends on the order of sums.
+ADAPTIVE = {"threshold": 0.05, "step_size": 0.5}
 # Steps, and by name the settings of `create_model` and the coupling.
 SIZES = {
     "small": (
         3,
         {
-            "nais_adaptive": ({"blocks": 1, "filters": (4,), "threshold": 0.5}, None),
+            "nais_adaptive": ({"blocks": 1, "filters": (4,), **ADAPTIVE}, None),
             "resnet_w8": ({"blocks": 2, "width": 2}, 0.9),
         },
     ),
@@ -29,7 +34,7 @@ SIZES = {
         20,
         {
             "nais_mnist": ({}, None),
-            "nais_adaptive": ({"threshold": 0.05}, None),
+            "nais_adaptive": (ADAPTIVE, None),
             "resnet_w8": ({}, 0.9),
             "pcr_w8": ({}, None),
         },
@@ -71,8 +76,16 @@ def train_all(size, path):
         variables, depth, losses = train(strategy, name, settings, coupling, steps)
         for key, value in {**variables, **losses, "depth": depth}.items():
             result[f"{name} {key}".replace("/", "|")] = value
-    config = json.loads(os.environ.get("TF_CONFIG", "null"))
-    np.savez(f"{path}-{config['task']['index'] if config else 'alone'}.npz", **result)
+    if not several:
+        np.savez(f"{path}-alone.npz", **result)
+        return
+    config = json.loads(os.environ["TF_CONFIG"])
+    number, count = config["task"]["index"], len(config["cluster"]["worker"])
+    np.savez(f"{path}-{number}.npz", **result)
+    # The launcher ends the others soon after the first worker.
+    files = [Path(f"{path}-{i}.npz") for i in range(count)]
+    while number == 0 and not all(file.exists() for file in files):
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def test_a_block_has_the_same_result_in_parts(kind, request):
 def test_the_number_of_parts_is_that_of_operations_at_the_same_time(one_thread, monkeypatch):
     assert in_a_graph(parts.parallel_parts) == 6
     monkeypatch.setattr(tf.config.threading, "get_inter_op_parallelism_threads", lambda: 99)
-    assert in_a_graph(parts.parallel_parts) == parts.MOST_PARTS
+    assert in_a_graph(parts.parallel_parts) == parts.MAX_PARTS
 
 
 def test_replicas_share_the_threads(one_thread):
