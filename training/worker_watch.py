@@ -28,9 +28,11 @@ def watched(cluster: Cluster | None) -> Iterator[None]:
     Args:
         cluster: The workers; None for a run without others.
     """
-    others = [] if cluster is None else [*cluster.addresses]
-    if cluster is not None:
-        del others[cluster.worker]
+    if cluster is None:
+        yield
+        return
+    others = [*cluster.addresses]
+    del others[cluster.worker]
     over = threading.Event()
     threading.Thread(target=watch, args=(others, over, _end), daemon=True).start()
     try:

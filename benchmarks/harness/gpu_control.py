@@ -1,10 +1,8 @@
 """The matrix product of a GPU, with whose rate those of candidates are compared there."""
 
-import time
-
 import tensorflow as tf
 
-from benchmarks.harness.control import SECONDS
+from benchmarks.harness.control import rate_of
 from benchmarks.harness.devices import wait_for_device
 
 SIZE = 8192
@@ -18,13 +16,9 @@ class GPUMatrixProduct:
 
     def rate(self) -> float:
         """Return the rate of the product in FLOP/s, over a third of a second."""
-        tf.matmul(self.matrix, self.matrix)
-        wait_for_device()
-        count, begin = 0, time.perf_counter()
-        while True:
+
+        def multiply():
             tf.matmul(self.matrix, self.matrix)
             wait_for_device()
-            count += 1
-            seconds = time.perf_counter() - begin
-            if seconds > SECONDS:
-                return 2 * SIZE**3 * count / seconds
+
+        return rate_of(multiply, SIZE)

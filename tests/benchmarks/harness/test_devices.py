@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import onnx_candidate, steps
-from benchmarks.harness import gpu_control
+from benchmarks.harness import control, gpu_control
 from benchmarks.harness.bench import CONTROLS, Bench
 from benchmarks.harness.candidate import Candidate
 from benchmarks.harness.devices import check_device, gpu_names, wait_for_device
@@ -98,7 +98,7 @@ def test_fit_is_timed_to_the_end_of_the_last_step(on_gpu, monkeypatch):
 
 def test_the_control_is_a_matrix_product_of_the_device(on_gpu, monkeypatch):
     monkeypatch.setattr(gpu_control, "SIZE", 64)
-    monkeypatch.setattr(gpu_control, "SECONDS", 0.01)
+    monkeypatch.setattr(control, "SECONDS", 0.01)
     assert gpu_control.GPUMatrixProduct().rate() > 0
     with Bench("gpu") as bench:
         assert bench.control == CONTROLS["gpu"]
