@@ -1,9 +1,11 @@
 """Parts of a batch at the same time give what a NumPy loop gives for each sample alone."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_iterconv as ki
 from keras_iterconv._support.empty_batches import only_full_batches
 from keras_iterconv.unrolling import parts, unroll_traced
 from tests.support.builders import (
@@ -105,6 +107,35 @@ def test_a_block_has_the_same_result_in_parts(kind, request):
     for name in ("state", "depth", "status"):
         expected = np.concatenate([getattr(each, name) for each in alone])
         np.testing.assert_allclose(getattr(together, name), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("stop", [None, "norm", "prediction"])
+def test_any_update_has_the_same_result_in_parts(stop, request):
+    """With padding, which is divided too, and a rule that reads a prediction out."""
+    keras.utils.set_random_seed(0)
+    pool = keras.layers.GlobalAveragePooling1D()
+    rules = {
+        "norm": ki.stop.UpdateNorm(0.05),
+        "prediction": ki.stop.StablePrediction(keras.Sequential([pool, keras.layers.Dense(3)]), 3),
+    }
+    layer = ki.Iterate(keras.layers.Dense(4, activation="tanh"), 20, rules.get(stop))
+    ends = (6, 4, 3, 5, 2)
+    mask = np.arange(6) < np.array(ends)[:, None]
+    scale = np.array([5.0, 1e-3, 0.1, 1.0, 1e-6])[:, None, None]
+    x = np.random.default_rng(0).normal(size=(5, 6, 4)) * scale
+    x = np.where(mask[..., None], x, 99.0).astype(np.float32)
+    alone = [
+        layer(x[n : n + 1, :end], mask=tf.ones((1, end), bool), return_depth=True)
+        for n, end in enumerate(ends)
+    ]
+    request.getfixturevalue("three_parts")
+    run = tf.function(lambda x, mask: layer(x, mask=mask, return_depth=True), autograph=False)
+    together = run(tf.constant(x), tf.constant(mask))
+    for n, end in enumerate(ends):
+        np.testing.assert_allclose(together.state[n, :end], alone[n].state[0], rtol=1e-5, atol=1e-6)
+    depths = [int(each.depth[0]) for each in alone]
+    np.testing.assert_array_equal(together.depth, depths)
+    assert stop is None or len(set(depths)) > 1
 
 
 def test_the_number_of_parts_is_that_of_operations_at_the_same_time(one_thread, monkeypatch):
