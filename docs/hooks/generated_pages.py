@@ -93,7 +93,8 @@ def trained_nets_page() -> str:
         "`ki.load_pretrained(name)` loads one, verified against the zoo's index. The accuracy and"
         " the mean number of updates for an image or a sequence are those of the test part; the"
         " size is that of all formats together. A click on a column's title sorts the table."
-        " [Export, and the zoo](export.md) has the files and the commands.\n\n" + table(head, rows)
+        " [Export, and the zoo](export.md) has the files and the commands.\n\n"
+        '<div class="sortable" markdown>\n\n' + table(head, rows) + "\n</div>\n"
     )
 
 
