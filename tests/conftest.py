@@ -63,12 +63,13 @@ def pytest_configure(config):
 
 
 def pytest_runtest_setup(item):
-    """Skip the tests of PyTorch where it is missing, unless they alone are asked for."""
-    asked = item.config.option.markexpr == "pytorch"
-    if item.get_closest_marker("pytorch") is None or asked:
-        return
-    if importlib.util.find_spec("torch") is None:
-        pytest.skip("PyTorch is in the extra `bench`")
+    """Skip tests that need a missing package of an extra, unless they alone are asked for."""
+    for marker, package, extra in (("pytorch", "torch", "bench"), ("site", "mkdocs", "docs")):
+        asked = item.config.option.markexpr == marker
+        if item.get_closest_marker(marker) is None or asked:
+            continue
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is in the extra `{extra}`")
 
 
 @pytest.hookimpl(tryfirst=True)

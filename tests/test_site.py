@@ -1,9 +1,20 @@
-"""The pages of the site: short sentences where one starts, and a page for each public name."""
+"""The site: short sentences where one starts, a page for each public name, generated pages."""
 
+import importlib.util
+import inspect
+import os
 import re
+import subprocess
+import sys
+import types
+from collections import Counter
 from pathlib import Path
 
 import pytest
+
+import keras_iterconv as ki
+from export.publish import publish
+from training.fit import fit
 
 DOCS = Path(__file__).parents[1] / "docs"
 START = [
@@ -35,3 +46,125 @@ def test_sentences_are_short_where_one_starts(page):
     found = sentences(page.read_text(encoding="utf-8"))
     assert found
     assert not [sentence for sentence in found if len(sentence.split()) > LONGEST]
+
+
+def load_hook(name):
+    """Return a hook of MkDocs as a module."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"hooks/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+LINKED_WORDS = load_hook("linked_words")
+GENERATED_PAGES = load_hook("generated_pages")
+
+
+def names_of(module):
+    """Return the public names of a module: its `__all__`, or the functions and classes in it."""
+    if listed := getattr(module, "__all__", None):
+        return listed
+    things = vars(module).items()
+    return [
+        name
+        for name, thing in things
+        if inspect.getmodule(thing) is module and not name.startswith("_")
+        if isinstance(thing, type | types.FunctionType)
+    ]
+
+
+def test_every_public_name_has_one_page():
+    public = {name for name in ki.__all__ if not isinstance(getattr(ki, name), types.ModuleType)}
+    for module in ("datasets", "projections", "spectral", "stop", "unrolling"):
+        public |= {f"{module}.{name}" for name in names_of(getattr(ki, module))}
+    pages = [page.read_text(encoding="utf-8") for page in (DOCS / "api").glob("*.md")]
+    described = Counter(re.findall(r"^::: keras_iterconv\.(\S+)$", "\n".join(pages), re.M))
+    assert set(described.values()) == {1}
+    assert not public - set(described)
+    assert not [name for name in described if not has_attribute(ki, name)]
+    listed = re.findall(r"\]\[keras_iterconv\.([\w.]+)\]", (DOCS / "api/index.md").read_text())
+    # Constants are on their pages alone.
+    assert set(listed) == {name for name in described if not name.rpartition(".")[2].isupper()}
+
+
+def has_attribute(module, path):
+    for name in path.split("."):
+        module = getattr(module, name, None)
+    return module is not None
+
+
+def test_words_and_names_are_links_where_a_page_first_uses_them():
+    page = """# A state
+
+The state, `ki.certify(x)` and $state$ of [an update](x.md).
+
+```python
+update = ki.certify
+```
+
+| update | a |
+| --- | --- |
+| states, updates, substate | `ki.certify`, `ki.other`, `a state` |
+"""
+    linked = LINKED_WORDS.with_links(
+        page, "../glossary.md", {"state": "state", "update": "update"}, ["certify"]
+    )
+    assert linked == page.replace("The state", "The [state](../glossary.md#state)").replace(
+        "`ki.certify(x)`", "[`ki.certify(x)`][keras_iterconv.certify]"
+    ).replace("states, updates", "states, [updates](../glossary.md#update)")
+
+
+def test_a_long_term_is_not_linked_by_a_part_of_it():
+    anchors = {"depth": "depth", "adaptive depth": "adaptive-depth"}
+    linked = LINKED_WORDS.with_links("Adaptive depth. Depth.", "g.md", anchors, [])
+    assert linked == "[Adaptive depth](g.md#adaptive-depth). [Depth](g.md#depth)."
+
+
+def test_the_page_of_commands_has_each_option():
+    page = GENERATED_PAGES.commands_page()
+    headings = re.findall(r"^#+ iterconv (.*)$", page, re.M)
+    assert headings[:5] == ["fit", "launch", "publish", "predict", "reproduce"]
+    sources = {"fit": fit, "publish": publish}
+    for command, function in sources.items():
+        section = re.split(rf"^## iterconv {command}$", page, flags=re.M)[1].split("\n## ")[0]
+        parameters = set(inspect.signature(function).parameters) - {"run", "context"}
+        options = {name.replace("_", "-") for name in parameters}
+        assert len(options) > 5
+        assert options <= set(re.findall(r"^\| `--([\w-]+)", section, re.M))
+    source = (DOCS.parent / "export/predict.py").read_text(encoding="utf-8")
+    section = page.split("\n## iterconv predict\n")[1].split("\n## ")[0]
+    options = set(re.findall(r'"(--[a-z-]+)"', source)) - {"--help"}
+    assert len(options) > 3
+    assert not [option for option in options if option not in section]
+
+
+def test_the_table_of_trained_nets_has_each():
+    page = GENERATED_PAGES.trained_nets_page()
+    assert re.findall(r"^\| `(\w+)`", page, re.M) == ki.list_pretrained(
+        DOCS.parent / "saved_models"
+    )
+
+
+@pytest.mark.site
+def test_the_built_site_asks_nothing_of_others(tmp_path):
+    """Its pages, styles and scripts lie in its folder, and all links lead somewhere."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    run = subprocess.run(
+        command, cwd=DOCS.parent, env=environment, capture_output=True, text=True, timeout=500
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    pages = sorted(tmp_path.rglob("*.html"))
+    assert len(pages) > 50
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        fetched = re.findall(r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?([^\" >]+)", text)
+        fetched += re.findall(
+            r"<link\b[^>]*\brel=\"?(?:stylesheet|icon)[^>]*?href=\"?([^\" >]+)", text
+        )
+        assert fetched
+        for target in fetched:
+            assert not re.match(r"(https?:)?//", target), (page.name, target)
+            # The page of missing pages has paths from the root.
+            place = tmp_path / target.lstrip("/") if target[0] == "/" else page.parent / target
+            assert place.exists(), (page.name, target)

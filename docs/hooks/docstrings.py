@@ -1,0 +1,64 @@
+"""Docstrings as the pages of the API show them: examples as code, and names as links."""
+
+import re
+from pathlib import Path
+
+import griffe
+
+PAGES = Path(__file__).parents[1] / "api"
+
+
+def public_names() -> dict[str, str]:
+    """Return the places of all names that have a page, by the name alone and with its module."""
+    places = {}
+    for page in sorted(PAGES.glob("*.md")):
+        for name in re.findall(r"^::: keras_iterconv\.(\S+)", page.read_text("utf-8"), re.M):
+            places[name] = places[f"ki.{name}"] = f"keras_iterconv.{name}"
+            # The rules of `stop` are named without their module.
+            if (last := name.rpartition(".")[2])[0].isupper():
+                places[last] = f"keras_iterconv.{name}"
+    return places
+
+
+def _as_list(section: re.Match) -> str:
+    """Return the lines of a section, `name: text`, as items of a list."""
+    lines = section[0].split("\n")
+    indent = re.match(" *", lines[0])[0]
+    item = re.compile(rf"^{indent}(\w+): ")
+    return "\n".join(item.sub(rf"{indent}- **`\1`**: ", line) for line in lines)
+
+
+class PublishedDocstrings(griffe.Extension):
+    """The docstrings with links, and with the section title that Griffe knows."""
+
+    def __init__(self) -> None:
+        """Read which names have a page."""
+        self.places = public_names()
+
+    def on_instance(self, *, obj: griffe.Object, **_: object) -> None:
+        """Change the docstring of an object.
+
+        Args:
+            obj: The object.
+        """
+        if obj.docstring is None:
+            return
+        text = re.sub(r"^( *)Example:$", r"\1Examples:", obj.docstring.value, flags=re.M)
+        # Griffe shows a section that it does not know as one text.
+        section = r"(?<=Call arguments:\n)(?:(?: {4,}.*)?\n)+?(?=\n? {0,7}\S|\Z)"
+        text = re.sub(section, _as_list, text)
+        lines = text.split("\n")
+        obj.docstring.value = "\n".join(self._with_links(line, obj.name) for line in lines)
+
+    def _with_links(self, line: str, own_name: str) -> str:
+        """Return a line in which a name in backticks is a link, unless it is the object's own."""
+        if re.match(r" *(>>>|\.\.\.)", line):
+            return line
+
+        def link(match: re.Match) -> str:
+            place = self.places.get(match[1])
+            if place is None or place.endswith(f".{own_name}"):
+                return match[0]
+            return f"[{match[0]}][{place}]"
+
+        return re.sub(r"(?<![\[`])`([\w.]+)`(?![\]`])", link, line)
