@@ -29,6 +29,14 @@ SECONDS = 300
 def all_reduce(
     workers: Annotated[int, typer.Option(help="Number of workers.", min=2)] = 2,
     rounds: Annotated[int, typer.Option(help="Number of timed sums of each size.", min=3)] = 30,
+    numbers: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Size of a tensor, repeatable.",
+            min=1,
+            show_default="1 to 10 million in five sizes",
+        ),
+    ] = None,
     output: OutputOption = None,
 ) -> None:
     """Time the sum of a tensor over the workers, within a compiled step as in training."""
@@ -39,6 +47,7 @@ def all_reduce(
             f"sys.exit(run_workers(sys.argv[2:], {workers}))"
         )
         worker = [sys.executable, "-m", "benchmarks.all_reduce_worker", str(rounds), str(path)]
+        worker += [str(size) for size in numbers or SIZES]
         done = subprocess.run(
             [sys.executable, "-c", code, "--", *worker],
             cwd=ROOT,

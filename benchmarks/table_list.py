@@ -57,6 +57,12 @@ TABLES = {
     "litert_inference": MeasuredTable(
         "litert_inference", 2, "", "--side 8 --blocks 1 --images 4 --batch-size 4", gpu=False
     ),
+    "all_reduce_2_workers": MeasuredTable(
+        "all_reduce", 1, "", "--numbers 1000", timed=False, gpu=False
+    ),
+    "all_reduce_4_workers": MeasuredTable(
+        "all_reduce", 2, "--workers 4", "--numbers 1000", timed=False, gpu=False
+    ),
     "int8_files": MeasuredTable("int8_files", 2, "nais_adaptive_digits", "--images 64", gpu=False),
 }
 

@@ -11,8 +11,11 @@ from typing import NamedTuple
 
 from iterconv.command_errors import UserError
 
-# Ports that Linux gives to no outgoing connection begin here, of which a job of Slurm takes some.
-_FIRST_PORT, _PORTS = 12000, 20000
+# Variable of the environment of a launcher's workers, with the number of the launcher's process.
+LAUNCHER = "ITERCONV_LAUNCHER"
+# Linux gives the ports from here up to 32768 to no outgoing connection. A step of Slurm takes one
+# of 320 blocks of 64: two steps of a job differ, and so do jobs that follow each other.
+_FIRST_PORT, _BLOCK, _BLOCKS, _STEPS = 12000, 64, 320, 8
 # A prefix and numbers in brackets: `node[1-3,7]`.
 _HOSTS = re.compile(r"([^,\[\]]+)(?:\[([^\[\]]+)\])?(?:,|$)")
 
@@ -81,7 +84,7 @@ def _from_slurm(environment: Mapping[str, str]) -> Cluster:
     try:
         hosts = expand_hosts(environment["SLURM_STEP_NODELIST"])
         tasks = _expand_tasks(environment["SLURM_STEP_TASKS_PER_NODE"])
-        job = int(environment.get("SLURM_JOB_ID", 0))
+        job, step = (int(environment.get(f"SLURM_{name}_ID", 0)) for name in ("JOB", "STEP"))
         worker = int(environment["SLURM_PROCID"])
         placed = [(host, i) for host, n in zip(hosts, tasks, strict=True) for i in range(n)]
         if not 0 <= worker < len(placed):
@@ -91,7 +94,7 @@ def _from_slurm(environment: Mapping[str, str]) -> Cluster:
             "Slurm's variables SLURM_PROCID, SLURM_STEP_NODELIST and SLURM_STEP_TASKS_PER_NODE "
             f"cannot be read: start the workers with srun, or set TF_CONFIG ({error})"
         ) from error
-    first = _FIRST_PORT + job * 64 % _PORTS
+    first = _FIRST_PORT + (job * _STEPS + step) % _BLOCKS * _BLOCK
     return Cluster([f"{host}:{first + i}" for host, i in placed], worker)
 
 

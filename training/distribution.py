@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 
 from iterconv.command_errors import UserError
+from keras_iterconv._support.replicas import count_workers
 
 from .cluster import Cluster, find_cluster
 from .run_folder import RunFolder
@@ -79,7 +80,7 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
 
 
 def _join(cluster: Cluster | None) -> tf.distribute.Strategy:
-    """Return the strategy of a worker, when all workers have come."""
+    """Return the strategy of a worker, when all workers have started."""
     if cluster is None:
         raise UserError(
             "--strategy multiworker needs workers: on one machine start them with python -m "
@@ -91,6 +92,11 @@ def _join(cluster: Cluster | None) -> tf.distribute.Strategy:
     except RuntimeError as error:
         raise UserError(
             "--strategy multiworker must be chosen before TensorFlow runs its first operation"
+        ) from error
+    except tf.errors.UnknownError as error:
+        raise UserError(
+            f"this worker cannot listen at {cluster.addresses[cluster.worker]} ({error.message}): "
+            "another program may use the port; choose another one in TF_CONFIG of all workers"
         ) from error
 
 
@@ -149,7 +155,7 @@ def share_batches(
 
 def share_value(strategy: tf.distribute.Strategy, value: float) -> float:
     """Return the chief's value on all workers; a call that all of them must make."""
-    if _count_workers(strategy) < 2:
+    if count_workers(strategy) < 2:
         return value
     chief = strategy.cluster_resolver.task_id == 0
     return float(strategy.reduce("SUM", tf.constant(value if chief else 0.0, tf.float64), None))
@@ -161,27 +167,22 @@ def check_equal(strategy: tf.distribute.Strategy, text: str) -> None:
     Raises:
         UserError: They differ.
     """
-    if _count_workers(strategy) < 2:
+    if count_workers(strategy) < 2:
         return
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
     total = int(strategy.reduce("SUM", tf.constant(number, tf.int64), None))
-    if total != number * _count_workers(strategy):
+    if total != number * count_workers(strategy):
         raise UserError(
             "all workers must be started with the same command, the same data and the same "
             "versions of keras_iterconv, Keras, TensorFlow, NumPy and Python; this one differs"
         )
 
 
-def _count_workers(strategy: tf.distribute.Strategy) -> int:
-    resolver = strategy.cluster_resolver
-    return 1 if resolver is None else len(resolver.cluster_spec().as_dict().get("worker", ()))
-
-
 @contextlib.contextmanager
-def losing_workers(name: str) -> Iterator[None]:
-    """End this worker with a message when another one has ended.
+def watching_workers(name: str) -> Iterator[None]:
+    """End this worker with a message when another one, or the launcher, has ended.
 
-    TensorFlow's error for it becomes a `WorkerLostError`.
+    TensorFlow's error for a lost worker becomes a `WorkerLostError`.
 
     Args:
         name: The name of the strategy.

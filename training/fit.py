@@ -266,14 +266,11 @@ def fit(
     from keras_iterconv.datasets import CATALOGUE
 
     from . import session
-    from .run_folder import RunFolder
     from .settings import make_settings
-    from .threads import run_parts_in_parallel
 
     console = make_console()
     if resume is None:
         settings = make_settings(**given)
-        run_parts_in_parallel(settings.model)
         if "batch_size" not in given and preset is None and settings.dataset not in CATALOGUE:
             options["choose_batch"] = True
         session.start(settings, output, console, **options)
@@ -284,7 +281,6 @@ def fit(
         raise UserError(
             f"--resume takes all settings but --epochs from the run's folder; leave out --{extra}"
         )
-    run_parts_in_parallel(RunFolder.open(resume).read_config()["settings"].model)
     session.resume(resume, console, epochs, **options)
 
 

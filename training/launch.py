@@ -17,7 +17,7 @@ import typer
 from iterconv.command_errors import UserError, run_command
 from iterconv.command_help import make_command_app, options_of
 
-from .cluster import Cluster
+from .cluster import LAUNCHER, Cluster
 
 _options = options_of("Workers")
 # Seconds that workers get to end by themselves: after Ctrl-C or after the chief, and after the
@@ -130,6 +130,7 @@ def _started(command: Sequence[str], cluster: Cluster, folder: str) -> Iterator[
     environment = {
         **os.environ,
         "TF_CONFIG": cluster.to_config(),
+        LAUNCHER: str(os.getpid()),
         "TF_GRPC_REUSE_PORT": "true",
         "TMPDIR": folder,
     }

@@ -32,9 +32,9 @@ from .distribution import (
     check_equal,
     folder_of_worker,
     is_chief,
-    losing_workers,
     make_strategy,
     share_batches,
+    watching_workers,
 )
 from .epoch_state import EpochState, load_epoch_state
 from .extension import extend
@@ -46,6 +46,7 @@ from .run_folder import RunFolder
 from .run_report import print_header
 from .run_result import finish_together
 from .settings import Settings
+from .threads import run_parts_in_parallel
 
 # Number of images in a batch for the measurement of indices and depth.
 MEASURE_BATCH = 256
@@ -80,7 +81,7 @@ def start(
         RunFolder.refuse_taken(output)
     console = console if chief else Console(quiet=True)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(losing_workers(settings.strategy))
+        stack.enter_context(watching_workers(settings.strategy))
         session = _Session(settings, console, choose_batch=choose_batch)
         if chief:
             folder = RunFolder.create(output, plain_name(settings.model, settings.dataset, "-"))
@@ -121,15 +122,16 @@ def resume(
     """
     folder = RunFolder.open(path)
     with contextlib.ExitStack() as stack:
-        strategy = folder.read_config()["settings"].strategy
-        stack.enter_context(losing_workers(strategy))
-        if is_chief(strategy):
+        # Before the lock is taken, which the chief alone takes. Another process writes the file
+        # only while it holds the lock, for a whole training.
+        config = folder.read_config()
+        settings = config["settings"]
+        stack.enter_context(watching_workers(settings.strategy))
+        if is_chief(settings.strategy):
             stack.enter_context(folder.held())
         else:
             # Before the strategy is made, for which the chief waits before it changes a file.
             folder, console = stack.enter_context(folder_of_worker(path)), Console(quiet=True)
-        config = folder.read_config()
-        settings = config["settings"]
         wanted = settings if epochs is None else dataclasses.replace(settings, epochs=epochs)
         result = folder.read_result()
         if result is not None and result["epochs"] >= wanted.epochs:
@@ -201,6 +203,7 @@ class _Session:
         choose_batch: bool = False,
     ):
         self.console = console
+        run_parts_in_parallel(settings.model)
         # Before the data set, whose reader may run operations of TensorFlow.
         self.strategy = make_strategy(settings.strategy)
         self.data: ImageData = load_data(settings, console) if data is None else data

@@ -311,6 +311,11 @@ class Settings:
         for name, value in given.items():
             if self.model in ARCHITECTURES and name not in known:
                 flag = "independent-initialization" if value is False else _flag(name)
+                if name == "synchronized":
+                    raise UserError(
+                        f"--synchronized is of batch normalisation, which {self.model} does not "
+                        "have: leave it out"
+                    )
                 taken = ", ".join(f"--{_flag(other)}" for other in names if other in known)
                 raise UserError(f"--{flag} is not an option of {self.model}, which takes {taken}")
         if given.pop("coupling", None) is not None:

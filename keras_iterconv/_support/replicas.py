@@ -43,7 +43,7 @@ def share_of_loss(loss: tf.Tensor, x: Any, losses: Any) -> tf.Tensor:
     return loss * tf.cast(share, loss.dtype)
 
 
-def rows_of_replicas(row: tf.Tensor) -> tf.Tensor:
+def stack_over_replicas(row: tf.Tensor) -> tf.Tensor:
     """Return the tensors of all replicas, stacked; gradients flow to all replicas.
 
     Args:
@@ -60,10 +60,11 @@ def rows_of_replicas(row: tf.Tensor) -> tf.Tensor:
     return context.all_reduce(tf.distribute.ReduceOp.SUM, place[:, tf.newaxis] * row)
 
 
-def has_several_workers(strategy: tf.distribute.Strategy) -> bool:
-    """Return whether the replicas of a strategy are in several processes."""
+def count_workers(strategy: tf.distribute.Strategy) -> int:
+    """Return the number of processes that the replicas of a strategy are in."""
     resolver = strategy.cluster_resolver
-    return resolver is not None and bool(resolver.cluster_spec().as_dict())
+    jobs = {} if resolver is None else resolver.cluster_spec().as_dict()
+    return max(sum(len(jobs.get(job, ())) for job in ("chief", "worker")), 1)
 
 
 def reducible(step: Callable, strategy: tf.distribute.Strategy) -> Callable:
@@ -71,7 +72,7 @@ def reducible(step: Callable, strategy: tf.distribute.Strategy) -> Callable:
 
     Over several workers, Keras averages over the first axis of the outputs, which metrics lack.
     """
-    if not has_several_workers(strategy):
+    if count_workers(strategy) == 1:
         return step
 
     def run(data):

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_iterconv._support.checks import check_channels_last
-from keras_iterconv._support.replicas import on_several_replicas, rows_of_replicas
+from keras_iterconv._support.replicas import on_several_replicas, stack_over_replicas
 from keras_iterconv._support.unfused import unfused
 
 _FIXED = {"axis": -1, "center": True, "scale": True, "renorm": False}
@@ -151,7 +151,7 @@ def batch_moments(
     count = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), x.dtype)
     mean = tf.math.divide_no_nan(tf.reduce_sum(x, axes), count)
     deviations = tf.reduce_sum(tf.math.squared_difference(x, mean), axes)
-    rows = rows_of_replicas(tf.concat([count[tf.newaxis], mean, deviations], axis=0))
+    rows = stack_over_replicas(tf.concat([count[tf.newaxis], mean, deviations], axis=0))
     counts, means, deviations = tf.split(rows, [1, x.shape[-1], x.shape[-1]], axis=1)
     total = tf.reduce_sum(counts)
     mean = tf.math.divide_no_nan(tf.reduce_sum(counts * means, 0), total)

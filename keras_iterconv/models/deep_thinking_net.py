@@ -119,7 +119,6 @@ def deep_thinking_net(
     max_unroll: int = 1000,
     threshold: float | None = 1.0,
     settling: float = 1.0,
-    synchronized: bool = False,
     name: str = "deep_thinking",
 ) -> IterativeModel:
     """Return a net of one iterated block over a sequence, with a class for each position.
@@ -139,7 +138,6 @@ def deep_thinking_net(
         threshold: 2-norm of an update below which a sequence stops; None for `max_unroll` updates.
         settling: Weight of the loss that makes the state come to rest, as of `Iterate`. Without it
             the right answers come, but the state may grow from update to update.
-        synchronized: For all nets alike; this one has no batch normalisation.
         name: Name of the model.
 
     Returns:

@@ -63,7 +63,6 @@ def nais_dense_net(
     *,
     units: int = 128,
     embedding: bool = False,
-    synchronized: bool = False,
     name: str = "nais_dense_net",
     **block_options: Any,
 ) -> IterativeModel:
@@ -75,7 +74,6 @@ def nais_dense_net(
         units: Size of the state.
         embedding: Whether a dense layer maps the image to the block's input. With an autonomous
             block whose initial state is its input, this is RESNET-SH-STABLE of NAIS-Net.
-        synchronized: For all nets alike; this one has no batch normalisation.
         name: Name of the model.
         **block_options: Arguments of `NAISDense`: `max_unroll`, `threshold`, `step_size`,
             `activation` and so on.

@@ -30,6 +30,7 @@ class Architecture(NamedTuple):
         fixed: Arguments of `build` for this name, which a user cannot override.
         per_position: Whether the logits are `[N, positions, classes]`, else `[N, classes]`.
         mostly_loops: Whether nearly all of the work is in loops whose samples are independent.
+        normalised: Whether it has batch normalisation, which can be synchronized.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Architecture(NamedTuple):
     fixed: dict = {}  # noqa: RUF012  # read only
     per_position: bool = False
     mostly_loops: bool = False
+    normalised: bool = True
 
     @property
     def adjustable(self) -> bool:
@@ -57,6 +59,7 @@ def _mnist_resnets() -> dict[str, Architecture]:
             resnet_dense,
             {},
             fixed={"shared": shared, "non_autonomous": non_autonomous, "batch_norm": batch_norm},
+            normalised=batch_norm,
         )
     return entries
 
@@ -101,13 +104,19 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "nais_fast": Architecture(CONVOLUTIONAL, nais_fast_net, {"max_unroll": 3}, NAISConv2D),
     "nais_dense": Architecture(
-        FULLY_CONNECTED, nais_dense_net, {"max_unroll": 30}, NAISDense, mostly_loops=True
+        FULLY_CONNECTED,
+        nais_dense_net,
+        {"max_unroll": 30},
+        NAISDense,
+        mostly_loops=True,
+        normalised=False,
     ),
     "deep_thinking": Architecture(
         RECURRENT,
         deep_thinking_net,
         {"max_unroll": 1000, "threshold": 1.0},
         per_position=True,
+        normalised=False,
     ),
     **_residual_nets(),
     "resnet54": Architecture(CONVOLUTIONAL, resnet54, {}, fixed={"batch_norm": True}),
@@ -126,6 +135,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         NAISDense,
         mostly_loops=True,
         fixed={"embedding": True, "initial_state": "input", "non_autonomous": False},
+        normalised=False,
     ),
 }
 
@@ -178,6 +188,11 @@ def create_model(
     architecture = ARCHITECTURES[name]
     settings = list_settings(name)
     for setting in overrides:
+        if setting == "synchronized" and not architecture.normalised:
+            raise ValueError(
+                f"`synchronized` is of batch normalisation, which {name!r} does not have: leave it "
+                f"out. Received: synchronized={overrides[setting]!r}"
+            )
         if setting not in settings:
             raise ValueError(
                 f"{name!r} has no setting {setting!r}; it has {', '.join(settings)}. "
@@ -201,4 +216,6 @@ def list_settings(name: str) -> list[str]:
         names |= block - {"filters", "units"}
     reserved = {"self", "kwargs", "block_options", "stage_options", "input_shape", "num_classes"}
     reserved |= {"name", *architecture.fixed}
+    if not architecture.normalised:
+        reserved.add("synchronized")
     return sorted(names - reserved)

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks import (
+    all_reduce,
     calibrated_depth,
     compaction,
     growth_plot,
@@ -39,6 +40,7 @@ def run(module, *options):
 @pytest.mark.parametrize(
     "name",
     [
+        "all_reduce",
         "calibrated_depth",
         "compaction",
         "coupling_cost",
@@ -243,6 +245,16 @@ def test_onnx_threads(tmp_path):
     for kind in ("seconds", "processor_seconds"):
         assert list(row[kind]) == ["1 thread", "2 threads", "2 threads that spin"]
         assert all(values[0] > 0 for values in row[kind].values())
+
+
+def test_all_reduce(tmp_path):
+    """Each worker also checks its sums."""
+    sizes = ["--numbers", "1", "--numbers", "3000"]
+    shown = run(all_reduce, *sizes, "--rounds", "3", "--output", tmp_path / "out.json")
+    seconds = json.loads((tmp_path / "out.json").read_text())["seconds"]
+    assert {size: len(times) for size, times in seconds.items()} == {"1": 3, "3000": 3}
+    assert all(each > 0 for times in seconds.values() for each in times)
+    assert "3,000" in shown
 
 
 def test_the_figure_of_growth(tmp_path):

@@ -41,6 +41,24 @@ print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child i
 """
 
 
+_LAUNCHING = """
+import sys
+from training.launch import run_workers
+
+sys.exit(run_workers(sys.argv[2:], int(sys.argv[1])))
+"""
+
+
+def as_workers(count, *command):
+    """Return the command that runs a command of Python as several workers, by the launcher.
+
+    Args:
+        count: Number of workers.
+        *command: The arguments of Python.
+    """
+    return [sys.executable, "-c", _LAUNCHING, str(count), sys.executable, *command]
+
+
 def call_in_processes(function, calls):
     """Call a function of a test file at the same time in a process for each of `calls`.
 

@@ -57,9 +57,13 @@ def test_tasks_of_slurm_have_its_order():
     hosts, ports = zip(*(address.split(":") for address in addresses), strict=True)
     assert hosts == ("node2", "node2", "node10", "node10")
     assert ports[0] == ports[2] != ports[1]
-    # Another job on the same nodes.
-    others, _ = find_cluster({**SLURM, "SLURM_JOB_ID": "8"})
-    assert not set(addresses) & set(others)
+    # Other steps and jobs on the same nodes.
+    taken = set(addresses)
+    for job, step in ((7, 1), (7, 2), (7, 7), (8, 0), (8, 1), (46, 7)):
+        others, _ = find_cluster({**SLURM, "SLURM_JOB_ID": str(job), "SLURM_STEP_ID": str(step)})
+        assert not taken & set(others)
+        taken |= set(others)
+    assert all(12000 <= int(address.split(":")[1]) < 32768 for address in taken)
 
 
 @pytest.mark.parametrize(

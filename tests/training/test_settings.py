@@ -115,8 +115,11 @@ def test_an_option_of_other_models_is_refused_with_those_that_the_model_has():
         UserError,
         match=r"--blocks is not an option of nais_dense, which takes --max-unroll, "
         r"--unroll-schedule, --threshold, --accuracy-loss, --mean-updates, --step-size, "
-        r"--activation, --gradient, --settling, --synchronized$",
+        r"--activation, --gradient, --settling$",
     ):
+        settings.overrides()
+    settings = make_settings(model="nais_dense", synchronized=True)
+    with pytest.raises(UserError, match="--synchronized is of batch normalisation, which nais_d"):
         settings.overrides()
 
 

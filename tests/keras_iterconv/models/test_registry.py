@@ -278,6 +278,19 @@ def test_wrong_images(shape, message):
         model.predict(np.zeros(shape, np.float32), verbose=0)
 
 
+@pytest.mark.parametrize("name", ki.list_models())
+def test_nets_with_batch_normalisation_and_no_others_synchronize_it(name):
+    small = {"blocks": 1, "units": 4, "max_unroll": 2}
+    settings = {key: value for key, value in small.items() if key in list_settings(name)}
+    plain = ki.create_model(name, (8, 8, 3), 10, **settings)
+    if any("moving" in variable.path for variable in plain.non_trainable_variables):
+        ki.create_model(name, (8, 8, 3), 10, synchronized=True, **settings)
+        return
+    message = f"`synchronized` is of batch normalisation, which '{name}' does not have: leave it"
+    with pytest.raises(ValueError, match=message):
+        ki.create_model(name, (8, 8, 3), 10, synchronized=True, **settings)
+
+
 def test_settings_are_listed_for_the_command_line():
     assert "threshold" in list_settings("nais10")
     assert list_settings("resnet_sh_na_bn") == [
