@@ -1,4 +1,14 @@
-"""Networks that compute by iteration, for TensorFlow and Keras."""
+"""Networks that compute by iteration, for TensorFlow and Keras.
+
+The examples of the docstrings begin after these lines, and give the outputs that they show::
+
+    import keras, numpy as np, tensorflow as tf
+    import keras_iterconv as ki
+
+    keras.utils.set_random_seed(0)
+
+"See also" gives names as in `ki.`: `stop.UpdateNorm` is `ki.stop.UpdateNorm`.
+"""
 
 from keras_iterconv import _environment  # noqa: F401  isort: skip  # before TensorFlow
 

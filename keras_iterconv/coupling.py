@@ -68,11 +68,21 @@ class GradientCoupling:
             without the iteration.
 
     Example:
-        >>> coupling = GradientCoupling(0.9, groups=[["a/kernel", "b/kernel"]])
-        >>> optimizer.apply(coupling(gradients, variables), variables)
+        >>> coupling = ki.GradientCoupling(0.5)
+        >>> coupling.matrix(2).tolist()  # half of the own gradient, half of the mean
+        [[0.75, 0.25], [0.25, 0.75]]
+        >>> kernels = [keras.Variable([0.0], name="a"), keras.Variable([0.0], name="b")]
+        >>> coupling = ki.GradientCoupling(1.0, groups=[kernels])
+        >>> gradients = coupling([tf.constant([1.0]), tf.constant([3.0])], kernels)
+        >>> [g.numpy().tolist() for g in gradients]
+        [[2.0], [2.0]]
 
     Reference:
         Lippl et al. 2024, Eq. 1 and 2; S4 Fig for the kernel and the members.
+
+    See also:
+        `IterativeModel.compile`, which takes it; `chain`, for blocks of any layers;
+        `measure_indices`, for what the coupling changes.
     """
 
     def __init__(
@@ -94,7 +104,7 @@ class GradientCoupling:
 
     @property
     def strength(self) -> float | Callable:
-        """lambda, or the schedule of it."""
+        """The strength lambda, or the schedule of it."""
         return self._strength
 
     def strength_at(self, iteration: Any = None) -> float | tf.Tensor:
@@ -105,6 +115,15 @@ class GradientCoupling:
 
         Raises:
             ValueError: There is a schedule, and no iteration.
+
+        Example:
+            >>> schedule = keras.optimizers.schedules.PiecewiseConstantDecay([100], [1.0, 0.5])
+            >>> coupling = ki.GradientCoupling(schedule)
+            >>> float(coupling.strength_at(0)), float(coupling.strength_at(200))
+            (1.0, 0.5)
+
+        See also:
+            `GradientCoupling.matrix`.
         """
         if not callable(self.strength):
             return self.strength
@@ -164,6 +183,14 @@ class GradientCoupling:
 
         Raises:
             ValueError: As for a call.
+
+        Example:
+            >>> variables = [keras.Variable([0.0], name=name) for name in "abc"]
+            >>> ki.GradientCoupling(0.5, groups=[["a", "c"]]).find_coupled(variables)
+            [[0, 2]]
+
+        See also:
+            `Chain.weight_groups`.
         """
         if self.groups is not None:
             index_groups = find_groups(self.groups, variables, frozen)
@@ -196,6 +223,13 @@ class GradientCoupling:
 
         Raises:
             ValueError: `members` selects none of the blocks, or a schedule has no iteration.
+
+        Example:
+            >>> ki.GradientCoupling(1.0, kernel="triangular").matrix(3).round(2).tolist()
+            [[0.5, 0.33, 0.17], [0.29, 0.43, 0.29], [0.17, 0.33, 0.5]]
+
+        See also:
+            `GradientCoupling.strength_at`.
         """
         return self._matrix(blocks, float(self.strength_at(iteration)))
 

@@ -1,6 +1,13 @@
 """Callbacks that restore the guarantees of an `IterativeModel` before the model is evaluated."""
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 import keras
+
+from keras_iterconv._support.private_keras import layers_within
+from keras_iterconv.layers.guaranteed_layer import guaranteed_layers
 
 
 class RestoreGuarantees(keras.callbacks.Callback):
@@ -65,3 +72,35 @@ class ConvergeCaps(RestoreGuarantees):
         if self._trained:
             self.model.converge_caps()
         self._trained = False
+
+
+def with_callbacks(
+    model: keras.Model, method: Callable, args: Any, kwargs: Any, first: Any, last: Any
+) -> inspect.BoundArguments:
+    """Return the arguments of a method with two callbacks added.
+
+    Args:
+        model: The model.
+        method: `fit`, `evaluate` or `predict`.
+        args: The positional arguments of the call.
+        kwargs: The keyword arguments of the call.
+        first: The callback that runs before those of the user, or None.
+        last: The callback that runs after those of the user.
+    """
+    given = inspect.signature(method).bind(*args, **kwargs)
+    callbacks = given.arguments.get("callbacks")
+    if not guaranteed_layers(layers_within(model)):
+        return given
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        if first is None:  # Keras validates in `fit`, and passes the list of that call.
+            return given
+        raise ValueError(
+            "`callbacks` must be a list of callbacks for a model with caps or projections, "
+            "since `fit` runs callbacks before and after these. Received: a CallbackList"
+        )
+    if callbacks is None:
+        callbacks = []
+    elif isinstance(callbacks, keras.callbacks.Callback):
+        callbacks = [callbacks]
+    given.arguments["callbacks"] = [*([] if first is None else [first]), *callbacks, last]
+    return given

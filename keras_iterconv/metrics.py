@@ -40,13 +40,16 @@ class ExactSetAccuracy(keras.metrics.MeanMetricWrapper):
         dtype: The dtype of the metric's sums; None for Keras's default.
 
     Example:
-        >>> accuracy = ExactSetAccuracy()
+        >>> accuracy = ki.ExactSetAccuracy()
         >>> accuracy.update_state([[1, 0, 1], [1, 1, 0]], [[2.0, -1.0, 1.0], [2.0, -1.0, 1.0]])
         >>> float(accuracy.result())
         0.5
 
     Reference:
         Spoerer, McClure and Kriegeskorte 2017.
+
+    See also:
+        `AllPositionsAccuracy`, for one class at each position; `accuracy_by_depth`.
     """
 
     def __init__(self, name: str = "accuracy", dtype: str | None = None):
@@ -91,10 +94,14 @@ class AllPositionsAccuracy(keras.metrics.MeanMetricWrapper):
         dtype: The dtype of the metric's sums; None for Keras's default.
 
     Example:
-        >>> accuracy = AllPositionsAccuracy()
-        >>> accuracy.update_state([[0, 1]], [[[2.0, -1.0], [0.5, 1.0]]])
+        >>> accuracy = ki.AllPositionsAccuracy()
+        >>> scores = [[[2.0, -1.0], [0.5, 1.0]], [[2.0, -1.0], [0.5, 1.0]]]
+        >>> accuracy.update_state([[0, 1], [0, 0]], scores)  # one wrong position
         >>> float(accuracy.result())
-        1.0
+        0.5
+
+    See also:
+        `ExactSetAccuracy`, for samples of several classes; `accuracy_by_depth`.
     """
 
     def __init__(self, name: str = "accuracy", dtype: str | None = None):

@@ -22,6 +22,13 @@ class NotFinite(NamedTuple):
             the model's output is not.
         update: The number of the first update of that block, from 1, with this status; 0 where the
             input of the block is not finite already, and where `block` is None.
+
+    Example:
+        >>> ki.NotFinite(sample=17, block="stage2_block4", update=3)
+        NotFinite(sample=17, block='stage2_block4', update=3)
+
+    See also:
+        `find_not_finite`, which returns them; `unrolling.Status`.
     """
 
     sample: int
@@ -48,8 +55,13 @@ def find_not_finite(model: keras.Model, images: np.ndarray | tf.Tensor) -> list[
         ValueError: The model is not functional, or a block is part of a nested model.
 
     Example:
-        >>> find_not_finite(model, images)
-        [NotFinite(sample=17, block='stage2_block4', update=3)]
+        >>> block = ki.NAISDense(4, max_unroll=3, name="block")
+        >>> model = ki.IterativeModel(inputs := keras.Input((2,)), block(inputs))
+        >>> ki.find_not_finite(model, np.array([[1.0, 2.0], [np.nan, 0.0]]))
+        [NotFinite(sample=1, block='block', update=0)]
+
+    See also:
+        `NotFinite`; `unrolling.Status`; `with_depth`.
     """
     keras_graph.check_functional(model)
     found: dict[Any, tuple] = {}

@@ -15,7 +15,12 @@ class Preprocessing(NamedTuple):
         std: The standard deviation of the raw values, one number for each channel.
 
     Example:
-        >>> data = data.map(lambda images, labels: (model.preprocessing(images), labels))
+        >>> preprocess = ki.Preprocessing(mean=(127.5,), std=(51.0,))
+        >>> preprocess(np.full((1, 1, 1, 1), 255)).ravel().tolist()
+        [2.5]
+
+    See also:
+        `load_pretrained`, whose models have one; `datasets.load`, which standardises the same way.
     """
 
     mean: tuple[float, ...]

@@ -22,8 +22,20 @@ from keras_iterconv._support.graph_function import graph_function, shared_functi
 def center_mask(kernel_size: tuple[int, int], filters: int) -> np.ndarray:
     """Return a mask of the centre taps from each channel to itself.
 
+    Args:
+        kernel_size: The sides of the kernel, `(kh, kw)`, both odd.
+        filters: The number of channels of the state.
+
     Returns:
         A bool array `[kh, kw, filters, filters]`.
+
+    Example:
+        >>> mask = ki.projections.center_mask((3, 3), 2)
+        >>> mask[1, 1].tolist(), int(mask.sum())
+        ([[True, False], [False, True]], 2)
+
+    See also:
+        `projections.write_center`; `projections.project_conv`.
     """
     mask = np.zeros((*kernel_size, filters, filters), bool)
     mask[kernel_size[0] // 2, kernel_size[1] // 2] = np.eye(filters, dtype=bool)
@@ -41,6 +53,14 @@ def write_center(
 
     Returns:
         The kernel, with gradients to `delta` at the centres and to `kernel` elsewhere.
+
+    Example:
+        >>> kernel = ki.projections.write_center(tf.ones([3, 3, 2, 2]), tf.constant([0.0, 0.5]))
+        >>> kernel[1, 1].numpy().tolist()
+        [[-1.0, 1.0], [1.0, -1.5]]
+
+    See also:
+        `projections.project_conv`; `NAISConv2D.state_kernel`.
     """
     kernel = tf.convert_to_tensor(kernel)
     mask = center_mask(tuple(kernel.shape[-4:-2]), kernel.shape[-1])
@@ -72,6 +92,15 @@ def project_dense(
 
     Raises:
         ValueError: `shift` or `bound` is out of its range.
+
+    Example:
+        >>> R = ki.projections.project_dense(tf.eye(2) * 3, shift=0.01)
+        >>> round(float(tf.norm(tf.transpose(R) @ R)), 2)  # 1 - 2 * shift
+        0.98
+
+    See also:
+        `projections.DenseProjection`, the same as a constraint; `NAISDense`;
+        `projections.project_conv`.
     """
     shift, bound = check_shift(shift, bound)
     R = tf.convert_to_tensor(R)
@@ -93,6 +122,14 @@ def project_delta(delta: tf.Tensor | keras.Variable, center_margin: float) -> tf
     Args:
         delta: The weight delta, any float dtype.
         center_margin: eta of Algorithm 2.
+
+    Example:
+        >>> delta = ki.projections.project_delta(tf.constant([-2.0, 0.5]), center_margin=0.25)
+        >>> delta.numpy().tolist()
+        [-0.75, 0.5]
+
+    See also:
+        `projections.DeltaProjection`, the same as a constraint; `projections.project_conv`.
     """
     return tf.clip_by_value(tf.convert_to_tensor(delta), center_margin - 1, 1 - center_margin)
 
@@ -124,6 +161,19 @@ def project_conv(
     Raises:
         ValueError: A margin is out of its range, or the kernel has an even side or different
             numbers of input and output channels.
+
+    Example:
+        >>> kernel, delta = ki.projections.project_conv(
+        ...     tf.ones([3, 3, 1, 1]), tf.constant([0.5]), margin=0.25, center_margin=0.5
+        ... )
+        >>> float(kernel[1, 1, 0, 0])  # -1 - delta
+        -1.5
+        >>> float(tf.reduce_sum(kernel)) + 1.5  # the other eight taps: 1 - margin - |delta|
+        0.25
+
+    See also:
+        `projections.ConvProjection`, the same as a constraint; `NAISConv2D`;
+        `projections.project_dense`.
     """
     margin, center_margin = check_margins(margin, center_margin)
     kernel = tf.convert_to_tensor(kernel)
@@ -151,7 +201,21 @@ def project_conv(
 
 @keras.saving.register_keras_serializable("keras_iterconv")
 class DenseProjection(keras.constraints.Constraint):
-    """The weight constraint of R, Algorithm 1; see `project_dense`."""
+    """The weight constraint of R, Algorithm 1; see `project_dense`.
+
+    Args:
+        shift: epsilon of Eq. 13, in (0, 0.5).
+        bound: delta of Algorithm 1; `1 - 2 * shift` where none is given.
+
+    Example:
+        >>> project = ki.projections.DenseProjection(shift=0.01)
+        >>> layer = keras.layers.Dense(2, use_bias=False, kernel_constraint=project)
+        >>> project(tf.eye(2) * 0.5).numpy().tolist()  # inside the set already
+        [[0.5, 0.0], [0.0, 0.5]]
+
+    See also:
+        `projections.project_dense`; `NAISDense`, whose weight has it.
+    """
 
     def __init__(self, shift: float, bound: float | None = None):
         self.shift = shift
@@ -166,7 +230,19 @@ class DenseProjection(keras.constraints.Constraint):
 
 @keras.saving.register_keras_serializable("keras_iterconv")
 class DeltaProjection(keras.constraints.Constraint):
-    """The weight constraint of delta, the clipping of Algorithm 2; see `project_delta`."""
+    """The weight constraint of delta, the clipping of Algorithm 2; see `project_delta`.
+
+    Args:
+        center_margin: eta of Algorithm 2, in (0, 1).
+
+    Example:
+        >>> project = ki.projections.DeltaProjection(center_margin=0.25)
+        >>> project(tf.constant([-2.0, 0.5])).numpy().tolist()
+        [-0.75, 0.5]
+
+    See also:
+        `projections.project_delta`; `NAISConv2D`, whose weight has it.
+    """
 
     def __init__(self, center_margin: float):
         self.center_margin = center_margin
@@ -188,6 +264,15 @@ class ConvProjection(keras.constraints.Constraint):
         margin: epsilon of Algorithm 2.
         center_margin: eta of Algorithm 2.
         delta: The trained variable delta of the same layer, or None for a fixed centre.
+
+    Example:
+        >>> project = ki.projections.ConvProjection(margin=0.25, center_margin=0.5)
+        >>> kernel = project(tf.ones([3, 3, 1, 1]))
+        >>> float(kernel[1, 1, 0, 0]), float(kernel[0, 0, 0, 0])  # -1 and 0.75 / 8
+        (-1.0, 0.09375)
+
+    See also:
+        `projections.project_conv`; `NAISConv2D`, whose weight has it.
     """
 
     def __init__(self, margin: float, center_margin: float, delta: Any = None):

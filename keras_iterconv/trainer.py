@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ import tensorflow as tf
 from keras_iterconv._support.checks import check_jit_compile
 from keras_iterconv._support.empty_batches import layer_on_any_batch
 from keras_iterconv._support.graph_function import shared_functions
-from keras_iterconv._support.keras_graph import inner_calls, without_refused
+from keras_iterconv._support.keras_graph import without_refused
 from keras_iterconv._support.private_keras import (
     FunctionalOrSubclassed,
     graph_of,
@@ -28,9 +27,10 @@ from keras_iterconv._support.replicas import (
     total_on_first_replica,
 )
 from keras_iterconv.coupling import GradientCoupling, as_coupling
-from keras_iterconv.guarantees import ConvergeCaps, RestoreGuarantees
+from keras_iterconv.guarantees import ConvergeCaps, RestoreGuarantees, with_callbacks
 from keras_iterconv.layers.guaranteed_layer import guaranteed_layers
 from keras_iterconv.layers.protocol import is_block
+from keras_iterconv.made_blocks import depth_settings, set_depth_settings
 from keras_iterconv.preprocessing import Preprocessing
 from keras_iterconv.spectral import TOLERANCE
 
@@ -57,8 +57,21 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
         name: Name of the model.
         **kwargs: Passed to `keras.Model`.
 
+    Example:
+        >>> x = inputs = keras.Input((8, 8, 4))
+        >>> x = ki.ResidualStage(4, blocks=3)(x)
+        >>> x = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x))
+        >>> model = ki.IterativeModel(inputs, x)
+        >>> model.compile("sgd", "mse", coupling=0.5)
+        >>> history = model.fit(np.ones((4, 8, 8, 4)), np.ones((4, 2)), verbose=0)
+        >>> sorted(history.history)
+        ['loss']
+
     Reference:
         Lippl et al. 2024, Eq. 1 and 2 (where the coupling acts).
+
+    See also:
+        `create_model`; `GradientCoupling`; `chain`; `with_depth`; `certify`.
     """
 
     coupling = None
@@ -95,6 +108,15 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
         Raises:
             ValueError: `coupling` is none of these, the model has nothing to couple, or
                 `jit_compile` is True and the model has blocks.
+
+        Example:
+            >>> model = ki.create_model("icr_w8", (8, 8, 1), 10, blocks=2)
+            >>> model.compile("sgd", "sparse_categorical_crossentropy", coupling=0.9)
+            >>> model.coupling.strength
+            0.9
+
+        See also:
+            `GradientCoupling`.
         """
         coupling = as_coupling(coupling)
         self._check_coupling(coupling)
@@ -118,48 +140,18 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         # `ConvergeCaps` runs first, so that other callbacks use a model with converged caps.
         # `RestoreGuarantees` runs last, since they may change weights.
-        given = self._with_callbacks(super().fit, args, kwargs, ConvergeCaps(), RestoreGuarantees())
+        given = with_callbacks(self, super().fit, args, kwargs, ConvergeCaps(), RestoreGuarantees())
         return super().fit(*given.args, **given.kwargs)
 
     @functools.wraps(keras.Model.evaluate)
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        given = self._with_callbacks(super().evaluate, args, kwargs, None, RestoreGuarantees())
+        given = with_callbacks(self, super().evaluate, args, kwargs, None, RestoreGuarantees())
         return super().evaluate(*given.args, **given.kwargs)
 
     @functools.wraps(keras.Model.predict)
     def predict(self, *args: Any, **kwargs: Any) -> Any:
-        given = self._with_callbacks(super().predict, args, kwargs, None, RestoreGuarantees())
+        given = with_callbacks(self, super().predict, args, kwargs, None, RestoreGuarantees())
         return super().predict(*given.args, **given.kwargs)
-
-    def _with_callbacks(
-        self, method: Callable, args: Any, kwargs: Any, first: Any, last: Any
-    ) -> inspect.BoundArguments:
-        """Return the arguments of a method with two callbacks added.
-
-        Args:
-            method: `fit`, `evaluate` or `predict`.
-            args: The positional arguments of the call.
-            kwargs: The keyword arguments of the call.
-            first: The callback that runs before those of the user, or None.
-            last: The callback that runs after those of the user.
-        """
-        given = inspect.signature(method).bind(*args, **kwargs)
-        callbacks = given.arguments.get("callbacks")
-        if not guaranteed_layers(layers_within(self)):
-            return given
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            if first is None:  # Keras validates in `fit`, and passes the list of that call.
-                return given
-            raise ValueError(
-                "`callbacks` must be a list of callbacks for a model with caps or projections, "
-                "since `fit` runs callbacks before and after these. Received: a CallbackList"
-            )
-        if callbacks is None:
-            callbacks = []
-        elif isinstance(callbacks, keras.callbacks.Callback):
-            callbacks = [callbacks]
-        given.arguments["callbacks"] = [*([] if first is None else [first]), *callbacks, last]
-        return given
 
     def restore_guarantees(self) -> None:
         """Project all weights that have a projection, and restore all Lipschitz caps.
@@ -169,6 +161,19 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
         `evaluate` and `predict` call this method after all callbacks that may change weights, and
         all methods that write a file call it first. Call it after such a change before you use the
         weights in another way. For a layer whose weights have not changed it costs a checksum.
+
+        Example:
+            >>> block = ki.NAISDense(3)
+            >>> model = ki.IterativeModel(x := keras.Input((2,)), block(x))
+            >>> model.set_weights([10 * w for w in model.get_weights()])
+            >>> bool(np.linalg.norm(block.state_matrix(), 2) <= 1)
+            False
+            >>> model.restore_guarantees()
+            >>> bool(np.linalg.norm(block.state_matrix(), 2) <= 1)
+            True
+
+        See also:
+            `IterativeModel.converge_caps`; `projections.DenseProjection`; `certify`.
         """
         for layer in guaranteed_layers(layers_within(self)):
             layer.restore_guarantee()
@@ -183,6 +188,9 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
 
         Args:
             tolerance: The residual to stop at, relative to the norm's square.
+
+        See also:
+            `ResidualBlock.converge_cap`; `IterativeModel.restore_guarantees`.
         """
         for layer in guaranteed_layers(layers_within(self)):
             layer.converge_guarantee(tolerance)
@@ -226,6 +234,9 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
         Raises:
             ValueError: The format is another one, or the model cannot be exported to it; the
                 message says why, and nothing is written.
+
+        See also:
+            `export_onnx`; `export_saved_model`; `export_litert`.
         """
         if input_signature is not None:
             raise ValueError(
@@ -241,7 +252,14 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
             keras.utils.io_utils.print_msg(f"Exported {self.name!r} to {filepath}")
 
     def train_step(self, data: Any) -> dict:
-        """Make one training step on a batch; Keras calls this method on each replica."""
+        """Make one training step on a batch; Keras calls this method on each replica.
+
+        Args:
+            data: `(x,)`, `(x, y)` or `(x, y, sample_weight)`, as Keras passes it.
+
+        Returns:
+            The metrics by their names.
+        """
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape, shared_functions():
             y_pred = self(x, training=True)
@@ -261,7 +279,14 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def test_step(self, data: Any) -> dict:
-        """Evaluate one batch; Keras calls this method on each replica."""
+        """Evaluate one batch; Keras calls this method on each replica.
+
+        Args:
+            data: `(x,)`, `(x, y)` or `(x, y, sample_weight)`, as Keras passes it.
+
+        Returns:
+            The metrics by their names.
+        """
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         with shared_functions():
             y_pred = self(x, training=False)
@@ -270,7 +295,14 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def predict_step(self, data: Any) -> Any:
-        """Predict one batch; Keras calls this method on each replica."""
+        """Predict one batch; Keras calls this method on each replica.
+
+        Args:
+            data: x, or a tuple that begins with it, as Keras passes it.
+
+        Returns:
+            The model's outputs.
+        """
         with shared_functions():
             return super().predict_step(data)
 
@@ -317,51 +349,21 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
             config["preprocessing"] = [list(numbers) for numbers in self.preprocessing]
         if self.class_names is not None:
             config["class_names"] = list(self.class_names)
-        if "input_layers" in config and (settings := self._depth_settings()):
+        if "input_layers" in config and (settings := depth_settings(self)):
             config["depth_settings"] = settings
         return config
 
     def get_build_config(self) -> dict[str, Any] | None:
         config = super().get_build_config()
         if config and graph_of(self) is None:
-            config = {**config, "depth_settings": self._depth_settings()}
+            config = {**config, "depth_settings": depth_settings(self)}
         return config
 
     def build_from_config(self, config: dict[str, Any]) -> None:
         config = dict(config)
         settings = config.pop("depth_settings", [])
         super().build_from_config(config)
-        self._set_depth_settings(settings)
-
-    def _depth_settings(self) -> list[list]:
-        """Return `max_unroll` and `threshold` of each block of `_blocks_made_anew`."""
-        return [[block.max_unroll, block.threshold] for block in self._blocks_made_anew()]
-
-    def _set_depth_settings(self, settings: list[list]) -> None:
-        blocks = self._blocks_made_anew()
-        if settings and len(settings) != len(blocks):
-            warnings.warn(
-                f"The depth settings of {self.name!r} in the file are not set: they are of "
-                f"{len(settings)} blocks, and the class makes {len(blocks)}",
-                stacklevel=2,
-            )
-            return
-        for block, (max_unroll, threshold) in zip(blocks, settings, strict=False):
-            block.max_unroll, block.threshold = max_unroll, threshold
-
-    def _blocks_made_anew(self) -> list[Any]:
-        """Return the adjustable blocks that a class makes when it is loaded, in its `__init__`.
-
-        The configuration of a functional model holds the layers of its graph and their settings,
-        but not those inside a subclassed model or layer.
-        """
-        graph = graph_of(self)
-        kept = [] if graph is None else [call.layer for call in inner_calls(graph)]
-        return [
-            layer
-            for layer in layers_within(self)
-            if is_block(layer) and layer.adjustable and layer not in kept
-        ]
+        set_depth_settings(self, settings)
 
     @classmethod
     def from_config(
@@ -377,7 +379,7 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
         else:  # Not that of a graph.
             config = without_refused(cls, config)
         model = super().from_config(config, custom_objects)
-        model._set_depth_settings(settings)
+        set_depth_settings(model, settings)
         if preprocessing is not None:
             model.preprocessing = Preprocessing(*map(tuple, preprocessing))
         if class_names is not None:

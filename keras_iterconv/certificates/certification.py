@@ -49,11 +49,22 @@ def certify(model: keras.Model, probe: np.ndarray | tf.Tensor | None = None) -> 
             input.
 
     Example:
-        >>> print(certify(create_model("pcr_w8", (32, 32, 3), 10)))
+        >>> block = ki.NAISDense(8, activation="tanh", initial_state="input", name="block")
+        >>> model = keras.Sequential([keras.Input((8,)), block, keras.layers.Dense(2)])
+        >>> report = ki.certify(model)
+        >>> report.holds
+        True
+        >>> report.blocks[0].guarantee
+        'the state converges to one fixed point for each input, from any x(0)'
+        >>> report.largest_ratio <= report.bound
+        True
 
     Reference:
         Ciccone et al. 2018, Theorems 1 to 3; Lippl et al. 2024, "Spectral normalization can
         guarantee convergence in residual networks".
+
+    See also:
+        `StabilityReport`; `IterativeModel.restore_guarantees`; `spectral`; `projections`.
     """
     check_model(model)
     made = iteration_calls(model)

@@ -24,6 +24,16 @@ class StabilityReport:
         bound_reason: Why there is no bound; None with a bound.
         largest_ratio: The largest such ratio that gradient ascent found; None where there was no
             input to start from.
+
+    Example:
+        >>> block = ki.NAISDense(4, initial_state="input", name="block")
+        >>> model = keras.Sequential([keras.Input((4,)), block])
+        >>> report = ki.certify(model, probe=np.ones((1, 4)))
+        >>> report.holds, report.blocks[0].name, report.blocks[0].factor < 1
+        (True, 'block', True)
+
+    See also:
+        `certify`, which returns it.
     """
 
     name: str

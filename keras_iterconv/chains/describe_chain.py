@@ -50,10 +50,17 @@ def chain(model: keras.Model, blocks: str | Sequence, name: str | None = None) -
             leads around a state.
 
     Example:
-        >>> net = keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), classes=10)
-        >>> stage = chain(net, r"conv4_block\d+_out", name="conv4")
-        >>> len(stage.blocks)
-        5
+        >>> x = inputs = keras.Input((8, 8, 4))
+        >>> for t in range(3):
+        ...     y = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(x)
+        ...     y = keras.layers.BatchNormalization()(y)
+        ...     x = keras.layers.Add(name=f"stage1_add{t}")([x, y])
+        >>> net = keras.Model(inputs, x)
+        >>> len(ki.chain(net, "stage1_add.", name="stage1").blocks)
+        3
+
+    See also:
+        `Chain`, what it returns; `measure_indices`; `GradientCoupling`.
     """
     check_functional(model)
     all_calls = list(calls(model))

@@ -53,6 +53,22 @@ class Chain:
 
     Raises:
         ValueError: The schedule names a block that the chain does not have.
+
+    Example:
+        >>> x = inputs = keras.Input((4,))
+        >>> for t in range(3):
+        ...     x = keras.layers.Add(name=f"add{t}")([x, keras.layers.Dense(4)(x)])
+        >>> stage = ki.chain(keras.Model(inputs, x), "add.", name="stage")
+        >>> stage.name, len(stage.blocks)
+        ('stage', 3)
+        >>> state = np.ones((1, 4), "float32")
+        >>> early = stage(state, schedule=[0])  # after the first block
+        >>> np.allclose(early, stage.update(state, state, 0))
+        True
+
+    See also:
+        `chain`, which makes it; `measure_indices`; `GradientCoupling`; `ResidualStage`, which is a
+        stage of one layer.
     """
 
     def __init__(
@@ -101,6 +117,17 @@ class Chain:
 
         Raises:
             ValueError: Two blocks differ in the shapes of their weights, or there is no group.
+
+        Example:
+            >>> x = inputs = keras.Input((4,))
+            >>> for t in range(3):
+            ...     x = keras.layers.Add(name=f"add{t}")([x, keras.layers.Dense(4)(x)])
+            >>> groups = ki.chain(keras.Model(inputs, x), "add.").weight_groups()
+            >>> [len(group) for group in groups]  # three kernels, three biases
+            [3, 3]
+
+        See also:
+            `GradientCoupling`, which couples them.
         """
         by_block = [_trainable_weights(block) for block in self.blocks]
         groups = []

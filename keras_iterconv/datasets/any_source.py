@@ -22,6 +22,13 @@ def load_any(name: str, folder: str | os.PathLike | None, **options: Any) -> Ima
     Raises:
         ValueError: See `load` and `load_folder`.
         DatasetError: See `load`.
+
+    Example:
+        >>> ki.datasets.load_any("digits", None).name
+        'digits'
+
+    See also:
+        `datasets.load`; `datasets.load_folder`.
     """
     if folder is None:
         return load(name, **options)

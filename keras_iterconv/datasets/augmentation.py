@@ -52,6 +52,16 @@ def get_augmentation(name: str) -> Augmentation:
     Raises:
         ValueError: The name is unknown.
         MissingExtraError: The name is `addons`, and TensorFlow Addons is not installed.
+
+    Example:
+        >>> shift = ki.datasets.get_augmentation("standard")
+        >>> images = tf.random.stateless_normal([2, 32, 32, 3], seed=[0, 0])
+        >>> draws = tf.random.stateless_uniform([2, ki.datasets.augmentation.DRAWS], seed=[0, 1])
+        >>> shift(images, draws).shape
+        TensorShape([2, 32, 32, 3])
+
+    See also:
+        `datasets.training_batches`, which takes it by its name.
     """
     if name not in AUGMENTATIONS:
         raise ValueError(unknown_name("augment", name, AUGMENTATIONS))

@@ -48,6 +48,14 @@ class DatasetEntry:
         padding: Raw value of the pixels that a shift uncovers, the colour of the background. None
             for photographs: the value that standardises to 0, which is the mean.
         task: Name in `keras_iterconv.tasks.TASKS`, which determines loss, metrics and labels.
+
+    Example:
+        >>> entry = ki.datasets.CATALOGUE["digits"]
+        >>> entry.input_shape, entry.num_classes, entry.scale
+        ((8, 8, 1), 10, 16)
+
+    See also:
+        `datasets.CATALOGUE`, which holds them; `datasets.load`.
     """
 
     name: str
@@ -161,7 +169,15 @@ CATALOGUE = {
 
 
 def list_datasets() -> list[str]:
-    """Return the names of the data sets that `load` reads, the default first."""
+    """Return the names of the data sets that `load` reads, the default first.
+
+    Example:
+        >>> ki.datasets.list_datasets()[:3]
+        ['digits', 'mnist', 'cifar10']
+
+    See also:
+        `datasets.load`; `datasets.CATALOGUE`.
+    """
     return list(CATALOGUE)
 
 
@@ -225,9 +241,13 @@ def load(
         DatasetCorruptedError: The data set is in the TFDS folder but cannot be read.
 
     Example:
-        >>> data = keras_iterconv.datasets.load("digits", limit_train=900)
+        >>> data = ki.datasets.load("digits", limit_train=900)
         >>> len(data.train), len(data.validation), len(data.test), data.scale
         (900, 100, 360, 16)
+
+    See also:
+        `datasets.load_folder`, for your own pictures; `datasets.list_datasets`;
+        `datasets.ImageData`.
     """
     if name not in CATALOGUE:
         return _load_tfds(

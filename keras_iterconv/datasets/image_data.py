@@ -36,14 +36,15 @@ class ImageData:
             set of TensorFlow Datasets, in their order; None for the catalogue's.
 
     Example:
-        >>> data = keras_iterconv.datasets.load("digits")
-        >>> model.fit(
-        ...     data.training_batches(64),
-        ...     steps_per_epoch=data.steps_per_epoch(64),
-        ...     epochs=5,
-        ...     shuffle=False,
-        ...     validation_data=data.evaluation_batches("validation", 64),
-        ... )
+        >>> data = ki.datasets.load("digits")
+        >>> data.input_shape, data.num_classes, len(data.train)
+        ((8, 8, 1), 10, 1293)
+        >>> images, labels = next(iter(data.training_batches(64)))
+        >>> images.shape, labels.shape
+        (TensorShape([64, 8, 8, 1]), TensorShape([64]))
+
+    See also:
+        `datasets.load` and `datasets.load_folder`, which return it; `datasets.Split`.
     """
 
     name: str
@@ -85,7 +86,19 @@ class ImageData:
         return facts if self.sha256 is None else {**facts, "sha256": self.sha256}
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """Return the number of full batches in an epoch of the training part."""
+        """Return the number of full batches in an epoch of the training part.
+
+        Args:
+            batch_size: Number of images in a batch.
+
+        Example:
+            >>> data = ki.datasets.load("digits", limit_train=900)
+            >>> data.steps_per_epoch(64)  # 64 * 14 = 896
+            14
+
+        See also:
+            `datasets.ImageData.training_batches`.
+        """
         return steps_per_epoch(self.train, batch_size)
 
     def training_batches(
@@ -100,6 +113,19 @@ class ImageData:
 
         Returns:
             A dataset as of `datasets.training_batches`.
+
+        Example:
+            >>> data = ki.datasets.load("digits")
+            >>> model = ki.create_model("nais_dense", data.input_shape, data.num_classes)
+            >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+            >>> history = model.fit(
+            ...     data.training_batches(64), steps_per_epoch=4, epochs=2, shuffle=False, verbose=0
+            ... )
+            >>> history.epoch
+            [0, 1]
+
+        See also:
+            `datasets.ImageData.steps_per_epoch`; `datasets.ImageData.evaluation_batches`.
         """
         return training_batches(
             self.train,
@@ -119,6 +145,15 @@ class ImageData:
 
         Returns:
             A dataset as of `datasets.evaluation_batches`.
+
+        Example:
+            >>> data = ki.datasets.load("digits")
+            >>> sizes = [len(labels) for _, labels in data.evaluation_batches("test", 100)]
+            >>> sizes, len(data.test)
+            ([100, 100, 100, 60], 360)
+
+        See also:
+            `datasets.ImageData.training_batches`; `datasets.evaluation_batches`.
         """
         split = getattr(self, check_choice("part", part, PARTS))
         return evaluation_batches(split, mean=self.mean, std=self.std, batch_size=batch_size)

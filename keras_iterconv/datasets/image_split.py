@@ -27,6 +27,15 @@ class Split:
     Raises:
         ValueError: The two differ in length, the images are not [N, H, W, C], or the labels are
             neither [N] nor [N, C] of zeros and ones.
+
+    Example:
+        >>> images, labels = np.zeros((3, 8, 8, 1), np.uint8), np.array([0, 1, 1], np.int32)
+        >>> split = ki.datasets.Split(images, labels)
+        >>> len(split), split.take([1, 2]).labels.tolist()
+        (3, [1, 1])
+
+    See also:
+        `datasets.ImageData`, which has three; `datasets.StoredImages`.
     """
 
     images: np.ndarray | StoredImages
@@ -67,6 +76,9 @@ class Split:
         """Return the images and labels at `indices`, in that order.
 
         Images in memory are copied; stored images are not read.
+
+        Args:
+            indices: Numbers of images, int `[n]`.
         """
         stored = isinstance(self.images, StoredImages)
         images = self.images.take(indices) if stored else self.images[indices]

@@ -30,7 +30,17 @@ _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)
 
 
 class UnreadablePictureError(CorrectableError, ValueError):
-    """The error for a file that cannot be read as a picture; the message is one sentence."""
+    """The error for a file that cannot be read as a picture; the message is one sentence.
+
+    Example:
+        >>> ki.datasets.read_picture("no_picture.png", (8, 8, 1))
+        Traceback (most recent call last):
+            ...
+        keras_iterconv.datasets.picture_files.UnreadablePictureError: no_picture.png cannot be...
+
+    See also:
+        `datasets.read_picture`, which raises it.
+    """
 
 
 class PictureHeader(NamedTuple):
@@ -94,8 +104,13 @@ def read_picture(path: str | os.PathLike, shape: tuple[int, int, int]) -> np.nda
             floating-point pixels, or is so large that it could be a decompression bomb.
 
     Example:
-        >>> image = keras_iterconv.datasets.read_picture("cat.jpg", data.input_shape)
-        >>> logits = model(model.preprocessing(image[np.newaxis]))
+        >>> keras.utils.save_img("grey.png", np.full((16, 32, 3), 200), scale=False)
+        >>> image = ki.datasets.read_picture("grey.png", (8, 8, 1))
+        >>> image.shape, int(image[0, 0, 0])
+        ((8, 8, 1), 200)
+
+    See also:
+        `datasets.load_folder`; `Preprocessing`, which standardises what it returns.
     """
     return decode_picture(read_content(path), shape, os.fspath(path))
 

@@ -35,7 +35,18 @@ FOLDER_PREFIX = "folder:"
 
 
 def folder_dataset_name(path: str | os.PathLike) -> str:
-    """Return the name of the data set of a folder, `folder:` and the folder's own name."""
+    """Return the name of the data set of a folder, `folder:` and the folder's own name.
+
+    Args:
+        path: The folder; it need not exist.
+
+    Example:
+        >>> ki.datasets.folder_dataset_name("pictures/pets")
+        'folder:pets'
+
+    See also:
+        `datasets.load_folder`.
+    """
     return FOLDER_PREFIX + unicodedata.normalize("NFC", Path(path).resolve().name)
 
 
@@ -106,9 +117,17 @@ def load_folder(
             that can be read; or another argument is out of range.
 
     Example:
-        >>> data = keras_iterconv.datasets.load_folder("pets", image_size=64)
-        >>> data.classes, data.input_shape
-        (('cats', 'dogs'), (64, 64, 3))
+        >>> for name, value in ("cats", 50), ("dogs", 200):
+        ...     tf.io.gfile.makedirs(f"pets/{name}")
+        ...     for number in range(10):
+        ...         picture = np.full((16, 16, 3), value + number)
+        ...         keras.utils.save_img(f"pets/{name}/{number}.png", picture, scale=False)
+        >>> data = ki.datasets.load_folder("pets", image_size=8)
+        >>> data.classes, data.input_shape, len(data.train), len(data.test)
+        (('cats', 'dogs'), (8, 8, 3), 14, 4)
+
+    See also:
+        `datasets.load`, for published data sets; `datasets.read_picture`; `datasets.ImageData`.
     """
     check_shares(validation_share, test_share)
     found = _find(path)

@@ -28,6 +28,14 @@ def steps_per_epoch(split: Split, batch_size: int) -> int:
 
     Raises:
         ValueError: The batch size is not a positive integer, or larger than the training part.
+
+    Example:
+        >>> split = ki.datasets.Split(np.zeros((100, 8, 8, 1), np.uint8), np.zeros(100, np.int32))
+        >>> ki.datasets.steps_per_epoch(split, 32)  # four images are left out
+        3
+
+    See also:
+        `datasets.training_batches`; `datasets.ImageData.steps_per_epoch`.
     """
     _check_batch_size(batch_size)
     if batch_size > len(split):
@@ -85,6 +93,20 @@ def training_batches(
     Raises:
         ValueError: An argument is out of range, or the augmentation is unknown.
         MissingExtraError: The augmentation needs a package that is not installed.
+
+    Example:
+        >>> images, labels = np.zeros((6, 8, 8, 1), np.uint8), np.arange(6, dtype=np.int32)
+        >>> split = ki.datasets.Split(images, labels)
+        >>> facts = {"mean": np.zeros(1, "float32"), "std": np.ones(1, "float32"), "batch_size": 3}
+        >>> whole = ki.datasets.training_batches(split, seed=0, **facts)
+        >>> resumed = ki.datasets.training_batches(split, seed=0, initial_step=1, **facts)
+        >>> second = list(whole.take(2))[1]
+        >>> np.array_equal(second[1], next(iter(resumed))[1])  # the labels of the second batch
+        True
+
+    See also:
+        `datasets.ImageData.training_batches`; `datasets.steps_per_epoch`; `datasets.batch_numbers`;
+        `datasets.evaluation_batches`.
     """
     steps = steps_per_epoch(split, batch_size)
     _check_whole("seed", seed)
@@ -136,6 +158,18 @@ def batch_numbers(split: Split, *, batch_size: int, seed: int, epoch: int, step:
 
     Returns:
         Indices of images in the training part, int32 [batch_size].
+
+    Example:
+        >>> split = ki.datasets.Split(np.zeros((6, 8, 8, 1), np.uint8), np.zeros(6, np.int32))
+        >>> batches = [
+        ...     ki.datasets.batch_numbers(split, batch_size=3, seed=0, epoch=0, step=step).tolist()
+        ...     for step in range(2)
+        ... ]
+        >>> sorted(batches[0] + batches[1])  # an epoch has each image once
+        [0, 1, 2, 3, 4, 5]
+
+    See also:
+        `datasets.training_batches`.
     """
     key = tf.constant([seed, epoch], tf.int64)
     return _order(key, len(split)).numpy()[step * batch_size : (step + 1) * batch_size]
@@ -158,6 +192,17 @@ def evaluation_batches(
 
     Raises:
         ValueError: The batch size is not a positive integer.
+
+    Example:
+        >>> images, labels = np.full((5, 8, 8, 1), 9, np.uint8), np.arange(5, dtype=np.int32)
+        >>> split = ki.datasets.Split(images, labels)
+        >>> mean, std = np.array([5], "float32"), np.array([2], "float32")
+        >>> batches = list(ki.datasets.evaluation_batches(split, mean=mean, std=std, batch_size=3))
+        >>> [len(labels) for _, labels in batches], float(batches[0][0][0, 0, 0, 0])
+        ([3, 2], 2.0)
+
+    See also:
+        `datasets.ImageData.evaluation_batches`; `datasets.training_batches`.
     """
     _check_batch_size(batch_size)
     assemble = _assembler(split, mean, std, get_augmentation("none"))

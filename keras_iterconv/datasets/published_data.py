@@ -22,6 +22,13 @@ def load_published_data(entry: Mapping[str, Any]) -> ImageData:
 
     Raises:
         DatasetError: It is not on this machine, or has changed since the training.
+
+    Example:
+        >>> ki.datasets.load_published_data({"dataset": "digits"}).name
+        'digits'
+
+    See also:
+        `datasets.load`; `load_pretrained`.
     """
     name, source = str(entry.get("dataset")), entry.get("data_source")
     if source is None and name in CATALOGUE:

@@ -31,9 +31,18 @@ class StoredImages:
         dtype: `uint8`.
 
     Example:
-        >>> images = data.train.images  # of a folder that is larger than the memory
-        >>> images[:8].shape
-        (8, 64, 64, 3)
+        >>> for number in range(3):
+        ...     keras.utils.save_img(f"{number}.png", np.full((9, 9, 1), 100 * number), scale=False)
+        >>> def read(number):
+        ...     with open(f"{number}.png", "rb") as file:
+        ...         return file.name, file.read()
+        >>> images = ki.datasets.StoredImages(read, np.arange(3), (8, 8, 1))
+        >>> images.shape, images[[2, 0]][:, 0, 0, 0].tolist()
+        ((3, 8, 8, 1), [200, 0])
+
+    See also:
+        `datasets.load_folder`, which makes them of a folder larger than the memory;
+        `datasets.Split`.
     """
 
     dtype = np.dtype(np.uint8)
@@ -74,7 +83,11 @@ class StoredImages:
         return images
 
     def take(self, indices: np.ndarray) -> "StoredImages":
-        """Return the images at `indices`, in that order, without reading them."""
+        """Return the images at `indices`, in that order, without reading them.
+
+        Args:
+            indices: Numbers of images, int `[n]`.
+        """
         taken = StoredImages(self.read, self.numbers[indices], self.shape[1:])
         taken.failures = self.failures
         return taken

@@ -22,15 +22,41 @@ PROBE_SECONDS = 8.0
 
 
 class DatasetError(CorrectableError, RuntimeError):
-    """A data set is not available; the message is one sentence for the user."""
+    """A data set is not available; the message is one sentence for the user.
+
+    Example:
+        >>> ki.datasets.load_published_data({"dataset": "pets"})
+        Traceback (most recent call last):
+            ...
+        keras_iterconv.datasets.tfds_reader.DatasetError: It is not known where the images of...
+
+    See also:
+        `datasets.DatasetNotFoundError`; `datasets.DatasetCorruptedError`; `datasets.load`.
+    """
 
 
 class DatasetNotFoundError(DatasetError):
-    """A data set is not in the TFDS folder and could not be downloaded."""
+    """A data set is not in the TFDS folder and could not be downloaded.
+
+    Example:
+        >>> issubclass(ki.datasets.DatasetNotFoundError, ki.datasets.DatasetError)
+        True
+
+    See also:
+        `datasets.DatasetError`; `datasets.load`.
+    """
 
 
 class DatasetCorruptedError(DatasetError):
-    """A data set is in the TFDS folder but cannot be read."""
+    """A data set is in the TFDS folder but cannot be read.
+
+    Example:
+        >>> issubclass(ki.datasets.DatasetCorruptedError, ki.datasets.DatasetError)
+        True
+
+    See also:
+        `datasets.DatasetError`; `datasets.load`.
+    """
 
 
 def tfds_folder() -> str:

@@ -65,7 +65,19 @@ def accuracy_by_depth(
             the data set is empty, or is infinite while `samples` is None.
 
     Example:
-        >>> print(accuracy_by_depth(model, (images, labels), max_unrolls=[1, 3, 10]))
+        >>> block = ki.NAISDense(8, max_unroll=20, step_size=0.5)
+        >>> model = keras.Sequential([keras.Input((4,)), block, keras.layers.Dense(2)])
+        >>> inputs = np.random.default_rng(0).normal(size=(64, 4))
+        >>> labels = model.predict(inputs, verbose=0).argmax(-1)  # right at full depth
+        >>> report = ki.accuracy_by_depth(
+        ...     model, (inputs, labels), max_unrolls=[1, 5, 20], thresholds=[]
+        ... )
+        >>> [(point.updates, point.accuracy) for point in report.by_max_unroll]
+        [(1.0, 0.9375), (5.0, 0.96875), (20.0, 1.0)]
+
+    See also:
+        `DepthReport`; `plot_accuracy_by_depth`; `calibrate_depth`, which sets the depth for a
+        budget.
     """
     if samples is not None:
         check_positive_int("samples", samples)

@@ -26,6 +26,15 @@ class BlockCall(NamedTuple):
             the second call on followed by the number of the call, as in `"block#2"`.
         block: The block.
         image: `(height, width)` of its input, each None where unknown; None without them.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((8, 8, 4)), ki.NAISConv2D(4, name="block")])
+        >>> call = ki.block_calls(model)[0]
+        >>> call.path, call.block.max_unroll, call.image
+        ('block', 10, (8, 8))
+
+    See also:
+        `block_calls`; `with_depth`, which has a column for each.
     """
 
     path: str
@@ -58,8 +67,21 @@ def iterated_blocks(model: keras.Model) -> list[keras.layers.Layer]:
     from input to output; those of a subclassed model or layer as it holds them, since its graph is
     not known. A block in the update of another block is a part of it, and not listed.
 
+    Args:
+        model: Keras model, built or not.
+
     Raises:
         ValueError: `model` is not a Keras model.
+
+    Example:
+        >>> block = ki.NAISDense(8, name="block")
+        >>> inputs = keras.Input((8,))
+        >>> model = keras.Model(inputs, block(block(inputs)))
+        >>> [layer.name for layer in ki.iterated_blocks(model)]  # called twice, but one block
+        ['block']
+
+    See also:
+        `block_calls`, which counts each call; `set_depth`.
     """
     check_model(model)
     return list(dict.fromkeys(_blocks_of(model)))
@@ -81,10 +103,14 @@ def block_calls(model: keras.Model) -> tuple[BlockCall, ...]:
 
     Example:
         >>> inputs = keras.Input((8,))
-        >>> backbone = keras.Sequential([keras.Input((8,)), NAISDense(8, name="block")], name="net")
+        >>> layers = [keras.Input((8,)), ki.NAISDense(8, name="block")]
+        >>> backbone = keras.Sequential(layers, name="net")
         >>> model = keras.Model(inputs, keras.layers.Dense(3)(backbone(inputs)))
-        >>> [call.path for call in block_calls(model)]
+        >>> [call.path for call in ki.block_calls(model)]
         ['net/block']
+
+    See also:
+        `iterated_blocks`, each block once; `with_depth`; `processing_depth`.
     """
     check_model(model)
     made = iteration_calls(model)

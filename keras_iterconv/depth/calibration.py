@@ -88,8 +88,18 @@ def calibrate_depth(
             then, nor after any other error.
 
     Example:
-        >>> report = calibrate_depth(model, (images, labels), accuracy_loss=0.005)
-        >>> print(report)
+        >>> block = ki.NAISDense(8, max_unroll=50, step_size=0.5)
+        >>> model = keras.Sequential([keras.Input((4,)), block, keras.layers.Dense(2)])
+        >>> inputs = np.random.default_rng(0).normal(size=(64, 4))
+        >>> labels = model.predict(inputs, verbose=0).argmax(-1)  # right at full depth
+        >>> report = ki.calibrate_depth(model, (inputs, labels), mean_updates=20)
+        >>> report.before.updates, report.own.updates < 20, report.own.accuracy > 0.9
+        (50.0, True, True)
+        >>> block.threshold is None
+        False
+
+    See also:
+        `set_depth`, for thresholds of your own; `accuracy_by_depth`; `DepthReport`.
     """
     if samples is not None:
         check_positive_int("samples", samples)

@@ -99,6 +99,14 @@ def processing_depth(model: keras.Model) -> int:
 
     Args:
         model: Keras model; a Sequential or subclassed one must be built.
+
+    Example:
+        >>> blocks = [ki.NAISDense(8, max_unroll=30), ki.NAISDense(8, max_unroll=5)]
+        >>> ki.processing_depth(keras.Sequential([keras.Input((8,)), *blocks]))
+        35
+
+    See also:
+        `set_depth`; `with_depth`, for the updates that a sample makes; `block_calls`.
     """
     return sum(call.block.max_unroll for call in block_calls(model))
 
@@ -123,6 +131,20 @@ def with_depth(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: `model` is not a Keras model, is not built, or has no iterated block; or a block
             runs inside a loop or branch of the model's own, where its depth cannot be read.
+
+    Example:
+        >>> block = ki.NAISDense(8, max_unroll=100, threshold=1e-2, step_size=0.5, shift=0.3)
+        >>> model = keras.Sequential([keras.Input((4,)), block, keras.layers.Dense(2)])
+        >>> inputs = np.ones((3, 4)) * [[0.0], [0.1], [1.0]]
+        >>> found = ki.with_depth(model).predict(inputs, verbose=0)
+        >>> found["depth"].tolist()  # a row for each sample, a column for each call of a block
+        [[1], [13], [25]]
+        >>> found["status"].tolist()  # all have converged
+        [[0], [0], [0]]
+
+    See also:
+        `block_calls`, which names the columns; `predict_stream`, which is faster where depths
+        differ; `unrolling.Status`; `DepthLogger`, in training.
     """
     check_has_blocks(model)
     inputs = keras.tree.map_structure(

@@ -30,6 +30,17 @@ def plot_accuracy_by_depth(report: DepthReport, path: str | os.PathLike | None =
 
     Returns:
         A `matplotlib.figure.Figure`.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((4,)), ki.NAISDense(8), keras.layers.Dense(2)])
+        >>> data = np.random.default_rng(0).normal(size=(64, 4)), np.zeros(64, int)
+        >>> report = ki.accuracy_by_depth(model, data, max_unrolls=[1, 5, 30], thresholds=[])
+        >>> figure = ki.plot_accuracy_by_depth(report, "depth.svg")
+        >>> figure.axes[0].get_xscale()
+        'log'
+
+    See also:
+        `accuracy_by_depth`; `DepthReport.table`; `plot_indices`.
     """
     own = report.own
     stop = (

@@ -32,6 +32,17 @@ class DepthPoint:
         share_not_finite: The share of (image, block) pairs whose state was not finite.
         updates_standard_error: The standard error of `updates`; None in reports of older versions.
         seconds: The time of an image in seconds; None where it was not measured.
+
+    Example:
+        >>> point = ki.DepthPoint(
+        ...     max_unroll=10, threshold=0.1, accuracy=0.9, standard_error=0.03, updates=4.0,
+        ...     share_of_fixed_depth=0.4, share_at_limit=0.0, share_not_finite=0.0,
+        ... )
+        >>> round(point.updates / point.share_of_fixed_depth)  # the updates at fixed depth
+        10
+
+    See also:
+        `DepthReport`, which holds them.
     """
 
     max_unroll: int | str
@@ -63,6 +74,22 @@ class DepthReport:
             None without a calibration.
         budget: The budget of the calibration by the name of its argument, or None.
         thresholds: The threshold of each adjustable block after the calibration.
+
+    Example:
+        >>> block = ki.NAISDense(8, max_unroll=20, step_size=0.5)
+        >>> model = keras.Sequential([keras.Input((4,)), block, keras.layers.Dense(2)])
+        >>> data = np.random.default_rng(0).normal(size=(64, 4)), np.zeros(64, int)
+        >>> report = ki.accuracy_by_depth(model, data, max_unrolls=[1, 20], thresholds=[])
+        >>> report.samples, report.fixed_depth
+        (64, 20)
+        >>> [point.max_unroll for point in report.by_max_unroll]
+        [1, 20]
+        >>> ki.DepthReport.from_dict(report.to_dict()) == report
+        True
+
+    See also:
+        `accuracy_by_depth` and `calibrate_depth`, which return it; `DepthPoint`;
+        `plot_accuracy_by_depth`.
     """
 
     name: str

@@ -60,10 +60,14 @@ def set_depth(
             block; no setting is changed then.
 
     Example:
-        >>> model = create_model("nais_adaptive", (8, 8, 1), 10)
-        >>> set_depth(model, max_unroll=3)
-        >>> processing_depth(model)
-        162
+        >>> model = ki.create_model("nais_adaptive", (8, 8, 1), 10, blocks=2)
+        >>> ki.set_depth(model, max_unroll=3)
+        >>> [block.max_unroll for block in ki.iterated_blocks(model)]
+        [3, 3, 3, 3, 3, 3]
+
+    See also:
+        `calibrate_depth`, which chooses the thresholds; `accuracy_by_depth`; `UnrollSchedule`, in
+        training; `iterated_blocks`.
     """
     blocks = adjustable_blocks(model)
     before = read_settings(blocks)

@@ -45,8 +45,17 @@ class DepthLogger(keras.callbacks.Callback):
             starts, the model has no block.
 
     Example:
-        >>> logger = DepthLogger(validation_images, "logs/depth")
-        >>> model.fit(images, labels, epochs=10, callbacks=[logger])
+        >>> block = ki.NAISDense(8, threshold=1e-2)
+        >>> model = keras.Sequential([keras.Input((4,)), block, keras.layers.Dense(2)])
+        >>> model.compile("sgd", "mse")
+        >>> inputs = np.random.default_rng(0).normal(size=(32, 4))
+        >>> logger = ki.DepthLogger(inputs, "logs/depth")
+        >>> history = model.fit(inputs, np.zeros((32, 2)), verbose=0, callbacks=[logger])
+        >>> len(tf.io.gfile.glob("logs/depth/events*"))  # show them by `tensorboard --logdir logs`
+        1
+
+    See also:
+        `with_depth`; `block_calls`, which names the blocks; `UnrollSchedule`.
     """
 
     def __init__(

@@ -43,10 +43,16 @@ def predict_stream(model: keras.Model, dataset: Any, batch_size: int = 64) -> di
             different shapes; or the data set is empty or infinite.
 
     Example:
-        >>> model = create_model("nais_dense", (8, 8, 1), 10, threshold=0.03)
-        >>> found = predict_stream(model, np.zeros((100, 8, 8, 1)))
-        >>> found["depth"].shape
-        (100, 1)
+        >>> block = ki.NAISDense(8, max_unroll=100, threshold=1e-2, step_size=0.5, shift=0.3)
+        >>> model = keras.Sequential([keras.Input((4,)), block, keras.layers.Dense(2)])
+        >>> inputs = np.ones((40, 4)) * np.linspace(0, 1, 40)[:, np.newaxis]
+        >>> streamed = ki.predict_stream(model, inputs, batch_size=8)
+        >>> predicted = ki.with_depth(model).predict(inputs, verbose=0)
+        >>> np.array_equal(streamed["depth"], predicted["depth"])
+        True
+
+    See also:
+        `with_depth`, for any number of blocks; `calibrate_depth`.
     """
     check_positive_int("batch_size", batch_size)
     stream = None

@@ -35,8 +35,17 @@ class UnrollSchedule(keras.callbacks.Callback):
             set, or an untied block with weights for fewer updates.
 
     Example:
-        >>> schedule = UnrollSchedule({0: 1, 12: 3, 15: 10})
-        >>> model.fit(images, labels, epochs=20, callbacks=[schedule])
+        >>> block = ki.NAISDense(8, max_unroll=10)
+        >>> model = keras.Sequential([keras.Input((4,)), block, keras.layers.Dense(2)])
+        >>> model.compile("sgd", "mse")
+        >>> schedule = ki.UnrollSchedule({0: 1, 1: 10})
+        >>> data = np.ones((8, 4)), np.zeros((8, 2))
+        >>> history = model.fit(*data, epochs=2, verbose=0, callbacks=[schedule])
+        >>> block.max_unroll  # that of the last epoch
+        10
+
+    See also:
+        `set_depth`; `DepthLogger`.
     """
 
     def __init__(self, schedule: Mapping[int, int]):
@@ -63,15 +72,40 @@ class UnrollSchedule(keras.callbacks.Callback):
         }
 
     def start_of(self, epoch: int) -> int:
-        """Return the first epoch of those that have the number of updates of a given epoch."""
+        """Return the first epoch of those that have the number of updates of a given epoch.
+
+        Args:
+            epoch: Number of an epoch, from 0.
+
+        Example:
+            >>> ki.UnrollSchedule({0: 1, 12: 3, 15: 10}).start_of(13)
+            12
+
+        See also:
+            `UnrollSchedule.max_unroll_of`.
+        """
         return max(start for start in self.schedule if start <= epoch)
 
     def max_unroll_of(self, epoch: int) -> int:
-        """Return the number of updates of an epoch."""
+        """Return the number of updates of an epoch.
+
+        Args:
+            epoch: Number of an epoch, from 0.
+
+        Example:
+            >>> ki.UnrollSchedule({0: 1, 12: 3, 15: 10}).max_unroll_of(13)
+            3
+
+        See also:
+            `UnrollSchedule.start_of`.
+        """
         return self.schedule[self.start_of(epoch)]
 
     def check(self, model: keras.Model) -> None:
         """Check that a model's blocks can make all numbers of updates of the schedule.
+
+        Args:
+            model: The model to train.
 
         Raises:
             ValueError: They cannot. The model does not change.

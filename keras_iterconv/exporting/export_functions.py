@@ -67,10 +67,21 @@ def export_onnx(
         OSError: The file could not be written; an existing one is unchanged.
 
     Example:
-        >>> keras_iterconv.export_onnx(model, "model.onnx")
-        >>> session = onnxruntime.InferenceSession("model.onnx")
-        >>> feeds = {"image": images, "threshold": np.array(0.1, np.float32)}
-        >>> logits, depth, status = session.run(None, feeds)
+        >>> block = ki.NAISDense(8, max_unroll=100, threshold=1e-2, step_size=0.5, shift=0.3)
+        >>> model = keras.Sequential([keras.Input((4,), name="x"), block, keras.layers.Dense(2)])
+        >>> ki.export_onnx(model, "net.onnx")
+        >>> import onnxruntime
+        >>> session = onnxruntime.InferenceSession("net.onnx")
+        >>> x = np.array([[0.0] * 4, [1.0] * 4], np.float32)
+        >>> logits, depth, status = session.run(None, {"x": x})
+        >>> depth.tolist()
+        [[1], [25]]
+        >>> session.run(["depth"], {"x": x, "threshold": np.array(0.1, np.float32)})[0].tolist()
+        [[1], [13]]
+
+    See also:
+        `quantize_onnx`; `export_saved_model`; `export_litert`; `IterativeModel.export`;
+        `with_depth`.
     """
     check_choice("inputs", inputs, INPUTS)
     path = check_file(path)
@@ -116,9 +127,17 @@ def export_saved_model(
         OSError: The folder could not be written, or is one of other files; it is unchanged.
 
     Example:
-        >>> keras_iterconv.export_saved_model(model, "model")
-        >>> run = tf.saved_model.load("model").signatures["with_depth"]
-        >>> run(image=images, threshold=tf.constant(0.1), max_unroll=tf.constant(5))["depth"]
+        >>> block = ki.NAISDense(8, max_unroll=100, threshold=1e-2, step_size=0.5, shift=0.3)
+        >>> model = keras.Sequential([keras.Input((4,), name="x"), block, keras.layers.Dense(2)])
+        >>> ki.export_saved_model(model, "net")
+        >>> run = tf.saved_model.load("net").signatures["with_depth"]
+        >>> x = tf.constant([[0.0] * 4, [1.0] * 4])
+        >>> found = run(x=x, threshold=tf.constant(0.1), max_unroll=tf.constant(5))
+        >>> found["depth"].numpy().tolist()
+        [[1], [5]]
+
+    See also:
+        `export_onnx`; `export_litert`; `IterativeModel.export`.
     """
     path = check_path(path)
     if path.exists() and not (path / _SAVED_MODEL_FILE).is_file() and any(_entries(path)):

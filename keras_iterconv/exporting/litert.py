@@ -53,10 +53,17 @@ def export_litert(
         OSError: The file could not be written; an existing one is unchanged.
 
     Example:
-        >>> keras_iterconv.export_litert(model, "model.tflite")
-        >>> interpreter = ai_edge_litert.interpreter.Interpreter("model.tflite")
-        >>> run = interpreter.get_signature_runner("with_depth")
-        >>> run(image=images, threshold=np.float32(0.1), max_unroll=np.int32(5))["depth"]
+        >>> block = ki.NAISDense(8, max_unroll=100, threshold=1e-2, step_size=0.5, shift=0.3)
+        >>> model = keras.Sequential([keras.Input((4,), name="x"), block, keras.layers.Dense(2)])
+        >>> ki.export_litert(model, "net.tflite")
+        >>> from ai_edge_litert.interpreter import Interpreter
+        >>> run = Interpreter("net.tflite").get_signature_runner("with_depth")
+        >>> x = np.array([[0.0] * 4, [1.0] * 4], np.float32)
+        >>> run(x=x, threshold=np.float32(0.1), max_unroll=np.int32(5))["depth"].tolist()
+        [[1], [5]]
+
+    See also:
+        `export_onnx`; `export_saved_model`; `IterativeModel.export`.
     """
     path = check_file(path)
     exported = make_exported(model, classes, mean, std)

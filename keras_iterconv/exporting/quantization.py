@@ -36,8 +36,16 @@ def quantize_onnx(
         OSError: A file could not be read or written.
 
     Example:
-        >>> keras_iterconv.export_onnx(model, "net.onnx")
-        >>> print(keras_iterconv.quantize_onnx("net.onnx", "net_int8.onnx", [images[:512]]))
+        >>> block = ki.NAISDense(64, max_unroll=100, threshold=1e-2, step_size=0.5, shift=0.3)
+        >>> model = keras.Sequential([keras.Input((4,), name="x"), block, keras.layers.Dense(2)])
+        >>> ki.export_onnx(model, "net.onnx")
+        >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+        >>> report = ki.quantize_onnx("net.onnx", "net_int8.onnx", [x])
+        >>> report.size < 0.6, abs(report.updates / report.float_updates - 1) < 0.1
+        (True, True)
+
+    See also:
+        `export_onnx`, which writes the first file; `QuantizationReport`.
     """
     try:
         import onnx

@@ -17,6 +17,17 @@ class QuantizationReport:
         thresholds: The new stopping thresholds, by the name of their input; empty where the depth
             is fixed.
         float_thresholds: The thresholds of the float32 file.
+
+    Example:
+        >>> report = ki.QuantizationReport(
+        ...     bytes=3000, float_bytes=10000, samples=512, updates=6.1, float_updates=6.2,
+        ...     thresholds={"threshold": 0.11}, float_thresholds={"threshold": 0.1},
+        ... )
+        >>> report.size
+        0.3
+
+    See also:
+        `quantize_onnx`, which returns it.
     """
 
     bytes: int

@@ -43,8 +43,22 @@ def plot_indices(reports: Sequence, labels: Sequence[str] | None = None) -> Figu
         ValueError: There is no report, the numbers of reports and labels differ, or the nets differ
             in the number of stages, or within a label in the number of blocks.
 
+    Example:
+        >>> x = inputs = keras.Input((4,))
+        >>> for t in range(3):
+        ...     x = keras.layers.Add(name=f"add{t}")([x, keras.layers.Dense(4)(x)])
+        >>> model = keras.Model(inputs, keras.layers.Dense(3)(x))
+        >>> data = np.random.default_rng(0).normal(size=(64, 4))
+        >>> labels = model.predict(data, verbose=0).argmax(-1)
+        >>> report = ki.measure_indices(ki.chain(model, "add."), (data, labels), resamples=10)
+        >>> figure = ki.plot_indices([report], labels=["a random net"])
+        >>> figure.savefig("indices.svg")
+
     Reference:
         Lippl et al. 2024, Fig. 2 and 3c.
+
+    See also:
+        `measure_indices`; `IndexReport.plot`, for one net; `plot_accuracy_by_depth`.
     """
     reports = list(reports)
     labels = [""] * len(reports) if labels is None else list(labels)

@@ -50,6 +50,20 @@ class IndexReport:
             samples, `[stages, 2]`.
         errors: For each stage, the error curves, float `[T]`, `[T]` and `[16]`.
         reasons: For each stage, why an index is undefined, by the index's name.
+
+    Example:
+        >>> model = ki.create_model("resnet_w8", (8, 8, 1), 10, blocks=2)
+        >>> data = np.zeros((20, 8, 8, 1)), np.arange(20) % 10
+        >>> report = ki.measure_indices(model, data, resamples=10)
+        >>> report.stages, report.error
+        (['stage1', 'stage2', 'stage3'], 0.9)
+        >>> report.reasons[0]["convergence"]  # an untrained net
+        "the net's error is not two standard errors better than chance"
+        >>> ki.IndexReport.from_dict(report.to_dict()).stages == report.stages
+        True
+
+    See also:
+        `measure_indices`, which returns it; `plot_indices`, for several nets.
     """
 
     stages: list[str]

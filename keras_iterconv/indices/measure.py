@@ -80,8 +80,25 @@ def measure_indices(
             the labels do not fit the outputs, or are those of a regression; or the data set is
             empty, or infinite while `samples` is None.
 
+    Example:
+        >>> x = inputs = keras.Input((4,))
+        >>> for t in range(3):
+        ...     x = keras.layers.Add(name=f"add{t}")([x, keras.layers.Dense(4)(x)])
+        >>> model = keras.Model(inputs, keras.layers.Dense(3)(x))
+        >>> data = np.random.default_rng(0).normal(size=(64, 4))
+        >>> labels = model.predict(data, verbose=0).argmax(-1)  # an error of 0 for the whole net
+        >>> report = ki.measure_indices(ki.chain(model, "add."), (data, labels))
+        >>> report.error, report.convergence.shape
+        (0.0, (1,))
+        >>> report.errors[0].early_readout.round(1).tolist()  # after each block
+        [0.5, 0.6, 0.0]
+
     Reference:
         Lippl et al. 2024, "Iterative convergence indices", Fig. 2.
+
+    See also:
+        `IndexReport`; `plot_indices`; `chain`, for nets of any layers; `GradientCoupling`, which
+        makes a net more iterative.
     """
     check_positive_int("resamples", resamples)
     check_seed(seed)

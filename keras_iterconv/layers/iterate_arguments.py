@@ -111,3 +111,24 @@ def check_truncate(truncate: int | None, gradient: str, max_unroll: int) -> int 
             f"`truncate` must be at most `max_unroll`, {max_unroll}. Received: truncate={truncate}"
         )
     return truncate
+
+
+def spec_of_outputs(returns: Sequence[str], state: Any, readout: Any) -> Any:
+    """Return the outputs of the layer as symbolic tensors; their dtypes are not meant.
+
+    Args:
+        returns: The argument `returns`.
+        state: The state as symbolic tensors.
+        readout: The outputs of the rule's readout as symbolic tensors.
+    """
+    if not returns:
+        return state
+    outputs = {"state": state}
+    if "readout" in returns:
+        outputs["readout"] = readout
+    if "states" in returns:
+        # `max_unroll` can change.
+        outputs["states"] = keras.tree.map_structure(
+            lambda z: keras.KerasTensor((z.shape[0], None, *z.shape[1:])), state
+        )
+    return outputs

@@ -77,8 +77,26 @@ class IteratedBlock(AdjustableDepth, ProjectedWeights):
         return_depth: Whether to return also each sample's number of updates and its
             `keras_iterconv.unrolling.Status`, int32 `[N]` each.
 
+    Returns:
+        The last state, in the layer's compute dtype; an `Unrolled` with `return_depth`.
+
     Raises:
         ValueError: An argument is out of its range, or the inputs do not fit the block.
+
+    Example:
+        >>> class Decay(ki.IteratedBlock):
+        ...     def build(self, input_shape):
+        ...         self.check_inputs(input_shape)
+        ...         self.built = True
+        ...
+        ...     def build_update(self, inputs):
+        ...         return self.euler_update(lambda x, k, weights, drives: -x).bind()
+        >>> block = Decay(max_unroll=2, step_size=0.5, activation="tanh")
+        >>> round(float(block(np.ones((1, 1)))[0, 0]), 3)  # 1, 0.619, 0.344
+        0.344
+
+    See also:
+        `Iterate`, which needs no class; `NAISDense`; `NAISConv2D`; `unrolling.Update`.
     """
 
     # A subclass whose pre-activation is affine in the state says so; `frozen` and `implicit` are
@@ -202,7 +220,11 @@ class IteratedBlock(AdjustableDepth, ProjectedWeights):
         )
 
     def make_initial_state(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Return x(0) for the inputs u, in the state's dtype."""
+        """Return x(0) for the inputs u, in the state's dtype.
+
+        Args:
+            inputs: u, `[N, ..., channels]`.
+        """
         if self.initial_state == "input":
             return tf.cast(inputs, self.state_dtype)
         # NaNs and infinities in u must reach the state: a ReLU that is fused with a convolution
@@ -240,6 +262,16 @@ class IteratedBlock(AdjustableDepth, ProjectedWeights):
         Raises:
             ValueError: The shape of `inputs` or `state` does not fit the block, or k is not the
                 number of one of its updates.
+
+        Example:
+            >>> block = ki.NAISDense(8, max_unroll=2)
+            >>> u = np.ones((1, 4), "float32")
+            >>> state = block.update(block.update(np.zeros((1, 8), "float32"), u), u)
+            >>> np.allclose(state, block(u), atol=1e-6)
+            True
+
+        See also:
+            `IteratedBlock.run_to`, for another number of updates; `ResidualStage.update`.
         """
         inputs = tf.cast(inputs, self.compute_dtype)
         state = tf.cast(state, self.state_dtype)
@@ -286,6 +318,9 @@ class IteratedBlock(AdjustableDepth, ProjectedWeights):
 
         Returns:
             An `Unrolled`.
+
+        See also:
+            `IteratedBlock.build_update`; `unrolling.unroll_adaptive`; `unrolling.unroll_anderson`.
         """
         if self.solver == "anderson" and not training:
             max_unroll, threshold = map(tf.convert_to_tensor, (max_unroll, threshold))

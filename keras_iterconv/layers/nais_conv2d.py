@@ -68,6 +68,7 @@ class NAISConv2D(IteratedBlock):
 
     Call arguments:
         inputs: U, `[N, height, width, channels]`, any float dtype.
+        training: Whether a backward pass will follow.
         return_depth: Return an `Unrolled` of state, depth and status.
 
     Returns:
@@ -78,13 +79,20 @@ class NAISConv2D(IteratedBlock):
         ValueError: An argument is out of its range, or the inputs do not fit.
 
     Example:
-        >>> images = keras.random.normal((8, 32, 32, 16))
-        >>> state, depth, status = NAISConv2D(16, threshold=1e-4)(images, return_depth=True)
+        >>> block = ki.NAISConv2D(4, max_unroll=100, threshold=1e-3, activation="tanh")
+        >>> images = np.ones((3, 8, 8, 4)) * np.reshape([0.0, 0.1, 1.0], (3, 1, 1, 1))
+        >>> state, depth, status = block(images, return_depth=True)
         >>> state.shape
-        TensorShape([8, 32, 32, 16])
+        TensorShape([3, 8, 8, 4])
+        >>> depth.numpy().tolist()  # each sample stops by itself
+        [1, 5, 7]
 
     Reference:
         Ciccone et al. 2018, Eq. 4, Algorithm 2, Theorems 1 and 3.
+
+    See also:
+        `NAISDense`, for vectors; `Iterate`, for an update of your own; `projections.project_conv`,
+        which is Algorithm 2; `certify`; `set_depth`.
     """
 
     bound_norm = "infinity"
@@ -165,6 +173,18 @@ class NAISConv2D(IteratedBlock):
 
         An untied block returns `[max_unroll, k, k, filters, filters]`. Writing the centres from
         delta gives delta its gradient; after each projection they equal those of the variable C.
+
+        Example:
+            >>> block = ki.NAISConv2D(2, center="fixed")
+            >>> block.build((None, 8, 8, 2))
+            >>> kernel = block.state_kernel()
+            >>> kernel.shape
+            TensorShape([3, 3, 2, 2])
+            >>> kernel[1, 1].numpy().diagonal().tolist()  # -1 - delta, with delta = 0
+            [-1.0, -1.0]
+
+        See also:
+            `projections.write_center`; `NAISDense.state_matrix`.
         """
         C = tf.convert_to_tensor(self.C)
         if self.delta is None:

@@ -51,6 +51,7 @@ class NAISDense(IteratedBlock):
 
     Call arguments:
         inputs: u, `[N, channels]`, any float dtype.
+        training: Whether a backward pass will follow.
         return_depth: Return an `Unrolled` of state, depth and status.
 
     Returns:
@@ -61,12 +62,20 @@ class NAISDense(IteratedBlock):
         ValueError: An argument is out of its range, or the inputs do not fit.
 
     Example:
-        >>> u = keras.random.normal((32, 64))
-        >>> NAISDense(128)(u).shape
-        TensorShape([32, 128])
+        >>> block = ki.NAISDense(8, max_unroll=100, threshold=1e-2, step_size=0.5)
+        >>> inputs = np.ones((3, 4)) * [[0.0], [0.1], [1.0]]
+        >>> state, depth, status = block(inputs, return_depth=True)
+        >>> state.shape
+        TensorShape([3, 8])
+        >>> depth.numpy().tolist()  # each sample stops by itself
+        [1, 5, 16]
 
     Reference:
         Ciccone et al. 2018, Eq. 3, Eq. 13, Algorithm 1, Theorems 1 and 2.
+
+    See also:
+        `NAISConv2D`, for images; `Iterate`, for an update of your own; `projections.project_dense`,
+        which is Algorithm 1; `certify`; `set_depth`.
     """
 
     linear = True
@@ -138,7 +147,17 @@ class NAISDense(IteratedBlock):
         self.built = True
 
     def state_matrix(self) -> tf.Tensor:
-        """Return A = -R'R - shift I, `[units, units]`, or `[max_unroll, units, units]` untied."""
+        """Return A = -R'R - shift I, `[units, units]`, or `[max_unroll, units, units]` untied.
+
+        Example:
+            >>> block = ki.NAISDense(3)
+            >>> block.build((None, 2))
+            >>> bool(np.all(np.linalg.eigvalsh(block.state_matrix()) < 0))
+            True
+
+        See also:
+            `projections.project_dense`; `NAISConv2D.state_kernel`.
+        """
         R = tf.convert_to_tensor(self.R)
         return -tf.matmul(R, R, transpose_a=True) - self.shift * tf.eye(self.units, dtype=R.dtype)
 

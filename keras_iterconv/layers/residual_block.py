@@ -46,12 +46,17 @@ class ResidualBlock(ResidualFunction):
         ValueError: An argument is out of its range, or the inputs do not fit.
 
     Example:
-        >>> f = ResidualBlock(16, lipschitz_cap=0.95)
-        >>> f(keras.random.normal((8, 32, 32, 16))).shape
-        TensorShape([8, 32, 32, 16])
+        >>> f = ki.ResidualBlock(4, lipschitz_cap=0.5)
+        >>> z = np.random.default_rng(0).normal(size=(2, 8, 8, 4))
+        >>> ratio = np.linalg.norm(f(z[:1]) - f(z[1:])) / np.linalg.norm(z[0] - z[1])
+        >>> bool(ratio <= 0.5)
+        True
 
     Reference:
         Lippl et al. 2024, Eq. 3; He et al. 2016, "Identity mappings in deep residual networks".
+
+    See also:
+        `ResidualStage`, a chain of them; `spectral.cap_divisor`; `spectral.conv_operator_norm`.
     """
 
     def __init__(

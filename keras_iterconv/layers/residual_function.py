@@ -291,6 +291,16 @@ class ResidualFunction(IterationLayer, GuaranteedLayer):
             iterations: The largest number of steps for each norm.
             tolerance: The residual at which to stop, relative to the norm's square. c is larger by
                 this fraction.
+
+        Example:
+            >>> f = ki.ResidualBlock(4, lipschitz_cap=0.5)
+            >>> f.build((None, 8, 8, 4))
+            >>> f.converge_cap()
+            >>> round(f.certificate_rows((8, 8))[0].capped_bound, 2)
+            0.5
+
+        See also:
+            `IterativeModel.converge_caps`, for all blocks of a model; `spectral.converged_norm`.
         """
         if self.lipschitz_cap is None:
             return

@@ -85,15 +85,21 @@ class ResidualStage(AdjustableDepth, ResidualFunction):
         ValueError: An argument is out of its range, or the inputs do not fit.
 
     Example:
-        >>> images = keras.random.normal((8, 32, 32, 16))
-        >>> early = ResidualStage(16, blocks=4)(images, schedule=[0, 1])
-        >>> stage = ResidualStage(
-        ...     16, 200, "stage_input", lipschitz_cap=0.95, tied=True, threshold=1e-3
-        ... )
-        >>> state, depth, status = stage(images, return_depth=True)
+        >>> x = np.random.default_rng(0).normal(size=(2, 8, 8, 4))
+        >>> stage = ki.ResidualStage(4, blocks=3)
+        >>> early, late = stage(x, schedule=[0]), stage(x)  # after one block, and after all three
+        >>> stage = ki.ResidualStage(
+        ...     4, 99, "stage_input", lipschitz_cap=0.5, tied=True, threshold=0.1)
+        >>> _, depth, status = stage(x, return_depth=True)
+        >>> [ki.unrolling.Status(s).name for s in status]  # a contraction has one fixed point
+        ['CONVERGED', 'CONVERGED']
 
     Reference:
         Lippl et al. 2024, "Manipulating convergence and iteration in residual networks".
+
+    See also:
+        `ResidualBlock`; `GradientCoupling`, for its blocks; `measure_indices`; `chain`, for
+        residual blocks of other layers.
     """
 
     adjustable = False
@@ -183,7 +189,11 @@ class ResidualStage(AdjustableDepth, ResidualFunction):
         return "float32" if mixed else self.compute_dtype
 
     def make_initial_state(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Return z_0 for the inputs x, in the dtype of the states."""
+        """Return z_0 for the inputs x, in the dtype of the states.
+
+        Args:
+            inputs: x, `[N, height, width, filters]`.
+        """
         return tf.cast(inputs, self.state_dtype)
 
     def _lipschitz_bound(self, block: BlockValues) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

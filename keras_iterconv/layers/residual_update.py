@@ -34,8 +34,17 @@ class ResidualUpdate(Block, keras.layers.Layer):
     Raises:
         ValueError: An argument is out of its range, or the inputs are not two tensors of one shape.
 
+    Example:
+        >>> x = np.array([[1.0, 2.0]])
+        >>> transfer = np.array([[3.0, -3.0]])
+        >>> ki.ResidualUpdate(step_size=0.5)([x, transfer]).numpy().tolist()  # ReLU drops the -3
+        [[2.5, 2.0]]
+
     Reference:
         Ciccone et al. 2018, Eq. 1, and Eq. 3 with B = 0.
+
+    See also:
+        `NAISDense` and `NAISConv2D`, whose updates are stable; `ResidualStage`.
     """
 
     def __init__(self, step_size: float = 1.0, activation: str = "relu", **kwargs: Any):

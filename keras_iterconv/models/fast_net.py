@@ -93,14 +93,27 @@ def has_whitening(model: keras.Model) -> bool:
 
 
 def whiten(model: keras.Model, images: np.ndarray) -> None:
-    """Compute the first layer of `nais_fast_net` from images.
+    """Compute the first layer of a `nais_fast` net from images, before its training.
+
+    The layer makes the patches of 2x2 pixels uncorrelated and of equal variance. It is not trained.
 
     Args:
         model: The net.
         images: Images as the net gets them, float `[N, height, width, channels]`; a few thousand.
 
     Raises:
-        ValueError: The net has no layer for it, or the images do not fit.
+        ValueError: The net is not of `create_model("nais_fast", ...)`, or the images do not fit.
+
+    Example:
+        >>> model = ki.create_model("nais_fast", (8, 8, 3), 10, filters=[4, 4])
+        >>> images = np.random.default_rng(0).normal(size=(256, 8, 8, 3)).astype("float32")
+        >>> ki.whiten(model, images)
+        >>> whitened = keras.Model(model.input, model.get_layer("whitening").output)(images)
+        >>> bool(np.ptp(whitened.numpy().std((0, 1, 2))) < 0.1)  # all channels vary alike
+        True
+
+    See also:
+        `create_model`.
     """
     if not has_whitening(model):
         raise ValueError(

@@ -146,7 +146,15 @@ ARCHITECTURES.update({old: ARCHITECTURES[name] for old, name in FORMER_NAMES.ite
 
 
 def list_models() -> list[str]:
-    """Return the sorted names of the architectures of `create_model`, including former names."""
+    """Return the sorted names of the architectures of `create_model`, including former names.
+
+    Example:
+        >>> [name for name in ki.list_models() if name.startswith("pcr")]
+        ['pcr_w16', 'pcr_w32', 'pcr_w64', 'pcr_w8']
+
+    See also:
+        `create_model`; `list_pretrained`.
+    """
     return sorted(ARCHITECTURES)
 
 
@@ -170,7 +178,12 @@ def create_model(
         ValueError: The name or a setting is unknown, or a value is out of its range.
 
     Example:
-        >>> model = create_model("nais10", (32, 32, 3), 10, step_size=0.5)
+        >>> model = ki.create_model("nais10", (32, 32, 3), 10, blocks=2, step_size=0.5)
+        >>> model.output_shape, len(ki.iterated_blocks(model))
+        ((None, 10), 6)
+
+    See also:
+        `list_models`; `load_pretrained`, for trained ones; `IterativeModel`; `set_depth`.
     """
     if not isinstance(name, str) or name not in ARCHITECTURES:
         raise ValueError(unknown_name("name", name, ARCHITECTURES))

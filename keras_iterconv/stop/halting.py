@@ -29,9 +29,20 @@ class Halting(StoppingRule):
         threshold: A probability, in (0, 1).
         ponder: The weight of the expected number of updates in the loss, at least 0.
 
-    References:
+    Example:
+        >>> add = keras.layers.Dense(1, kernel_initializer="ones", bias_initializer="ones")
+        >>> head = keras.layers.Dense(1, kernel_initializer="ones", use_bias=False)
+        >>> layer = ki.Iterate(add, max_unroll=20, stop=ki.stop.Halting(head, threshold=0.6))
+        >>> state = np.array([[-3.0], [-1.0]])  # it stops where x > 0.41
+        >>> layer(state, return_depth=True).depth.numpy().tolist()
+        [4, 2]
+
+    Reference:
         Graves 2016, "Adaptive computation time for recurrent neural networks"; Banino et al. 2021,
         "PonderNet", for the distribution of the updates.
+
+    See also:
+        `stop.UpdateNorm` and `stop.StablePrediction`, which need no training; `Iterate`.
     """
 
     readout_argument = "layer"
@@ -71,7 +82,11 @@ class Halting(StoppingRule):
         return stopping.HaltingProbability(self.logit(read))
 
     def logit(self, read: Read) -> Read:
-        """Return a function from `(state, weights, drives)` to the head's logits, `[n]`."""
+        """Return a function from `(state, weights, drives)` to the head's logits, `[n]`.
+
+        Args:
+            read: As for `as_description`.
+        """
         return lambda state, weights, drives: tf.squeeze(read(state, weights, drives), axis=1)
 
     def get_config(self) -> dict[str, Any]:

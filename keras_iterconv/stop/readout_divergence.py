@@ -20,6 +20,16 @@ class ReadoutDivergence(StoppingRule):
             own last layers, for example. With an output for each position, the largest divergence
             counts.
         threshold: A divergence, in nats.
+
+    Example:
+        >>> halve = keras.layers.Dense(2, kernel_initializer=keras.initializers.Identity(0.5))
+        >>> readout = keras.layers.Dense(2, kernel_initializer="identity")
+        >>> layer = ki.Iterate(halve, max_unroll=20, stop=ki.stop.ReadoutDivergence(readout, 1e-3))
+        >>> layer(np.array([[1.0, 0.0], [9.0, 0.0]]), return_depth=True).depth.numpy().tolist()
+        [4, 7]
+
+    See also:
+        `stop.StablePrediction`; `stop.UpdateNorm`; `Iterate`.
     """
 
     def __init__(self, readout: keras.layers.Layer, threshold: float):

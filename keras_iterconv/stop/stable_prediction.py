@@ -18,6 +18,17 @@ class StablePrediction(StoppingRule):
         readout: A Keras layer or model from the state to scores `[N, ..., classes]`; the model's
             own last layers, for example. With an output for each position, no position may change.
         threshold: A number of updates. The prediction of x(0) counts as the one before the first.
+
+    Example:
+        >>> update = keras.layers.Lambda(lambda x: x + [0.0, 1.0])  # the score of class 1 rises
+        >>> readout = keras.layers.Dense(2, kernel_initializer="identity")
+        >>> layer = ki.Iterate(update, max_unroll=20, stop=ki.stop.StablePrediction(readout, 3))
+        >>> state = np.array([[0.0, 1.0], [2.5, 0.0]])  # class 1 always, or from update 3 on
+        >>> layer(state, return_depth=True).depth.numpy().tolist()
+        [3, 6]
+
+    See also:
+        `stop.ReadoutDivergence`; `stop.UpdateNorm`; `Iterate`.
     """
 
     loosest_threshold = 1.0

@@ -30,6 +30,15 @@ class StoppingRule:
         readout_argument: The name of the argument of the subclass that is the readout.
         loosest_threshold: The threshold at which samples stop soonest.
         stops_below: Whether a larger threshold lets samples stop sooner.
+
+    Example:
+        >>> rule = ki.stop.UpdateNorm(0.1)
+        >>> isinstance(rule, ki.stop.StoppingRule), rule.threshold, rule.stops_below
+        (True, 0.1, True)
+
+    See also:
+        `stop.UpdateNorm`; `stop.StablePrediction`; `stop.ReadoutDivergence`; `stop.Halting`;
+        `Iterate`.
     """
 
     readout_argument = "readout"
@@ -47,6 +56,9 @@ class StoppingRule:
 
     def check_threshold(self, value: float) -> float:
         """Return a threshold of this rule as a float.
+
+        Args:
+            value: The threshold, in the units of the rule.
 
         Raises:
             ValueError: It is out of the rule's range.
@@ -70,6 +82,10 @@ class StoppingRule:
 
         By default it is about their geometric mean, and those that differ by less than a thousandth
         are too close.
+
+        Args:
+            first: One threshold.
+            second: The other one, larger or smaller.
         """
         low, high = sorted((first, second))
         if high <= low * (1 + RESOLUTION):

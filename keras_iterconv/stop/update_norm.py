@@ -18,8 +18,21 @@ class UpdateNorm(StoppingRule):
             over between nets and sizes; an update that is small beside a large state counts as
             small.
 
+    Example:
+        >>> halve = keras.layers.Dense(1, kernel_initializer=keras.initializers.Constant(0.5))
+        >>> layer = ki.Iterate(halve, max_unroll=20, stop=ki.stop.UpdateNorm(0.1))
+        >>> layer(np.array([[1.0], [8.0]]), return_depth=True).depth.numpy().tolist()
+        [4, 7]
+        >>> layer = ki.Iterate(halve, max_unroll=20, stop=ki.stop.UpdateNorm(0.1, relative=True))
+        >>> layer(np.array([[1.0], [8.0]]), return_depth=True).depth.numpy().tolist()  # it stays 1
+        [20, 20]
+
     Reference:
         Ciccone et al. 2018, section 5.3.
+
+    See also:
+        `stop.ReadoutDivergence` and `stop.StablePrediction`, for what a net predicts;
+        `stop.Halting`, which is learned; `calibrate_depth`; `Iterate`.
     """
 
     def __init__(self, threshold: float, relative: bool = False):

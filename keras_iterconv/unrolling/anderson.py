@@ -29,6 +29,15 @@ def check_anderson(update: Any) -> None:
 
     The gradient of a converged sample is the implicit one, with its needs; it is for evaluation
     alone, where nothing settles.
+
+    Args:
+        update: An `Update`, or a block; anything with `tied`, `linear` and `two_sided`.
+
+    Example:
+        >>> ki.unrolling.check_anderson(ki.NAISDense(8, activation="tanh"))  # no error
+
+    See also:
+        `unrolling.unroll_anderson`; `NAISDense`.
     """
     if all(getattr(update, need) for need in IMPLICIT.needs if need != "without_settling"):
         return
@@ -72,8 +81,23 @@ def unroll_anderson(
     Raises:
         ValueError: The update is not tied, linear and two-sided.
 
+    Example:
+        >>> tanh = ki.unrolling.ACTIVATIONS["tanh"]
+        >>> update = ki.unrolling.EulerUpdate(
+        ...     lambda x, k, weights, drives: 1 - x, tanh, 0.2, linear=True
+        ... ).bind()
+        >>> state, threshold = tf.constant([[0.0, 3.0]]), 1e-4
+        >>> ki.unrolling.unroll_adaptive(update, state, 200, threshold).depth.numpy().tolist()
+        [42]
+        >>> ki.unrolling.unroll_anderson(update, state, 200, threshold).depth.numpy().tolist()
+        [12]
+
     Reference:
         Walker and Ni 2011, "Anderson acceleration for fixed-point iterations"; type II, mixing 1.
+
+    See also:
+        `unrolling.unroll_adaptive`; `unrolling.check_anderson`; `NAISDense`, which has it as a
+        solver.
     """
     check_anderson(update.update)
 

@@ -34,8 +34,19 @@ def unroll_fixed(
     Returns:
         An `Unrolled` with a depth of `max_unroll` for each sample.
 
+    Example:
+        >>> tanh = ki.unrolling.ACTIVATIONS["tanh"]
+        >>> update = ki.unrolling.EulerUpdate(lambda x, k, weights, drives: -x, tanh, 0.5).bind()
+        >>> unrolled = ki.unrolling.unroll_fixed(update, tf.ones([1, 1]), 2)
+        >>> round(float(unrolled.state[0, 0]), 3), unrolled.depth.numpy().tolist()
+        (0.344, [2])
+
     Reference:
         Ciccone et al. 2018, Eq. 2 (the step h is part of the update).
+
+    See also:
+        `unrolling.unroll_adaptive`, which stops; `unrolling.unroll_states`, which keeps all states;
+        `NAISDense`; `Iterate`.
     """
 
     def run(update, state, keep):
@@ -81,8 +92,20 @@ def unroll_adaptive(
         An `Unrolled`. Gradients flow through the updates that were made; the depth counts as a
         constant.
 
+    Example:
+        >>> tanh = ki.unrolling.ACTIVATIONS["tanh"]
+        >>> update = ki.unrolling.EulerUpdate(lambda x, k, weights, drives: -x, tanh, 0.5).bind()
+        >>> state = tf.constant([[0.01], [1.0], [10.0]])
+        >>> unrolled = ki.unrolling.unroll_adaptive(update, state, 100, threshold=0.01)
+        >>> unrolled.depth.numpy().tolist()
+        [1, 8, 26]
+
     Reference:
         Ciccone et al. 2018, section 5.3.
+
+    See also:
+        `unrolling.unroll_fixed`; `unrolling.unroll_anderson`, which needs fewer evaluations;
+        `unrolling.Status`; `stop.UpdateNorm`.
     """
 
     def run(update, state, keep):
@@ -124,6 +147,16 @@ def unroll_whole_batch(
 
     Returns:
         An `Unrolled`, and what the updates carried, `BoundUpdate.carried`, after the last of them.
+
+    Example:
+        >>> tanh = ki.unrolling.ACTIVATIONS["tanh"]
+        >>> update = ki.unrolling.EulerUpdate(lambda x, k, weights, drives: -x, tanh, 0.5).bind()
+        >>> unrolled, carried = ki.unrolling.unroll_whole_batch(update, tf.ones([1, 1]), 100, 0.01)
+        >>> unrolled.depth.numpy().tolist(), carried
+        ([8], ())
+
+    See also:
+        `unrolling.unroll_adaptive`, which removes stopped samples; `unrolling.unroll_states`.
     """
 
     def run(update, state, keep):

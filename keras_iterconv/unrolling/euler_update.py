@@ -19,6 +19,15 @@ class Activation(NamedTuple):
             determines the slope sigma'.
         one_sided: Whether all values are at least 0 and the slope is 1 where a value is positive.
             A unit was then active in some update exactly where the sum of its values is positive.
+
+    Example:
+        >>> relu = ki.unrolling.ACTIVATIONS["relu"]
+        >>> value = relu.value(tf.constant([-2.0, 3.0]))
+        >>> value.numpy().tolist(), relu.gradient(tf.constant([1.0, 1.0]), value).numpy().tolist()
+        ([0.0, 3.0], [0.0, 1.0])
+
+    See also:
+        `unrolling.EulerUpdate`; `unrolling.ACTIVATIONS`.
     """
 
     value: Callable[[tf.Tensor], tf.Tensor]
@@ -59,6 +68,18 @@ class EulerUpdate(Update):
         tied: Whether the update is the same for all k.
         linear: Whether `transfer` is affine in the state.
         make_drives: As in `Update`.
+
+    Example:
+        >>> tanh = ki.unrolling.ACTIVATIONS["tanh"]
+        >>> transfer = lambda x, k, weights, drives: -weights[0] * x
+        >>> update = ki.unrolling.EulerUpdate(transfer, tanh, 0.5)
+        >>> bound = update.bind(weights=(tf.constant(2.0),))
+        >>> unrolled = ki.unrolling.unroll_fixed(bound, tf.ones([1, 1]), 1)
+        >>> round(float(unrolled.state[0, 0]), 3)  # 1 - tanh(2) / 2
+        0.518
+
+    See also:
+        `unrolling.Update`, for any step; `unrolling.Activation`; `IteratedBlock.euler_update`.
     """
 
     transfer: Callable[..., tf.Tensor]
@@ -112,7 +133,14 @@ class EulerUpdate(Update):
     def value(
         self, state: tf.Tensor, k: int | tf.Tensor, weights: tuple, drives: tuple
     ) -> tf.Tensor:
-        """Return sigma(transfer(state)), in the state's dtype."""
+        """Return sigma(transfer(state)), in the state's dtype.
+
+        Args:
+            state: x(k), `[N, ...]`.
+            k: The number of the update, from 0.
+            weights: The tensors that all samples share.
+            drives: The tensors `[N, ...]`.
+        """
         value = self._transfer(state, k, weights, drives)
         if not value.shape.is_compatible_with(state.shape):
             raise ValueError(
@@ -122,7 +150,11 @@ class EulerUpdate(Update):
         return self.activation.value(value)
 
     def change(self, value: tf.Tensor) -> tf.Tensor:
-        """Return h times a value."""
+        """Return h times a value.
+
+        Args:
+            value: The value sigma(...) of the update, `[N, ...]`.
+        """
         return value if self.step_size == 1 else self.step_size * value
 
     def change_vjp(

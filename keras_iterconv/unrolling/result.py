@@ -11,7 +11,15 @@ from keras_iterconv.unrolling.update import State
 
 
 class Status(enum.IntEnum):
-    """The reason why a sample's updates ended."""
+    """The reason why a sample's updates ended.
+
+    Example:
+        >>> [f"{status.value} {status.name}" for status in ki.unrolling.Status]
+        ['0 CONVERGED', '1 MAX_UNROLL', '2 NOT_FINITE']
+
+    See also:
+        `with_depth`, which returns it for each block; `unrolling.Unrolled`; `find_not_finite`.
+    """
 
     CONVERGED = 0
     """The stopping rule was met: in a NAIS block, the 2-norm of the last update fell below the
@@ -30,6 +38,15 @@ class Unrolled(NamedTuple):
         depth: The number of updates made, int32 `[N]`. It includes the update after which the
             stopping rule was met.
         status: A `Status`, int32 `[N]`.
+
+    Example:
+        >>> block = ki.NAISDense(8, max_unroll=5)
+        >>> unrolled = block(np.ones((2, 4)), return_depth=True)
+        >>> unrolled.state.shape, unrolled.depth.numpy().tolist(), unrolled.status.numpy().tolist()
+        (TensorShape([2, 8]), [5, 5], [1, 1])
+
+    See also:
+        `unrolling.Status`; `unrolling.unroll_adaptive`; `with_depth`, for a whole model.
     """
 
     state: State

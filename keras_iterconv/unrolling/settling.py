@@ -136,6 +136,17 @@ def with_last_states(update: BoundUpdate, state: State) -> tuple[BoundUpdate, La
     Args:
         update: The update to repeat.
         state: x(0).
+
+    Example:
+        >>> tanh = ki.unrolling.ACTIVATIONS["tanh"]
+        >>> update = ki.unrolling.EulerUpdate(lambda x, k, weights, drives: -x, tanh, 0.5).bind()
+        >>> update, first = ki.unrolling.with_last_states(update, tf.ones([1, 1]))
+        >>> last = ki.unrolling.unroll_fixed(update, first, 2).state
+        >>> [round(float(state[0, 0]), 3) for state in last]  # x(2), x(1)
+        [0.344, 0.619]
+
+    See also:
+        `unrolling.settling_term`, of these states.
     """
     return update._replace(update=SettlingUpdate(update.update)), LastStates(state, state)
 
@@ -145,6 +156,18 @@ def settling_term(last: LastStates) -> tf.Tensor:
 
     It is zero for samples that are not finite and for an empty batch; masked positions are zeros in
     both states.
+
+    Args:
+        last: The last states x and those before them, structures of tensors `[N, ...]`.
+
+    Example:
+        >>> x, before = tf.constant([[3.0, 4.0]]), tf.constant([[3.0, 3.0]])
+        >>> last = ki.unrolling.settling.LastStates(x, before)
+        >>> round(float(ki.unrolling.settling_term(last)), 3)  # 1 / 25
+        0.04
+
+    See also:
+        `unrolling.with_last_states`; `Iterate`, which adds it to the loss.
     """
     finite = samples_finite(last)
     moved, sizes = [], []

@@ -36,6 +36,16 @@ def unroll_states(
     Returns:
         `(unrolled, carried, states)`: as `unroll_whole_batch`; and x(1) to x(max_unroll), a
         structure of tensors `[N, max_unroll, ...]`. A sample that has stopped stays at its state.
+
+    Example:
+        >>> tanh = ki.unrolling.ACTIVATIONS["tanh"]
+        >>> update = ki.unrolling.EulerUpdate(lambda x, k, weights, drives: -x, tanh, 0.5).bind()
+        >>> unrolled, _, states = ki.unrolling.unroll_states(update, tf.ones([1, 1]), 3, None)
+        >>> [round(float(x), 2) for x in states[0, :, 0]]
+        [0.62, 0.34, 0.18]
+
+    See also:
+        `Iterate`, which can return them; `unrolling.unroll_whole_batch`.
     """
     leaves, count = tf.nest.flatten(state), len(tf.nest.flatten(state))
 

@@ -36,6 +36,24 @@ def call_traced_once(
 
     Returns:
         The `Unrolled` that `unroll` returns.
+
+    Example:
+        >>> tanh = ki.unrolling.ACTIVATIONS["tanh"]
+        >>> transfer = lambda x, k, weights, drives: -weights[0] * x
+        >>> @tf.function(autograph=False)
+        ... def run(state):
+        ...     for weight in 1.0, 2.0:
+        ...         update = ki.unrolling.EulerUpdate(transfer, tanh).bind((tf.constant(weight),))
+        ...         unrolled = ki.unrolling.call_traced_once(
+        ...             ki.unrolling.unroll_fixed, update, state, tf.constant(3)
+        ...         )
+        ...         state = unrolled.state
+        ...     return state
+        >>> run(tf.ones([1, 1])).shape
+        TensorShape([1, 1])
+
+    See also:
+        `unrolling.unroll_traced`; `unrolling.unroll_fixed`; `unrolling.unroll_adaptive`.
     """
     check_closed(update, tensors[0])
     if tf.executing_eagerly():
@@ -64,6 +82,19 @@ def unroll_traced(
         max_unroll: The number of updates, or the largest number.
         threshold: The stopping threshold; None for exactly `max_unroll` updates.
         gradient: The gradient mode or its name.
+
+    Returns:
+        The `Unrolled` of the loop.
+
+    Example:
+        >>> tanh = ki.unrolling.ACTIVATIONS["tanh"]
+        >>> update = ki.unrolling.EulerUpdate(lambda x, k, weights, drives: -x, tanh, 0.5).bind()
+        >>> unrolled = ki.unrolling.unroll_traced(update, tf.ones([1, 1]), 100, 0.01, "unroll")
+        >>> unrolled.depth.numpy().tolist()
+        [8]
+
+    See also:
+        `unrolling.call_traced_once`; `unrolling.unroll_adaptive`; `unrolling.unroll_fixed`.
     """
     max_unroll = tf.convert_to_tensor(max_unroll)
     if threshold is None:

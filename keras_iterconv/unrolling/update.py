@@ -30,13 +30,18 @@ class Update:
         without_settling: Whether no loss on the last update is computed from its states.
 
     Example:
+        >>> import dataclasses
         >>> @dataclasses.dataclass(frozen=True)
-        ... class Halve(Update):
+        ... class Halve(ki.unrolling.Update):
         ...     def step(self, state, k, weights, drives):
         ...         change = -0.5 * state
         ...         return state + change, change
-        >>> unroll_fixed(Halve().bind(), tf.ones([1, 2]), 3).state
-        <tf.Tensor: shape=(1, 2), dtype=float32, numpy=array([[0.125, 0.125]], dtype=float32)>
+        >>> ki.unrolling.unroll_fixed(Halve().bind(), tf.ones([1, 2]), 3).state.numpy().tolist()
+        [[0.125, 0.125]]
+
+    See also:
+        `unrolling.EulerUpdate`, a faster one with an activation; `unrolling.BoundUpdate`;
+        `IteratedBlock`, for a layer with an update; `Iterate`, for an update as a Keras layer.
     """
 
     tied: bool = True
@@ -87,6 +92,11 @@ class Update:
     ) -> "BoundUpdate":
         """Return the update with its tensors, those that `BoundUpdate` describes.
 
+        Args:
+            weights: Tensors that all samples share; gradients reach them.
+            drives: Tensors `[N, ...]`.
+            drive_inputs: The arguments of `make_drives`, tensors, in place of `drives`.
+
         Raises:
             ValueError: There are `drive_inputs` without a `make_drives` that reads them, or drives
                 too, which `make_drives` would replace.
@@ -104,6 +114,12 @@ class Update:
     ) -> tuple[State, Any, Callable[[], State]]:
         """Return `(change, kept, complete)` of one update.
 
+        Args:
+            state: x(k), a structure of tensors `[N, ...]`.
+            k: The number of the update, from 0.
+            weights: As for `step`.
+            drives: As for `step`.
+
         Returns:
             The change of the state; what the exact backward pass keeps of this update, a
             structure of tensors; and a function that returns the new state.
@@ -114,11 +130,19 @@ class Update:
         return change, state, lambda: new
 
     def kept_specs(self, state: State) -> Any:
-        """Return a `tf.TensorSpec` for each tensor that `begin_step` keeps, batch size None."""
+        """Return a `tf.TensorSpec` for each tensor that `begin_step` keeps, batch size None.
+
+        Args:
+            state: x(0), a structure of tensors `[N, ...]`.
+        """
         return tf.nest.map_structure(lambda z: tf.TensorSpec([None, *z.shape[1:]], z.dtype), state)
 
     def kept_before(self, state: State) -> Any:
-        """Return what a loop of the whole batch keeps of an update: the state before it."""
+        """Return what a loop of the whole batch keeps of an update: the state before it.
+
+        Args:
+            state: x(k), a structure of tensors `[N, ...]`.
+        """
         return state
 
     def step_back(
@@ -163,6 +187,13 @@ class Update:
     ) -> tuple[State, list, list]:
         """Return the vector-Jacobian products of the new state with g.
 
+        Args:
+            state: x(k), a structure of tensors `[N, ...]`.
+            k: The number of the update, from 0.
+            g: The upstream gradient, a structure like the state.
+            weights: As for `step`.
+            drives: As for `step`.
+
         Returns:
             `(state's, weights', drives')`: a structure like the state, and two lists; each in the
             dtype of its tensor.
@@ -183,6 +214,17 @@ class BoundUpdate(NamedTuple):
             has no `make_drives`.
         carried: Tensors that all samples share and that each update changes, at x(0); no gradient
             reaches them.
+
+    Example:
+        >>> relu = ki.unrolling.ACTIVATIONS["relu"]
+        >>> transfer = lambda x, k, weights, drives: drives[0] - x
+        >>> update = ki.unrolling.EulerUpdate(transfer, relu, 0.5)
+        >>> bound = update.bind(drives=(tf.constant([[1.0], [4.0]]),))
+        >>> bound.step(tf.zeros([2, 1]), 0)[0].numpy().tolist()
+        [[0.5], [2.0]]
+
+    See also:
+        `unrolling.Update.bind`, which makes it; `unrolling.unroll_fixed`.
     """
 
     update: Update
@@ -197,7 +239,11 @@ class BoundUpdate(NamedTuple):
         return (*self.weights, *self.drives, *self.drive_inputs)
 
     def with_tensors(self, tensors: Sequence[tf.Tensor]) -> "BoundUpdate":
-        """Return the update with its tensors replaced, in the order of the property `tensors`."""
+        """Return the update with its tensors replaced, in the order of the property `tensors`.
+
+        Args:
+            tensors: As many as `tensors`, in its order.
+        """
         remaining = iter(tensors)
         groups = (self.weights, self.drives, self.drive_inputs)
         weights, drives, inputs = (tuple(next(remaining) for _ in group) for group in groups)
@@ -211,31 +257,59 @@ class BoundUpdate(NamedTuple):
         return self._replace(drives=drives, drive_inputs=())
 
     def on(self, sample_indices: tf.Tensor) -> "BoundUpdate":
-        """Return the update of the samples at `sample_indices`, `[n]`, its drives computed."""
+        """Return the update of the samples at `sample_indices`, `[n]`, its drives computed.
+
+        Args:
+            sample_indices: Numbers of samples, int32 `[n]`.
+        """
         return self._replace(
             drives=tuple(tf.gather(drive, sample_indices) for drive in self.drives)
         )
 
     def step(self, state: State, k: int | tf.Tensor) -> tuple[State, State]:
-        """Return `(new state, change)` of one update, its drives computed."""
+        """Return `(new state, change)` of one update, its drives computed.
+
+        Args:
+            state: x(k), a structure of tensors `[N, ...]`.
+            k: The number of the update, from 0.
+        """
         return self.update.step(state, k, self.weights, self.drives)
 
     def step_carrying(
         self, state: State, k: int | tf.Tensor, carried: tuple
     ) -> tuple[State, State, tuple]:
-        """Return `Update.step_carrying` for the tensors of this update."""
+        """Return `Update.step_carrying` for the tensors of this update.
+
+        Args:
+            state: x(k), a structure of tensors `[N, ...]`.
+            k: The number of the update, from 0.
+            carried: What the update before this one carried; `carried` for the first.
+        """
         return self.update.step_carrying(state, k, self.weights, self.drives, carried)
 
     def begin_step(
         self, state: State, k: int | tf.Tensor
     ) -> tuple[State, Any, Callable[[], State]]:
-        """Return `Update.begin_step` for the tensors of this update."""
+        """Return `Update.begin_step` for the tensors of this update.
+
+        Args:
+            state: x(k), a structure of tensors `[N, ...]`.
+            k: The number of the update, from 0.
+        """
         return self.update.begin_step(state, k, self.weights, self.drives)
 
     def step_back(
         self, after: State, k: int | tf.Tensor, kept: Any, g: State, moved: tf.Tensor | None = None
     ) -> tuple[State, State, list, list]:
-        """Return `Update.step_back` for the tensors of this update."""
+        """Return `Update.step_back` for the tensors of this update.
+
+        Args:
+            after: As for `Update.step_back`, like the next four.
+            k: The number of the update.
+            kept: What the update kept.
+            g: The upstream gradient.
+            moved: The samples that made the update, or None for all.
+        """
         return self.update.step_back(after, k, kept, g, moved, self.weights, self.drives)
 
 

@@ -21,7 +21,17 @@ Found = TypeVar("Found")
 
 
 class ZooError(CorrectableError, ValueError):
-    """A zoo is missing or invalid, or a file in it differs from the published one."""
+    """A zoo is missing or invalid, or a file in it differs from the published one.
+
+    Example:
+        >>> ki.load_pretrained("nais10_digits", zoo="no-zoo")
+        Traceback (most recent call last):
+            ...
+        keras_iterconv.zoo.index.ZooError: no-zoo is not a zoo: index.json is missing. Give the...
+
+    See also:
+        `load_pretrained`; `list_pretrained`.
+    """
 
 
 def find_zoo(zoo: str | os.PathLike | None = None) -> Path:

@@ -37,8 +37,15 @@ def load_pretrained(name: str, zoo: str | os.PathLike | None = None) -> keras.Mo
         ZooError: The folder is not a zoo, or the model's file differs from the published one.
 
     Example:
-        >>> model = load_pretrained("nais_mnist")
-        >>> logits = model(model.preprocessing(images))
+        >>> model = ki.load_pretrained("nais_mnist")
+        >>> images = np.zeros((2, 28, 28, 1))  # raw values from 0 to 255
+        >>> model(model.preprocessing(images)).shape
+        TensorShape([2, 10])
+        >>> model.class_names[:3]
+        ('0', '1', '2')
+
+    See also:
+        `list_pretrained`; `Preprocessing`; `ZooError`; `create_model`; `with_depth`.
     """
     check_channels_last()
     folder = find_zoo(zoo)
@@ -53,6 +60,13 @@ def list_pretrained(zoo: str | os.PathLike | None = None) -> list[str]:
 
     Raises:
         ZooError: The folder is not a zoo.
+
+    Example:
+        >>> "nais_mnist" in ki.list_pretrained()
+        True
+
+    See also:
+        `load_pretrained`; `list_models`, for nets without trained weights.
     """
     return sorted(read_index(find_zoo(zoo))["models"])
 
