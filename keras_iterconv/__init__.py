@@ -1,6 +1,6 @@
 """Networks that compute by iteration, for TensorFlow and Keras.
 
-The examples of the docstrings begin after these lines, and give the outputs that they show::
+The examples of the docstrings begin after these lines, and give the outputs that they show:
 
     import keras, numpy as np, tensorflow as tf
     import keras_iterconv as ki

@@ -32,7 +32,7 @@ from keras_iterconv.layers.guaranteed_layer import guaranteed_layers
 from keras_iterconv.layers.protocol import is_block
 from keras_iterconv.made_blocks import depth_settings, set_depth_settings
 from keras_iterconv.preprocessing import Preprocessing
-from keras_iterconv.spectral import TOLERANCE
+from keras_iterconv.spectral.power_iteration import TOLERANCE
 
 
 @keras.saving.register_keras_serializable("keras_iterconv")

@@ -27,14 +27,13 @@ from keras_iterconv.layers.normalization import normalize_batch
 from keras_iterconv.layers.protocol import IterationLayer
 from keras_iterconv.layers.stacked_variables import draw_stack, mark_stack
 from keras_iterconv.spectral import (
-    ITERATIONS,
-    TOLERANCE,
     ConvOperator,
     cap_divisor,
     converged_norm,
     power_step,
     start_vectors,
 )
+from keras_iterconv.spectral.power_iteration import ITERATIONS, TOLERANCE
 
 
 class ResidualFunction(IterationLayer, GuaranteedLayer):

@@ -14,17 +14,9 @@ from keras_iterconv.spectral.conv_norms import (
     reshaped_norm_bound,
 )
 from keras_iterconv.spectral.conv_operator import ConvOperator
-from keras_iterconv.spectral.power_iteration import (
-    ITERATIONS,
-    TOLERANCE,
-    converged_norm,
-    power_step,
-    start_vectors,
-)
+from keras_iterconv.spectral.power_iteration import converged_norm, power_step, start_vectors
 
 __all__ = [
-    "ITERATIONS",
-    "TOLERANCE",
     "ConvOperator",
     "cap_divisor",
     "circular_conv_norm",

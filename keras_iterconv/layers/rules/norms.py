@@ -6,7 +6,8 @@ from typing import cast
 import numpy as np
 import tensorflow as tf
 
-from keras_iterconv.spectral import TOLERANCE, conv_operator_norm
+from keras_iterconv.spectral import conv_operator_norm
+from keras_iterconv.spectral.power_iteration import TOLERANCE
 
 NORMS = ("2", "infinity")
 
