@@ -41,7 +41,8 @@ def demo(
         raise UserError(
             f'{error}: the demo needs `pip install "keras-iterconv[export]"`'
         ) from error
-    write_demo(Path(output), Path(zoo), runtime and Path(runtime), make_console())
+    package = None if runtime is None else Path(runtime)
+    write_demo(Path(output), Path(zoo), package, make_console())
 
 
 def main() -> None:

@@ -48,9 +48,7 @@ def write_demo(output: Path, zoo: Path, runtime: Path | None, console: Console) 
         for name, content in read_runtime(runtime).items()
     }
     files |= {path.name: path.read_bytes() for path in sorted(PAGE.iterdir()) if path.is_file()}
-    digits = [
-        as_user_error(make_digit_net, zoo, name, models[name], say) for name in DIGIT_NETS
-    ]
+    digits = [as_user_error(make_digit_net, zoo, name, models[name], say) for name in DIGIT_NETS]
     say(f"{SEQUENCE_NET}: converting to ONNX")
     sequences = as_user_error(make_sequence_net, zoo, models[SEQUENCE_NET])
     for net in (*digits, sequences):

@@ -38,8 +38,8 @@ class DigitNet(NamedTuple):
 # Below the smallest threshold of the first all images run to the limit, above the largest all stop
 # after one update; the second has few updates to lose (measured).
 DIGIT_NETS = {
-    "nais_mnist_adaptive": DigitNet("One block, 28×28 pixels", 0.1, 10),
-    "nais_adaptive_digits": DigitNet("54 blocks, 8×8 pixels", 1e-6, 100),
+    "nais_mnist_adaptive": DigitNet("One block, 28x28 pixels", 0.1, 10),
+    "nais_adaptive_digits": DigitNet("54 blocks, 8x8 pixels", 1e-6, 100),
 }
 SEQUENCE_NET = "deep_thinking_prefix_sums"
 # Number of thresholds of the slider beside the net's own one.
@@ -92,16 +92,17 @@ def make_digit_net(
         DatasetError: The net's data set is not on this machine.
     """
     data = load_published_data(entry).test
+    images = np.asarray(data.images)
     say(f"{name}: converting to ONNX")
     model = convert(zoo, name, entry)
     say(f"{name}: measuring {STEPS + 1} thresholds on {len(data.labels):,} test images")
-    table = _measure(model, name, entry, data.images, data.labels)
+    table = _measure(model, name, entry, images, data.labels)
     facts = _facts(name, entry) | {
         "title": DIGIT_NETS[name].title,
         "preparation": PREPARATIONS[entry["dataset"]]._asdict(),
         "thresholds": table,
         "test_images": len(data.labels),
-        "images": _choose_images(data.images, data.labels),
+        "images": _choose_images(images, data.labels),
     }
     return NetFiles(facts, _bytes_of(with_norms(model)))
 

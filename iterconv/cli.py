@@ -29,6 +29,7 @@ def make_app():
         _load("training.fit").fit,
         _load("training.launch").launch,
         _load("export.publish").publish,
+        _load("export.demo").demo,
         predict,
     )
     for function in commands:

@@ -63,10 +63,12 @@ def pytest_configure(config):
 
 
 def pytest_runtest_setup(item):
-    """Skip tests that need a missing package of an extra, unless they alone are asked for."""
+    """Skip tests that need what may be missing, unless they alone are asked for."""
+    wanted = item.config.option.markexpr
+    if item.get_closest_marker("browser") is not None and wanted != "browser":
+        pytest.skip("tests in a browser are run by `pytest -n 0 -m browser`")
     for marker, package, extra in (("pytorch", "torch", "bench"), ("site", "mkdocs", "docs")):
-        asked = item.config.option.markexpr == marker
-        if item.get_closest_marker(marker) is None or asked:
+        if item.get_closest_marker(marker) is None or wanted == marker:
             continue
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is in the extra `{extra}`")

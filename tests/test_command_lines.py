@@ -29,7 +29,7 @@ from training.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 GROUPS = ("Model and data", "Training", "Depth of NAIS-Nets", "Residual nets", "Run")
-COMMANDS = ("fit", "launch", "publish", "predict", "reproduce")
+COMMANDS = ("fit", "launch", "publish", "demo", "predict", "reproduce")
 
 
 def shown(*arguments):

@@ -86,7 +86,7 @@ def test_every_option_and_preset_that_is_named_exists():
     text = "".join(page.read_text() for page in PAGES)
     names = ("fit.py", "launch.py", "reproduce/__main__.py")
     commands = [ROOT / "training" / name for name in names]
-    commands += (ROOT / "export" / name for name in ("publish.py", "predict.py"))
+    commands += (ROOT / "export" / name for name in ("publish.py", "predict.py", "demo.py"))
     commands += (ROOT / "benchmarks").glob("*.py")
     source = "".join(path.read_text() for path in commands)
     slurm = {"nodes", "ntasks-per-node", "gpus-per-task", "kill-on-bad-exit"}

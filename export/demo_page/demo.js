@@ -102,7 +102,10 @@ function paint(canvas, values, net) {
 
 // ---- Words and pictures --------------------------------------------------------------------------
 
-const short = (value, digits = 3) => String(Number(value.toPrecision(digits)));
+function short(value, digits = 3) {
+  const rounded = Number(value.toPrecision(digits));
+  return rounded > 0 && rounded < 1e-4 ? rounded.toExponential() : String(rounded);
+}
 const percent = (share, digits = 2) => `${(100 * share).toFixed(digits)}%`;
 const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 const STATUS = ["settled", "at the limit", "not finite"];
@@ -138,7 +141,7 @@ function chart(place, [x0, x1], [y0, y1], label, xTitle, yTitle) {
 // Round values between two others, at most so many steps apart.
 function rounded(low, high, most) {
   const rough = (high - low) / most, power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((each) => each * power).find((each) => each >= rough);
+  const step = [1, 2, 2.5, 5, 10].map((each) => each * power).find((each) => each >= rough);
   const first = Math.ceil(low / step - 1e-9);
   return Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 }, (_, n) => (first + n) * step);
 }
@@ -270,9 +273,11 @@ function startDigits(nets) {
     const limited = blocks.filter((block) => block.status === 1).length;
     const label = picked === null ? "" : ` The label is ${net.images[picked].label}.`;
     $("effort").textContent = `${count(updates, "update")} in ${count(blocks.length, "block")}, ${found.milliseconds.toFixed(1)} ms.${label}`;
-    $("norms-text").textContent = blocks.length === 1
-      ? "The block stops at the first update below the threshold, or at its limit."
-      : "One line a block. Each stops at its first update below the threshold, or at its limit.";
+    const still = blocks.some((block) => block.norms.some((norm) => norm <= 0));
+    $("norms-text").textContent = (blocks.length === 1
+      ? "The block stops at its first update below the threshold, or at its limit."
+      : "One line a block. Each stops at its first update below the threshold, or at its limit.")
+      + (still ? " A change of 0 is drawn at the lower edge." : "");
     $("depths-text").textContent = `At most ${net.max_unroll} updates a block. ` + (limited
       ? `${limited} of ${count(blocks.length, "block")} stopped at this limit.`
       : `${blocks.length === 1 ? "It" : "All"} settled before.`);
@@ -292,6 +297,9 @@ function startDigits(nets) {
     $("accuracy").textContent = percent(row.accuracy);
     $("updates").textContent = row.updates.toFixed(1);
     $("measured").textContent = `The shares and means are of all ${net.test_images.toLocaleString("en")} test images, measured in Python when this page was made.`;
+    const shares = net.thresholds.map((each) => each.accuracy);
+    $("trade-text").textContent = "Each point is one position of the threshold slider, the ring is the trained one."
+      + (Math.max(...shares) - Math.min(...shares) < 0.005 ? " In this network the threshold hardly changes the accuracy." : "");
     drawTrade($("trade"), net.thresholds, step(), own);
   }
 

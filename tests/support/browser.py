@@ -10,19 +10,22 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from typing import Any
 
-from tests.support.processes import process
+from tests.support.processes import SECONDS, process
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # A browser reads and writes its messages at the file descriptors 3 and 4, each ended by a zero.
 _SHELL = 'exec "$0" "$@" 3<&{} 4>&{}'
 
 
-def find_browser() -> str | None:
+def find_browser() -> str:
     """Return the path of an installed browser."""
-    return next(filter(None, map(shutil.which, BROWSERS)), None)
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    assert found is not None, f"no browser: {', '.join(BROWSERS)}"
+    return found
 
 
 class Page:
@@ -33,9 +36,8 @@ class Page:
         requests: The addresses that the page has asked for.
     """
 
-    def __init__(self, reading: int, writing: int):
-        self._reading = os.fdopen(reading, "rb")
-        self._writing = os.fdopen(writing, "wb")
+    def __init__(self, reading: BufferedReader, writing: BufferedWriter):
+        self._reading, self._writing = reading, writing
         self._buffer = b""
         self._count, self._session = 0, None
         self.errors: list[str] = []
@@ -128,14 +130,14 @@ class Page:
 
 
 @contextlib.contextmanager
-def browser_page(profile: Path) -> Iterator[Page]:
+def browser_page(profile: Path, seconds: float = SECONDS) -> Iterator[Page]:
     """Start a browser with an empty page.
 
     Args:
         profile: A folder for what the browser keeps.
+        seconds: After so many the browser is killed, and the test fails.
     """
     browser = find_browser()
-    assert browser is not None, f"no browser: {', '.join(BROWSERS)}"
     their_read, our_write = os.pipe()
     our_read, their_write = os.pipe()
     command = [
@@ -145,11 +147,12 @@ def browser_page(profile: Path) -> Iterator[Page]:
     ]  # fmt: skip
     with (
         open(profile.with_suffix(".log"), "wb") as log,
-        process(command, pass_fds=(their_read, their_write), stderr=log, stdout=log),
+        process(command, seconds, pass_fds=(their_read, their_write), stderr=log, stdout=log),
     ):
         os.close(their_read)
         os.close(their_write)
-        yield Page(our_read, our_write)
+        with os.fdopen(our_read, "rb") as reading, os.fdopen(our_write, "wb") as writing:
+            yield Page(reading, writing)
 
 
 @contextlib.contextmanager

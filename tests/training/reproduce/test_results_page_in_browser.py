@@ -3,17 +3,18 @@
 import html
 import json
 import re
-import shutil
 import subprocess
 
 import pytest
 from PIL import Image
 
+from tests.support.browser import find_browser
 from training.reproduce.experiment import Claim, Experiment, Outcome, Verdict
 from training.reproduce.findings import Finding, JudgedClaim
 from training.reproduce.results_report import write_report
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+pytestmark = pytest.mark.browser
+
 WIDTHS = (1280, 390)
 WIDE = "a_name_without_a_place_to_break_it_" * 4
 # The page in frames of several widths, whose layout the outer page reads.
@@ -52,9 +53,7 @@ def write_page(folder, image_width):
 @pytest.fixture
 def browse(tmp_path):
     """Return a function that opens a file in a browser, and returns its document and its log."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip(f"no browser: {', '.join(BROWSERS)}")
+    browser = find_browser()
 
     def open_file(file):
         done = subprocess.run(
