@@ -23,11 +23,12 @@ def demo(
         ),
     ] = None,
 ) -> None:
-    """Write the demonstration for browsers, a folder for any static server.
+    """Write the demonstration for browsers.
 
-    Its page classifies drawn digits and adds up bits with nets of the zoo, and shows their depth.
-    The folder needs no build step and requests nothing from outside of it. A browser opens it from
-    a server only, such as `python -m http.server --directory demo`, and not as a file.
+    It is a folder for any static server. Its page classifies drawn digits and adds up bits with
+    nets of the zoo, and shows their depth. It needs no build step and requests nothing from outside
+    of the folder. A browser opens it from a server only, such as
+    `python -m http.server --directory demo`, and not as a file.
     """
     for option, folder in (("--output", output), ("--zoo", zoo)):
         check_folder(option, folder)

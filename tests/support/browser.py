@@ -109,6 +109,8 @@ class Page:
         )  # fmt: skip
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.send("Emulation.setEmulatedMedia", features=features)
+        # Then what a `ResizeObserver` draws is there.
+        self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def mouse(self, kind: str, x: float, y: float) -> None:
         """Press, move or release the mouse: `mousePressed`, `mouseMoved`, `mouseReleased`."""
