@@ -123,7 +123,7 @@ def test_a_long_term_is_not_linked_by_a_part_of_it():
 def test_the_page_of_commands_has_each_option():
     page = GENERATED_PAGES.commands_page()
     headings = re.findall(r"^#+ iterconv (.*)$", page, re.M)
-    assert headings[:5] == ["fit", "launch", "publish", "predict", "reproduce"]
+    assert headings[:6] == ["fit", "launch", "publish", "demo", "predict", "reproduce"]
     sources = {"fit": fit, "publish": publish}
     for command, function in sources.items():
         section = re.split(rf"^## iterconv {command}$", page, flags=re.M)[1].split("\n## ")[0]
