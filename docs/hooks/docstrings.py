@@ -45,7 +45,7 @@ class PublishedDocstrings(griffe.Extension):
             return
         text = re.sub(r"^( *)Example:$", r"\1Examples:", obj.docstring.value, flags=re.M)
         # Griffe shows a section that it does not know as one text.
-        section = r"(?<=Call arguments:\n)(?:(?: {4,}.*)?\n)+?(?=\n? {0,7}\S|\Z)"
+        section = r"(?<=Call arguments:\n)(?:(?: {4,}.*)?\n)+?(?=\n?\S|\Z)"
         text = re.sub(section, _as_list, text)
         lines = text.split("\n")
         obj.docstring.value = "\n".join(self._with_links(line, obj.name) for line in lines)
@@ -56,7 +56,10 @@ class PublishedDocstrings(griffe.Extension):
             return line
 
         def link(match: re.Match) -> str:
+            owner, _, method = match[1].rpartition(".")
             place = self.places.get(match[1])
+            if owner in self.places and method.islower():
+                place = f"{self.places[owner]}.{method}"
             if place is None or place.endswith(f".{own_name}"):
                 return match[0]
             return f"[{match[0]}][{place}]"
