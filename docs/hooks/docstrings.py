@@ -13,10 +13,11 @@ def public_names() -> dict[str, str]:
     places = {}
     for page in sorted(PAGES.glob("*.md")):
         for name in re.findall(r"^::: keras_iterconv\.(\S+)", page.read_text("utf-8"), re.M):
-            places[name] = places[f"ki.{name}"] = f"keras_iterconv.{name}"
+            place = f"keras_iterconv.{name}"
+            places[name] = places[f"ki.{name}"] = places[place] = place
             # The rules of `stop` are named without their module.
             if (last := name.rpartition(".")[2])[0].isupper():
-                places[last] = f"keras_iterconv.{name}"
+                places[last] = place
     return places
 
 
@@ -34,6 +35,18 @@ class PublishedDocstrings(griffe.Extension):
     def __init__(self) -> None:
         """Read which names have a page."""
         self.places = public_names()
+
+    def on_package(self, *, pkg: griffe.Module, **_: object) -> None:
+        """Let a name that a function shares with its module mean the function, as in Python.
+
+        Args:
+            pkg: The package, with all its modules.
+        """
+        for name, module in list(pkg.modules.items()):
+            self.on_package(pkg=module)
+            # `from .name import name`, in the package that has the module.
+            if pkg.imports.get(name) == f"{module.path}.{name}":
+                pkg.set_member(name, griffe.Alias(name, module.members[name], parent=pkg))
 
     def on_instance(self, *, obj: griffe.Object, **_: object) -> None:
         """Change the docstring of an object.

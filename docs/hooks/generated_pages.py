@@ -94,7 +94,7 @@ def trained_nets_page() -> str:
         *("updates, mean", "updates, at most", "parameters", "MB"),
     )
     return (
-        "# Trained nets\n\n"
+        "---\nhide: [toc]\n---\n\n# Trained nets\n\n"
         "`ki.load_pretrained(name)` loads one, verified against the zoo's index. The accuracy and"
         " the mean number of updates for an image or a sequence are those of the test part; the"
         " size is that of all formats together. A click on a column's title sorts the table."
