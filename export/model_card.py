@@ -10,6 +10,7 @@ from keras_iterconv.models.deep_thinking_net import PADDING
 from keras_iterconv.zoo.index import CHECKOUT_ZOO
 
 from .data_source import READING
+from .hub_card import make_front_matter
 from .quantized_file import INT8, describe_int8, int8_name
 from .zoo_folder import CURVES, DEPTH_FIGURE, SAVED_MODEL
 
@@ -111,7 +112,7 @@ def make_card(
     arguments = json.dumps(name)
     if zoo.resolve() != CHECKOUT_ZOO.resolve():
         arguments += f", zoo={json.dumps(str(zoo), ensure_ascii=False)}"
-    return _TEMPLATE.format(
+    return make_front_matter(name, entry, bool(operators)) + _TEMPLATE.format(
         name=name,
         arguments=arguments,
         curves=CURVES,

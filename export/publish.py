@@ -59,6 +59,21 @@ def publish(
             "constants; fixed, not at all."
         ),
     ] = INPUTS[0],
+    hub_folder: Annotated[
+        str | None,
+        typer.Option(
+            help="Copy the published model into this new folder, ready for "
+            "huggingface_hub.upload_folder: RUN, or the model NAME of the zoo.",
+            show_default="none",
+        ),
+    ] = None,
+    hub_name: Annotated[
+        str | None,
+        typer.Option(
+            help="OWNER/NAME of the repository on the hub, for the card of --hub-folder.",
+            show_default="none",
+        ),
+    ] = None,
     check: Annotated[
         bool,
         typer.Option(
@@ -81,10 +96,15 @@ def publish(
     Writes the model of a run into a zoo, a folder with an index: as .keras, SavedModel and ONNX
     files with a model card.
     """
-    if check == (run is not None):
+    # With --hub-folder, a published model may take the place of RUN.
+    if (run is not None) + check != 1 and (check or hub_folder is None):
         raise UserError(
             "RUN or --check must be given, and not both: name the folder of a finished run"
         )
+    if (hub_folder is None) != (hub_name is None):
+        raise UserError("--hub-folder and --hub-name must be given together")
+    if hub_folder is not None and (check or (run is None and name is None)):
+        raise UserError("--hub-folder must be used with a RUN, or with --name of a published model")
     if trust and not check:
         raise UserError("--trust must be used with --check")
     budget = {"accuracy_loss": accuracy_loss, "mean_updates": mean_updates}
@@ -113,17 +133,21 @@ def publish(
     try:
         # Imported here, since they need the extra `export`; other commands run without it.
         from .check import check_zoo
+        from .hub_folder import check_hub_folder, write_hub_folder
         from .zoo_entry import publish_run
     except ImportError as error:
         raise UserError(
             f'{error}: publishing needs `pip install "keras-iterconv[export]"`'
         ) from error
     console = make_console()
-    if run is None:
+    if hub_folder is not None:
+        # Before the work.
+        check_hub_folder(Path(hub_folder), str(hub_name))
+    if check:
         check_zoo(Path(zoo), console, trust)
-    else:
+    if run is not None:
         calibration = budget if calibrated else None
-        publish_run(
+        name = publish_run(
             Path(run),
             name,
             Path(zoo),
@@ -133,6 +157,9 @@ def publish(
             quantize=quantize is not None,
             inputs=inputs,
         )
+    if hub_folder is not None:
+        write_hub_folder(Path(zoo), str(name), Path(hub_folder), str(hub_name))
+        console.print(f"{hub_folder} is ready for upload to {hub_name}", soft_wrap=True)
 
 
 def main() -> None:

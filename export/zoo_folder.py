@@ -144,7 +144,8 @@ def unlisted_files(zoo: Path) -> list[str]:
     there = [Path(top, name) for top, names, files in os.walk(zoo) for name in (*names, *files)]
     # Read after the walk, so that files published in the meantime count as listed.
     models = read_index(zoo)["models"]
-    listed = {INDEX, LOCK}.union(*(entry["files"] for entry in models.values()))
+    # A zoo may have a description of its own.
+    listed = {INDEX, LOCK, CARD}.union(*(entry["files"] for entry in models.values()))
     left = (path for path in there if path.is_symlink() or (path.exists() and not path.is_dir()))
     return sorted({path.relative_to(zoo).as_posix() for path in left} - listed)
 

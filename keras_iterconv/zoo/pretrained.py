@@ -10,6 +10,7 @@ from keras_iterconv._support.checks import check_channels_last
 from keras_iterconv._support.files import FileError, read_text
 from keras_iterconv._support.keras_files import load_model_file
 from keras_iterconv.preprocessing import Preprocessing
+from keras_iterconv.zoo.hub import HUB, download_zoo
 from keras_iterconv.zoo.index import CARD, ZooError, find_zoo, read_entry, read_index, verified_file
 
 
@@ -21,7 +22,8 @@ def load_pretrained(name: str, zoo: str | os.PathLike | None = None) -> keras.Mo
     rejected.
 
     Args:
-        name: Name of the model in the zoo's index.
+        name: Name of the model in the zoo's index; or `hf://owner/name`, a model on the Hugging
+            Face Hub, also `hf://owner/name@revision`. This needs the extra `hub`.
         zoo: Folder of the zoo. None for the folder in the environment variable
             `KERAS_ITERCONV_ZOO`, or, without it, for `saved_models/` of the repository.
 
@@ -34,7 +36,8 @@ def load_pretrained(name: str, zoo: str | os.PathLike | None = None) -> keras.Mo
 
     Raises:
         ValueError: The index has no such name.
-        ZooError: The folder is not a zoo, or the model's file differs from the published one.
+        ZooError: The folder is not a zoo, the model's file differs from the published one, or
+            there is no such model on the hub.
 
     Example:
         >>> model = ki.load_pretrained("nais_mnist")
@@ -48,7 +51,10 @@ def load_pretrained(name: str, zoo: str | os.PathLike | None = None) -> keras.Mo
         `list_pretrained`; `Preprocessing`; `ZooError`; `create_model`; `with_depth`.
     """
     check_channels_last()
-    folder = find_zoo(zoo)
+    if isinstance(name, str) and name.startswith(HUB):
+        folder, name = _find_on_hub(name, zoo)
+    else:
+        folder = find_zoo(zoo)
     return read_entry(folder, name, lambda entry: _load(folder, name, entry))
 
 
@@ -69,6 +75,20 @@ def list_pretrained(zoo: str | os.PathLike | None = None) -> list[str]:
         `load_pretrained`; `list_models`, for nets without trained weights.
     """
     return sorted(read_index(find_zoo(zoo))["models"])
+
+
+def _find_on_hub(address: str, zoo: str | os.PathLike | None) -> tuple[Path, str]:
+    """Return the folder of a zoo on the hub and the name of its only model."""
+    if zoo is not None:
+        raise ValueError(
+            "`zoo` must be None for a model on the hub, which has its own index. "
+            f"Received: name={address!r}, zoo={zoo!r}"
+        )
+    folder = download_zoo(address)
+    names = list(read_index(folder)["models"])
+    if len(names) != 1:
+        raise ZooError(f"{address} must hold one model; its index names {names}")
+    return folder, names[0]
 
 
 def _load(folder: Path, name: str, entry: dict[str, Any]) -> keras.Model:
