@@ -112,21 +112,8 @@ def publish(
     if calibrated and check:
         raise UserError("--accuracy-loss and --mean-updates must be used without --check")
     check_folder("--zoo", zoo)
-    formats = [part.strip() for part in format.split(",")]
-    for wanted in formats:
-        if wanted not in FORMATS:
-            raise UserError(f"--format must be of {', '.join(FORMATS)}: {wanted}")
-    if quantize is not None:
-        if quantize != "int8":
-            raise UserError(f"--quantize must be int8: {quantize}")
-        if check or "onnx" not in formats:
-            raise UserError("--quantize must be used with a RUN and the format onnx")
-    if inputs not in INPUTS:
-        raise UserError(f"--inputs must be of {', '.join(INPUTS)}: {inputs}")
-    if inputs != INPUTS[0] and (check or "onnx" not in formats):
-        raise UserError("--inputs must be used with a RUN and the format onnx")
-    if inputs == "required" and quantize is not None:
-        raise UserError("--inputs must be settable or fixed with --quantize: required")
+    formats = _read_formats(format)
+    _check_onnx_options(quantize, inputs, written=not check and "onnx" in formats)
     load_quietly()
     # The ONNX converter calls deprecated functions, about which TensorFlow warns.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -160,6 +147,29 @@ def publish(
     if hub_folder is not None:
         write_hub_folder(Path(zoo), str(name), Path(hub_folder), str(hub_name))
         console.print(f"{hub_folder} is ready for upload to {hub_name}", soft_wrap=True)
+
+
+def _read_formats(text: str) -> list[str]:
+    formats = [part.strip() for part in text.split(",")]
+    for wanted in formats:
+        if wanted not in FORMATS:
+            raise UserError(f"--format must be of {', '.join(FORMATS)}: {wanted}")
+    return formats
+
+
+def _check_onnx_options(quantize: str | None, inputs: str, written: bool) -> None:
+    """Raise `UserError` where the options of the ONNX file are invalid, or none is `written`."""
+    if quantize is not None:
+        if quantize != "int8":
+            raise UserError(f"--quantize must be int8: {quantize}")
+        if not written:
+            raise UserError("--quantize must be used with a RUN and the format onnx")
+    if inputs not in INPUTS:
+        raise UserError(f"--inputs must be of {', '.join(INPUTS)}: {inputs}")
+    if inputs != INPUTS[0] and not written:
+        raise UserError("--inputs must be used with a RUN and the format onnx")
+    if inputs == "required" and quantize is not None:
+        raise UserError("--inputs must be settable or fixed with --quantize: required")
 
 
 def main() -> None:

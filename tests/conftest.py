@@ -9,6 +9,7 @@ import os
 import keras
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import ops
 
 # ONNX Runtime would send reports over the network, and keep them in a data base that all processes
 # of a user share. The processes that tests start inherit this.
@@ -91,6 +92,12 @@ def clean_tensorflow(request):
     tf.random.set_seed(0)
     marked = request.node.get_closest_marker("graph_optimizer") is not None
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not marked})
+    yield
+    # TensorFlow keeps each custom gradient that a graph has traced, also those of Keras's losses,
+    # and with it the graph: ten gigabytes at the end of all tests.
+    gradients = ops.gradient_registry._registry
+    for name in [name for name in gradients if name.startswith("CustomGradient-")]:
+        del gradients[name]
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ def download_zoo(address: str) -> Path:
     found = _ADDRESS.fullmatch(address)
     if found is None:
         raise ZooError(
-            "the address of a model on the hub must be hf://owner/name, or hf://owner/name@revision. "
+            "a model on the hub must be named hf://owner/name or hf://owner/name@revision. "
             f"Received: name={address!r}"
         )
     repository, revision = found["repository"], found["revision"] or "main"
@@ -34,9 +34,7 @@ def download_zoo(address: str) -> Path:
         from huggingface_hub import constants, snapshot_download
         from huggingface_hub.utils import validate_repo_id
     except ImportError as error:
-        raise ZooError(
-            f'{error}: {address} needs `pip install "keras-iterconv[hub]"`'
-        ) from error
+        raise ZooError(f'{error}: {address} needs `pip install "keras-iterconv[hub]"`') from error
     try:
         validate_repo_id(repository)
         cache = Path(constants.HF_HOME, "keras_iterconv")

@@ -73,7 +73,10 @@ def test_the_command_copies_a_published_model(publish_command, zoo, tmp_path):
         (["--hub-folder", "x"], "--hub-folder and --hub-name must be given together"),
         (["--hub-folder", "x", "--hub-name", "a/b"], "with a RUN, or with --name of a published"),
         (["--hub-folder", "x", "--hub-name", "a", "--name", "small"], "must be OWNER/NAME"),
-        (["--hub-folder", "x", "--hub-name", "a/b", "--name", "no"], "--name must be one of small: no"),
+        (
+            ["--hub-folder", "x", "--hub-name", "a/b", "--name", "no"],
+            "--name must be one of small: no",
+        ),
         (["--check", "--hub-folder", "x", "--hub-name", "a/b"], "must be used with a RUN, or"),
     ],
 )

@@ -92,7 +92,7 @@ def test_a_repository_without_an_index_is_refused(hub, folder):
 
 @pytest.mark.parametrize("address", ["hf://", "hf://net", "hf://a/b/c", "hf://a/b@", "hf://../x"])
 def test_an_invalid_address_is_refused(hub, address):
-    with pytest.raises(ZooError, match=r"must be hf://owner/name|cannot be downloaded"):
+    with pytest.raises(ZooError, match=r"must be named hf://owner/name|cannot be downloaded"):
         ki.load_pretrained(address)
     assert hub.read == []
 
