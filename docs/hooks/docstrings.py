@@ -71,8 +71,10 @@ class PublishedDocstrings(griffe.Extension):
         def link(match: re.Match) -> str:
             owner, _, method = match[1].rpartition(".")
             place = self.places.get(match[1])
-            if owner in self.places and method.islower():
-                place = f"{self.places[owner]}.{method}"
+            if place is None and owner in self.places and method.islower():
+                # A method without a docstring of its own class is on no page.
+                target = f"{self.places[owner]}.{method}"
+                return f'<autoref identifier="{target}" optional><code>{match[1]}</code></autoref>'
             if place is None or place.endswith(f".{own_name}"):
                 return match[0]
             return f"[{match[0]}][{place}]"
