@@ -1,4 +1,4 @@
-"""The tables of How to choose: each figure stands in the section that its row links to."""
+"""Figures: those of How to choose stand in the linked section, those of the FAQ on some guide."""
 
 import re
 from pathlib import Path
@@ -6,6 +6,11 @@ from pathlib import Path
 import pytest
 
 PAGE = Path(__file__).parents[1] / "docs/how_to_choose.md"
+# They have no measurements of their own: what they cite is measured on the other pages.
+CITING = [
+    *(PAGE.parent / name for name in ("index.md", "faq.md")),
+    *sorted((PAGE.parent / "concepts").glob("*.md")),
+]
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]
     for line in re.findall(r"^\|.*\|$", PAGE.read_text(encoding="utf-8"), re.M)
@@ -43,3 +48,16 @@ def test_the_figures_of_a_row_are_those_of_its_source(row):
     prose = re.sub(r"\[[^\]]*\]\([^)]+\)|`[^`]*`", "", row[-1])
     assert targets or prose.startswith("not compared here")
     assert not figures(prose) - figures(" ".join(map(section, targets)))
+
+
+def test_what_is_cited_elsewhere_is_measured_on_a_guide():
+    guides = set(PAGE.parent.glob("*.md")) - {PAGE, *CITING}
+    known = " ".join(page.read_text(encoding="utf-8") for page in guides)
+    cited = 0
+    for page in CITING:
+        prose = re.sub(r"^```.*?^```|`[^`\n]*`", "", page.read_text("utf-8"), flags=re.S | re.M)
+        for figure in re.findall(r"(?<![\w.])\d[\d.,]*(?:%| MB| ms)", prose):
+            cited += 1
+            number = re.escape(figure.rstrip("% MBms"))
+            assert re.search(rf"(?<![\d.]){number}(?!\d)", known), (page.name, figure)
+    assert cited >= 8
