@@ -43,6 +43,10 @@ def inference(
     ] = None,
     dataset: Annotated[str, typer.Option(help="Data set of the model.")] = "digits",
     epochs: Annotated[int, typer.Option(help="Number of epochs without --weights.")] = 5,
+    limit_train: Annotated[
+        int | None,
+        typer.Option(help="Training images without --weights.", show_default="all"),
+    ] = None,
     blocks: Annotated[int, typer.Option(help="Blocks in a stage without --weights.")] = 18,
     thresholds: Annotated[
         list[float] | None,
@@ -73,7 +77,7 @@ def inference(
     The ideal speed-up is K/d, for at most K updates of a block and a mean depth d.
     """
     with tempfile.TemporaryDirectory() as folder, Bench(device) as bench:
-        file = weights or _train(folder, dataset, epochs, blocks)
+        file = weights or _train(folder, dataset, epochs, blocks, limit_train)
         net = {"file": file, "max_unroll": max_unroll, "dataset": dataset, "images": images}
         net["parts"] = parts
         adaptive = Candidate("benchmarks.inference:AdaptiveNet", net)
@@ -127,10 +131,11 @@ def _line(row: dict[str, Any], images: int, interval: str) -> list[str]:
     ]
 
 
-def _train(folder: str, dataset: str, epochs: int, blocks: int) -> Path:
+def _train(folder: str, dataset: str, epochs: int, blocks: int, limit_train: int | None) -> Path:
     """Train a `nais_adaptive` with `training.fit`, and return its file."""
     run = Path(folder) / "run"
     settings = {"dataset": dataset, "epochs": epochs, "blocks": blocks, "output": run}
+    settings |= {} if limit_train is None else {"limit-train": limit_train}
     options = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "training.fit", "--model", "nais_adaptive", *options]
     subprocess.run(command, check=True)

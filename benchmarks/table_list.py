@@ -25,25 +25,31 @@ class MeasuredTable(NamedTuple):
 
 SMALL = "--blocks 1 --batch-size 4 --side 8"
 TINY_STEPS = f"{SMALL} --steps 1"
+# Colour images, after one epoch on some of them: enough for images to stop at different depths.
+INFERENCE = "--dataset cifar10 --limit-train 2000 --epochs 1 --threshold 1e-4 --threshold 1"
+TINY_INFERENCE = "--dataset digits --blocks 1 --images 4 --batch-size 4"
 TABLES = {
-    "train_step_nais10": MeasuredTable("train_step", 12, "--steps 3", TINY_STEPS),
+    "train_step_nais10": MeasuredTable("train_step", 8, "--steps 1 --rounds 5", TINY_STEPS),
     "train_step_bfloat16": MeasuredTable(
-        "train_step", 6, "--blocks 3 --steps 8 --mixed-precision", TINY_STEPS
+        "train_step", 5, "--blocks 3 --steps 4 --mixed-precision", TINY_STEPS
     ),
-    "train_step_all": MeasuredTable("train_step", 6, "--blocks 3 --steps 8 --all", TINY_STEPS),
+    "train_step_all": MeasuredTable("train_step", 5, "--blocks 3 --steps 4 --all", TINY_STEPS),
     "train_step_resnet_w16": MeasuredTable(
-        "train_step", 8, "--model resnet_w16 --steps 4", f"--model resnet_w8 {TINY_STEPS}"
+        "train_step", 6, "--model resnet_w16 --steps 2", f"--model resnet_w8 {TINY_STEPS}"
     ),
-    "coupling_cost": MeasuredTable("coupling_cost", 4, "", f"--model resnet_w8 {TINY_STEPS}"),
+    "coupling_cost": MeasuredTable(
+        "coupling_cost", 4, "--rounds 15", f"--model resnet_w8 {TINY_STEPS}"
+    ),
     "first_step": MeasuredTable("first_step", 3, "", "--model nais_mnist"),
-    "memory": MeasuredTable("memory", 10, "--steps 2", TINY_STEPS, timed=False, gpu=False),
-    "inference": MeasuredTable(
-        "inference", 12, "", "--epochs 1 --blocks 1 --images 4 --batch-size 4 --threshold 1"
-    ),
+    "memory": MeasuredTable("memory", 6, "--steps 1", TINY_STEPS, timed=False, gpu=False),
+    "inference": MeasuredTable("inference", 8, INFERENCE, TINY_INFERENCE),
+    "inference_parts": MeasuredTable("inference", 8, f"{INFERENCE} --parts", TINY_INFERENCE),
     "compaction": MeasuredTable("compaction", 2, "", f"{SMALL} --filters 4"),
-    "indices": MeasuredTable("indices", 6, "", f"--model resnet_w8 {SMALL} --batches 1"),
+    "indices": MeasuredTable("indices", 6, "--rounds 3", f"--model resnet_w8 {SMALL} --batches 1"),
     "iterate_cost": MeasuredTable("iterate_cost", 2, "", TINY_STEPS),
-    "growth": MeasuredTable("growth", 15, "", f"{SMALL.replace('side', 'image')} --panel updates"),
+    "growth": MeasuredTable(
+        "growth", 10, "--rounds 3", f"{SMALL.replace('side', 'image')} --panel updates"
+    ),
     "mixed_lengths": MeasuredTable("mixed_lengths", 2, "", "--batch-size 4 --lengths 3,12"),
     "refill_cost": MeasuredTable(
         "refill_cost", 4, "", "--sequences 24 --batch-size 4 --lengths 3,12"
