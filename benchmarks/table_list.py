@@ -11,6 +11,7 @@ class MeasuredTable(NamedTuple):
         minutes: About how long it takes on two idle cores.
         options: Its options, in one text.
         quick: Further options for a trial with small sizes.
+        rounds: Number of rounds; None for that of the benchmark.
         timed: Whether it has `--rounds` and `--device`.
         gpu: Whether its candidates run on a GPU too.
     """
@@ -19,6 +20,7 @@ class MeasuredTable(NamedTuple):
     minutes: float
     options: str = ""
     quick: str = ""
+    rounds: int | None = None
     timed: bool = True
     gpu: bool = True
 
@@ -29,7 +31,7 @@ TINY_STEPS = f"{SMALL} --steps 1"
 INFERENCE = "--dataset cifar10 --limit-train 2000 --epochs 1 --threshold 1e-4 --threshold 1"
 TINY_INFERENCE = "--dataset digits --blocks 1 --images 4 --batch-size 4"
 TABLES = {
-    "train_step_nais10": MeasuredTable("train_step", 8, "--steps 1 --rounds 5", TINY_STEPS),
+    "train_step_nais10": MeasuredTable("train_step", 8, "--steps 1", TINY_STEPS, rounds=5),
     "train_step_bfloat16": MeasuredTable(
         "train_step", 5, "--blocks 3 --steps 4 --mixed-precision", TINY_STEPS
     ),
@@ -38,17 +40,17 @@ TABLES = {
         "train_step", 6, "--model resnet_w16 --steps 2", f"--model resnet_w8 {TINY_STEPS}"
     ),
     "coupling_cost": MeasuredTable(
-        "coupling_cost", 4, "--rounds 15", f"--model resnet_w8 {TINY_STEPS}"
+        "coupling_cost", 4, "", f"--model resnet_w8 {TINY_STEPS}", rounds=15
     ),
     "first_step": MeasuredTable("first_step", 3, "", "--model nais_mnist"),
     "memory": MeasuredTable("memory", 6, "--steps 1", TINY_STEPS, timed=False, gpu=False),
     "inference": MeasuredTable("inference", 8, INFERENCE, TINY_INFERENCE),
     "inference_parts": MeasuredTable("inference", 8, f"{INFERENCE} --parts", TINY_INFERENCE),
     "compaction": MeasuredTable("compaction", 2, "", f"{SMALL} --filters 4"),
-    "indices": MeasuredTable("indices", 6, "--rounds 3", f"--model resnet_w8 {SMALL} --batches 1"),
+    "indices": MeasuredTable("indices", 6, "", f"--model resnet_w8 {SMALL} --batches 1", rounds=3),
     "iterate_cost": MeasuredTable("iterate_cost", 2, "", TINY_STEPS),
     "growth": MeasuredTable(
-        "growth", 10, "--rounds 3", f"{SMALL.replace('side', 'image')} --panel updates"
+        "growth", 10, "", f"{SMALL.replace('side', 'image')} --panel updates", rounds=3
     ),
     "mixed_lengths": MeasuredTable("mixed_lengths", 2, "", "--batch-size 4 --lengths 3,12"),
     "refill_cost": MeasuredTable(
@@ -81,12 +83,13 @@ def command_of(
     Args:
         table: The table.
         quick: Whether the sizes are small.
-        rounds: Number of rounds; None for that of the benchmark.
+        rounds: Number of rounds; None for that of the table.
         device: Device of the candidates.
     """
+    if rounds is None:
+        rounds = 1 if quick else table.rounds
     options = table.options.split() + (table.quick.split() if quick else [])
     if table.timed:
-        rounds = 1 if quick and rounds is None else rounds
         options += ["--device", device]
         options += [] if rounds is None else ["--rounds", str(rounds)]
     return f"benchmarks.{table.module}", options

@@ -54,15 +54,15 @@ def test_what_is_there_is_not_made_again(started, tmp_path):
     (tmp_path / "compaction.json").write_text('{"title": ')
     invoke(*TWO, "--output", str(tmp_path))
     assert len(started) == 3
-    invoke(*TWO, "--rounds", "3", "--output", str(tmp_path))
+    invoke(*TWO, "--rounds", "4", "--output", str(tmp_path))
     assert len(started) == 5
     file = tmp_path / "indices.json"
     old = json.loads(file.read_text())
     old["machine"]["commit"] = "0" * 40
     file.write_text(json.dumps(old))
-    invoke(*TWO, "--rounds", "3", "--output", str(tmp_path))
+    invoke(*TWO, "--rounds", "4", "--output", str(tmp_path))
     assert len(started) == 6
-    invoke(*TWO, "--rounds", "3", "--again", "--output", str(tmp_path))
+    invoke(*TWO, "--rounds", "4", "--again", "--output", str(tmp_path))
     assert len(started) == 8
 
 
