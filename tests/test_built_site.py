@@ -1,0 +1,79 @@
+"""The built site: strict, of its own files alone, and shown whole on a desktop and on a phone."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.browser import browser_page
+
+pytestmark = pytest.mark.site
+
+ROOT = Path(__file__).parents[1]
+# What is wider than the page and in nothing that scrolls; formulas that are not drawn.
+FAULTS = """(() => {
+  const width = document.documentElement.clientWidth;
+  const scrolls = (node) => node && (
+    getComputedStyle(node).overflowX !== "visible" || scrolls(node.parentElement));
+  const wide = [...document.querySelectorAll(".md-content *")].filter(
+    (node) => node.getBoundingClientRect().right > width + 1 && !scrolls(node));
+  const missing = [...document.querySelectorAll(".arithmatex")].filter(
+    (node) => !(node.querySelector("svg")?.getBoundingClientRect().width > 2));
+  return [...wide, ...missing].map((node) => node.outerHTML.slice(0, 200));
+})()"""
+DRAWN = "!document.querySelector('.arithmatex') || MathJax?.startup?.promise?.then(() => true)"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Build the site, where a link or an anchor that leads nowhere is an error."""
+    folder = tmp_path_factory.mktemp("site")
+    run = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        # It says that MkDocs 2 will not do, which the extra does not take.
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    found = sorted(page for page in site.rglob("*.html") if page.name != "404.html")
+    assert len(found) > 50
+    return found
+
+
+def test_pages_load_the_site_s_own_files_alone(pages):
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        # A function that shares its name with a module is described, and not the module.
+        assert "doc-symbol-module" not in text
+        tags = re.findall(r"<(?:script|img|iframe|source)\b[^>]*\bsrc=[^>]*>", text)
+        tags += re.findall(r"<link\b[^>]*\brel=\"?(?:stylesheet|icon)[^>]*>", text)
+        assert tags
+        for tag in tags:
+            target = re.search(r"(?:src|href)=\"?([^\" >]+)", tag)[1]
+            assert (page.parent / target).exists(), (page.name, target)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_pages_are_shown_whole(pages, tmp_path, width, scheme):
+    with browser_page(tmp_path / "profile", seconds=280) as browser:
+        browser.resize(width, 900, scheme)
+        formulas = 0
+        for page in pages:
+            browser.open(page.as_uri(), f"location.href === {page.as_uri()!r}")
+            browser.run(DRAWN)
+            assert browser.run(FAULTS) == [], page.name
+            formulas += browser.run("document.querySelectorAll('mjx-container').length")
+        assert formulas > 80
+        assert browser.errors == []
+        assert {url.partition(":")[0] for url in browser.requests} <= {"file", "data", "blob"}
