@@ -40,7 +40,9 @@ class GradientReport:
     """The `GradientError` of each inexact mode that all blocks support; a table as `str`.
 
     Args:
-        rows: One `GradientError` for each mode, in the order of the modes.
+        rows: One `GradientError` for each mode, in the order of the modes, with the fields
+            `gradient`, `relative_error`, `cosine`, `norm_ratio`, `worst_variable` and
+            `worst_relative_error`. `report["frozen"]` is the row of a mode.
 
     Example:
         >>> layer = ki.NAISDense(8, max_unroll=5, step_size=0.5)

@@ -14,6 +14,9 @@ class Preprocessing(NamedTuple):
         mean: The mean of the raw values, one number for each channel.
         std: The standard deviation of the raw values, one number for each channel.
 
+    Raises:
+        ValueError: The images of a call have another number of channels than `mean`.
+
     Example:
         >>> preprocess = ki.Preprocessing(mean=(127.5,), std=(51.0,))
         >>> preprocess(np.full((1, 1, 1, 1), 255)).ravel().tolist()

@@ -207,6 +207,9 @@ class DenseProjection(keras.constraints.Constraint):
         shift: epsilon of Eq. 13, in (0, 0.5).
         bound: delta of Algorithm 1; `1 - 2 * shift` where none is given.
 
+    Raises:
+        ValueError: `shift` or `bound` is out of its range; raised by its call.
+
     Example:
         >>> project = ki.projections.DenseProjection(shift=0.01)
         >>> layer = keras.layers.Dense(2, use_bias=False, kernel_constraint=project)
@@ -264,6 +267,9 @@ class ConvProjection(keras.constraints.Constraint):
         margin: epsilon of Algorithm 2.
         center_margin: eta of Algorithm 2.
         delta: The trained variable delta of the same layer, or None for a fixed centre.
+
+    Raises:
+        ValueError: A margin is out of its range, or the kernel does not fit; raised by its call.
 
     Example:
         >>> project = ki.projections.ConvProjection(margin=0.25, center_margin=0.5)

@@ -188,9 +188,6 @@ class IterativeModel(keras.Model, metaclass=FunctionalOrSubclassed):
 
         Args:
             tolerance: The residual to stop at, relative to the norm's square.
-
-        See also:
-            `ResidualBlock.converge_cap`; `IterativeModel.restore_guarantees`.
         """
         for layer in guaranteed_layers(layers_within(self)):
             layer.converge_guarantee(tolerance)

@@ -93,6 +93,19 @@ class Chain:
 
         Returns:
             The state after the block.
+
+        Example:
+            >>> x = inputs = keras.Input((4,))
+            >>> for t in range(2):
+            ...     x = keras.layers.Add(name=f"add{t}")([x, keras.layers.Dense(4)(x)])
+            >>> stage = ki.chain(keras.Model(inputs, x), "add.")
+            >>> state = np.ones((1, 4), "float32")
+            >>> one_by_one = stage.update(stage.update(state, state, 0), state, 1)
+            >>> np.allclose(one_by_one, stage(state))
+            True
+
+        See also:
+            `ResidualStage.update`; `IteratedBlock.update`.
         """
         if isinstance(k, int):
             before = self.blocks[k - 1].state if k else self.first_state

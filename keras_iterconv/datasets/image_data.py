@@ -91,6 +91,9 @@ class ImageData:
         Args:
             batch_size: Number of images in a batch.
 
+        Raises:
+            ValueError: The batch size is not a positive integer, or larger than the training part.
+
         Example:
             >>> data = ki.datasets.load("digits", limit_train=900)
             >>> data.steps_per_epoch(64)  # 64 * 14 = 896
@@ -113,6 +116,10 @@ class ImageData:
 
         Returns:
             A dataset as of `datasets.training_batches`.
+
+        Raises:
+            ValueError: An argument is out of range, or the augmentation is unknown.
+            MissingExtraError: The augmentation needs a package that is not installed.
 
         Example:
             >>> data = ki.datasets.load("digits")
@@ -145,6 +152,9 @@ class ImageData:
 
         Returns:
             A dataset as of `datasets.evaluation_batches`.
+
+        Raises:
+            ValueError: There is no such part, or the batch size is not a positive integer.
 
         Example:
             >>> data = ki.datasets.load("digits")

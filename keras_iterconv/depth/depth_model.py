@@ -100,6 +100,9 @@ def processing_depth(model: keras.Model) -> int:
     Args:
         model: Keras model; a Sequential or subclassed one must be built.
 
+    Raises:
+        ValueError: As in `block_calls`.
+
     Example:
         >>> blocks = [ki.NAISDense(8, max_unroll=30), ki.NAISDense(8, max_unroll=5)]
         >>> ki.processing_depth(keras.Sequential([keras.Input((8,)), *blocks]))

@@ -103,7 +103,11 @@ class DepthReport:
     thresholds: tuple[float, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as numbers, lists and strings."""
+        """Return the report as numbers, lists and strings.
+
+        See also:
+            `DepthReport.from_dict`.
+        """
         content = asdict(self)
         for name in ("by_max_unroll", "by_threshold", "thresholds"):
             content[name] = list(content[name])
@@ -111,7 +115,11 @@ class DepthReport:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "DepthReport":
-        """Return the report from the result of `to_dict`, of older versions too."""
+        """Return the report from the result of `to_dict`, of older versions too.
+
+        See also:
+            `DepthReport.to_dict`.
+        """
         points = {
             name: DepthPoint(**content[name])
             for name in ("own", "before")
@@ -125,7 +133,11 @@ class DepthReport:
         return cls(**{**content, **points, **curves, "thresholds": thresholds})
 
     def table(self) -> Table:
-        """Return the points as a Rich table."""
+        """Return the points as a Rich table.
+
+        See also:
+            `DepthReport.plot`; `plot_accuracy_by_depth`.
+        """
         timed = self.own.seconds is not None
         table = Table(
             title=f"{escape(self.name)} on {self.samples:,} images, at most "
@@ -157,6 +169,9 @@ class DepthReport:
 
         Raises:
             ValueError: The report is not one of `calibrate_depth`.
+
+        See also:
+            `calibrate_depth`; `DepthReport.table`.
         """
         if self.budget is None or self.before is None:
             raise ValueError("The report must be one of `calibrate_depth`, with a budget.")
@@ -179,6 +194,9 @@ class DepthReport:
 
         Returns:
             A `matplotlib.figure.Figure`.
+
+        See also:
+            `plot_accuracy_by_depth`, which can also write a file; `DepthReport.table`.
         """
         from keras_iterconv.depth.depth_plot import plot_accuracy_by_depth
 

@@ -48,7 +48,9 @@ class IndexReport:
             change the error.
         intervals: For each index's name, 95% percentile intervals of the bootstrap over test
             samples, `[stages, 2]`.
-        errors: For each stage, the error curves, float `[T]`, `[T]` and `[16]`.
+        errors: For each stage, the error curves: `early_readout` after each block, `[T]`,
+            `left_out` without each block, `[T]`, and `repeated` with the last block applied 1 to 16
+            more times, `[16]`.
         reasons: For each stage, why an index is undefined, by the index's name.
 
     Example:
@@ -78,7 +80,11 @@ class IndexReport:
     reasons: list[dict[str, str]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as numbers, lists and strings; undefined values become None."""
+        """Return the report as numbers, lists and strings; undefined values become None.
+
+        See also:
+            `IndexReport.from_dict`.
+        """
         return {
             "stages": self.stages,
             "samples": self.samples,
@@ -96,7 +102,11 @@ class IndexReport:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "IndexReport":
-        """Return the report from the result of `to_dict`."""
+        """Return the report from the result of `to_dict`.
+
+        See also:
+            `IndexReport.to_dict`.
+        """
         return cls(
             stages=list(content["stages"]),
             samples=content["samples"],
@@ -112,7 +122,11 @@ class IndexReport:
         )
 
     def table(self) -> Table:
-        """Return the indices as a Rich table."""
+        """Return the indices as a Rich table.
+
+        See also:
+            `IndexReport.plot`.
+        """
         table = Table(
             title=f"Indices on {self.samples:,} samples: error {self.error:.2%}, "
             f"chance {self.chance:.2%}; 95% intervals",
@@ -147,6 +161,9 @@ class IndexReport:
 
         Returns:
             A `matplotlib.figure.Figure`.
+
+        See also:
+            `plot_indices`, for several nets; `IndexReport.table`.
         """
         from keras_iterconv.indices.index_plot import plot_indices
 

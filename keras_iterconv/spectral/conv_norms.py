@@ -87,6 +87,9 @@ def reshaped_norm_bound(kernel: np.ndarray | tf.Tensor | keras.Variable) -> tf.T
     Returns:
         A scalar of at least the operator's norm.
 
+    Raises:
+        ValueError: The kernel has another rank.
+
     Example:
         >>> kernel = tf.ones([3, 3, 1, 1])
         >>> round(float(ki.spectral.reshaped_norm_bound(kernel)), 2)

@@ -29,6 +29,10 @@ class Halting(StoppingRule):
         threshold: A probability, in (0, 1).
         ponder: The weight of the expected number of updates in the loss, at least 0.
 
+    Raises:
+        ValueError: An argument is out of its range, or `layer` is no Keras layer; or, when
+            `Iterate` is built, the layer does not return one logit for each sample.
+
     Example:
         >>> add = keras.layers.Dense(1, kernel_initializer="ones", bias_initializer="ones")
         >>> head = keras.layers.Dense(1, kernel_initializer="ones", use_bias=False)

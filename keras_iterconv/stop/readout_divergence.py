@@ -21,6 +21,10 @@ class ReadoutDivergence(StoppingRule):
             counts.
         threshold: A divergence, in nats.
 
+    Raises:
+        ValueError: The threshold is not positive, or `readout` is no Keras layer; or, when
+            `Iterate` is built, the readout does not return scores of at least two classes.
+
     Example:
         >>> halve = keras.layers.Dense(2, kernel_initializer=keras.initializers.Identity(0.5))
         >>> readout = keras.layers.Dense(2, kernel_initializer="identity")

@@ -19,6 +19,10 @@ class StablePrediction(StoppingRule):
             own last layers, for example. With an output for each position, no position may change.
         threshold: A number of updates. The prediction of x(0) counts as the one before the first.
 
+    Raises:
+        ValueError: The threshold is no integer of at least 1, or `readout` is no Keras layer; or,
+            when `Iterate` is built, the readout does not return scores of at least two classes.
+
     Example:
         >>> update = keras.layers.Lambda(lambda x: x + [0.0, 1.0])  # the score of class 1 rises
         >>> readout = keras.layers.Dense(2, kernel_initializer="identity")

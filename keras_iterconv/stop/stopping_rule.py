@@ -31,6 +31,9 @@ class StoppingRule:
         loosest_threshold: The threshold at which samples stop soonest.
         stops_below: Whether a larger threshold lets samples stop sooner.
 
+    Raises:
+        ValueError: The threshold is out of the rule's range, or the readout is no Keras layer.
+
     Example:
         >>> rule = ki.stop.UpdateNorm(0.1)
         >>> isinstance(rule, ki.stop.StoppingRule), rule.threshold, rule.stops_below

@@ -18,6 +18,9 @@ class UpdateNorm(StoppingRule):
             over between nets and sizes; an update that is small beside a large state counts as
             small.
 
+    Raises:
+        ValueError: The threshold is not positive.
+
     Example:
         >>> halve = keras.layers.Dense(1, kernel_initializer=keras.initializers.Constant(0.5))
         >>> layer = ki.Iterate(halve, max_unroll=20, stop=ki.stop.UpdateNorm(0.1))

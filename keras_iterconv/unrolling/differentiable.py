@@ -34,6 +34,9 @@ def unroll_fixed(
     Returns:
         An `Unrolled` with a depth of `max_unroll` for each sample.
 
+    Raises:
+        ValueError: The update does not have a property that the gradient mode needs.
+
     Example:
         >>> tanh = ki.unrolling.ACTIVATIONS["tanh"]
         >>> update = ki.unrolling.EulerUpdate(lambda x, k, weights, drives: -x, tanh, 0.5).bind()
@@ -91,6 +94,9 @@ def unroll_adaptive(
     Returns:
         An `Unrolled`. Gradients flow through the updates that were made; the depth counts as a
         constant.
+
+    Raises:
+        ValueError: The update does not have a property that the gradient mode needs.
 
     Example:
         >>> tanh = ki.unrolling.ACTIVATIONS["tanh"]

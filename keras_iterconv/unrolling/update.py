@@ -100,6 +100,9 @@ class Update:
         Raises:
             ValueError: There are `drive_inputs` without a `make_drives` that reads them, or drives
                 too, which `make_drives` would replace.
+
+        See also:
+            `unrolling.BoundUpdate`.
         """
         if drive_inputs and (self.make_drives is None or drives):
             raise ValueError(
