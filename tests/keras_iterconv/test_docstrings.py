@@ -48,6 +48,8 @@ METHODS = {p: m for name, value in CLASSES.items() for p, m in public_methods(na
 # A method without a docstring overrides one of a base that has it; `test_style.py` sees to it.
 DOCUMENTED = NAMES | {path: method for path, method in METHODS.items() if method.__doc__}
 EXAMPLES = [path for path, value in DOCUMENTED.items() if ">>>" in value.__doc__]
+SECTIONS = ["Args", "Attributes", "Call arguments", "Returns", "Warns", "Raises"]
+SECTIONS += ["Example", "Reference", "See also"]
 # Python and Keras make their signatures.
 WITHOUT_PARAMETERS = ("unrolling.Status", "IterativeModel")
 
@@ -78,6 +80,14 @@ def test_the_names_are_found():
     assert {"GradientCoupling.matrix", "DepthReport.table", "Iterate.build"} <= set(METHODS)
     assert "IterativeModel.fit" not in METHODS
     assert len(EXAMPLES) > len(NAMES)
+
+
+def test_sections_come_in_one_order():
+    for path, value in DOCUMENTED.items():
+        lines = inspect.cleandoc(value.__doc__).splitlines()
+        titles = [line[:-1] for line in lines if re.fullmatch(r"[A-Z][a-z]+( [a-z]+)?:", line)]
+        places = [SECTIONS.index(title) for title in titles]
+        assert places == sorted(set(places)), path
 
 
 @pytest.mark.parametrize("title", ["Example", "See also"])
