@@ -280,7 +280,7 @@ function startDigits(nets) {
       + (still ? " A change of 0 is drawn at the lower edge." : "");
     $("depths-text").textContent = `At most ${net.max_unroll} updates a block. ` + (limited
       ? `${limited} of ${count(blocks.length, "block")} stopped at this limit.`
-      : `${blocks.length === 1 ? "It" : "All"} settled before.`);
+      : `${blocks.length === 1 ? "It" : `All ${blocks.length} blocks`} settled before.`);
     for (const [n, block] of blocks.entries()) {
       const row = make($("numbers").tBodies[0], "tr");
       make(row, "th", { scope: "row" }, n + 1);
