@@ -52,16 +52,23 @@ function spans(start, length, count) {
 
 function prepare(levels, side, net) {
   const { box, stretch, centre, cells } = net.preparation;
-  const strong = levels.filter((level) => level >= 0.5);
-  if (!strong.length) return null;
-  const ink = strong.reduce((sum, level) => sum + level, 0) / strong.length;
+  let sum = 0, strong = 0;
+  for (const level of levels) {
+    if (level < 0.5) continue;
+    sum += level;
+    strong += 1;
+  }
+  if (!strong) return null;
+  const ink = sum / strong;
   let [left, top, right, bottom] = [side, side, 0, 0];
-  levels.forEach((level, n) => {
-    if (level <= ink / 2) return;
+  for (let n = 0; n < levels.length; n++) {
+    if (levels[n] <= ink / 2) continue;
     const x = n % side, y = (n - x) / side;
-    [left, right] = [Math.min(left, x), Math.max(right, x + 1)];
-    [top, bottom] = [Math.min(top, y), Math.max(bottom, y + 1)];
-  });
+    if (x < left) left = x;
+    if (x >= right) right = x + 1;
+    if (y < top) top = y;
+    bottom = y + 1;
+  }
   const factors = [box[0] / (bottom - top), box[1] / (right - left)];
   const most = stretch * Math.min(...factors);
   const height = Math.max(Math.round(Math.min(factors[0], most) * (bottom - top)), 1);
@@ -216,7 +223,9 @@ function startDigits(nets) {
     if (picked !== null) return fromBase64(net.images[picked].pixels);
     if (!drawn) return null;
     const { data } = pad.getImageData(0, 0, side, side);
-    return prepare(Float32Array.from({ length: side * side }, (_, n) => data[4 * n] / 255), side, net);
+    const levels = new Float32Array(side * side);
+    for (let n = 0; n < levels.length; n++) levels[n] = data[4 * n] / 255;
+    return prepare(levels, side, net);
   }
 
   // Answers the newest input; those that came while a net was running are left out.
@@ -358,7 +367,9 @@ function startDigits(nets) {
     stroke(place(event));
   });
   paper.addEventListener("pointermove", (event) => {
-    if (event.buttons && from) for (const each of event.getCoalescedEvents?.() ?? [event]) stroke(place(each));
+    if (!event.buttons || !from) return;
+    const parts = event.getCoalescedEvents?.() ?? [];
+    for (const each of parts.length ? parts : [event]) stroke(place(each));
   });
   for (const name of ["pointerup", "pointercancel"]) paper.addEventListener(name, () => { from = null; });
 
