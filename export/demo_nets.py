@@ -74,7 +74,8 @@ def convert(zoo: Path, name: str, entry: dict[str, Any]) -> onnx.ModelProto:
 
 def make_sequence_net(zoo: Path, entry: dict[str, Any]) -> NetFiles:
     """Return the net that adds up bits."""
-    return NetFiles(_facts(SEQUENCE_NET, entry), _bytes_of(convert(zoo, SEQUENCE_NET, entry)))
+    model = convert(zoo, SEQUENCE_NET, entry)
+    return NetFiles(_facts(SEQUENCE_NET, entry), model.SerializeToString())
 
 
 def make_digit_net(
@@ -104,7 +105,7 @@ def make_digit_net(
         "test_images": len(data.labels),
         "images": _choose_images(images, data.labels),
     }
-    return NetFiles(facts, _bytes_of(with_norms(model)))
+    return NetFiles(facts, with_norms(model).SerializeToString())
 
 
 def _facts(name: str, entry: dict[str, Any]) -> dict[str, Any]:
@@ -160,7 +161,3 @@ def _choose_images(images: np.ndarray, labels: np.ndarray) -> list[dict[str, Any
             text = base64.b64encode(pixels.astype(np.uint8).tobytes()).decode("ascii")
             chosen.append({"label": label, "pixels": text})
     return chosen
-
-
-def _bytes_of(model: onnx.ModelProto) -> bytes:
-    return model.SerializeToString()
