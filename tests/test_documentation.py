@@ -237,7 +237,7 @@ def count(name):
 
 
 def test_the_pages_that_compare_nets_count_them():
-    listed = [name for name, what, _ in SIZES["README.md"] if what == "parameters"]
+    listed = [name for name, what, _ in SIZES["docs/named_nets.md"] if what == "parameters"]
     assert listed == ki.list_models()
     compared = {name for name, what, _ in SIZES["docs/cifar10.md"] if what == "parameters"}
     assert compared == {"nais1", "nais10", "resnet54", "resnet54_plain", "resnet54_wide"}
@@ -274,3 +274,26 @@ def test_the_readme_says_where_which_python_and_how_long():
     assert f"Python {', '.join(versions[:-1])} or {versions[-1]}" in start
     assert "clone this repository" in start
     assert re.search(r"tests \(about \d+ minutes", start)
+
+
+def test_the_badges_and_the_citation_are_those_of_the_project():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    low, high = (int(minor) for minor in re.findall(r"3\.(\d+)", project["requires-python"]))
+    needed = dict(
+        re.findall(r"^(keras|tensorflow)>=([\d.]+)", "\n".join(project["dependencies"]), re.M)
+    )
+    expected = {
+        "python": f"3.{low} to 3.{high - 1}",
+        "keras": f"{needed['keras']} on TensorFlow {needed['tensorflow']}",
+        "license": project["license"],
+    }
+    readme = (ROOT / "README.md").read_text()
+    for name, text in expected.items():
+        badge = f"docs/assets/badges/{name}.svg"
+        assert f">{text}</text>" in (ROOT / badge).read_text()
+        assert badge in readme
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {ki.__version__}\n" in citation
+    assert f"\nlicense: {project['license']}\n" in citation
+    for paper in re.findall(r"\]\((https://(?:arxiv|doi)\.org/\S+)\)", readme):
+        assert paper.removeprefix("https://doi.org/") in citation
