@@ -49,17 +49,17 @@ def test_the_code_of_a_page_runs(page, monkeypatch):
 def test_the_net_of_the_readme_has_an_adaptive_depth(capsys):
     names = run_code(PAGES[0])
     assert names["accuracy"] >= 0.9
-    assert names["at_limit"] < 0.2
+    assert np.all(names["updates"] < 50)
     assert len(np.unique(names["updates"])) >= 3
     # The images were held out, and these are their figures.
     assert len(names["updates"]) == len(names["images"]) - 1437
-    pattern = r"accuracy ([\d.]+)%; (\d+) to (\d+) updates; (\d+)% at limit"
+    pattern = r"accuracy ([\d.]+)%; (\d+) to (\d+) updates"
     printed, written = (
         np.array(re.search(pattern, text).groups(), float)
         for text in (capsys.readouterr().out, blocks(PAGES[0], "text")[0])
     )
     # Another processor rounds otherwise.
-    assert np.all(np.abs(printed - written) <= [4, 8, 8, 10])
+    assert np.all(np.abs(printed - written) <= [4, 8, 8])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=place)
@@ -295,5 +295,5 @@ def test_the_badges_and_the_citation_are_those_of_the_project():
     citation = (ROOT / "CITATION.cff").read_text()
     assert f"\nversion: {ki.__version__}\n" in citation
     assert f"\nlicense: {project['license']}\n" in citation
-    for paper in re.findall(r"\]\((https://(?:arxiv|doi)\.org/\S+)\)", readme):
+    for paper in re.findall(r"\]\((https://(?:arxiv|doi)\.org/[^)\s]+)\)", readme):
         assert paper.removeprefix("https://doi.org/") in citation
