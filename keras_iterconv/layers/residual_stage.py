@@ -98,8 +98,7 @@ class ResidualStage(AdjustableDepth, ResidualFunction):
         Lippl et al. 2024, "Manipulating convergence and iteration in residual networks".
 
     See also:
-        `ResidualBlock`; `GradientCoupling`, for its blocks; `measure_indices`; `chain`, for
-        residual blocks of other layers.
+        `ResidualBlock`; `GradientCoupling`; `measure_indices`; `chain`, for blocks of any layers.
     """
 
     adjustable = False
@@ -189,11 +188,7 @@ class ResidualStage(AdjustableDepth, ResidualFunction):
         return "float32" if mixed else self.compute_dtype
 
     def make_initial_state(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Return z_0 for the inputs x, in the dtype of the states.
-
-        Args:
-            inputs: x, `[N, height, width, filters]`.
-        """
+        # z_0, in the dtype of the states.
         return tf.cast(inputs, self.state_dtype)
 
     def _lipschitz_bound(self, block: BlockValues) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
