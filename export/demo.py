@@ -13,7 +13,10 @@ from iterconv.command_start import load_quietly, make_console
 
 def demo(
     output: Annotated[str, typer.Option(help="Folder to write.")] = "demo",
-    zoo: Annotated[str, typer.Option(help="Folder of the zoo.")] = "saved_models",
+    zoo: Annotated[
+        str | None,
+        typer.Option(help="Folder of the zoo.", show_default="the checkout's saved_models/"),
+    ] = None,
     runtime: Annotated[
         str | None,
         typer.Option(
@@ -30,8 +33,9 @@ def demo(
     of the folder. A browser opens it from a server only, such as
     `python -m http.server --directory demo`, and not as a file.
     """
-    for option, folder in (("--output", output), ("--zoo", zoo)):
-        check_folder(option, folder)
+    check_folder("--output", output)
+    if zoo is not None:
+        check_folder("--zoo", zoo)
     load_quietly()
     # The ONNX converter calls deprecated functions, about which TensorFlow warns.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -43,7 +47,7 @@ def demo(
             f'{error}: the demo needs `pip install "keras-iterconv[export]"`'
         ) from error
     package = None if runtime is None else Path(runtime)
-    write_demo(Path(output), Path(zoo), package, make_console())
+    write_demo(Path(output), zoo, package, make_console())
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """The folder of the demonstration for browsers."""
 
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -18,12 +19,14 @@ PAGE = Path(__file__).with_name("demo_page")
 FACTS = "demo.json"
 
 
-def write_demo(output: Path, zoo: Path, runtime: Path | None, console: Console) -> None:
+def write_demo(
+    output: Path, zoo: str | os.PathLike | None, runtime: Path | None, console: Console
+) -> None:
     """Write the folder of the demonstration.
 
     Args:
         output: The folder; an earlier demonstration is replaced.
-        zoo: The zoo's folder.
+        zoo: The zoo's folder; None as for `ki.load_pretrained`.
         runtime: The npm package of the runtime; see `read_runtime`.
         console: The console for the progress; it must print names without interpreting markup.
 
@@ -33,10 +36,13 @@ def write_demo(output: Path, zoo: Path, runtime: Path | None, console: Console) 
         ZooError: The zoo is invalid.
     """
     _check_output(output)
-    models = read_index(find_zoo(zoo))["models"]
+    folder = find_zoo(zoo)
+    models = read_index(folder)["models"]
     missing = sorted({*DIGIT_NETS, SEQUENCE_NET} - set(models))
     if missing:
-        raise UserError(f"--zoo must have the nets of the demo: {zoo} has no {', '.join(missing)}")
+        raise UserError(
+            f"--zoo must have the nets of the demo: {folder} has no {', '.join(missing)}"
+        )
 
     def say(text: str) -> None:
         console.print(text, soft_wrap=True)
@@ -48,9 +54,9 @@ def write_demo(output: Path, zoo: Path, runtime: Path | None, console: Console) 
         for name, content in read_runtime(runtime).items()
     }
     files |= {path.name: path.read_bytes() for path in sorted(PAGE.iterdir()) if path.is_file()}
-    digits = [as_user_error(make_digit_net, zoo, name, models[name], say) for name in DIGIT_NETS]
+    digits = [as_user_error(make_digit_net, folder, name, models[name], say) for name in DIGIT_NETS]
     say(f"{SEQUENCE_NET}: converting to ONNX")
-    sequences = as_user_error(make_sequence_net, zoo, models[SEQUENCE_NET])
+    sequences = as_user_error(make_sequence_net, folder, models[SEQUENCE_NET])
     for net in (*digits, sequences):
         files[f"nets/{net.facts['file']}"] = net.content
     facts = {

@@ -57,7 +57,7 @@ from keras_iterconv.preprocessing import Preprocessing
 from keras_iterconv.trainer import IterativeModel
 from keras_iterconv.zoo import ZooError, list_pretrained, load_pretrained
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AllPositionsAccuracy",

@@ -14,6 +14,7 @@ from rich.console import Console
 from export import demo_folder, demo_nets
 from export.demo_nets import NetFiles
 from iterconv.command_errors import UserError
+from keras_iterconv.zoo.index import ZooError
 from tests.support.small_zoo import publish
 
 NAMES = [*demo_nets.DIGIT_NETS, demo_nets.SEQUENCE_NET]
@@ -65,6 +66,17 @@ def test_a_zoo_without_the_nets_is_refused(tmp_path):
     publish(tmp_path / "zoo", NAMES[0])
     with pytest.raises(UserError, match=f"has no {', '.join(sorted(NAMES[1:]))}"):
         demo_folder.write_demo(tmp_path / "demo", tmp_path / "zoo", None, Console())
+
+
+def test_an_installed_package_has_no_nets_and_says_where_they_are(tmp_path, monkeypatch):
+    monkeypatch.delenv("KERAS_ITERCONV_ZOO", raising=False)
+    monkeypatch.setattr("keras_iterconv.zoo.index.CHECKOUT_ZOO", tmp_path)
+    with pytest.raises(ZooError, match="saved_models/ of the project's repository"):
+        demo_folder.write_demo(tmp_path / "demo", None, None, Console())
+    publish(tmp_path / "zoo", NAMES[0])
+    monkeypatch.setenv("KERAS_ITERCONV_ZOO", str(tmp_path / "zoo"))
+    with pytest.raises(UserError, match=f"{tmp_path / 'zoo'} has no"):
+        demo_folder.write_demo(tmp_path / "demo", None, None, Console())
 
 
 def test_the_thresholds_of_the_slider_include_the_trained_one():
