@@ -8,14 +8,24 @@ from rich.console import Console
 
 from iterconv.command_errors import UserError
 
+# Width of tables where there is no terminal, so that lines of a log are not broken at 80.
+LOG_WIDTH = 200
+
 
 def make_console() -> Console:
     """Return a console that prints text without interpreting markup.
 
     Otherwise Rich would interpret `[red]` and `:smile:` in the name of a folder, and fail on
-    `[/red]`.
+    `[/red]`. A command that a notebook starts by `!` has a terminal that cannot move its cursor;
+    it counts as none. Jupyter's kernels have the variable by which it is known.
     """
-    return Console(markup=False, emoji=False, highlight=False)
+    of_notebook = "JPY_PARENT_PID" in os.environ
+    console = Console(
+        markup=False, emoji=False, highlight=False, force_terminal=False if of_notebook else None
+    )
+    if not (console.is_terminal or console.is_jupyter):
+        console.width = LOG_WIDTH
+    return console
 
 
 def load_quietly() -> None:

@@ -1,19 +1,10 @@
-"""Training callbacks: history, checkpoints and the progress on the screen."""
+"""The training callback that writes history and checkpoints."""
 
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import keras
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from iterconv.command_errors import TrainingDivergedError
 
@@ -158,60 +149,3 @@ class RunRecorder(keras.callbacks.Callback):
             f"{what} (epoch {len(self.rows) + 1}, step {self.steps} of {self.session.steps}): try "
             f"a smaller --learning-rate; the last finite weights are in {kept}"
         )
-
-
-class ProgressLines(keras.callbacks.Callback):
-    """Prints a line for each epoch and, on a terminal, a progress bar within the epoch.
-
-    Args:
-        console: The console to print to.
-        epochs: The number of epochs of the run.
-        steps: The number of steps of an epoch.
-        record: The callback that holds the measures of the epochs.
-    """
-
-    def __init__(self, console: Console, epochs: int, steps: int, record: RunRecorder):
-        super().__init__()
-        self.console = console
-        self.epochs = epochs
-        self.steps = steps
-        self.record = record
-        self._progress: Any = None
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._progress = Progress(
-            TextColumn(f"epoch {epoch + 1:>3}/{self.epochs}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
-        )
-        self._progress.start()
-        self._task = self._progress.add_task(
-            "the first step compiles the model", total=self.steps, completed=self.record.steps
-        )
-
-    def on_train_batch_end(self, batch, logs=None):
-        described = f"loss {logs['loss']:.4f}  accuracy {logs['accuracy']:.2%}"
-        self._progress.update(self._task, advance=1, description=described)
-
-    def on_epoch_end(self, epoch, logs=None):
-        self._progress.stop()
-        row = self.record.rows[-1]
-        validated = "val_accuracy" in row
-        validation = f"validation {row['val_accuracy']:.2%}  " if validated else ""
-        self.console.print(
-            f"epoch {row['epoch']:>3}/{self.epochs}  loss {row['loss']:.4f}  "
-            f"accuracy {row['accuracy']:.2%}  {validation}"
-            f"{row['images_per_second']:.0f} images/s  {row['seconds']:.1f} s",
-            soft_wrap=True,
-        )
-
-    def stop(self):
-        """Remove the progress bar, also after an interruption."""
-        if self._progress is not None:
-            self._progress.stop()

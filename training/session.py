@@ -26,7 +26,7 @@ from keras_iterconv.depth.evaluation import Evaluation, evaluate, mirrored_accur
 from keras_iterconv.depth.traced_depth import TracedDepth
 from keras_iterconv.runs import plain_name
 
-from .callbacks import ProgressLines, RunRecorder
+from .callbacks import RunRecorder
 from .checkpoint import load_checkpoint, save_checkpoint
 from .distribution import (
     check_equal,
@@ -41,6 +41,7 @@ from .extension import extend
 from .interruption import Interruption
 from .optimization import make_optimizer
 from .preparation_of_model import build_metrics, whiten_from
+from .progress_lines import ProgressLines
 from .run_data import describe_run, fit_batch, load_data, refuse_unreadable
 from .run_folder import RunFolder
 from .run_report import print_header

@@ -14,8 +14,7 @@ from iterconv.command_errors import TrainingDivergedError, UserError
 from keras_iterconv import datasets
 from keras_iterconv._support.locking import locked
 from keras_iterconv.datasets import batch_numbers
-from training import callbacks as callbacks
-from training import session
+from training import progress_lines, session
 from training.run_folder import RunFolder
 from training.settings import make_settings
 
@@ -113,7 +112,7 @@ def test_the_old_result_stays_until_the_new_one_is_there(console, tmp_path, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(callbacks.ProgressLines, "on_epoch_begin", interrupt)
+        patched.setattr(progress_lines.ProgressLines, "on_epoch_begin", interrupt)
         with pytest.raises(KeyboardInterrupt):
             session.resume(run, console, epochs=2)
     assert (run / "result.json").read_bytes() == old
@@ -176,7 +175,7 @@ def test_the_command_that_goes_on_can_be_pasted(console, tmp_path, monkeypatch):
     def interrupt(self, epoch, logs=None):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(callbacks.ProgressLines, "on_epoch_begin", interrupt)
+    monkeypatch.setattr(progress_lines.ProgressLines, "on_epoch_begin", interrupt)
     with pytest.raises(KeyboardInterrupt):
         session.start(quick(), tmp_path / "my run", console)
     assert f"continue with: iterconv fit --resume '{tmp_path}/my run'\n" in console.export_text()
