@@ -55,6 +55,7 @@ def load_hook(name):
 
 LINKED_WORDS = load_hook("linked_words")
 GENERATED_PAGES = load_hook("generated_pages")
+TUTORIALS = load_hook("tutorials")
 
 
 def names_of(module):
@@ -140,3 +141,44 @@ def test_the_table_of_trained_nets_has_each():
     assert re.findall(r"^\| `(\w+)`", page, re.M) == ki.list_pretrained(
         DOCS.parent / "saved_models"
     )
+
+
+def test_a_tutorial_is_shown_with_its_outputs():
+    def code(source, outputs, **metadata):
+        return {"cell_type": "code", "source": source, "metadata": metadata, "outputs": outputs}
+
+    picture = {"data": {"image/png": "YQ==\n", "text/plain": "<Figure>"}, "output_type": "x"}
+    picture["metadata"] = {"image/png": {"width": 300, "height": 2}}
+    cells = [
+        {"cell_type": "markdown", "source": "# A title", "metadata": {}},
+        code(["a = 1\n", "a"], [{"data": {"text/plain": "1"}, "metadata": {}}]),
+        code("%%bash\nls", [{"name": "stdout", "text": "b  \n"}, {"name": "stderr", "text": "no"}]),
+        code("draw()\n\nshow()", [picture], figure="A curve"),
+    ]
+    page, pictures = TUTORIALS.as_markdown({"cells": cells}, "net")
+    assert page.split("\n\n", 5) == [
+        "# A title",
+        "```python\na = 1\na\n```",
+        "```{ .text .output }\n1\n```",
+        "```bash\nls\n```",
+        "```{ .text .output }\nb\n```",
+        '??? note "Code of the figure"\n\n    ```python\n    draw()\n\n    show()\n    ```\n\n'
+        "![A curve](net-1.png){ width=300 }",
+    ]
+    assert pictures == {"net-1.png": b"a"}
+
+
+def test_the_index_of_the_tutorials_has_each():
+    index = (DOCS / "tutorials/index.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| \[.*\]\((\w+\.md)\)", index, re.M)) == [
+        page.name for page in TUTORIALS.tutorials()
+    ]
+
+
+@pytest.mark.parametrize("page", TUTORIALS.tutorials(), ids=lambda page: page.stem)
+def test_a_tutorial_describes_its_figures_and_says_what_to_try_next(page):
+    text = page.read_text(encoding="utf-8")
+    assert re.search(r"^## What to try next\n\n(- .*\n?(?:  .*\n?)*){3,}\Z", text, re.M)
+    drawing = re.findall(r"^(```python.*)\n(?:(?!```).*\n)*?(?:plt\.show\(\)|figure)\n```", text, re.M)
+    assert drawing
+    assert all(re.fullmatch('```python figure="[^"]{20,}"', line) for line in drawing)
