@@ -179,6 +179,8 @@ def test_the_index_of_the_tutorials_has_each():
 def test_a_tutorial_describes_its_figures_and_says_what_to_try_next(page):
     text = page.read_text(encoding="utf-8")
     assert re.search(r"^## What to try next\n\n(- .*\n?(?:  .*\n?)*){3,}\Z", text, re.M)
-    drawing = re.findall(r"^(```python.*)\n(?:(?!```).*\n)*?(?:plt\.show\(\)|figure)\n```", text, re.M)
+    drawing = re.findall(
+        r"^(```python.*)\n(?:(?!```).*\n)*?(?:plt\.show\(\)|figure)\n```", text, re.M
+    )
     assert drawing
     assert all(re.fullmatch('```python figure="[^"]{20,}"', line) for line in drawing)

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs/tutorials"
 CACHE = ROOT / ".cache/tutorials"
 # What a tutorial's results depend on, beside itself.
-CODE = ("docs/hooks", "keras_iterconv", "iterconv", "training", "export")
+CODE = ("keras_iterconv", "iterconv", "training", "export")
 # Seconds of a cell; one that takes so long hangs.
 LIMIT = 300
 FOOT = (
@@ -121,14 +121,14 @@ def as_markdown(notebook: dict[str, Any], name: str) -> tuple[str, dict[str, byt
             continue
         figure = cell["metadata"].get("figure")
         parts.append(_code(source, folded=figure is not None))
+        if text := _printed(cell["outputs"]):
+            parts.append(f"```{{ .text .output }}\n{text}\n```")
         for output in cell["outputs"]:
             if png := output.get("data", {}).get("image/png"):
                 picture = f"{name}-{len(pictures) + 1}.png"
                 pictures[picture] = base64.b64decode("".join(png))
                 width = output["metadata"].get("image/png", {}).get("width", 640)
                 parts.append(f"![{figure or ''}]({picture}){{ width={width} }}")
-            elif text := _text(output):
-                parts.append(f"```{{ .text .output }}\n{text}\n```")
     return "\n\n".join(parts), pictures
 
 
@@ -142,13 +142,18 @@ def _code(source: str, folded: bool) -> str:
     return '??? note "Code of the figure"\n\n' + re.sub(r"^(?=.)", "    ", fenced, flags=re.M)
 
 
-def _text(output: dict[str, Any]) -> str:
-    """Return the text of an output; warnings, on the other stream, are not shown."""
-    if output.get("name") == "stderr":
-        return ""
-    text = output.get("text") or output.get("data", {}).get("text/plain", "")
-    lines = "".join(text).strip("\n").split("\n")
-    return "\n".join(line.rstrip() for line in lines)
+def _printed(outputs: list[dict[str, Any]]) -> str:
+    """Return what a cell printed, without warnings, and its value unless that is a picture."""
+    text = ""
+    for output in outputs:
+        data = output.get("data", {})
+        if output.get("name") != "stderr" and "image/png" not in data:
+            text += "".join(output.get("text") or data.get("text/plain", ""))
+    lines = [line.rstrip() for line in text.split("\n")]
+    # In a notebook TensorFlow prints its own lines among the results.
+    return "\n".join(
+        line for line in lines if not re.match("(INFO|WARNING):tensorflow:", line)
+    ).strip("\n")
 
 
 _pages: dict[str, str] = {}
