@@ -32,6 +32,14 @@ class Cluster(NamedTuple):
     addresses: Sequence[str]
     worker: int
 
+    def others(self) -> dict[str, str]:
+        """Return the addresses of the other workers, by names for messages."""
+        return {
+            f"worker {number} ({address})": address
+            for number, address in enumerate(self.addresses)
+            if number != self.worker
+        }
+
     def to_config(self) -> str:
         """Return the value of `TF_CONFIG` for this worker."""
         task = {"type": "worker", "index": self.worker}
@@ -63,8 +71,8 @@ def _from_config(text: str) -> Cluster:
         number = int(task["index"]) + before
         if set(jobs) - {"chief", "worker"} or task["type"] not in jobs:
             raise ValueError("it has other jobs than chief and worker")
-        if not all(isinstance(each, str) for each in addresses):
-            raise ValueError("an address is no text")
+        if not all(re.fullmatch(r".+:\d{1,5}", each) for each in addresses):
+            raise ValueError("an address is not HOST:PORT")
         if not 0 <= number < len(addresses):
             raise ValueError(f"it has no worker {number}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,6 +1,7 @@
 """The distribution strategies of a run: one device, several of this machine, or several workers."""
 
 import contextlib
+import faulthandler
 import hashlib
 import os
 import re
@@ -15,6 +16,7 @@ from keras_iterconv._support.replicas import count_workers
 
 from .cluster import Cluster, find_cluster
 from .run_folder import RunFolder
+from .worker_meeting import cannot_listen, meet
 from .worker_watch import LOST, watched
 
 # What TensorFlow says where a worker cannot be reached or has left, and the names of devices, which
@@ -28,6 +30,8 @@ _LOST_ERRORS = (
     tf.errors.InternalError,
     tf.errors.UnavailableError,
 )
+# Longest time in which workers that have all started join, in seconds.
+JOIN_SECONDS = 300.0
 
 
 class WorkerLostError(UserError):
@@ -87,6 +91,10 @@ def _join(cluster: Cluster | None) -> tf.distribute.Strategy:
             "training.launch --workers 2 -- fit ...; on several set TF_CONFIG, or use Slurm's srun"
         )
     os.environ["TF_CONFIG"] = cluster.to_config()
+    meet(cluster)
+    # TensorFlow would go on waiting for a worker that ends just now, and no thread of Python runs
+    # meanwhile.
+    faulthandler.dump_traceback_later(JOIN_SECONDS, exit=True, file=2)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
@@ -94,10 +102,9 @@ def _join(cluster: Cluster | None) -> tf.distribute.Strategy:
             "--strategy multiworker must be chosen before TensorFlow runs its first operation"
         ) from error
     except tf.errors.UnknownError as error:
-        raise UserError(
-            f"this worker cannot listen at {cluster.addresses[cluster.worker]} ({error.message}): "
-            "another program may use the port; choose another one in TF_CONFIG of all workers"
-        ) from error
+        raise cannot_listen(cluster.addresses[cluster.worker], error.message) from error
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def is_chief(name: str) -> bool:

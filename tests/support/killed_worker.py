@@ -155,7 +155,9 @@ def seconds_to_the_end(name, folder):
         outputs = (one, two)
         workers = start_by_hand([sys.executable, "-m", MODULE, name, str(folder)], outputs)
         try:
-            assert workers[moment.worker].wait(SECONDS) == -signal.SIGKILL
+            status = workers[moment.worker].wait(SECONDS)
+            outputs[moment.worker].seek(0)
+            assert status == -signal.SIGKILL, outputs[moment.worker].read()
             killed = float(Path(f"{folder}.killed").read_text(encoding="utf-8"))
             other = 1 - moment.worker
             status = workers[other].wait(SECONDS)

@@ -38,7 +38,13 @@ def test_what_is_no_tf_config(text):
 
 @pytest.mark.parametrize(
     ("cluster", "index"),
-    [({"worker": PAIR}, 2), ({"worker": PAIR}, -1), ({"worker": PAIR, "ps": ["c:3"]}, 0)],
+    [
+        ({"worker": PAIR}, 2),
+        ({"worker": PAIR}, -1),
+        ({"worker": PAIR, "ps": ["c:3"]}, 0),
+        ({"worker": ["a:1", "b"]}, 0),
+        ({"worker": ["a:1", 2]}, 0),
+    ],
 )
 def test_tasks_that_are_no_workers(cluster, index):
     with pytest.raises(UserError, match="TF_CONFIG must be"):
