@@ -5,6 +5,7 @@ The command measures how long that one goes on, continues the run by `--resume` 
 three workers, and compares the history with that of a run of one process.
 """
 
+import contextlib
 import csv
 import importlib
 import os
@@ -18,7 +19,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.support.processes import ROOT, SECONDS
+from tests.support.processes import ROOT, SECONDS, process
 from training.cluster import Cluster, find_cluster
 
 MODULE = "tests.support.killed_worker"
@@ -130,16 +131,16 @@ def be_worker(name, folder):
     main()
 
 
-def start_by_hand(command, outputs):
-    """Start two workers without a launcher; their output goes to files."""
+def started_by_hand(command, outputs):
+    """Return contexts of two workers without a launcher; their output goes to files."""
     with socket.socket() as one, socket.socket() as two:
         for taken in (one, two):
             taken.bind(("127.0.0.1", 0))
         addresses = [f"127.0.0.1:{taken.getsockname()[1]}" for taken in (one, two)]
     return [
-        subprocess.Popen(
+        process(
             command,
-            cwd=ROOT,
+            2 * SECONDS,
             env={**os.environ, "TF_CONFIG": Cluster(addresses, number).to_config()},
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -151,23 +152,19 @@ def start_by_hand(command, outputs):
 def seconds_to_the_end(name, folder):
     """Train by two workers without a launcher, and return how long the one that is left goes on."""
     moment = MOMENTS[name]
-    with tempfile.TemporaryFile("w+") as one, tempfile.TemporaryFile("w+") as two:
-        outputs = (one, two)
-        workers = start_by_hand([sys.executable, "-m", MODULE, name, str(folder)], outputs)
-        try:
-            status = workers[moment.worker].wait(SECONDS)
-            outputs[moment.worker].seek(0)
-            assert status == -signal.SIGKILL, outputs[moment.worker].read()
-            killed = float(Path(f"{folder}.killed").read_text(encoding="utf-8"))
-            other = 1 - moment.worker
-            status = workers[other].wait(SECONDS)
-            seconds = time.time() - killed
-            outputs[other].seek(0)
-            said = outputs[other].read()
-        finally:
-            for worker in workers:
-                worker.kill()
-                worker.wait()
+    command = [sys.executable, "-m", MODULE, name, str(folder)]
+    with contextlib.ExitStack() as stack:
+        outputs = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2)]
+        workers = [stack.enter_context(each) for each in started_by_hand(command, outputs)]
+        status = workers[moment.worker].wait(SECONDS)
+        outputs[moment.worker].seek(0)
+        assert status == -signal.SIGKILL, outputs[moment.worker].read()
+        killed = float(Path(f"{folder}.killed").read_text(encoding="utf-8"))
+        other = 1 - moment.worker
+        status = workers[other].wait(SECONDS)
+        seconds = time.time() - killed
+        outputs[other].seek(0)
+        said = outputs[other].read()
     assert status == 1, said
     assert "--resume and the run's folder" in said
     return seconds

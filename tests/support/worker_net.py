@@ -151,12 +151,15 @@ def compare(size, path, workers):
     return found
 
 
+HOUR = 3600
+
+
 def main(size, path, *counts):
     """Train and compare; return the exit status."""
     rows = []
     for workers in map(int, counts):
         begin = time.monotonic()
-        if status := subprocess.run(command_of(size, path, workers)).returncode:
+        if status := subprocess.run(command_of(size, path, workers), timeout=HOUR).returncode:
             return status
         print(f"{workers} trained in {time.monotonic() - begin:.0f} s", flush=True)
         rows += compare(size, path, workers) if workers > 1 else []
