@@ -1,14 +1,15 @@
 """Write the demonstration for browsers: `python -m export.demo`."""
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from iterconv.command_errors import UserError, check_folder, run_command
+from iterconv.command_errors import check_folder, run_command
 from iterconv.command_help import make_command_app
-from iterconv.command_start import load_quietly, make_console
+from iterconv.command_start import make_console
+
+from .export_start import importing_converters
 
 
 def demo(
@@ -36,16 +37,8 @@ def demo(
     check_folder("--output", output)
     if zoo is not None:
         check_folder("--zoo", zoo)
-    load_quietly()
-    # The ONNX converter calls deprecated functions, about which TensorFlow warns.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    try:
-        # Imported here, since it needs the extra `export`; other commands run without it.
+    with importing_converters("the demo"):
         from .demo_folder import write_demo
-    except ImportError as error:
-        raise UserError(
-            f'{error}: the demo needs `pip install "keras-iterconv[export]"`'
-        ) from error
     package = None if runtime is None else Path(runtime)
     write_demo(Path(output), zoo, package, make_console())
 

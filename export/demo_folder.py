@@ -2,14 +2,13 @@
 
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 from rich.console import Console
 
 import keras_iterconv as ki
 from iterconv.command_errors import UserError, as_user_error
+from keras_iterconv._support.files import replacing_folder
 from keras_iterconv.zoo.index import find_zoo, read_index
 
 from .demo_nets import DIGIT_NETS, SEQUENCE_NET, make_digit_net, make_sequence_net
@@ -83,11 +82,7 @@ def _check_output(output: Path) -> None:
 def _write(output: Path, files: dict[str, bytes]) -> None:
     """Write the files into a new folder, which then takes the place of the old one."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=output.parent) as folder:
-        staged = Path(folder) / "demo"
+    with replacing_folder(output) as staged:
         for name, content in files.items():
             (staged / name).parent.mkdir(parents=True, exist_ok=True)
             (staged / name).write_bytes(content)
-        if output.exists():
-            shutil.move(output, Path(folder) / "old")
-        shutil.move(staged, output)

@@ -2,12 +2,11 @@
 
 import re
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from iterconv.command_errors import UserError
-from keras_iterconv._support.files import write_json
+from keras_iterconv._support.files import replacing_folder, write_json
 from keras_iterconv.zoo.hub import HUB
 from keras_iterconv.zoo.index import CARD, INDEX, find_zoo, read_entry, read_index, verified_path
 
@@ -53,18 +52,13 @@ def write_hub_folder(zoo: Path, name: str, folder: Path, repository: str) -> Non
         raise UserError(f"--name must be one of {', '.join(names)}: {name}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".hub-") as private:
-            # With the usual permissions, unlike its parent.
-            staged = Path(private) / "files"
+        with replacing_folder(folder) as staged:
 
             def copy(entry: dict[str, Any]) -> None:
                 shutil.rmtree(staged, ignore_errors=True)
                 _copy(zoo, name, entry, staged, repository)
 
             read_entry(zoo, name, copy)
-            if folder.exists():
-                folder.rmdir()
-            staged.rename(folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error}") from error
 

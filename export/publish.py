@@ -1,6 +1,5 @@
 """Publish a trained model, or check published models: `python -m export.publish`."""
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +7,9 @@ import typer
 
 from iterconv.command_errors import UserError, check_folder, run_command
 from iterconv.command_help import make_command_app
-from iterconv.command_start import load_quietly, make_console
+from iterconv.command_start import make_console
+
+from .export_start import importing_converters
 
 FORMATS = ("saved_model", "onnx")
 INPUTS = ("settable", "required", "fixed")
@@ -109,23 +110,16 @@ def publish(
         raise UserError("--trust must be used with --check")
     budget = {"accuracy_loss": accuracy_loss, "mean_updates": mean_updates}
     calibrated = any(value is not None for value in budget.values())
-    if calibrated and check:
-        raise UserError("--accuracy-loss and --mean-updates must be used without --check")
+    if calibrated and run is None:
+        without = "--check" if check else "--hub-folder, or with a RUN"
+        raise UserError(f"--accuracy-loss and --mean-updates must be used without {without}")
     check_folder("--zoo", zoo)
     formats = _read_formats(format)
-    _check_onnx_options(quantize, inputs, written=not check and "onnx" in formats)
-    load_quietly()
-    # The ONNX converter calls deprecated functions, about which TensorFlow warns.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    try:
-        # Imported here, since they need the extra `export`; other commands run without it.
+    _check_onnx_options(quantize, inputs, written=run is not None and "onnx" in formats)
+    with importing_converters("publishing"):
         from .check import check_zoo
         from .hub_folder import check_hub_folder, write_hub_folder
         from .zoo_entry import publish_run
-    except ImportError as error:
-        raise UserError(
-            f'{error}: publishing needs `pip install "keras-iterconv[export]"`'
-        ) from error
     console = make_console()
     if hub_folder is not None:
         # Before the work.

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -70,6 +71,37 @@ def replacing(file: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             folder.rmdir()
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield the path of a folder to write, and put it in the place of `folder` at the end.
+
+    After an exception the old folder is unchanged. The path lies in a new folder to which no other
+    user can write; nothing is there yet.
+
+    Args:
+        folder: Folder to replace or create; the folder around it must exist.
+
+    Yields:
+        The path to write to.
+
+    Raises:
+        OSError: The folder could not be written; the old one is unchanged.
+    """
+    private = Path(tempfile.mkdtemp(prefix=STAGED_PREFIX, dir=folder.parent))
+    new, old = private / "new", private / "old"
+    try:
+        yield new
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(new, folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            os.replace(old, folder)
+        raise
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
 
 
 def sweep(folder: Path, names: Iterable[str]) -> None:

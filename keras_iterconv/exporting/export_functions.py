@@ -2,8 +2,6 @@
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_iterconv._support.checks import check_choice
-from keras_iterconv._support.files import STAGED_PREFIX, replacing
+from keras_iterconv._support.files import replacing, replacing_folder
 from keras_iterconv._support.keras_graph import output_specs
 from keras_iterconv._support.outputs import SIGMOID, output_activation
 from keras_iterconv.exporting.exported_function import ExportedFunction
@@ -146,18 +144,8 @@ def export_saved_model(
             f"Received: path={os.fspath(path)!r}, which holds something else"
         )
     exported = make_exported(model, classes, mean, std)
-    staged = Path(tempfile.mkdtemp(prefix=STAGED_PREFIX, dir=path.parent))
-    try:
-        save_function(exported, staged / path.name)
-        if path.exists():
-            os.replace(path, staged / "old")
-        os.replace(staged / path.name, path)
-    except BaseException:
-        if (staged / "old").exists() and not path.exists():
-            os.replace(staged / "old", path)
-        raise
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+    with replacing_folder(path) as staged:
+        save_function(exported, staged)
 
 
 def exporter_to(format: str) -> Callable:

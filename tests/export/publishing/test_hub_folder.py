@@ -11,6 +11,7 @@ from export import hub_folder
 from export.hub_card import make_front_matter
 from tests.support.hub_server import serve_hub
 
+NAMED = ["--hub-folder", "x", "--hub-name", "a/b", "--name", "small"]
 ZOO = Path(__file__).parents[3] / "saved_models"
 
 
@@ -77,6 +78,9 @@ def test_the_command_copies_a_published_model(publish_command, zoo, tmp_path):
             ["--hub-folder", "x", "--hub-name", "a/b", "--name", "no"],
             "--name must be one of small: no",
         ),
+        ([*NAMED, "--quantize", "int8"], "--quantize must be used with a RUN"),
+        ([*NAMED, "--inputs", "fixed"], "--inputs must be used with a RUN"),
+        ([*NAMED, "--mean-updates", "9"], "without --hub-folder, or with a RUN"),
         (["--check", "--hub-folder", "x", "--hub-name", "a/b"], "must be used with a RUN, or"),
     ],
 )
@@ -93,7 +97,7 @@ def test_a_changed_file_leaves_no_folder(zoo, tmp_path):
     with pytest.raises(ki.ZooError, match="is not the file that was published"):
         hub_folder.write_hub_folder(zoo, "small", tmp_path / "hub", "me/net")
     assert not (tmp_path / "hub").exists()
-    assert not list(tmp_path.glob(".hub-*"))
+    assert not list(tmp_path.glob(".partial-*"))
 
 
 def test_a_card_of_an_older_version_gets_its_facts(tmp_path):

@@ -13,6 +13,7 @@ from keras_iterconv._support.files import (
     read_json,
     read_text,
     replacing,
+    replacing_folder,
     sweep,
     write_json,
 )
@@ -187,3 +188,20 @@ def test_a_folder_that_vanishes_while_it_is_looked_at_is_passed_over(tmp_path, m
         patched.setattr(Path, "iterdir", vanish)
         sweep(tmp_path, ["last.keras"])
     assert names(tmp_path) == [".partial-gone1234"]
+
+
+@pytest.mark.parametrize("name", ["net", "old", "new"])
+def test_a_folder_is_replaced_as_a_whole(tmp_path, name):
+    folder = tmp_path / name
+    for content in ("first", "second"):
+        with replacing_folder(folder) as staged:
+            staged.mkdir()
+            (staged / content).write_text(content)
+        assert [path.name for path in folder.iterdir()] == [content]
+    with pytest.raises(NotADirectoryError), replacing_folder(folder) as staged:
+        staged.write_text("no folder") and (staged / "file").write_text("")
+    # Nothing was written, so that the last step fails.
+    with pytest.raises(FileNotFoundError), replacing_folder(folder):
+        pass
+    assert [path.name for path in folder.iterdir()] == ["second"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
