@@ -21,6 +21,7 @@ gc.disable()
 # So that a failed assertion in `tests.support` shows its values.
 pytest.register_assert_rewrite("tests.support")
 
+from keras_iterconv.unrolling import tracing  # noqa: E402
 from tests.support import builders  # noqa: E402
 from tests.support.numpy_double import NumpyDouble, dense_conv_matrix  # noqa: E402
 
@@ -98,6 +99,8 @@ def clean_tensorflow(request):
     gradients = ops.gradient_registry._registry
     for name in [name for name in gradients if name.startswith("CustomGradient-")]:
         del gradients[name]
+    # It keeps graphs beyond a file, whose gradients are gone now.
+    tracing._trace.cache_clear()
 
 
 @pytest.fixture(autouse=True)
