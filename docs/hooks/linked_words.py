@@ -23,10 +23,17 @@ KEPT = (
 
 
 def terms() -> dict[str, str]:
-    """Return the anchors of the glossary's terms, by the term in small letters."""
+    """Return the anchors of the glossary's terms, by the term in small letters.
+
+    An entry that says "Also *cap*." is found by this word too.
+    """
     text = (DOCS / "glossary.md").read_text(encoding="utf-8")
-    found = (heading.lower() for heading in re.findall(r"^## (.*)$", text, re.M))
-    return {term: term.replace(" ", "-") for term in found}
+    found = {}
+    for heading, entry in re.findall(r"^## ([^\n]*)(.*?)(?=^## |\Z)", text, re.M | re.S):
+        term = heading.lower()
+        for word in (term, *re.findall(r"Also \*([^*]+)\*", entry)):
+            found[word] = term.replace(" ", "-")
+    return found
 
 
 def public_names() -> set[str]:
@@ -58,14 +65,13 @@ def with_links(markdown: str, glossary: str, anchors: dict[str, str], names: Ite
     names, seen = set(names), set()
 
     def link(match: re.Match) -> str:
-        text, name, term = match[0], match["name"], (match["term"] or "").lower()
-        key = name or term
+        text, name = match[0], match["name"]
+        anchor = anchors.get((match["term"] or "").lower())
+        key = name or anchor
         if key in seen or (name and name not in names) or not key:
             return text
         seen.add(key)
-        return (
-            f"[{text}][keras_iterconv.{name}]" if name else f"[{text}]({glossary}#{anchors[term]})"
-        )
+        return f"[{text}][keras_iterconv.{name}]" if name else f"[{text}]({glossary}#{anchor})"
 
     return re.sub("|".join(patterns), link, markdown, flags=re.S | re.M | re.I)
 

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from keras_iterconv._support.checks import check_choice
 from keras_iterconv.unrolling.adaptive import COMPACTION_COST, run_adaptive
 from keras_iterconv.unrolling.fixed import run_fixed
-from keras_iterconv.unrolling.gradients import MODES, GradientMode
+from keras_iterconv.unrolling.gradients import GRADIENTS, MODES, GradientMode
 from keras_iterconv.unrolling.gradients.backward import masked_backward
 from keras_iterconv.unrolling.result import Unrolled
 from keras_iterconv.unrolling.stopping import UPDATE_NORM, StoppingRule
@@ -35,7 +36,8 @@ def unroll_fixed(
         An `Unrolled` with a depth of `max_unroll` for each sample.
 
     Raises:
-        ValueError: The update does not have a property that the gradient mode needs.
+        ValueError: There is no such gradient mode, or the update does not have a property that the
+            mode needs.
 
     Example:
         >>> tanh = ki.unrolling.ACTIVATIONS["tanh"]
@@ -96,7 +98,8 @@ def unroll_adaptive(
         constant.
 
     Raises:
-        ValueError: The update does not have a property that the gradient mode needs.
+        ValueError: There is no such gradient mode, or the update does not have a property that the
+            mode needs.
 
     Example:
         >>> tanh = ki.unrolling.ACTIVATIONS["tanh"]
@@ -189,7 +192,9 @@ def _differentiable(
         `(state, depth, value, carried)`, as in `Trajectory`; the value is None for a loop of fixed
         depth.
     """
-    mode = MODES[gradient] if isinstance(gradient, str) else gradient
+    mode = gradient
+    if isinstance(mode, str):
+        mode = MODES[check_choice("gradient", mode, GRADIENTS)]
     mode.check(update.update)
     leaves = tf.nest.flatten(state)
     dtypes = [tf.as_dtype(leaf.dtype) for leaf in leaves]

@@ -191,6 +191,11 @@ def test_modes_that_need_more_of_an_update_say_so(gradient):
         unroll(problem(), None, True, gradient)
 
 
+def test_a_mode_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match=r"`gradient` must be one of .*unroll\. Received: gradient='exact'"):
+        unroll(problem(), None, True, "exact")
+
+
 def test_anderson_acceleration_is_for_euler_updates():
     state, weights, drive = problem()
     update = TwoStates(True).bind(weights, (drive,))
