@@ -1,17 +1,17 @@
 """All measured tables by one command: `python -m benchmarks`."""
 
-import json
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from benchmarks.harness.benchmark_options import Device, DeviceOption
 from benchmarks.harness.machine import describe_machine, machine_facts
 from benchmarks.harness.markdown import to_markdown
+from benchmarks.harness.measured_tables import read_content
 from benchmarks.table_list import TABLES, command_of
 from iterconv.command_errors import UserError, run_command
 from iterconv.command_help import make_command_app
@@ -89,16 +89,8 @@ def benchmarks(
 
 def _is_made(file: Path, options: list[str]) -> bool:
     """Return whether a file has the table of these options, of this commit and machine."""
-    content = _read(file)
+    content = read_content(file)
     return content.get("command") == options and content.get("machine") == machine_facts()
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """Return the content of a JSON file; empty if there is none, or it was cut."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 def _run(command: list[str], log: Path) -> bool:
@@ -113,7 +105,7 @@ def _run(command: list[str], log: Path) -> bool:
 
 def _write_tables(folder: Path) -> None:
     """Write all tables of the folder as Markdown."""
-    contents = [_read(folder / f"{name}.json") for name in TABLES]
+    contents = [read_content(folder / f"{name}.json") for name in TABLES]
     parts = [to_markdown(content) for content in contents if "table" in content]
     if parts:
         (folder / "tables.md").write_text("\n".join(parts), encoding="utf-8")

@@ -57,6 +57,16 @@ _LIPPL = {
     "pixels": "standardized",
 }
 _LIPPL_CIFAR = {**_LIPPL, "augment": "standard"}
+# A training of some two hours on two cores. It decays as by 5e-4 in the gradient, as is usual for
+# short trainings.
+_LIPPL_CIFAR_SHORT = {
+    **_LIPPL_CIFAR,
+    "epochs": 20,
+    "schedule": "triangle",
+    "nesterov": True,
+    "weight_decay": 5e-3,
+    "mixed_precision": computes_half_precision_fast,
+}
 _LIPPL_MNIST = {**_LIPPL, "epochs": 40}
 # Digitclutter has a validation part of its own, so that only the default share is valid.
 _LIPPL_CLUTTER = {**_LIPPL, "epochs": 40, "validation_share": 0.1}
@@ -103,6 +113,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "icr-w16-cifar10": {"model": "icr_w16", "dataset": "cifar10", **_LIPPL_CIFAR},
     "pcr-w16-cifar10": {"model": "pcr_w16", "dataset": "cifar10", **_LIPPL_CIFAR},
+    **{
+        f"{net}-w16-cifar10-short": {
+            "model": f"{net}_w16",
+            "dataset": "cifar10",
+            **_LIPPL_CIFAR_SHORT,
+        }
+        for net in ("resnet", "icr", "pcr")
+    },
     # With shared weights, a step size of 1 and no normalisation, the loss becomes NaN in the
     # first epoch unless the gradient is clipped.
     "resnet-sh-mnist": {"model": "resnet_sh", "dataset": "mnist", **_NAIS_MNIST, "clip_norm": 5.0},

@@ -54,3 +54,11 @@ def show(
         }
         text = json.dumps(everything, indent=2)
         Path(output).write_text(text + "\n", encoding="utf-8")
+
+
+def read_content(file: Path) -> dict[str, Any]:
+    """Return what `show` wrote to a file; empty if there is none, or it was cut."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}

@@ -8,6 +8,7 @@ import tensorflow as tf
 from typer.testing import CliRunner
 
 from benchmarks import __main__ as all_tables
+from benchmarks import beside
 from benchmarks.harness.machine import machine_facts
 from benchmarks.harness.markdown import to_markdown
 from benchmarks.harness.rounds_note import rounds_note
@@ -144,6 +145,33 @@ def test_markdown():
     assert facts.endswith("; quiet")
     assert table.splitlines() == ["| candidate | ms |", "| --- | ---: |", "| one | 2.5 |",
                                   "| two | 3 |"]  # fmt: skip
+
+
+def test_two_runs_stand_side_by_side(tmp_path):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    changed = {"header": ["candidate", "ms"], "lines": [["one", "2.6"], [" two", "3"]]}
+    for folder, changes in zip(folders, ({}, {"table": changed, "note": "loud"}), strict=True):
+        folder.mkdir()
+        text = json.dumps(content([], **changes))
+        (folder / "compaction.json").write_text(text, encoding="utf-8")
+    result = CliRunner().invoke(beside.app, [str(folder) for folder in folders])
+    assert result.exit_code == 0, result.output
+    assert "| one | 2.5 / 2.6 |\n| two | 3 |" in result.output
+    assert result.output.index("quiet") < result.output.index("loud")
+
+
+def test_runs_of_other_tables_do_not_stand_side_by_side(tmp_path):
+    other = {"header": ["candidate", "ms"], "lines": [["three", "2.6"]]}
+    for folder, changes in (("one", {}), ("two", {"table": other})):
+        (tmp_path / folder).mkdir()
+        text = json.dumps(content([], **changes))
+        (tmp_path / folder / "compaction.json").write_text(text, encoding="utf-8")
+    folders = [str(tmp_path / folder) for folder in ("one", "two", "none")]
+    refused = "the tables of 'T' have different rows or columns"
+    assert str(CliRunner().invoke(beside.app, folders[:2]).exception) == refused
+    missing = CliRunner().invoke(beside.app, folders).exception
+    assert str(missing) == f"compaction.json is not in all of the folders: only in {folders[0]}"
+    assert str(CliRunner().invoke(beside.app, folders[2:]).exception) == f"no table in {folders[2]}"
 
 
 def test_the_note_is_about_all_rounds():

@@ -12,7 +12,7 @@ from keras_iterconv._support.extras import MissingExtraError
 from training.optimization import make_optimizer, make_schedule
 from training.settings import PRESETS, make_settings
 
-LIPPL = [name for name in PRESETS if "-w16-" in name]
+LIPPL = [name for name in PRESETS if "-w16-" in name and not name.endswith("-short")]
 
 
 def rates(schedule, steps):

@@ -17,6 +17,7 @@ _PLACES = {
     "variations": ("coupling_variations", "COUPLING_VARIATIONS"),
     "sample-efficiency": ("sample_efficiency", "SAMPLE_EFFICIENCY"),
     "adaptive-or-fixed": ("adaptive_or_fixed", "ADAPTIVE_OR_FIXED"),
+    "iterated-or-not": ("iterated_or_not", "ITERATED_OR_NOT"),
     "cifar-table": ("cifar_table", "CIFAR_TABLE"),
     "depth": ("depth_of_images", "DEPTH_OF_IMAGES"),
 }

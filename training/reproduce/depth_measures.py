@@ -67,6 +67,27 @@ def measure_settings(
     ]
 
 
+def threshold_of(model: keras.Model, data: ImageData, share: float, samples: int) -> float:
+    """Return the stopping threshold at which training images make a share of all updates, or less.
+
+    The threshold is that of `calibrate_depth` for this mean number of updates.
+
+    Args:
+        model: A net with NAIS blocks of fixed depth; its settings are restored.
+        data: The data set, with the scale of its images.
+        share: The share of the updates that the net makes without a threshold.
+        samples: The number of training images to measure on, the first ones.
+    """
+    batches = evaluation_batches(data.train, mean=data.mean, std=data.std, batch_size=BATCH)
+    updates = share * ki.processing_depth(model)
+    own = ki.iterated_blocks(model)[0].max_unroll
+    try:
+        ki.calibrate_depth(model, batches, mean_updates=updates, samples=samples)
+        return float(ki.iterated_blocks(model)[0].threshold)
+    finally:
+        ki.set_depth(model, own, None)
+
+
 def time_settings(
     model: keras.Model,
     images: np.ndarray,

@@ -192,7 +192,9 @@ def test_modes_that_need_more_of_an_update_say_so(gradient):
 
 
 def test_a_mode_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match=r"`gradient` must be one of .*unroll\. Received: gradient='exact'"):
+    with pytest.raises(
+        ValueError, match=r"`gradient` must be one of .*unroll\. Received: gradient='exact'"
+    ):
         unroll(problem(), None, True, "exact")
 
 
