@@ -93,7 +93,7 @@ def test_every_option_and_preset_that_is_named_exists():
     commands += (ROOT / "export" / name for name in ("publish.py", "predict.py", "demo.py"))
     commands += (ROOT / "benchmarks").glob("*.py")
     source = "".join(path.read_text() for path in commands)
-    slurm = {"nodes", "ntasks-per-node", "gpus-per-task", "kill-on-bad-exit"}
+    slurm = {"nodes", "ntasks-per-node", "gpus-per-task", "kill-on-bad-exit", "distribution"}
     options = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", text)) - {"help", *slurm}
     # An option is an argument's name, or is spelt out.
     missing = {
@@ -255,7 +255,11 @@ def test_the_sizes_that_a_page_gives_are_true(page):
 
 def test_the_claims_of_lippl_et_al_are_judged_by_the_page_s_own_table():
     text = (ROOT / "docs/iteration.md").read_text()
-    (claims,) = re.findall(r"^Claims of Lippl et al.*?\n\n((?:- .*\n(?:  .*\n)*)+)", text, re.M)
+    (claims,) = re.findall(
+        r"^What these numbers say to the claims of Lippl et al.*?\n\n((?:- .*\n(?:  .*\n)*)+)",
+        text,
+        re.M,
+    )
     judged = re.findall(r"^- \*([^*]+)\*:", claims, re.M)
     for what in ("CI", "RI", "DI", "accuracy", "sharing costs capped nets none"):
         assert any(what in claim for claim in judged), what
