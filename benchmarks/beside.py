@@ -1,11 +1,13 @@
 """Several runs of all tables side by side: `python -m benchmarks.beside FOLDER FOLDER`."""
 
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from benchmarks.harness.markdown import to_markdown
+from benchmarks.harness.markdown import machine_text, table_text
 from benchmarks.harness.measured_tables import read_content
 from benchmarks.table_list import TABLES
 from iterconv.command_errors import UserError, run_command
@@ -16,21 +18,33 @@ def beside(
     folders: Annotated[list[Path], typer.Argument(help="Folders of `python -m benchmarks`.")],
 ) -> None:
     """Print the tables of several runs as Markdown: each table once, with the texts of all runs."""
-    parts = []
+    found: dict[str, list[dict[str, Any]]] = {}
     for name in TABLES:
         contents = [read_content(folder / f"{name}.json") for folder in folders]
-        there = [folder for folder, found in zip(folders, contents, strict=True) if found]
-        if not there:
-            continue
-        if there != folders:
-            raise UserError(f"{name}.json is not in all of the folders: only in {there[0]}")
-        try:
-            parts.append(to_markdown(*contents))
-        except ValueError as error:
-            raise UserError(str(error)) from error
-    if not parts:
+        if all(contents):
+            found[name] = contents
+        elif any(contents):
+            there = folders[[bool(content) for content in contents].index(True)]
+            raise UserError(f"{name}.json is not in all of the folders: {there} has it")
+    if not found:
         raise UserError(f"no table in {folders[0]}")
-    print("\n".join(parts))
+    machines = {machine_text(content) for contents in found.values() for content in contents}
+    print("\n\n".join([*sorted(machines), *(_text(*item) for item in found.items())]))
+
+
+def _text(name: str, contents: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table under its name, with its command, and with the date and note of each run."""
+    command = list(contents[0]["command"])
+    if "--output" in command:
+        place = command.index("--output")
+        del command[place : place + 2]
+    parts = [f"`{shlex.join(['python', '-m', f'benchmarks.{TABLES[name].module}', *command])}`"]
+    parts += [" ".join(filter(None, (each["date"][:16], each["note"]))) for each in contents]
+    try:
+        table = table_text(*(content["table"] for content in contents))
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from error
+    return f"### {name}\n\n{contents[0]['title']}. {'; '.join(parts)}\n\n{table}"
 
 
 app = make_command_app(beside)

@@ -4,41 +4,46 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def to_markdown(*contents: Mapping[str, Any]) -> str:
-    """Return the table of one or several JSON files of one benchmark as Markdown.
+def to_markdown(content: Mapping[str, Any]) -> str:
+    """Return the table of a JSON file as Markdown.
 
-    The title, the machine, the dates and the commits stand above it. A cell that differs between
-    the files has the texts of all, in their order.
+    The title, the machine, the date and the commit stand above it.
 
     Args:
-        contents: The contents of the files that `show` wrote.
+        content: The content of the file that `show` wrote.
+    """
+    facts = "; ".join(filter(None, [machine_text(content), content["date"], content["note"]]))
+    return f"## {content['title']}\n\n{facts}\n\n{table_text(content['table'])}\n"
+
+
+def machine_text(content: Mapping[str, Any]) -> str:
+    """Return the processor, the versions and the commit that a JSON file was measured with."""
+    machine = content["machine"]
+    versions = (f"{name} {value}" for name, value in machine["versions"].items() if value)
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, {', '.join(machine['flags'])}; "
+        f"Python {machine['python']}, {', '.join(versions)}; commit {machine['commit']}"
+    )
+
+
+def table_text(*tables: Mapping[str, Any]) -> str:
+    """Return a table as Markdown, or several tables of the same rows and columns as one.
+
+    A cell that differs between the tables has the texts of all, in their order.
+
+    Args:
+        tables: Each a dict of `header` and `lines`, as `show` writes it.
 
     Raises:
         ValueError: The tables have different rows or columns.
     """
-    tables = [content["table"] for content in contents]
     names = {tuple(line[0] for line in table["lines"]) for table in tables}
     if len(names) > 1 or len({len(table["header"]) for table in tables}) > 1:
-        raise ValueError(f"the tables of {contents[0]['title']!r} have different rows or columns")
-    head = ["---", *["---:"] * (len(tables[0]["header"]) - 1)]
+        raise ValueError("the tables have different rows or columns")
     lines = zip(*([table["header"], *table["lines"]] for table in tables), strict=True)
     rows = [[_beside(cells) for cells in zip(*line, strict=True)] for line in lines]
-    rows.insert(1, head)
-    text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    return f"## {contents[0]['title']}\n\n{_facts(contents)}\n\n{text}\n"
-
-
-def _facts(contents: Sequence[Mapping[str, Any]]) -> str:
-    """Return the machine and, for each file, its date, commit and note."""
-    machine = contents[0]["machine"]
-    versions = (f"{name} {value}" for name, value in machine["versions"].items() if value)
-    facts = [
-        f"{machine['processor']}, {machine['cores']} cores, {', '.join(machine['flags'])}",
-        f"Python {machine['python']}, {', '.join(versions)}",
-    ]
-    for content in contents:
-        facts += [f"{content['date']}, commit {content['machine']['commit']}", content["note"]]
-    return "; ".join(filter(None, facts))
+    rows.insert(1, ["---", *["---:"] * (len(rows[0]) - 1)])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def _beside(cells: Sequence[str]) -> str:

@@ -152,12 +152,15 @@ def test_two_runs_stand_side_by_side(tmp_path):
     changed = {"header": ["candidate", "ms"], "lines": [["one", "2.6"], [" two", "3"]]}
     for folder, changes in zip(folders, ({}, {"table": changed, "note": "loud"}), strict=True):
         folder.mkdir()
-        text = json.dumps(content([], **changes))
+        text = json.dumps(content(["--rounds", "2", "--output", "file"], **changes))
         (folder / "compaction.json").write_text(text, encoding="utf-8")
     result = CliRunner().invoke(beside.app, [str(folder) for folder in folders])
     assert result.exit_code == 0, result.output
     assert "| one | 2.5 / 2.6 |\n| two | 3 |" in result.output
-    assert result.output.index("quiet") < result.output.index("loud")
+    assert (
+        "T. `python -m benchmarks.compaction --rounds 2`; today quiet; today loud" in result.output
+    )
+    assert result.output.count(machine_facts()["commit"]) == 1
 
 
 def test_runs_of_other_tables_do_not_stand_side_by_side(tmp_path):
@@ -167,10 +170,10 @@ def test_runs_of_other_tables_do_not_stand_side_by_side(tmp_path):
         text = json.dumps(content([], **changes))
         (tmp_path / folder / "compaction.json").write_text(text, encoding="utf-8")
     folders = [str(tmp_path / folder) for folder in ("one", "two", "none")]
-    refused = "the tables of 'T' have different rows or columns"
+    refused = "compaction: the tables have different rows or columns"
     assert str(CliRunner().invoke(beside.app, folders[:2]).exception) == refused
     missing = CliRunner().invoke(beside.app, folders).exception
-    assert str(missing) == f"compaction.json is not in all of the folders: only in {folders[0]}"
+    assert str(missing) == f"compaction.json is not in all of the folders: {folders[0]} has it"
     assert str(CliRunner().invoke(beside.app, folders[2:]).exception) == f"no table in {folders[2]}"
 
 
