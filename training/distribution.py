@@ -2,7 +2,6 @@
 
 import contextlib
 import faulthandler
-import hashlib
 import os
 import re
 import shutil
@@ -166,23 +165,6 @@ def share_value(strategy: tf.distribute.Strategy, value: float) -> float:
         return value
     chief = strategy.cluster_resolver.task_id == 0
     return float(strategy.reduce("SUM", tf.constant(value if chief else 0.0, tf.float64), None))
-
-
-def check_equal(strategy: tf.distribute.Strategy, text: str) -> None:
-    """Raise an error if the workers have different texts.
-
-    Raises:
-        UserError: They differ.
-    """
-    if count_workers(strategy) < 2:
-        return
-    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
-    total = int(strategy.reduce("SUM", tf.constant(number, tf.int64), None))
-    if total != number * count_workers(strategy):
-        raise UserError(
-            "all workers must be started with the same command, the same data and the same "
-            "versions of keras_iterconv, Keras, TensorFlow, NumPy and Python; this one differs"
-        )
 
 
 @contextlib.contextmanager

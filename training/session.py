@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -29,7 +28,6 @@ from keras_iterconv.runs import plain_name
 from .callbacks import RunRecorder
 from .checkpoint import load_checkpoint, save_checkpoint
 from .distribution import (
-    check_equal,
     folder_of_worker,
     is_chief,
     make_strategy,
@@ -48,6 +46,7 @@ from .run_report import print_header
 from .run_result import finish_together
 from .settings import Settings
 from .threads import run_parts_in_parallel
+from .worker_checks import check_same_run, check_same_settings
 
 # Number of images in a batch for the measurement of indices and depth.
 MEASURE_BATCH = 256
@@ -148,6 +147,7 @@ def resume(
                 f"restore its files ({place}), or start a new run"
             )
         rows, state = session.load(folder)
+        check_same_run(session.strategy, session.model, len(rows), state, path)
         if len(rows) > wanted.epochs:
             raise UserError(
                 f"--epochs must be at least {len(rows)}, the finished epochs in {folder.last}: "
@@ -215,7 +215,7 @@ class _Session:
         # Called early, so that a missing extra is reported before a folder is created.
         get_augmentation(settings.augment)
         described = {**describe_run(settings, self.data), "command": None}
-        check_equal(self.strategy, json.dumps(described, default=repr))
+        check_same_settings(self.strategy, described)
         keras.utils.set_random_seed(settings.seed)
         with self.strategy.scope(), _precision(settings.mixed_precision):
             self.model = as_user_error(

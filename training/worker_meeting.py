@@ -5,6 +5,7 @@ import functools
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,8 @@ from .cluster import Cluster
 PAUSE = 1.0
 SECONDS = 5.0
 PATIENCE = 60.0
+# Whether this process, which is one worker, has met all others.
+MET = threading.Event()
 
 
 def _say(message: str) -> None:
@@ -62,6 +65,7 @@ def meet(
                 )
             if missing:
                 time.sleep(pause)
+    MET.set()
 
 
 def find_reached(addresses: Mapping[str, str], seconds: float = SECONDS) -> Collection[str]:

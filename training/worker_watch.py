@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from .cluster import LAUNCHER, Cluster
-from .worker_meeting import find_reached
+from .worker_meeting import MET, find_reached
 
 # A worker is gone when it was not reached this number of times. That takes 15 to 20 seconds where
 # its machine refuses the connection, and at most 40 where nothing answers.
@@ -33,7 +33,7 @@ def watched(cluster: Cluster | None) -> Iterator[None]:
         return
     over = threading.Event()
     launcher = int(os.environ.get(LAUNCHER, 0)) or None
-    arguments = (cluster, launcher, over, _end)
+    arguments = (cluster, launcher, over, MET, _end)
     threading.Thread(target=watch, args=arguments, daemon=True).start()
     try:
         yield
@@ -45,17 +45,19 @@ def watch(
     cluster: Cluster,
     launcher: int | None,
     over: threading.Event,
+    met: threading.Event,
     end: Callable[[str], None],
     seconds: float = SECONDS,
 ) -> None:
     """Watch the launcher and the other workers until one is gone, or the event is set.
 
-    A worker that was not reached yet is not gone.
+    A worker that was not reached yet is not gone, until all have met.
 
     Args:
         cluster: The workers.
         launcher: The process that started this one; None for none to watch.
         over: The event that ends the watch.
+        met: The event that this worker has reached all others.
         end: Function that gets the message, once, when the launcher or a worker is gone.
         seconds: Time between two attempts, and the longest time of one.
     """
@@ -65,6 +67,9 @@ def watch(
     # Times that a worker was missed since it was reached.
     missed: dict[str, int] = {}
     while not over.wait(seconds):
+        if met.is_set():
+            for name in others:
+                missed.setdefault(name, 0)
         # The system gives the children of a process that has ended another parent.
         if launcher is not None and os.getppid() != launcher:
             end(f"the launcher has ended, and {ADVICE}")

@@ -144,7 +144,8 @@ def compare(size, path, workers):
                 name,
                 workers,
                 all(len(kinds) == 1 for kinds in bits.values()),
-                float(max(differences)),  # NaN fails each comparison.
+                # Not `max`, which may leave out a NaN; NaN fails each comparison.
+                float(np.max(differences)),
                 np.array_equal(files[0][depths], alone[depths]),
             )
         )

@@ -28,10 +28,12 @@ def free_address():
 
 
 @contextlib.contextmanager
-def watching(*others):
+def watching(*others, met=False):
     """Yield the thread of a watch of worker 0, and its messages."""
-    over, lost = threading.Event(), []
-    arguments = (Cluster(["here:1", *others], 0), None, over, lost.append, SHORT)
+    over, all_met, lost = threading.Event(), threading.Event(), []
+    if met:
+        all_met.set()
+    arguments = (Cluster(["here:1", *others], 0), None, over, all_met, lost.append, SHORT)
     thread = threading.Thread(target=watch, args=arguments)
     thread.start()
     try:
@@ -61,6 +63,13 @@ def test_a_worker_that_was_not_reached_yet_is_not_gone():
     assert not lost
 
 
+def test_a_worker_that_ends_before_it_was_watched_is_gone_once_all_have_met():
+    with watching(free_address(), met=True) as (thread, lost):
+        thread.join(10)
+        assert not thread.is_alive()
+    assert "worker 1" in lost[0]
+
+
 def test_without_others_there_is_no_watch():
     with watching() as (thread, lost):
         thread.join(10)
@@ -80,7 +89,7 @@ from training.cluster import Cluster
 from training.worker_watch import watch
 launcher = os.getppid()
 print(os.getpid(), launcher, flush=True)
-watch(Cluster(["here:1"], 0), launcher, threading.Event(), print, 0.05)
+watch(Cluster(["here:1"], 0), launcher, threading.Event(), threading.Event(), print, 0.05)
 """
 
 
