@@ -22,6 +22,7 @@ function open(net) {
       .then((answer) => answer.arrayBuffer())
       .then((file) => ort.InferenceSession.create(file, { executionProviders: ["wasm"] }));
     sessions.set(net.file, session);
+    session.catch(() => sessions.delete(net.file)); // The next time it is tried anew.
   }
   return sessions.get(net.file);
 }
@@ -115,7 +116,7 @@ function short(value, digits = 3) {
 }
 const percent = (share, digits = 2) => `${(100 * share).toFixed(digits)}%`;
 const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
-const STATUS = ["settled", "at the limit", "not finite"];
+const STATUS = ["converged", "at the limit", "not finite"];
 
 function make(parent, name, attributes = {}, text = "") {
   const svg = name === "svg" || parent instanceof SVGElement;
@@ -228,8 +229,8 @@ function startDigits(nets) {
     return prepare(levels, side, net);
   }
 
-  // Answers the newest input; those that came while a net was running are left out.
-  async function answer() {
+  // Predicts for the newest input; those that came while a net was running are left out.
+  async function predict() {
     asked = true;
     if (busy) return;
     busy = true;
@@ -237,13 +238,22 @@ function startDigits(nets) {
     while (asked) {
       asked = false;
       const current = net;
-      await open(current);
-      const start = performance.now(), values = image();
       found = null;
-      if (values) {
-        const dims = [1, ...current.input_shape];
-        const outputs = await run(current, dims, values, threshold(), current.max_unroll);
-        found = read(outputs, values, performance.now() - start);
+      try {
+        if (!sessions.has(current.file)) {
+          show();
+          $("effort").textContent = "Loading the network …";
+        }
+        await open(current);
+        const start = performance.now(), values = image();
+        if (values) {
+          const dims = [1, ...current.input_shape];
+          const outputs = await run(current, dims, values, threshold(), current.max_unroll);
+          found = read(outputs, values, performance.now() - start);
+        }
+        succeed();
+      } catch (error) {
+        fail(error);
       }
       if (current === net) show();
       else asked = true;
@@ -289,7 +299,7 @@ function startDigits(nets) {
       + (still ? " A change of 0 is drawn at the lower edge." : "");
     $("depths-text").textContent = `At most ${net.max_unroll} updates a block. ` + (limited
       ? `${limited} of ${count(blocks.length, "block")} stopped at this limit.`
-      : `${blocks.length === 1 ? "It" : `All ${blocks.length} blocks`} settled before.`);
+      : `${blocks.length === 1 ? "It" : `All ${blocks.length} blocks`} converged before.`);
     for (const [n, block] of blocks.entries()) {
       const row = make($("numbers").tBodies[0], "tr");
       make(row, "th", { scope: "row" }, n + 1);
@@ -319,6 +329,7 @@ function startDigits(nets) {
     $("block-choice").hidden = found.blocks.length === 1;
     $("block").max = found.blocks.length - 1;
     $("block-value").textContent = `${chosen() + 1} of ${found.blocks.length}`;
+    $("block").setAttribute("aria-valuetext", $("block-value").textContent);
   }
 
   function use(wanted) {
@@ -330,7 +341,7 @@ function startDigits(nets) {
     net.images.forEach(({ label, pixels }, n) => {
       const button = make($("images"), "button", { type: "button", "aria-label": `Test image ${n + 1}, a ${label}` });
       paint(make(button, "canvas", { "aria-hidden": "true" }), fromBase64(pixels), net);
-      button.addEventListener("click", () => { clear(); picked = n; answer(); });
+      button.addEventListener("click", () => { clear(); picked = n; predict(); });
     });
     $("classes").replaceChildren();
     for (const name of net.classes) {
@@ -340,7 +351,7 @@ function startDigits(nets) {
       make(bar, "rect", { width: 0, height: 12, fill: "var(--accent)" });
       make(row, "span", { class: "share" });
     }
-    answer();
+    predict();
   }
 
   function clear() {
@@ -357,17 +368,18 @@ function startDigits(nets) {
     pad.lineTo(...to);
     pad.stroke();
     [from, drawn, picked] = [to, true, null];
-    answer();
+    predict();
   }
   const place = (event) => [event.offsetX, event.offsetY].map((each) => (each * side) / paper.clientWidth);
   paper.addEventListener("pointerdown", (event) => {
+    if (!event.isPrimary || event.button) return;
     if (picked !== null) clear();
     paper.setPointerCapture(event.pointerId);
     from = null;
     stroke(place(event));
   });
   paper.addEventListener("pointermove", (event) => {
-    if (!event.buttons || !from) return;
+    if (!event.isPrimary || !event.buttons || !from) return;
     const parts = event.getCoalescedEvents?.() ?? [];
     for (const each of parts.length ? parts : [event]) stroke(place(each));
   });
@@ -379,13 +391,15 @@ function startDigits(nets) {
   function showPen(shown) {
     $("pen").hidden = !shown;
     $("pen").className = pen.down ? "down" : "";
+    $("pen-said").textContent = shown ? `Pen ${pen.down ? "down" : "up"}` : "";
     [$("pen").style.left, $("pen").style.top] = pen.at.map((each) => `${(each / side) * paper.clientWidth}px`);
   }
   paper.addEventListener("keydown", (event) => {
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
     const move = MOVES[event.key];
     if (move) pen.at = pen.at.map((each, axis) => Math.min(Math.max(each + 10 * move[axis], 0), side));
     else if (event.key === " ") [pen.down, from] = [!pen.down, null];
-    else if (event.key === "Delete" || event.key === "Backspace") { clear(); answer(); }
+    else if (event.key === "Delete" || event.key === "Backspace") { clear(); predict(); }
     else return;
     event.preventDefault();
     if (picked !== null && pen.down) clear();
@@ -401,9 +415,9 @@ function startDigits(nets) {
     radio.checked = n === 0;
     radio.addEventListener("change", () => use(each));
   });
-  $("clear").addEventListener("click", () => { clear(); answer(); });
-  $("threshold").addEventListener("input", answer);
-  $("reset").addEventListener("click", () => { $("threshold").value = own; answer(); });
+  $("clear").addEventListener("click", () => { clear(); predict(); });
+  $("threshold").addEventListener("input", predict);
+  $("reset").addEventListener("click", () => { $("threshold").value = own; predict(); });
   $("block").addEventListener("input", draw);
   new ResizeObserver(() => { showThreshold(); draw(); }).observe($("trade"));
   clear();
@@ -417,38 +431,55 @@ function startBits(net) {
   const still = matchMedia("(prefers-reduced-motion: reduce)");
   let newest = 0;
 
-  function addRow(parent, name, values, classOf) {
-    const row = make(parent, "tr", { class: name === "bits" ? "bits" : "" });
+  function addRow(name, values, attributesOf) {
+    const row = make(table.tBodies[0], "tr");
     make(row, "th", { scope: "row" }, name);
-    values.forEach((value, n) => make(row, "td", { class: classOf(value, n) }, value));
-    return row;
+    values.forEach((value, n) => make(row, "td", attributesOf(value, n), value));
+  }
+
+  function addHead(bits) {
+    const row = make(table.tHead, "tr", { class: "bits" });
+    make(row, "th", { scope: "row" }, "bits");
+    for (const bit of bits) make(row, "th", { class: "bit", scope: "col" }, bit);
   }
 
   async function compute(bits) {
     const mine = ++newest, values = Float32Array.from(bits), dims = [1, bits.length, 1, 1];
     const exact = bits.map((_, n) => bits.slice(0, n + 1).reduce((sum, bit) => sum + bit, 0) % 2);
-    const parity = (value, n) => (value ? "odd" : "even") + (value === exact[n] ? "" : " wrong");
+    const parity = (value, n) => {
+      const name = value ? "odd" : "even";
+      return value === exact[n] ? { class: name } : { class: `${name} wrong`, "aria-label": `${value}, not right yet` };
+    };
     const after = async (most) => {
       const { logits, depth } = await run(net, dims, values, net.threshold, most);
-      return { answer: bits.map((_, n) => Number(logits.data[2 * n + 1] > logits.data[2 * n])), depth: depth.data[0] };
+      return { prediction: bits.map((_, n) => Number(logits.data[2 * n + 1] > logits.data[2 * n])), depth: depth.data[0] };
     };
     section.setAttribute("aria-busy", "true");
-    const { answer, depth } = await after(net.max_unroll);
-    if (mine !== newest) return;
-    const wrong = answer.filter((value, n) => value !== exact[n]).length;
-    const end = depth < net.max_unroll ? "Settled" : "Stopped at the limit";
+    try {
+      await fill(bits, after, exact, parity, () => mine === newest);
+      if (mine === newest) succeed();
+    } finally {
+      if (mine === newest) section.setAttribute("aria-busy", "false");
+    }
+  }
+
+  // Fills the table while no newer input has come.
+  async function fill(bits, after, exact, parity, isNewest) {
+    const { prediction, depth } = await after(net.max_unroll);
+    if (!isNewest()) return;
+    const wrong = prediction.filter((value, n) => value !== exact[n]).length;
+    const end = depth < net.max_unroll ? "Converged" : "Stopped at the limit";
     const judged = wrong ? `wrong at ${wrong} of ${count(bits.length, "position")}` : `right at ${bits.length === 1 ? "its one position" : `all ${bits.length} positions`}`;
     $("bits-answer").textContent = `${end} after ${count(depth, "update")}, ${judged}.` + (depth > MOST_ROWS ? ` The first ${MOST_ROWS} are shown.` : "");
     table.tHead.replaceChildren();
     table.tBodies[0].replaceChildren();
-    addRow(table.tHead, "bits", bits, () => "bit");
+    addHead(bits);
     for (let k = 1; k <= Math.min(depth, MOST_ROWS); k++) {
-      const reached = k === depth ? answer : (await after(k)).answer;
+      const reached = k === depth ? prediction : (await after(k)).prediction;
       if (!still.matches) await new Promise((resolve) => setTimeout(resolve, 45));
-      if (mine !== newest) return;
-      addRow(table.tBodies[0], k, reached, parity);
+      if (!isNewest()) return;
+      addRow(k, reached, parity);
     }
-    section.setAttribute("aria-busy", "false");
   }
 
   function submit() {
@@ -472,10 +503,16 @@ function startBits(net) {
 
 // ---- Start -----------------------------------------------------------------------------------------
 
+// Shows an error; what can be done goes on, and the next success takes the message away.
 function fail(error) {
+  $("loading").hidden = false;
   $("loading").className = "failure";
-  $("loading").textContent = `The demonstration stopped: ${error.message}`;
-  throw error;
+  $("loading").textContent = `This did not work: ${error.message}`;
+  console.error(error);
+}
+
+function succeed() {
+  $("loading").hidden = true;
 }
 
 async function start() {
@@ -484,7 +521,7 @@ async function start() {
   ort.env.wasm.wasmBinary = await (await load("runtime/ort-wasm-simd-threaded.wasm")).arrayBuffer();
   $("version").textContent = facts.version;
   await open(facts.digits[0]);
-  $("loading").hidden = true;
+  succeed();
   startDigits(facts.digits);
   startBits(facts.sequences);
 }

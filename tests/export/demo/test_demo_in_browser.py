@@ -23,7 +23,7 @@ pytestmark = pytest.mark.browser
 IDLE = "document.getElementById('loading').hidden && !document.querySelector('[aria-busy=true]')"
 INDEX = json.loads((ROOT / "saved_models" / "index.json").read_text())["models"]
 NETS = list(DIGIT_NETS)
-SETTLED = {"settled": 0, "at the limit": 1, "not finite": 2}
+STATUS = {"converged": 0, "at the limit": 1, "not finite": 2}
 # A digit as a stroke on the unit square.
 SEVEN = [(0.3, 0.2), (0.7, 0.2), (0.45, 0.85)]
 BROWSER_SECONDS = 280
@@ -72,7 +72,7 @@ def read_blocks(page):
         ".map((row) => [...row.querySelectorAll('td')].map((cell) => cell.textContent))"
     )
     return [
-        (int(depth), SETTLED[status], np.array(norms.split(), float))
+        (int(depth), STATUS[status], np.array(norms.split(), float))
         for depth, status, norms in rows
     ]
 
@@ -237,6 +237,26 @@ def test_what_is_missing_is_said(folder, tmp_path):
     with served(tmp_path / "demo") as url, browser_page(tmp_path / "profile") as page:
         page.open(url, "document.getElementById('loading').className === 'failure'")
         assert texts(page, "#loading") == [
-            "The demonstration stopped: demo.json: 404 File not found"
+            "This did not work: demo.json: 404 File not found"
         ]
         assert any("404" in error for error in page.errors)
+
+
+def test_a_net_that_cannot_be_loaded_leaves_the_others_alone(folder, tmp_path):
+    """The reader is told, goes on with the first net, and is not told any more."""
+    (tmp_path / "demo" / "nets").mkdir(parents=True)
+    for name in ("index.html", "demo.js", "demo.css", "demo.json", "runtime"):
+        (tmp_path / "demo" / name).symlink_to(folder / name)
+    for name in (NETS[0], SEQUENCE_NET):
+        (file,) = (folder / "nets").glob(f"{name}*")
+        (tmp_path / "demo" / "nets" / file.name).symlink_to(file)
+    with served(tmp_path / "demo") as url, browser_page(tmp_path / "profile") as page:
+        page.open(url, IDLE)
+        page.run(f"document.querySelector('input[value={NETS[1]}]').click()")
+        page.wait("!document.getElementById('loading').hidden")
+        (said,) = texts(page, "#loading")
+        assert said.startswith("This did not work: nets/")
+        assert said.endswith("404 File not found")
+        choose_net(page, NETS[0])
+        click(page, "#images button")
+        assert texts(page, "#answer") == ["0"]
