@@ -1,5 +1,6 @@
 """Publish a trained model, or check published models: `python -m export.publish`."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -60,6 +61,13 @@ def publish(
             "constants; fixed, not at all."
         ),
     ] = INPUTS[0],
+    license: Annotated[
+        str | None,
+        typer.Option(
+            help="Licence of the net, by its SPDX name, such as CC-BY-4.0.",
+            show_default="Apache-2.0",
+        ),
+    ] = None,
     hub_folder: Annotated[
         str | None,
         typer.Option(
@@ -113,6 +121,7 @@ def publish(
     if calibrated and run is None:
         without = "--check" if check else "--hub-folder, or with a RUN"
         raise UserError(f"--accuracy-loss and --mean-updates must be used without {without}")
+    _check_license(license, run)
     check_folder("--zoo", zoo)
     formats = _read_formats(format)
     _check_onnx_options(quantize, inputs, written=run is not None and "onnx" in formats)
@@ -137,10 +146,20 @@ def publish(
             calibration,
             quantize=quantize is not None,
             inputs=inputs,
+            **({} if license is None else {"license": license}),
         )
     if hub_folder is not None:
         write_hub_folder(Path(zoo), str(name), Path(hub_folder), str(hub_name))
         console.print(f"{hub_folder} is ready for upload to {hub_name}", soft_wrap=True)
+
+
+def _check_license(license: str | None, run: str | None) -> None:
+    if license is None:
+        return
+    if run is None:
+        raise UserError("--license must be used with a RUN: a published model has its licence")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", license):
+        raise UserError(f"--license must be an SPDX name, such as CC-BY-4.0: {license}")
 
 
 def _read_formats(text: str) -> list[str]:

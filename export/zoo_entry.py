@@ -39,6 +39,7 @@ from .preparation import PREPARATIONS
 from .quantized_file import INT8, describe_int8, int8_name, write_int8
 from .zoo_folder import CURVES, DEPTH_FIGURE, SAVED_MODEL, check_name, commit, new_entry
 
+# That of this package, and of a net whose author names no other.
 LICENSE = "Apache-2.0"
 # Keys of a run's data set that go into the index.
 DATA = ("input_shape", "classes", "scale", "mean", "std")
@@ -79,6 +80,7 @@ def publish_run(
     budget: Mapping[str, Any] | None = None,
     quantize: bool = False,
     inputs: str = "settable",
+    license: str = LICENSE,
 ) -> str:
     """Publish the last model of a finished run, and return its name.
 
@@ -92,6 +94,7 @@ def publish_run(
             the depth of the run.
         quantize: Whether to write a second ONNX file, with weights of 8 bits.
         inputs: How the depth of the ONNX file is set: `"settable"`, `"required"` or `"fixed"`.
+        license: The licence of the net, an SPDX name.
 
     Raises:
         DatasetError: `budget` or `quantize` is given, and the run's data set is not on this
@@ -110,7 +113,7 @@ def publish_run(
             console.print(f"{name}: calibrating the depth", soft_wrap=True)
             run = calibrate_run(run, model, budget)
             console.print(run.result["calibrated"], soft_wrap=True)
-        publication = _Publication(run, model, name, zoo, console, inputs)
+        publication = _Publication(run, model, name, zoo, console, inputs, license)
         publication.publish(formats, load_run_data(run) if quantize else None)
     except KeyboardInterrupt:
         console.print(
@@ -131,6 +134,7 @@ class _Publication:
         zoo: The zoo's folder.
         console: The console for the progress.
         inputs: How the depth of the ONNX file is set.
+        license: The licence of the net.
     """
 
     def __init__(
@@ -141,9 +145,10 @@ class _Publication:
         zoo: Path,
         console: Console,
         inputs: str,
+        license: str,
     ):
         self.run, self.model, self.name, self.zoo, self.console = run, model, name, zoo, console
-        self.inputs = inputs
+        self.inputs, self.license = inputs, license
         self.preprocessing = Preprocessing(*(tuple(run.data[key]) for key in ("mean", "std")))
         self.task = TASKS[task_name(run.settings["dataset"])]
         self.folded = fold(model)
@@ -204,7 +209,7 @@ class _Publication:
             "result": {k: v for k, v in run.result.items() if isinstance(v, int | float | str)},
             "certificate": _certify(self.folded, run.data["input_shape"]),
             "operators": {},
-            "license": LICENSE,
+            "license": self.license,
             "versions": run.versions,
         }
 

@@ -27,8 +27,9 @@ def sentences(text):
     text = re.sub(r"^( *)(```|~~~).*?^\1\2", "", text, flags=re.S | re.M)
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.S)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
-    # A heading, a list item, a row and an empty line end a sentence.
-    text = re.sub(r"^(#+|[-*]|\d+\.|\|.*) ", "\n\n", text, flags=re.M)
+    text = re.sub(r"^\|[ :|-]+\|$", "", text, flags=re.M)
+    # A heading, a list item, a cell and an empty line end a sentence.
+    text = re.sub(r"^(#+|[-*]|\d+\.) ", "\n\n", text, flags=re.M)
     parts = re.split(r"\n\s*\n|(?<=[.!?])[)*_\"]*\s+|\|", text)
     return [" ".join(part.split()) for part in parts if part.strip()]
 
@@ -36,6 +37,8 @@ def sentences(text):
 def test_sentences_are_found():
     text = "# A title\n\nOne two. Three\nfour: five!\n- [six](no.md)\n\n```text\nno.\n```\n"
     assert sentences(text) == ["A title", "One two.", "Three four: five!", "six"]
+    rows = "| a | b |\n| --- | ---: |\n| seven eight | `nine`: [ten. Eleven](no.md) |\n"
+    assert sentences(rows) == ["a", "b", "seven eight", "`nine`: ten.", "Eleven"]
 
 
 @pytest.mark.parametrize("page", START, ids=lambda page: page.relative_to(DOCS).as_posix())

@@ -10,7 +10,7 @@ from keras_iterconv._support.checks import check_channels_last
 from keras_iterconv._support.files import FileError, read_text
 from keras_iterconv._support.keras_files import load_model_file
 from keras_iterconv.preprocessing import Preprocessing
-from keras_iterconv.zoo.hub import HUB, download_zoo
+from keras_iterconv.zoo.hub import HUB, download_model
 from keras_iterconv.zoo.index import CARD, ZooError, find_zoo, read_entry, read_index, verified_file
 
 
@@ -52,9 +52,8 @@ def load_pretrained(name: str, zoo: str | os.PathLike | None = None) -> keras.Mo
     """
     check_channels_last()
     if isinstance(name, str) and name.startswith(HUB):
-        folder, name = _find_on_hub(name, zoo)
-    else:
-        folder = find_zoo(zoo)
+        return _load_from_hub(name, zoo)
+    folder = find_zoo(zoo)
     return read_entry(folder, name, lambda entry: _load(folder, name, entry))
 
 
@@ -77,18 +76,20 @@ def list_pretrained(zoo: str | os.PathLike | None = None) -> list[str]:
     return sorted(read_index(find_zoo(zoo))["models"])
 
 
-def _find_on_hub(address: str, zoo: str | os.PathLike | None) -> tuple[Path, str]:
-    """Return the folder of a zoo on the hub and the name of its only model."""
+def _load_from_hub(address: str, zoo: str | os.PathLike | None) -> keras.Model:
     if zoo is not None:
         raise ValueError(
             "`zoo` must be None for a model on the hub, which has its own index. "
             f"Received: name={address!r}, zoo={zoo!r}"
         )
-    folder = download_zoo(address)
-    names = list(read_index(folder)["models"])
-    if len(names) != 1:
-        raise ZooError(f"{address} must hold one model; its index names {names}")
-    return folder, names[0]
+    folder, name = download_model(address)
+    try:
+        return read_entry(folder, name, lambda entry: _load(folder, name, entry))
+    except ZooError as error:
+        raise ZooError(
+            f"{error}. A download that was interrupted is incomplete: delete {folder}, and load "
+            f"{address} again"
+        ) from error
 
 
 def _load(folder: Path, name: str, entry: dict[str, Any]) -> keras.Model:

@@ -15,7 +15,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class HubServer(ThreadingHTTPServer):
-    """Serves the folders of repositories, and records the paths that were asked for.
+    """Serves the folders of repositories, and records the paths and revisions that were asked for.
 
     Args:
         repositories: Folders by `owner/name`.
@@ -26,7 +26,7 @@ class HubServer(ThreadingHTTPServer):
     def __init__(self, repositories):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repositories = repositories
-        self.read = []
+        self.read, self.revisions = [], set()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -40,9 +40,10 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _answer(self, body):
-        parts = unquote(urlsplit(self.path).path).strip("/").split("/")
+        parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
         api = parts[:2] == ["api", "models"]
-        owner, name, kind, _, *rest = parts[2:] if api else parts
+        owner, name, kind, revision, *rest = parts[2:] if api else parts
+        self.server.revisions.add(revision)
         folder = self.server.repositories.get(f"{owner}/{name}")
         if folder is None:
             self._send(404, b"", body, {"X-Error-Code": "RepoNotFound"})

@@ -236,9 +236,7 @@ def test_what_is_missing_is_said(folder, tmp_path):
         (tmp_path / "demo" / name).symlink_to(folder / name)
     with served(tmp_path / "demo") as url, browser_page(tmp_path / "profile") as page:
         page.open(url, "document.getElementById('loading').className === 'failure'")
-        assert texts(page, "#loading") == [
-            "This did not work: demo.json: 404 File not found"
-        ]
+        assert texts(page, "#loading") == ["This did not work: demo.json: 404 File not found"]
         assert any("404" in error for error in page.errors)
 
 

@@ -1,6 +1,8 @@
 """A folder for the Hugging Face Hub: what its tools read in it, and what is refused."""
 
+import json
 import re
+from hashlib import sha256
 from pathlib import Path
 
 import huggingface_hub
@@ -100,10 +102,22 @@ def test_a_changed_file_leaves_no_folder(zoo, tmp_path):
     assert not list(tmp_path.glob(".partial-*"))
 
 
-def test_a_card_of_an_older_version_gets_its_facts(tmp_path):
-    hub_folder.write_hub_folder(ZOO, "nais_mnist_adaptive", tmp_path / "hub", "me/net")
-    facts = huggingface_hub.ModelCard.load(tmp_path / "hub" / "README.md").data
-    assert facts.datasets == ["ylecun/mnist"]
+def test_a_card_of_an_older_version_gets_its_facts(zoo, tmp_path):
+    (card,) = (zoo / "small").rglob("README.md")
+    text = card.read_text(encoding="utf-8")
+    head, _, rest = text.removeprefix("---\n").partition("---\n")
+    assert "library_name" in head
+    card.write_text(rest, encoding="utf-8")
+    index = json.loads((zoo / "index.json").read_text(encoding="utf-8"))
+    facts = {"bytes": card.stat().st_size, "sha256": sha256(card.read_bytes()).hexdigest()}
+    files = index["models"]["small"]["files"]
+    files[card.relative_to(zoo).as_posix()] = facts
+    (zoo / "index.json").write_text(json.dumps(index), encoding="utf-8")
+
+    hub_folder.write_hub_folder(zoo, "small", tmp_path / "hub", "me/net")
+    found = huggingface_hub.ModelCard.load(tmp_path / "hub" / "README.md")
+    assert found.data.library_name == "keras-iterconv"
+    assert found.text.lstrip().startswith("# small\n")
 
 
 def test_a_task_that_the_hub_does_not_know_has_no_name_there():

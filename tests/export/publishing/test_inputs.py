@@ -10,6 +10,7 @@ import pytest
 
 import keras_iterconv as ki
 from export.classifier import OnnxClassifier
+from export.hub_card import make_front_matter
 
 IMAGES = np.random.default_rng(0).integers(0, 17, (9, 8, 8, 1)).astype(np.float32)
 
@@ -25,7 +26,10 @@ def expected(zoo, **depth):
 @pytest.mark.parametrize("inputs", ["required", "fixed"])
 def test_the_file_has_such_inputs(publish_command, finished_run, tmp_path, inputs):
     arguments = ("--zoo", tmp_path, "--name", "small", "--format", "onnx", "--inputs", inputs)
-    assert publish_command(finished_run, *arguments)[0::2] == (0, "")
+    assert publish_command(finished_run, *arguments, "--license", "CC-BY-4.0")[0::2] == (0, "")
+    entry = json.loads((tmp_path / "index.json").read_text())["models"]["small"]
+    assert entry["license"] == "CC-BY-4.0"
+    assert make_front_matter("small", entry, onnx=True).count('license: "cc-by-4.0"') == 1
     path = tmp_path / "small" / "1" / "small.onnx"
     classifier = OnnxClassifier(path)
     assert (classifier.adaptive, classifier.settable) == (True, inputs == "required")

@@ -57,6 +57,27 @@ def test_a_revision_has_a_folder_of_its_own(hub, tmp_path, revision):
     ki.load_pretrained(f"hf://me/net@{revision}")
     below = tmp_path / "cache" / "keras_iterconv" / "me" / "net"
     assert len(list(below.iterdir())) == 2
+    # The files are those of the commit that the hub names for the revision.
+    assert {"main", revision} <= hub.revisions <= {"main", revision, COMMIT}
+
+
+def test_nothing_but_the_model_of_the_index_is_downloaded(hub, folder):
+    (folder / "other").mkdir()
+    (folder / "other" / "large.keras").write_bytes(b"no model")
+    ki.load_pretrained("hf://me/net")
+    assert not [file for file in hub.read if file.startswith("other")]
+
+
+def test_an_incomplete_download_says_what_to_do(hub, tmp_path):
+    ki.load_pretrained("hf://me/net")
+    (file,) = (tmp_path / "cache" / "keras_iterconv").rglob("*.keras")
+    file.unlink()
+    hub.shutdown()
+    hub.server_close()
+    with pytest.raises(
+        ZooError, match=r"delete .*keras_iterconv.me.net.main, and load hf://me/net"
+    ):
+        ki.load_pretrained("hf://me/net")
 
 
 def test_a_second_load_reads_nothing_again_and_needs_no_connection(hub):
@@ -90,7 +111,19 @@ def test_a_repository_without_an_index_is_refused(hub, folder):
         ki.load_pretrained("hf://me/net")
 
 
-@pytest.mark.parametrize("address", ["hf://", "hf://net", "hf://a/b/c", "hf://a/b@", "hf://../x"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "hf://",
+        "hf://net",
+        "hf://a/b/c",
+        "hf://a/b@",
+        "hf://../x",
+        "hf://a/b@..",
+        "hf://a/b@x/../y",
+        "hf://a/b@..\\c",
+    ],
+)
 def test_an_invalid_address_is_refused(hub, address):
     with pytest.raises(ZooError, match=r"must be named hf://owner/name|cannot be downloaded"):
         ki.load_pretrained(address)
