@@ -64,7 +64,8 @@ def test_pages_load_the_site_s_own_files_alone(pages):
             assert (page.parent / target).exists(), (page.name, target)
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_are_shown_whole(pages, tmp_path, width, scheme):
     with browser_page(tmp_path / "profile", seconds=280) as browser:
         browser.resize(width, 900, scheme)

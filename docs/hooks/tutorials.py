@@ -1,11 +1,12 @@
 """The tutorials: notebooks in Markdown, as Jupytext reads them, that each build runs and shows.
 
 `python docs/hooks/tutorials.py` runs all, or those that it is given, and prints their times. A
-notebook that ran is kept in `.cache/`, until it or the code of the repository changes.
+notebook that ran is kept in `.cache/`, until it, the code of the repository or a package changes.
 """
 
 import base64
 import hashlib
+import importlib.metadata
 import json
 import os
 import re
@@ -25,6 +26,7 @@ FOLDER = ROOT / "docs/tutorials"
 CACHE = ROOT / ".cache/tutorials"
 # What a tutorial's results depend on, beside itself.
 CODE = ("keras_iterconv", "iterconv", "training", "export")
+PACKAGES = ("tensorflow", "keras", "numpy", "onnxruntime", "ai-edge-litert", "scikit-learn")
 # Seconds of a cell; one that takes so long hangs.
 LIMIT = 300
 FOOT = (
@@ -40,6 +42,9 @@ def tutorials() -> list[Path]:
 
 def _state_of_code() -> bytes:
     state = hashlib.sha256((ROOT / "saved_models/index.json").read_bytes())
+    state.update(Path(__file__).read_bytes() + sys.version.encode())
+    for package in PACKAGES:
+        state.update(f"{package} {importlib.metadata.version(package)}".encode())
     for folder in CODE:
         for path in sorted((ROOT / folder).rglob("*.py")):
             state.update(path.read_bytes())
@@ -80,6 +85,8 @@ def _execute(path: Path) -> dict[str, Any]:
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "ORT_DISABLE_TELEMETRY": "1",
+        # Nothing answers there: a tutorial needs no network.
+        **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"),
         # Lines of commands are as long as in a terminal of this width.
         "COLUMNS": "100",
     }

@@ -18,7 +18,8 @@ class StabilityReport:
     Attributes:
         name: The net's name.
         blocks: Rows of the blocks, from input to output. Each has the fields `name`, `kind`,
-            `norm`, `factor`, `guarantee`, `reference`, `holds` and `reason`, and its norms.
+            `norm`, `factor`, `guarantee`, `reference`, `holds` and `reason`, and its norms; that of
+            a tied stage has `depth_bound`.
         norm: The norm of the net's inputs and outputs for the next three: `"2"` or `"infinity"`.
         bound: Upper bound of ||F(x) - F(y)|| / ||x - y|| over all pairs of inputs, F being the net
             in evaluation; None without a bound.

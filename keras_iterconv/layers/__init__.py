@@ -11,7 +11,7 @@ from keras_iterconv.layers.residual_block import ResidualBlock
 from keras_iterconv.layers.residual_function import ResidualFunction
 from keras_iterconv.layers.residual_stage import ResidualStage
 from keras_iterconv.layers.residual_update import ResidualUpdate
-from keras_iterconv.layers.rules.rows import BlockRow
+from keras_iterconv.layers.rules.rows import BlockRow, TiedRow
 
 __all__ = [
     "BatchNormalization",
@@ -27,4 +27,5 @@ __all__ = [
     "ResidualFunction",
     "ResidualStage",
     "ResidualUpdate",
+    "TiedRow",
 ]
