@@ -1,7 +1,6 @@
 """The distribution strategies of a run: one device, several of this machine, or several workers."""
 
 import contextlib
-import faulthandler
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ from iterconv.command_errors import UserError
 from keras_iterconv._support.replicas import count_workers
 
 from .cluster import Cluster, find_cluster
+from .join_guard import guarded
 from .run_folder import RunFolder
 from .worker_meeting import cannot_listen, meet
 from .worker_watch import LOST, watched
@@ -29,8 +29,6 @@ _LOST_ERRORS = (
     tf.errors.InternalError,
     tf.errors.UnavailableError,
 )
-# Longest time in which workers that have all started join, in seconds.
-JOIN_SECONDS = 300.0
 
 
 class WorkerLostError(UserError):
@@ -91,19 +89,15 @@ def _join(cluster: Cluster | None) -> tf.distribute.Strategy:
         )
     os.environ["TF_CONFIG"] = cluster.to_config()
     meet(cluster)
-    # TensorFlow would go on waiting for a worker that ends just now, and no thread of Python runs
-    # meanwhile.
-    faulthandler.dump_traceback_later(JOIN_SECONDS, exit=True, file=2)
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        with guarded(cluster):
+            return tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
         raise UserError(
             "--strategy multiworker must be chosen before TensorFlow runs its first operation"
         ) from error
     except tf.errors.UnknownError as error:
         raise cannot_listen(cluster.addresses[cluster.worker], error.message) from error
-    finally:
-        faulthandler.cancel_dump_traceback_later()
 
 
 def is_chief(name: str) -> bool:
