@@ -9,6 +9,7 @@ import typer
 
 from benchmarks.harness.markdown import machine_text, table_text
 from benchmarks.harness.measured_tables import read_content
+from benchmarks.harness.rounds_note import rounds_note
 from benchmarks.table_list import TABLES
 from iterconv.command_errors import UserError, run_command
 from iterconv.command_help import make_command_app
@@ -39,7 +40,10 @@ def _text(name: str, contents: Sequence[Mapping[str, Any]]) -> str:
         place = command.index("--output")
         del command[place : place + 2]
     parts = [f"`{shlex.join(['python', '-m', f'benchmarks.{TABLES[name].module}', *command])}`"]
-    parts += [" ".join(filter(None, (each["date"][:16], each["note"]))) for each in contents]
+    parts += [
+        " ".join(filter(None, (each["date"][:16], rounds_note(each) or each["note"])))
+        for each in contents
+    ]
     try:
         table = table_text(*(content["table"] for content in contents))
     except ValueError as error:

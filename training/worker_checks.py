@@ -5,7 +5,6 @@ import json
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from iterconv.command_errors import UserError
@@ -55,7 +54,7 @@ def check_same_run(
     steps, values = (0, []) if state is None else (state.steps, state.values)
     variables = [*model.variables, *model.optimizer.variables]
     arrays = [*(variable.numpy() for variable in variables), *values]
-    digests = [hashlib.sha256(np.ascontiguousarray(array)).hexdigest() for array in arrays]
+    digests = [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
     if not _are_equal(strategy, json.dumps([epochs, steps, *digests]).encode()):
         raise UserError(
             "all workers must continue the same run, and this one found other files: copy the "

@@ -1,9 +1,12 @@
 """What the rounds of a benchmark say about the machine, in one line."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+FACTS = ("control_flops_per_second", "load_average", "rounds_thrown_away", "rounds_disturbed")
 
 
 def rounds_note(content: Any) -> str:
@@ -13,7 +16,8 @@ def rounds_note(content: Any) -> str:
         content: The content of a JSON file, which holds results of `Measured.rounds_facts` in any
             places.
     """
-    found = list(_rounds(content))
+    # Results of the same rounds repeat what is known of them.
+    found = list({json.dumps(each, sort_keys=True): each for each in _rounds(content)}.values())
     if not found:
         return ""
     control = np.concatenate([np.ravel(each["control_flops_per_second"]) for each in found]) / 1e9
@@ -31,7 +35,7 @@ def rounds_note(content: Any) -> str:
 def _rounds(content: Any) -> Iterator[Mapping[str, Any]]:
     if isinstance(content, Mapping):
         if "control_flops_per_second" in content:
-            yield content
+            yield {name: content[name] for name in FACTS}
         content = list(content.values())
     if isinstance(content, Sequence) and not isinstance(content, str):
         for part in content:

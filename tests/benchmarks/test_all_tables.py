@@ -194,4 +194,7 @@ def test_the_note_is_about_all_rounds():
         "control 2 GFLOP/s (1 to 9), load average 0.5 to 2.5, rounds thrown away 3, "
         "disturbed and counted 1"
     )
+    # Several results of the same rounds count once.
+    same = rounds([(1e9, 2e9)], [0.5], 4, 0)
+    assert "thrown away 4," in rounds_note([{"batch": 1, **same}, {"batch": 1, "more": same}])
     assert rounds_note({"rows": [1, "text"]}) == ""
