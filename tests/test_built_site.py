@@ -78,3 +78,43 @@ def test_pages_are_shown_whole(pages, tmp_path, width, scheme):
         assert formulas > 80
         assert browser.errors == []
         assert {url.partition(":")[0] for url in browser.requests} <= {"file", "data", "blob"}
+
+
+def test_the_table_of_trained_nets_sorts(pages, tmp_path):
+    (page,) = (page for page in pages if "trained_nets" in page.as_posix())
+    column = (
+        "[...document.querySelectorAll('.sortable tbody tr')]"
+        ".map((row) => row.cells[{0}].textContent.trim())"
+    )
+    with browser_page(tmp_path / "profile") as browser:
+        browser.open(page.as_uri(), "document.querySelector('.sortable th button')")
+        count = browser.run("document.querySelectorAll('.sortable th').length")
+        assert count > 3
+        for number in range(count):
+            for order in ("ascending", "descending"):
+                browser.run(f"document.querySelectorAll('.sortable th button')[{number}].click()")
+                said = browser.run(
+                    "[...document.querySelectorAll('.sortable th')].map((cell) => cell.ariaSort)"
+                )
+                assert [place for place in said if place] == [order]
+                assert said[number] == order
+                texts = browser.run(column.format(number))
+                values = [re.sub(r"[,%]", "", text).split(" ")[0] for text in texts]
+                if all(re.fullmatch(r"[\d.]+", value) for value in values):
+                    values = [float(value) for value in values]
+                assert values == sorted(values, reverse=order == "descending")
+
+
+def test_the_search_finds_a_page(site, tmp_path):
+    with browser_page(tmp_path / "profile") as browser:
+        browser.open((site / "index.html").as_uri(), "document.querySelector('.md-search__input')")
+        browser.run(
+            "(() => { const input = document.querySelector('.md-search__input'); input.focus();"
+            " input.value = 'certify'; for (const kind of ['input', 'keyup'])"
+            " input.dispatchEvent(new Event(kind, {bubbles: true})); })()"
+        )
+        browser.wait("document.querySelector('.md-search-result__item a')")
+        found = browser.run(
+            "[...document.querySelectorAll('.md-search-result__item a')].map((link) => link.href)"
+        )
+        assert any("certif" in link for link in found)

@@ -56,10 +56,3 @@ def test_a_worker_that_fails_ends_the_others_and_gives_its_status(tmp_path):
     assert "worker 1: here is 1" in errors
     assert "Error: worker 1 ended with exit status 3; the other workers are ended" in errors
     assert not [path.name for path in tmp_path.iterdir() if runs(int(path.name))]
-
-
-def test_the_end_of_the_chief_is_the_end(tmp_path):
-    ends = WORKER + "time.sleep(0 if number == 0 else 100)"
-    with process(as_workers(2, "-c", ends, str(tmp_path)), 60, **PIPES) as launcher:
-        launcher.communicate()
-    assert launcher.returncode == 0
