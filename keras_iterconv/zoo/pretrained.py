@@ -87,8 +87,7 @@ def _load_from_hub(address: str, zoo: str | os.PathLike | None) -> keras.Model:
         return read_entry(folder, name, lambda entry: _load(folder, name, entry))
     except ZooError as error:
         raise ZooError(
-            f"{error}. A download that was interrupted is incomplete: delete {folder}, and load "
-            f"{address} again"
+            f"{error}. If the download was damaged, delete {folder}, and load {address} again"
         ) from error
 
 

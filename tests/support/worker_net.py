@@ -85,6 +85,8 @@ def train(strategy, name, settings, coupling, steps):
         model.compile(optimizer, loss, metrics=["accuracy"], coupling=coupling)
     rng = np.random.default_rng(0)
     images = rng.normal(size=(BATCH * steps, SIDE, SIDE, 3))
+    # Of several contrasts, so that images stop at different depths.
+    images *= np.resize(np.geomspace(0.05, 4, BATCH), len(images))[:, None, None, None]
     labels = rng.integers(0, CLASSES, BATCH * steps)
     # The last batch has one image, so that all workers but one have none.
     images, labels = images[: -BATCH + 1], labels[: -BATCH + 1]

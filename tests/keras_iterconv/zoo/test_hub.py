@@ -68,10 +68,10 @@ def test_nothing_but_the_model_of_the_index_is_downloaded(hub, folder):
     assert not [file for file in hub.read if file.startswith("other")]
 
 
-def test_an_incomplete_download_says_what_to_do(hub, tmp_path):
+def test_a_damaged_download_says_what_to_do(hub, tmp_path):
     ki.load_pretrained("hf://me/net")
     (file,) = (tmp_path / "cache" / "keras_iterconv").rglob("*.keras")
-    file.unlink()
+    file.write_bytes(b"damaged")
     hub.shutdown()
     hub.server_close()
     with pytest.raises(
