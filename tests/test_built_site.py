@@ -87,7 +87,7 @@ def test_the_table_of_trained_nets_sorts(pages, tmp_path):
         ".map((row) => row.cells[{0}].textContent.trim())"
     )
     with browser_page(tmp_path / "profile") as browser:
-        browser.open(page.as_uri(), "document.querySelector('.sortable th button')")
+        browser.open(page.as_uri(), "document.querySelector('.sortable th button') !== null")
         count = browser.run("document.querySelectorAll('.sortable th').length")
         numbers = set()
         for number in range(count):
@@ -110,13 +110,15 @@ def test_the_table_of_trained_nets_sorts(pages, tmp_path):
 
 def test_the_search_finds_a_page(site, tmp_path):
     with browser_page(tmp_path / "profile") as browser:
-        browser.open((site / "index.html").as_uri(), "document.querySelector('.md-search__input')")
+        browser.open(
+            (site / "index.html").as_uri(), "document.querySelector('.md-search__input') !== null"
+        )
         browser.run(
             "(() => { const input = document.querySelector('.md-search__input'); input.focus();"
             " input.value = 'certify'; for (const kind of ['input', 'keyup'])"
             " input.dispatchEvent(new Event(kind, {bubbles: true})); })()"
         )
-        browser.wait("document.querySelector('.md-search-result__item a')")
+        browser.wait("document.querySelector('.md-search-result__item a') !== null")
         found = browser.run(
             "[...document.querySelectorAll('.md-search-result__item a')].map((link) => link.href)"
         )
