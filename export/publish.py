@@ -146,7 +146,7 @@ def publish(
             calibration,
             quantize=quantize is not None,
             inputs=inputs,
-            **({} if license is None else {"license": license}),
+            license=license,
         )
     if hub_folder is not None:
         write_hub_folder(Path(zoo), str(name), Path(hub_folder), str(hub_name))

@@ -80,7 +80,7 @@ def publish_run(
     budget: Mapping[str, Any] | None = None,
     quantize: bool = False,
     inputs: str = "settable",
-    license: str = LICENSE,
+    license: str | None = None,
 ) -> str:
     """Publish the last model of a finished run, and return its name.
 
@@ -94,7 +94,7 @@ def publish_run(
             the depth of the run.
         quantize: Whether to write a second ONNX file, with weights of 8 bits.
         inputs: How the depth of the ONNX file is set: `"settable"`, `"required"` or `"fixed"`.
-        license: The licence of the net, an SPDX name.
+        license: The licence of the net, an SPDX name; None for `LICENSE`.
 
     Raises:
         DatasetError: `budget` or `quantize` is given, and the run's data set is not on this
@@ -113,7 +113,7 @@ def publish_run(
             console.print(f"{name}: calibrating the depth", soft_wrap=True)
             run = calibrate_run(run, model, budget)
             console.print(run.result["calibrated"], soft_wrap=True)
-        publication = _Publication(run, model, name, zoo, console, inputs, license)
+        publication = _Publication(run, model, name, zoo, console, inputs, license or LICENSE)
         publication.publish(formats, load_run_data(run) if quantize else None)
     except KeyboardInterrupt:
         console.print(

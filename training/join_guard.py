@@ -26,13 +26,13 @@ def guarded(cluster: Cluster) -> Iterator[None]:
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-m", __spec__.name, json.dumps(cluster.addresses)]
+    # The pipe is closed by the end of this process too, however it ends, and then the guard ends.
     with subprocess.Popen(
         [*command, str(cluster.worker)], env=environment, stdin=subprocess.PIPE
     ) as guard:
         try:
             yield
         finally:
-            # It ends when this pipe is closed, also by the end of this process.
             guard.kill()
 
 

@@ -1,7 +1,8 @@
 """What the experiments on depth measure of a net: accuracy, updates and time at several depths."""
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +19,16 @@ from ..run_folder import RunFolder
 BATCH = 256
 # Number of timed runs of each setting.
 ROUNDS = 5
+
+
+@contextlib.contextmanager
+def _fixed_again(model: keras.Model) -> Iterator[None]:
+    """Restore the fixed depth of a model's blocks at the end of this context."""
+    own = ki.iterated_blocks(model)[0].max_unroll
+    try:
+        yield
+    finally:
+        ki.set_depth(model, own, None)
 
 
 def load_run(run: RunFolder) -> tuple[keras.Model, ImageData]:
@@ -80,12 +91,9 @@ def threshold_of(model: keras.Model, data: ImageData, share: float, samples: int
     """
     batches = evaluation_batches(data.train, mean=data.mean, std=data.std, batch_size=BATCH)
     updates = share * ki.processing_depth(model)
-    own = ki.iterated_blocks(model)[0].max_unroll
-    try:
+    with _fixed_again(model):
         ki.calibrate_depth(model, batches, mean_updates=updates, samples=samples)
         return float(ki.iterated_blocks(model)[0].threshold)
-    finally:
-        ki.set_depth(model, own, None)
 
 
 def time_settings(
@@ -112,9 +120,8 @@ def time_settings(
         images[begin : begin + batch_size]
         for begin in range(0, len(images) - batch_size + 1, batch_size)
     ]
-    own = ki.iterated_blocks(model)[0].max_unroll
     seconds = np.zeros((rounds + 1, len(settings)))
-    try:
+    with _fixed_again(model):
         for row in seconds:
             for number, setting in enumerate(settings):
                 # Not through the model's own functions: these would be traced again each time.
@@ -123,6 +130,4 @@ def time_settings(
                 for batch in batches:
                     run(batch)
                 row[number] = time.perf_counter() - begin
-    finally:
-        ki.set_depth(model, own, None)
     return list(np.median(seconds[1:], axis=0) / (len(batches) * batch_size))
