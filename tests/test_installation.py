@@ -57,6 +57,13 @@ def test_the_commands_are_found_elsewhere(elsewhere):
     assert elsewhere("-c", code) == "export.publish\n"
 
 
+def test_workers_find_their_command_elsewhere(elsewhere):
+    """The first of them prints to the screen: here the help, since one cannot train alone."""
+    assert "--strategy" in elsewhere(
+        "-m", "iterconv", "launch", "--workers", "1", "--", "fit", "--help"
+    )
+
+
 def test_there_is_a_tensorflow_for_each_python_that_is_promised():
     versions = metadata.metadata("keras-iterconv")["Requires-Python"].split(",")
     assert sorted(versions) == ["<3.14", ">=3.11"]

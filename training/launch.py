@@ -50,8 +50,8 @@ def launch(
     given = {option.partition("=")[0] for option in options}
     if not given & {"--strategy", "--resume", "--help"}:
         options += ["--strategy", "multiworker"]
-    module = f"{__package__}.fit"
-    code = run_workers([sys.executable, "-m", module, *options], workers)
+    # The script finds its commands from any folder; `training` is a module of the checkout alone.
+    code = run_workers([sys.executable, "-m", "iterconv", command, *options], workers)
     if code:
         raise SystemExit(code)
 
@@ -104,7 +104,7 @@ def _say(number: int, code: int, count: int) -> None:
     reason = f"was killed by signal {-code}" if code < 0 else f"ended with exit status {code}"
     others = "" if count == 1 else "; the other workers are ended"
     refused = code == UserError.exit_code
-    advice = "" if refused else ". Continue the run with --resume and its folder"
+    advice = "" if refused else ". A run that had begun goes on with --resume and its folder"
     print(f"Error: worker {number} {reason}{others}{advice}", file=sys.stderr, flush=True)
 
 

@@ -57,8 +57,8 @@ def check_same_run(
     digests = [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
     if not _are_equal(strategy, json.dumps([epochs, steps, *digests]).encode()):
         raise UserError(
-            "all workers must continue the same run, and this one found other files: copy the "
-            f"folder {path} of worker 0 to all of them"
+            f"the workers found different files in {path}: copy this folder from worker 0 to "
+            "all others"
         )
 
 

@@ -82,7 +82,7 @@ def test_other_files_of_a_run_are_refused(workers):
         check(model=moved),
     ):
         refused = workers.agree(check(), other)
-        assert "copy the folder runs/two of worker 0 to all of them" in refused[0]
+        assert "different files in runs/two: copy this folder from worker 0" in refused[0]
 
 
 def test_one_worker_compares_nothing(monkeypatch):
