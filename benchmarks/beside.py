@@ -1,7 +1,7 @@
 """Several runs of all tables side by side: `python -m benchmarks.beside FOLDER FOLDER`."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,17 +29,31 @@ def beside(
             raise UserError(f"{name}.json is not in all of the folders: {there} has it")
     if not found:
         raise UserError(f"no table in {folders[0]}")
-    machines = {machine_text(content) for contents in found.values() for content in contents}
-    print("\n\n".join([*sorted(machines), *(_text(*item) for item in found.items())]))
+    parts = [*_machines(folders, list(found.values())), *(_text(*item) for item in found.items())]
+    print("\n\n".join(parts))
+
+
+def _machines(
+    folders: Sequence[Path], tables: Sequence[Sequence[Mapping[str, Any]]]
+) -> Iterator[str]:
+    """Yield the machine of the runs; of each, with its folder, where they differ."""
+    by_folder = [
+        list(dict.fromkeys(machine_text(contents[n]) for contents in tables))
+        for n in range(len(folders))
+    ]
+    if len({text for texts in by_folder for text in texts}) == 1:
+        yield by_folder[0][0]
+        return
+    for folder, texts in zip(folders, by_folder, strict=True):
+        yield f"{folder}: {' and '.join(texts)}"
 
 
 def _text(name: str, contents: Sequence[Mapping[str, Any]]) -> str:
     """Return a table under its name, with its command, and with the date and note of each run."""
-    command = list(contents[0]["command"])
-    if "--output" in command:
-        place = command.index("--output")
-        del command[place : place + 2]
-    parts = [f"`{shlex.join(['python', '-m', f'benchmarks.{TABLES[name].module}', *command])}`"]
+    commands = {_command(name, content) for content in contents}
+    if len(commands) > 1:
+        raise UserError(f"{name} was measured by different commands: {', '.join(sorted(commands))}")
+    parts = [f"`{commands.pop()}`"]
     parts += [
         " ".join(filter(None, (each["date"][:16], rounds_note(each) or each["note"])))
         for each in contents
@@ -49,6 +63,15 @@ def _text(name: str, contents: Sequence[Mapping[str, Any]]) -> str:
     except ValueError as error:
         raise UserError(f"{name}: {error}") from error
     return f"### {name}\n\n{contents[0]['title']}. {'; '.join(parts)}\n\n{table}"
+
+
+def _command(name: str, content: Mapping[str, Any]) -> str:
+    """Return the command that made a table, without the place of its output."""
+    options = list(content["command"])
+    if "--output" in options:
+        place = options.index("--output")
+        del options[place : place + 2]
+    return shlex.join(["python", "-m", f"benchmarks.{TABLES[name].module}", *options])
 
 
 app = make_command_app(beside)

@@ -84,8 +84,8 @@ def _join(cluster: Cluster | None) -> tf.distribute.Strategy:
     """Return the strategy of a worker, when all workers have started."""
     if cluster is None:
         raise UserError(
-            "--strategy multiworker needs workers: on one machine start them with python -m "
-            "training.launch --workers 2 -- fit ...; on several set TF_CONFIG, or use Slurm's srun"
+            "--strategy multiworker needs workers: on one machine start them with iterconv launch "
+            "--workers 2 -- fit ...; on several set TF_CONFIG, or use Slurm's srun"
         )
     os.environ["TF_CONFIG"] = cluster.to_config()
     meet(cluster)

@@ -122,7 +122,7 @@ def fit(
         str | None,
         _training(
             "Replicas: none, mirrored (all GPUs; without a GPU two logical CPUs), or multiworker "
-            "(several processes, as python -m training.launch starts).",
+            "(several processes, as iterconv launch starts).",
             "none",
         ),
     ] = None,

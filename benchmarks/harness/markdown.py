@@ -1,5 +1,6 @@
 """The table of a benchmark as Markdown."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,7 +39,9 @@ def table_text(*tables: Mapping[str, Any]) -> str:
         ValueError: The tables have different rows or columns.
     """
     names = {tuple(line[0] for line in table["lines"]) for table in tables}
-    if len(names) > 1 or len({len(table["header"]) for table in tables}) > 1:
+    # A head may hold a rate that was measured.
+    heads = {tuple(re.sub(r"\d+", "0", cell) for cell in table["header"]) for table in tables}
+    if len(names) > 1 or len(heads) > 1:
         raise ValueError("the tables have different rows or columns")
     lines = zip(*([table["header"], *table["lines"]] for table in tables), strict=True)
     rows = [[_beside(cells) for cells in zip(*line, strict=True)] for line in lines]

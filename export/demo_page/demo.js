@@ -251,9 +251,9 @@ function startDigits(nets) {
           const outputs = await run(current, dims, values, threshold(), current.max_unroll);
           found = read(outputs, values, performance.now() - start);
         }
-        succeed();
+        succeed("digits");
       } catch (error) {
-        fail(error);
+        fail("digits", error);
       }
       if (current === net) show();
       else asked = true;
@@ -284,7 +284,7 @@ function startDigits(nets) {
     for (const id of ["norms", "depths"]) if (!found) $(id).replaceChildren();
     $("numbers").tBodies[0].replaceChildren();
     if (!found) {
-      $("effort").textContent = "Draw a digit, or pick a test image.";
+      $("effort").textContent = drawn || picked !== null ? "No answer." : "Draw a digit, or pick a test image.";
       $("norms-text").textContent = $("depths-text").textContent = "Waiting for an image.";
       return;
     }
@@ -383,7 +383,7 @@ function startDigits(nets) {
     const parts = event.getCoalescedEvents?.() ?? [];
     for (const each of parts.length ? parts : [event]) stroke(place(each));
   });
-  for (const name of ["pointerup", "pointercancel"]) paper.addEventListener(name, () => { from = null; });
+  for (const name of ["pointerup", "pointercancel"]) paper.addEventListener(name, (event) => { if (event.isPrimary) from = null; });
 
   // By the keyboard: a pen that is moved, lowered and lifted.
   const pen = { at: [side / 2, side / 4], down: false };
@@ -457,7 +457,9 @@ function startBits(net) {
     section.setAttribute("aria-busy", "true");
     try {
       await fill(bits, after, exact, parity, () => mine === newest);
-      if (mine === newest) succeed();
+      if (mine === newest) succeed("bits");
+    } catch (error) {
+      if (mine === newest) fail("bits", error);
     } finally {
       if (mine === newest) section.setAttribute("aria-busy", "false");
     }
@@ -487,7 +489,7 @@ function startBits(net) {
     const fits = /^[01]+$/.test(text);
     $("bits-error").textContent = fits ? "" : "Type ones and zeros only, at least one of them.";
     input.setAttribute("aria-invalid", String(!fits));
-    if (fits) compute([...text].map(Number)).catch(fail);
+    if (fits) compute([...text].map(Number));
   }
 
   $("bits-form").addEventListener("submit", (event) => { event.preventDefault(); submit(); });
@@ -503,16 +505,24 @@ function startBits(net) {
 
 // ---- Start -----------------------------------------------------------------------------------------
 
-// Shows an error; what can be done goes on, and the next success takes the message away.
-function fail(error) {
-  $("loading").hidden = false;
-  $("loading").className = "failure";
-  $("loading").textContent = `This did not work: ${error.message}`;
+// By the part of the page. The next success of a part takes its message away.
+const failures = new Map();
+
+function fail(part, error) {
+  failures.set(part, `This did not work: ${error.message}`);
   console.error(error);
+  tell();
 }
 
-function succeed() {
-  $("loading").hidden = true;
+function succeed(part) {
+  failures.delete(part);
+  tell();
+}
+
+function tell() {
+  $("loading").hidden = !failures.size;
+  $("loading").className = "failure";
+  $("loading").textContent = [...new Set(failures.values())].join(" ");
 }
 
 async function start() {
@@ -520,10 +530,10 @@ async function start() {
   ort.env.wasm.numThreads = 1; // Threads need headers that a static server does not send.
   ort.env.wasm.wasmBinary = await (await load("runtime/ort-wasm-simd-threaded.wasm")).arrayBuffer();
   $("version").textContent = facts.version;
-  await open(facts.digits[0]);
-  succeed();
+  // The first session starts the runtime. A part that fails says so, and tries again.
+  await open(facts.digits[0]).catch(() => {});
   startDigits(facts.digits);
   startBits(facts.sequences);
 }
 
-start().catch(fail);
+start().catch((error) => fail("page", error));

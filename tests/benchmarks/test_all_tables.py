@@ -163,6 +163,32 @@ def test_two_runs_stand_side_by_side(tmp_path):
     assert result.output.count(machine_facts()["commit"]) == 1
 
 
+def test_runs_by_other_commands_do_not_stand_side_by_side(tmp_path):
+    for folder, options in (("one", ["--rounds", "2"]), ("two", [])):
+        (tmp_path / folder).mkdir()
+        text = json.dumps(content(options))
+        (tmp_path / folder / "compaction.json").write_text(text, encoding="utf-8")
+    folders = [str(tmp_path / folder) for folder in ("one", "two")]
+    refused = str(CliRunner().invoke(beside.app, folders).exception)
+    assert refused == (
+        "compaction was measured by different commands: python -m benchmarks.compaction, "
+        "python -m benchmarks.compaction --rounds 2"
+    )
+
+
+def test_each_of_several_machines_stands_with_its_folder(tmp_path):
+    for folder, cores in (("b", 4), ("a", 2)):
+        (tmp_path / folder).mkdir()
+        text = json.dumps(content([], machine={**machine_facts(), "cores": cores}))
+        (tmp_path / folder / "compaction.json").write_text(text, encoding="utf-8")
+    folders = [str(tmp_path / folder) for folder in ("b", "a")]
+    first, second, *_ = CliRunner().invoke(beside.app, folders).output.split("\n\n")
+    assert first.startswith(f"{folders[0]}: ")
+    assert ", 4 cores, " in first
+    assert second.startswith(f"{folders[1]}: ")
+    assert ", 2 cores, " in second
+
+
 def test_runs_of_other_tables_do_not_stand_side_by_side(tmp_path):
     other = {"header": ["candidate", "ms"], "lines": [["three", "2.6"]]}
     for folder, changes in (("one", {}), ("two", {"table": other})):

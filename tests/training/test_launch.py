@@ -12,8 +12,8 @@ from tests.support.processes import as_workers, process
 WORKER = """
 import json, os, pathlib, sys, time
 number = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
-pathlib.Path(sys.argv[1], str(os.getpid())).touch()
 print("here is", number, flush=True)
+pathlib.Path(sys.argv[1], str(os.getpid())).touch()
 """
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
@@ -48,7 +48,14 @@ def test_a_signal_ends_all_workers(tmp_path, number, statuses):
 
 
 def test_a_worker_that_fails_ends_the_others_and_gives_its_status(tmp_path):
-    fails = WORKER + "sys.exit(3) if number == 1 else time.sleep(100)"
+    fails = (
+        WORKER
+        + """
+while len(list(pathlib.Path(sys.argv[1]).iterdir())) < 2:
+    time.sleep(0.02)
+sys.exit(3) if number == 1 else time.sleep(100)
+"""
+    )
     with process(as_workers(2, "-c", fails, str(tmp_path)), 60, **PIPES) as launcher:
         said, errors = launcher.communicate()
     assert launcher.returncode == 3

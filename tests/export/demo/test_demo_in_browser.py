@@ -1,6 +1,7 @@
 """The demonstration in a browser, by mouse and keys: its answers and depths are those of Keras."""
 
 import base64
+import contextlib
 import io
 import itertools
 import json
@@ -20,7 +21,11 @@ from tests.support.processes import ROOT
 
 pytestmark = pytest.mark.browser
 
-IDLE = "document.getElementById('loading').hidden && !document.querySelector('[aria-busy=true]')"
+CALM = "!document.querySelector('[aria-busy=true]')"
+IDLE = f"document.getElementById('loading').hidden && {CALM}"
+FAILED = (
+    "!document.getElementById('loading').hidden && !!document.querySelector('#loading.failure')"
+)
 INDEX = json.loads((ROOT / "saved_models" / "index.json").read_text())["models"]
 NETS = list(DIGIT_NETS)
 STATUS = {"converged": 0, "at the limit": 1, "not finite": 2}
@@ -240,15 +245,38 @@ def test_what_is_missing_is_said(folder, tmp_path):
         assert any("404" in error for error in page.errors)
 
 
+@contextlib.contextmanager
+def served_without(folder, place, missing):
+    """Serve a demonstration that lacks the file of a net; yield its address and what adds the file.
+
+    Args:
+        folder: The whole demonstration.
+        place: An empty folder for links to its files.
+        missing: The name of the net.
+    """
+    (place / "nets").mkdir(parents=True)
+    for name in ("index.html", "demo.js", "demo.css", "demo.json", "runtime"):
+        (place / name).symlink_to(folder / name)
+    files = {
+        name: file for name in (*NETS, SEQUENCE_NET) for file in (folder / "nets").glob(f"{name}*")
+    }
+
+    def add(name):
+        (place / "nets" / files[name].name).symlink_to(files[name])
+
+    for name in files:
+        if name != missing:
+            add(name)
+    with served(place) as url:
+        yield url, lambda: add(missing)
+
+
 def test_a_net_that_cannot_be_loaded_leaves_the_others_alone(folder, tmp_path):
     """The reader is told, goes on with the first net, and is not told any more."""
-    (tmp_path / "demo" / "nets").mkdir(parents=True)
-    for name in ("index.html", "demo.js", "demo.css", "demo.json", "runtime"):
-        (tmp_path / "demo" / name).symlink_to(folder / name)
-    for name in (NETS[0], SEQUENCE_NET):
-        (file,) = (folder / "nets").glob(f"{name}*")
-        (tmp_path / "demo" / "nets" / file.name).symlink_to(file)
-    with served(tmp_path / "demo") as url, browser_page(tmp_path / "profile") as page:
+    with (
+        served_without(folder, tmp_path / "demo", NETS[1]) as (url, _),
+        browser_page(tmp_path / "profile") as page,
+    ):
         page.open(url, IDLE)
         page.run(f"document.querySelector('input[value={NETS[1]}]').click()")
         page.wait("!document.getElementById('loading').hidden")
@@ -258,3 +286,25 @@ def test_a_net_that_cannot_be_loaded_leaves_the_others_alone(folder, tmp_path):
         choose_net(page, NETS[0])
         click(page, "#images button")
         assert texts(page, "#answer") == ["0"]
+
+
+@pytest.mark.parametrize("missing", [NETS[0], SEQUENCE_NET])
+def test_a_part_that_fails_says_so_until_it_works(folder, tmp_path, missing):
+    """Also when the net is missing from the start, and while the other part works."""
+    with (
+        served_without(folder, tmp_path / "demo", missing) as (url, add),
+        browser_page(tmp_path / "profile") as page,
+    ):
+        page.open(url, f"{FAILED} && {CALM}")
+        other, own = "#bits-form [type=submit]", "#images button"
+        if missing == SEQUENCE_NET:
+            other, own = own, other
+        page.run(f"document.querySelector('{other}').click()")
+        page.wait(CALM)
+        assert page.run(FAILED)
+        (said,) = texts(page, "#answer" if missing == SEQUENCE_NET else "#bits-answer")
+        assert said == "0" or said.startswith("Converged after")
+        add()
+        click(page, own)
+        (said,) = texts(page, "#bits-answer" if missing == SEQUENCE_NET else "#answer")
+        assert said == "0" or said.startswith("Converged after")

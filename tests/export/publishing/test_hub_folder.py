@@ -126,3 +126,11 @@ def test_a_task_that_the_hub_does_not_know_has_no_name_there():
     facts = huggingface_hub.ModelCard(text + "# a card\n").data
     assert facts.pipeline_tag is None
     assert facts.eval_results[0].metric_value == entry["result"]["test_accuracy"]
+
+
+def test_a_data_set_of_the_hub_has_its_name_there():
+    entry = ki.zoo.index.read_index(ZOO)["models"]["nais_mnist_adaptive"]
+    facts = huggingface_hub.ModelCard(
+        make_front_matter("net", entry, onnx=True) + "# a card\n"
+    ).data
+    assert facts.datasets == ["ylecun/mnist"]

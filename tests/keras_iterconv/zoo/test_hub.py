@@ -119,15 +119,16 @@ def test_a_repository_without_an_index_is_refused(hub, folder):
         "hf://a/b/c",
         "hf://a/b@",
         "hf://../x",
-        "hf://a/b@..",
-        "hf://a/b@x/../y",
-        "hf://a/b@..\\c",
+        "hf://me/net@..",
+        "hf://me/net@x/../y",
+        "hf://me/net@..\\c",
     ],
 )
 def test_an_invalid_address_is_refused(hub, address):
     with pytest.raises(ZooError, match=r"must be named hf://owner/name|cannot be downloaded"):
         ki.load_pretrained(address)
     assert hub.read == []
+    assert hub.revisions == set()
 
 
 def test_a_zoo_beside_an_address_is_refused(tmp_path):
