@@ -42,9 +42,11 @@ print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child i
 
 
 _LAUNCHING = """
-import sys
+import signal, sys
 from training.launch import run_workers
 
+# A shell starts a job in the background with this signal ignored, and its children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.exit(run_workers(sys.argv[2:], int(sys.argv[1])))
 """
 
