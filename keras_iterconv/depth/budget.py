@@ -13,6 +13,11 @@ from keras_iterconv.depth.tally import DepthTally
 _MARGIN = 2
 
 
+def smallest_loss(samples: int) -> float:
+    """Return the smallest loss of accuracy that a number of samples can show, by `DepthTally`."""
+    return _MARGIN / (samples + 2)
+
+
 class Budget:
     """Base class: the largest value of something that thresholds trade for something else.
 

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from keras_iterconv._support.text_table import as_text
+from keras_iterconv.depth.budget import smallest_loss
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -184,7 +185,20 @@ class DepthReport:
             f"{', '.join(texts if len(set(texts)) > 1 else texts[:1])}; accuracy "
             f"{before.accuracy:.2%} before and {after.accuracy:.2%} after, updates "
             f"{before.updates:.1f} and {after.updates:.1f}, ms an image {times}"
+            f"{self._why_kept(name, limit)}"
         )
+
+    def _why_kept(self, name: str, limit: float) -> str:
+        """Return why a calibration has left the thresholds as they were; else nothing."""
+        before, after = self.before, self.own
+        if before is None or before.threshold is None:
+            return ""
+        if (before.threshold, before.updates) != (after.threshold, after.updates):
+            return ""
+        smallest = smallest_loss(self.samples)
+        few = name == "accuracy_loss" and limit < smallest
+        reason = f": so few images show no loss below {smallest:.2g}" if few else ""
+        return f"; no other threshold met the budget{reason}"
 
     def __str__(self) -> str:
         return as_text(self.table())
