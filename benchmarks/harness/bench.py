@@ -19,6 +19,23 @@ CONTROLS = {
 }
 
 
+def order_of_round(names: Sequence[str], number: int) -> list[str]:
+    """Return the order of the candidates in a round: a balanced design (Williams 1949).
+
+    A candidate that always followed a heavy one would be slower. Over twice as many rounds as there
+    are candidates each has each place twice, and follows each other one equally often.
+
+    Args:
+        names: The candidates.
+        number: Number of rounds before.
+    """
+    count = len(names)
+    # 0, 1, -1, 2, -2 and so on: neighbours have all distances.
+    zigzag = [(-1) ** (place + 1) * ((place + 1) // 2) for place in range(count)]
+    order = [names[(number + step) % count] for step in zigzag]
+    return order[::-1] if number // count % 2 else order
+
+
 class Bench:
     """Processes of candidates, which take turns.
 
@@ -93,11 +110,9 @@ class Bench:
         while kept < rounds:
             measured.load.append(load_average())
             measured.clock.append(clock_megahertz())
-            # The order rotates: a candidate that always followed a heavy one would be slower.
-            first = kept % len(names)
             turns = {
                 name: self._process(candidates[name]).request("take_turn", candidates[name].call)
-                for name in names[first:] + names[:first]
+                for name in order_of_round(names, kept)
             }
             after = self._control_rate()
             measured.control.append((before, after))

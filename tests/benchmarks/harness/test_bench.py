@@ -4,11 +4,12 @@ import itertools
 import os
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.bench import Bench
+from benchmarks.harness.bench import Bench, order_of_round
 from benchmarks.harness.candidate import Candidate
 from benchmarks.harness.process_settings import THREADS
 from iterconv.command_errors import UserError
@@ -60,7 +61,19 @@ def test_short_runs_are_repeated(bench):
     assert bench.ask(counter, "runs") > 3
 
 
-def test_the_order_rotates_and_each_has_a_process(bench, tmp_path):
+@pytest.mark.parametrize("count", range(1, 9))
+def test_the_order_of_rounds_is_balanced(count):
+    names = "abcdefgh"[:count]
+    orders = [order_of_round(names, number) for number in range(2 * count)]
+    assert all(sorted(order) == list(names) for order in orders)
+    places = Counter(place for order in orders for place in enumerate(order))
+    assert set(places.values()) == {2}
+    pairs = Counter(pair for order in orders for pair in itertools.pairwise(order))
+    assert len(pairs) == count * (count - 1)
+    assert set(pairs.values()) <= {2}
+
+
+def test_the_order_changes_and_each_has_a_process(bench, tmp_path):
     file = tmp_path / "diary"
     letters = {letter: fake("Diary", file=file, letter=letter) for letter in "abc"}
     bench.measure(letters, 3)
