@@ -433,7 +433,7 @@ def test_mirrored_divides_any_batch(quick, console, tmp_path):
 
 def test_workers_that_nobody_names(quick, console, tmp_path, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    with pytest.raises(UserError, match=r"needs workers: .* training\.launch"):
+    with pytest.raises(UserError, match=r"needs workers: .* iterconv launch"):
         session.start(quick(strategy="multiworker"), tmp_path / "run", console)
     two = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(two))
