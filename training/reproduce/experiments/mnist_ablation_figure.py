@@ -31,6 +31,10 @@ def draw_ablation(path: Path, results: Results) -> None:
             _draw_losses(row[0], results, activation)
             _draw_errors(row[1], results, activation)
             _draw_neuron(row[2], results, activation)
+        # Of the losses, and outside of them: their lines fill the panels.
+        handles, names = axes[0][0].get_legend_handles_labels()
+        if handles:
+            figure.legend(handles, names, frameon=False, loc="outside lower left", ncols=5)
 
 
 def _style(name: str) -> dict[str, Any]:
@@ -50,8 +54,6 @@ def _draw_losses(ax: Axes, results: Results, activation: str) -> None:
     ax.set_yscale("log")
     ax.set_title(f"{activation}: test loss, read out at each depth", loc="left", fontsize=9)
     ax.set_xlabel("updates")
-    if ax.lines:
-        ax.legend(frameon=False, fontsize=7, ncols=2)
 
 
 def _draw_errors(ax: Axes, results: Results, activation: str) -> None:
@@ -77,6 +79,6 @@ def _draw_neuron(ax: Axes, results: Results, activation: str) -> None:
     for row in rows[:1]:
         for label, curve in enumerate(row.measures["neuron"]):
             ax.plot(np.array(curve, float), color=colours(label), lw=1.2, label=str(label))
-        ax.legend(frameon=False, fontsize=7, ncols=2, title="class", title_fontsize=7)
+        ax.legend(frameon=False, title="class", loc="center left", bbox_to_anchor=(1, 0.5))
     ax.set_title("NAIS-Net: one neuron, an image of each class", loc="left", fontsize=9)
     ax.set_xlabel("updates")
