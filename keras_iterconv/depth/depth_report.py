@@ -185,20 +185,17 @@ class DepthReport:
             f"{', '.join(texts if len(set(texts)) > 1 else texts[:1])}; accuracy "
             f"{before.accuracy:.2%} before and {after.accuracy:.2%} after, updates "
             f"{before.updates:.1f} and {after.updates:.1f}, ms an image {times}"
-            f"{self._why_kept(name, limit)}"
+            f"{self._why_kept(before, limit) if name == 'accuracy_loss' else ''}"
         )
 
-    def _why_kept(self, name: str, limit: float) -> str:
-        """Return why a calibration has left the thresholds as they were; else nothing."""
-        before, after = self.before, self.own
-        if before is None or before.threshold is None:
-            return ""
-        if (before.threshold, before.updates) != (after.threshold, after.updates):
+    def _why_kept(self, before: DepthPoint, limit: float) -> str:
+        """Return why a budget of accuracy has left the thresholds as they were; else nothing."""
+        same = (before.threshold, before.updates) == (self.own.threshold, self.own.updates)
+        if before.threshold is None or not same:
             return ""
         smallest = smallest_loss(self.samples)
-        few = name == "accuracy_loss" and limit < smallest
-        reason = f": so few images show no loss below {smallest:.2g}" if few else ""
-        return f"; no other threshold met the budget{reason}"
+        reason = f": so few images show no loss below {smallest:.2g}" if limit < smallest else ""
+        return f"; no threshold of fewer updates met the budget{reason}"
 
     def __str__(self) -> str:
         return as_text(self.table())

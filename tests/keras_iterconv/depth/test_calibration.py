@@ -139,13 +139,19 @@ def test_the_report_says_why_a_threshold_was_kept(make_net, images, labels):
     model = make_net(threshold=0.03)
     report = ki.calibrate_depth(model, (images, labels), accuracy_loss=0.01)
     assert report.own.threshold == 0.03
-    kept = "; no other threshold met the budget: so few images show no loss below 0.048"
+    kept = "; no threshold of fewer updates met the budget: so few images show no loss below 0.048"
     assert len(images) == 40  # 2 / 42
     assert report.describe_calibration().endswith(kept)
     # Enough is allowed that fewer updates meet it.
     report = ki.calibrate_depth(model, (images, labels), accuracy_loss=0.9)
     assert report.own.threshold > 0.03
-    assert "no other" not in report.describe_calibration()
+    assert "of fewer updates" not in report.describe_calibration()
+    # The most updates are chosen of those within a budget of updates: others meet it too.
+    limit = report.own.updates
+    for _ in range(2):
+        report = ki.calibrate_depth(model, (images, labels), mean_updates=limit)
+    assert report.own.threshold == report.before.threshold
+    assert "of fewer updates" not in report.describe_calibration()
 
 
 def test_a_compiled_model_predicts_with_the_new_depth(make_net, images, labels):
