@@ -79,8 +79,9 @@ def run(
     results = run_experiment(experiment, folder, scale, console, seeds, others)
     for claim in experiment.claims:
         verdict = claim.judge(results)
-        console.print(f"{claim.source}: {claim.text} [bold]{verdict.outcome.value}[/bold]")
-        console.print(f"  {verdict.evidence}", style="dim")
+        console.print(f"{claim.source}: {claim.text} ", end="", soft_wrap=True)
+        console.print(verdict.outcome.value, style="bold")
+        console.print(f"  {verdict.evidence}", style="dim", soft_wrap=True)
     _draw(console, str(folder / f"{name}.png"), experiment.draw, results)
 
 
