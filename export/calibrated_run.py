@@ -16,7 +16,7 @@ from keras_iterconv.datasets import (
     evaluation_batches,
     load_any,
 )
-from keras_iterconv.datasets.image_data import PARTS
+from keras_iterconv.datasets.image_data import PARTS, calibration_part
 from keras_iterconv.depth.evaluation import evaluate, mirrored_accuracy, results_by_depth
 from keras_iterconv.depth.traced_depth import TracedDepth
 from keras_iterconv.runs import FinishedRun
@@ -25,7 +25,9 @@ BATCH = 256
 
 
 def calibrate_run(run: FinishedRun, model: keras.Model, budget: Mapping[str, Any]) -> FinishedRun:
-    """Set a model's thresholds by its run's validation part, and measure accuracy and depth again.
+    """Set a model's thresholds by images of its run, and measure accuracy and depth again.
+
+    A budget of updates is met on training images where the run has no validation part.
 
     Args:
         run: The finished run.
@@ -40,12 +42,13 @@ def calibrate_run(run: FinishedRun, model: keras.Model, budget: Mapping[str, Any
         DatasetError: The data set is not on this machine.
     """
     data = load_run_data(run)
-    if not len(data.validation):
+    if budget.get("accuracy_loss") is not None and not len(data.validation):
         raise UserError(
-            "the run has no validation images, by which the depth is calibrated; train with a "
-            "--validation-share above 0"
+            "--accuracy-loss needs validation images, and the run has none; train with a "
+            "--validation-share above 0, or give --mean-updates, for which training images do"
         )
-    batches = evaluation_batches(data.validation, mean=data.mean, std=data.std, batch_size=BATCH)
+    images, called = calibration_part(data)
+    batches = evaluation_batches(images, mean=data.mean, std=data.std, batch_size=BATCH)
     report = as_user_error(ki.calibrate_depth, model, batches, **budget)
     predict = TracedDepth(model)
     evaluations = {
@@ -56,7 +59,7 @@ def calibrate_run(run: FinishedRun, model: keras.Model, budget: Mapping[str, Any
     result = {
         **run.result,
         **results_by_depth(evaluations, model),
-        "calibrated": report.describe_calibration(),
+        "calibrated": report.describe_calibration(called),
         "calibration": report.to_dict(),
     }
     if "test_accuracy_mirrored" in result:

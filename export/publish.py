@@ -41,7 +41,7 @@ def publish(
         float | None,
         typer.Option(
             help="Set the stopping threshold for at most this mean number of updates of an image "
-            "on the run's validation images, for example 40.",
+            "on the run's validation images, for example 40; on training images where it has none.",
             show_default="the run's threshold",
         ),
     ] = None,

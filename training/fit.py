@@ -177,7 +177,8 @@ def fit(
         float | None,
         _depth(
             "Set the stopping threshold after the training for at most this mean number of "
-            "updates of an image on validation images, for example 40.",
+            "updates of an image on validation images, for example 40; on training images where "
+            "there are none.",
             "no calibration",
         ),
     ] = None,

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import keras_iterconv as ki
 from iterconv.command_errors import UserError
+from keras_iterconv.datasets.image_data import calibration_part
 from keras_iterconv.depth.evaluation import results_by_depth
 from keras_iterconv.runs import training_command
 
@@ -62,10 +63,7 @@ def finish(
         UserError: The budget of the depth cannot be met; the result is written before.
     """
     calibration, refusal = _calibrate(session, folder, len(rows))
-    result = _measure(session, rows)
-    if calibration is not None:
-        result["calibrated"] = calibration.describe_calibration()
-        result["calibration"] = calibration.to_dict()
+    result = {**_measure(session, rows), **calibration}
     if session.settings.mirrored_test:
         result["test_accuracy_mirrored"] = session.mirrored_accuracy(session.data.test)
     with folder.replacing(folder.curves) as partial:
@@ -94,26 +92,29 @@ def finish(
 
 def _calibrate(
     session: "_Session", folder: RunFolder, epochs: int
-) -> tuple[ki.DepthReport | None, str | None]:
+) -> tuple[dict[str, Any], str | None]:
     """Set the thresholds that meet the budget of a run, and store them in its last model.
 
     The run can still be trained further exactly: only weights are read from that file.
 
     Returns:
-        The report, and the reason where the budget cannot be met; None for neither.
+        The report and its text, as in `result.json`; and the reason where the budget cannot be met,
+        else None.
     """
     budget = session.settings.budget()
     if not budget:
-        return None, None
-    session.console.print("calibrating the depth on the validation images")
-    batches = session.measure_batches(session.data.validation)
+        return {}, None
+    images, called = calibration_part(session.data)
+    session.console.print(f"calibrating the depth on {len(images):,} {called}")
+    batches = session.measure_batches(images)
     try:
         report = ki.calibrate_depth(session.model, batches, **budget)
     except ValueError as error:
         # The training is not lost by it.
-        return None, str(error).rstrip(".")
+        return {}, str(error).rstrip(".")
     save_checkpoint(session.model, folder, folder.last, epochs)
-    return report, None
+    facts = {"calibrated": report.describe_calibration(called), "calibration": report.to_dict()}
+    return facts, None
 
 
 def _measure(session: "_Session", rows: list[dict[str, float]]) -> dict[str, Any]:

@@ -240,10 +240,10 @@ class Settings:
         self.make_unroll_schedule()  # an error for an invalid text
         if self.budget():
             as_user_error(make_budget, self.accuracy_loss, self.mean_updates)
-            if not self.validation_share:
+            if self.accuracy_loss is not None and not self.validation_share:
                 raise UserError(
-                    f"--{_flag(next(iter(self.budget())))} needs validation images: give a "
-                    "--validation-share above 0"
+                    "--accuracy-loss needs validation images: give a --validation-share above 0, "
+                    "or --mean-updates, for which training images do"
                 )
 
     def budget(self) -> dict[str, Any]:

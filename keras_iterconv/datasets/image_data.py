@@ -12,6 +12,8 @@ from keras_iterconv.datasets.pipeline import evaluation_batches, steps_per_epoch
 from keras_iterconv.tasks import Task
 
 PARTS = ("train", "validation", "test")
+# Of the training part, for a mean number of updates; the images are run several times.
+CALIBRATION_IMAGES = 5000
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,3 +169,15 @@ class ImageData:
         """
         split = getattr(self, check_choice("part", part, PARTS))
         return evaluation_batches(split, mean=self.mean, std=self.std, batch_size=batch_size)
+
+
+def calibration_part(data: ImageData) -> tuple[Split, str]:
+    """Return the images by which a depth is calibrated, and what they are called.
+
+    They are the validation part; where training uses all images, the first `CALIBRATION_IMAGES` of
+    the training part. These tell nothing about accuracy, only about updates.
+    """
+    if len(data.validation):
+        return data.validation, "validation images"
+    first = np.arange(min(CALIBRATION_IMAGES, len(data.train)))
+    return data.train.take(first), "training images"

@@ -165,8 +165,11 @@ class DepthReport:
             table.add_section()
         return table
 
-    def describe_calibration(self) -> str:
+    def describe_calibration(self, images: str = "images") -> str:
         """Return the budget of a calibration and what it led to, as a text of one line.
+
+        Args:
+            images: What the text calls the data, such as `"validation images"`.
 
         Raises:
             ValueError: The report is not one of `calibrate_depth`.
@@ -181,7 +184,7 @@ class DepthReport:
         before, after = self.before, self.own
         times = " and ".join(f"{1e3 * (point.seconds or 0):.3g}" for point in (before, after))
         return (
-            f"{name} {limit:g} on {self.samples:,} images: threshold "
+            f"{name} {limit:g} on {self.samples:,} {images}: threshold "
             f"{', '.join(texts if len(set(texts)) > 1 else texts[:1])}; accuracy "
             f"{before.accuracy:.2%} before and {after.accuracy:.2%} after, updates "
             f"{before.updates:.1f} and {after.updates:.1f}, ms an image {times}"

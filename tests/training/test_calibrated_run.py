@@ -30,7 +30,8 @@ def test_a_run_meets_its_budget(tmp_path, threshold):
     folder = tmp_path / "run"
     result, screen = start(folder, mean_updates=7, threshold=threshold)
     report = ki.DepthReport.from_dict(result["calibration"])
-    assert f"Calibrated to {report.describe_calibration()}" in screen
+    said = report.describe_calibration("validation images")
+    assert f"Calibrated to {said}" in screen
     assert "--mean-updates 7" in result["command"]
     model = keras.models.load_model(folder / "last.keras")
     (block,) = ki.iterated_blocks(model)
@@ -47,7 +48,21 @@ def test_a_run_meets_its_budget(tmp_path, threshold):
     assert result["mean_depth"] == pytest.approx(depth.mean())
     assert result["adaptive"]
     assert json.loads((folder / "result.json").read_text()) == result
-    assert read_finished_run(folder).result["calibrated"] == report.describe_calibration()
+    assert read_finished_run(folder).result["calibrated"] == said
+
+
+def test_a_run_on_all_images_meets_a_budget_of_updates_on_training_images(tmp_path):
+    folder = tmp_path / "run"
+    result, screen = start(folder, mean_updates=7, threshold=0.5, validation_share=0)
+    data = datasets.load("digits", validation_share=0)
+    count = len(data.train)
+    assert f"calibrating the depth on {count:,} training images" in screen
+    assert f"mean_updates 7 on {count:,} training images: threshold" in result["calibrated"]
+    model = keras.models.load_model(folder / "last.keras")
+    depth = ki.with_depth(model)((data.train.images - data.mean) / data.std)["depth"].numpy()
+    updates = result["calibration"]["own"]["updates"]
+    assert updates == pytest.approx(depth.mean())
+    assert updates <= 7
 
 
 def test_a_calibrated_run_is_trained_further_as_one_that_is_not(tmp_path):

@@ -243,8 +243,8 @@ def test_a_budget_is_a_setting():
         ({"accuracy_loss": 1.5}, r"`accuracy_loss` must lie in \[0, 1\)"),
         ({"mean_updates": -1}, "`mean_updates` must be a positive number"),
         (
-            {"mean_updates": 3, "validation_share": 0},
-            "--mean-updates needs validation images: give a --validation-share above 0",
+            {"accuracy_loss": 0.1, "validation_share": 0},
+            "--accuracy-loss needs validation images: give a --validation-share above 0",
         ),
         ({"model": "resnet_w8", "mean_updates": 3}, "--mean-updates is not an option of resnet_w8"),
     ],

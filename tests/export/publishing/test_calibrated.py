@@ -83,3 +83,18 @@ def test_only_the_data_of_the_training_calibrate(
     assert "the data set 'digits' must be that of the training" in error
     assert f"it differs in {fact}; restore its files (TFDS_DATA_DIR)" in error
     assert not (tmp_path / "zoo").exists()
+
+
+@pytest.mark.usefixtures("undescribed")
+def test_a_run_on_all_images_takes_a_budget_of_updates_alone(publish_command, train, tmp_path):
+    run = train(model="nais_mnist", threshold=0.1, validation_share=0.0)
+    zoo = tmp_path / "zoo"
+    code, _, error = publish_command(run, "--zoo", zoo, "--accuracy-loss", 0.1)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "--accuracy-loss needs validation images, and the run has none" in error
+    assert not zoo.exists()
+    code, _, error = publish_command(run, "--zoo", zoo, "--name", "all", "--mean-updates", 20)
+    assert (code, error) == (0, "")
+    entry = json.loads((zoo / "index.json").read_text())["models"]["all"]
+    count = json.loads((run / "config.json").read_text())["data"]["images"]["train"]
+    assert entry["result"]["calibrated"].startswith(f"mean_updates 20 on {count} training images")
