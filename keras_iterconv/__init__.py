@@ -12,6 +12,7 @@ The examples of the docstrings begin after these lines, and give the outputs tha
 
 from keras_iterconv import _environment  # noqa: F401  isort: skip  # before TensorFlow
 
+from keras_iterconv import triangle_schedule  # noqa: F401  isort: skip  # for files that have it
 from keras_iterconv import datasets, projections, spectral, stop, unrolling
 from keras_iterconv.certificates import StabilityReport, certify
 from keras_iterconv.chains import Chain, chain

@@ -120,3 +120,14 @@ def test_each_file_has_a_name_of_its_own():
     names = Counter(path.name for path in MODULES.values())
     shared = {name for name, count in names.items() if count > 1}
     assert shared <= {"__init__.py", "__main__.py"}
+
+
+def test_what_keras_writes_into_files_is_in_the_library():
+    """A file of a run must load in a program that imports nothing but the library."""
+    registering = [
+        name
+        for name, path in MODULES.items()
+        if "register_keras_serializable" in path.read_text(encoding="utf-8")
+    ]
+    assert "keras_iterconv.triangle_schedule" in registering
+    assert [name for name in registering if not name.startswith("keras_iterconv.")] == []
