@@ -50,20 +50,12 @@ def calibrate_run(run: FinishedRun, model: keras.Model, budget: Mapping[str, Any
     images, called = calibration_part(data)
     batches = evaluation_batches(images, mean=data.mean, std=data.std, batch_size=BATCH)
     report = as_user_error(ki.calibrate_depth, model, batches, **budget)
-    predict = TracedDepth(model)
-    evaluations = {
-        part: evaluate(predict, data, getattr(data, part), BATCH)
-        for part in PARTS
-        if len(getattr(data, part))
-    }
+    run = measure_again(run, model, data)
     result = {
         **run.result,
-        **results_by_depth(evaluations, model),
         "calibrated": report.describe_calibration(called),
         "calibration": report.to_dict(),
     }
-    if "test_accuracy_mirrored" in result:
-        result["test_accuracy_mirrored"] = mirrored_accuracy(predict, data, data.test, BATCH)
     options = [
         f"--{name.replace('_', '-')} {value:g}"
         for name, value in budget.items()
@@ -71,6 +63,20 @@ def calibrate_run(run: FinishedRun, model: keras.Model, budget: Mapping[str, Any
     ]
     command = "; ".join([run.command, f"python -m export.publish RUN {' '.join(options)}"])
     return run._replace(result=result, command=command)
+
+
+def measure_again(run: FinishedRun, model: keras.Model, data: ImageData) -> FinishedRun:
+    """Return a run with the accuracy and depth of a model that differs from the trained one."""
+    predict = TracedDepth(model)
+    evaluations = {
+        part: evaluate(predict, data, getattr(data, part), BATCH)
+        for part in PARTS
+        if len(getattr(data, part))
+    }
+    result = {**run.result, **results_by_depth(evaluations, model)}
+    if "test_accuracy_mirrored" in result:
+        result["test_accuracy_mirrored"] = mirrored_accuracy(predict, data, data.test, BATCH)
+    return run._replace(result=result)
 
 
 def load_run_data(run: FinishedRun) -> ImageData:
@@ -96,9 +102,11 @@ def load_run_data(run: FinishedRun) -> ImageData:
     if found != run.data:
         different = sorted(k for k in {*found, *run.data} if found.get(k) != run.data.get(k))
         place = settings.get("data") or "TFDS_DATA_DIR"
+        # A net of mixed precision is measured in any case.
+        mixed = settings.get("mixed_precision")
+        without = "" if mixed else ", or leave out the budget and --quantize"
         raise UserError(
-            f"the data set {settings['dataset']!r} must be that of the training for a calibration; "
-            f"it differs in {', '.join(different)}; restore its files ({place}), or leave out the "
-            "budget and --quantize"
+            f"the data set {settings['dataset']!r} must be that of the training, to measure the "
+            f"net again; it differs in {', '.join(different)}; restore its files ({place}){without}"
         )
     return data

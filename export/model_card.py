@@ -120,7 +120,7 @@ def make_card(
         dataset=entry["dataset"],
         summary=f"{result['epochs']} epochs",
         license=entry["license"],
-        accuracy=f"{result['test_accuracy']:.2%}",
+        accuracy=_accuracy(result),
         parameters=entry["parameters"],
         updates=_updates(result, depth),
         shape="x".join(map(str, entry["input_shape"])),
@@ -150,6 +150,14 @@ def make_card(
         ),
         operators=operators,
     )
+
+
+def _accuracy(result: Mapping[str, Any]) -> str:
+    text = f"{result['test_accuracy']:.2%}"
+    if "test_accuracy_mirrored" in result:
+        mirrored = f"{result['test_accuracy_mirrored']:.2%}"
+        text += f" |\n| by the mean of the logits of an image and its mirror image | {mirrored}"
+    return text
 
 
 def _updates(result: Mapping, depth: Mapping | None) -> str:

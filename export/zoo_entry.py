@@ -21,7 +21,7 @@ from keras_iterconv._support.keras_files import load_model_file, save_model_file
 from keras_iterconv.datasets import DatasetError, ImageData, load_published_data
 from keras_iterconv.depth.figure_by_class import NoFigureError, draw_depths, measure_depths
 from keras_iterconv.exporting.exported_function import shared_depth
-from keras_iterconv.exporting.folding import fold
+from keras_iterconv.exporting.folding import fold, in_float32
 from keras_iterconv.exporting.onnx_graph import count_operators
 from keras_iterconv.exporting.onnx_model import to_onnx
 from keras_iterconv.exporting.saved_model import write_saved_model
@@ -32,7 +32,7 @@ from keras_iterconv.runs import FinishedRun, plain_name, read_finished_run
 from keras_iterconv.tasks import TASKS
 from keras_iterconv.zoo.index import CARD
 
-from .calibrated_run import calibrate_run, load_run_data
+from .calibrated_run import calibrate_run, load_run_data, measure_again
 from .data_source import READING, describe_source, task_name
 from .model_card import make_card
 from .preparation import PREPARATIONS
@@ -97,8 +97,8 @@ def publish_run(
         license: The licence of the net, an SPDX name; None for `LICENSE`.
 
     Raises:
-        DatasetError: `budget` or `quantize` is given, and the run's data set is not on this
-            machine.
+        DatasetError: `budget` or `quantize` is given, or the run is of mixed precision, and its
+            data set is not on this machine.
         UserError: The folder holds no finished run, the budget cannot be met, or the zoo cannot be
             written.
         ZooError: The name or the zoo's index is invalid.
@@ -109,12 +109,17 @@ def publish_run(
     try:
         run, model = read_run(path)
         name = name or plain_name(run.settings["model"], run.settings["dataset"], "_")
-        if budget is not None:
-            console.print(f"{name}: calibrating the depth", soft_wrap=True)
-            run = calibrate_run(run, model, budget)
-            console.print(run.result["calibrated"], soft_wrap=True)
-        publication = _Publication(run, model, name, zoo, console, inputs, license or LICENSE)
-        publication.publish(formats, load_run_data(run) if quantize else None)
+        # As the other files, which then agree with it; half precision is slow on some processors.
+        with in_float32(model):
+            if budget is not None:
+                console.print(f"{name}: calibrating the depth", soft_wrap=True)
+                run = calibrate_run(run, model, budget)
+                console.print(run.result["calibrated"], soft_wrap=True)
+            elif run.settings.get("mixed_precision"):
+                console.print(f"{name}: measuring its accuracy in float32", soft_wrap=True)
+                run = measure_again(run, model, load_run_data(run))
+            publication = _Publication(run, model, name, zoo, console, inputs, license or LICENSE)
+            publication.publish(formats, load_run_data(run) if quantize else None)
     except KeyboardInterrupt:
         console.print(
             f"{name or path} is not published; the previous content of {zoo} is kept",

@@ -90,6 +90,10 @@ def print_result(
     for part in ("train", "validation", "test"):
         accuracy = result[f"{part}_accuracy"]
         table.add_row(f"{part} accuracy", "none" if accuracy is None else f"{accuracy:.2%}")
+    if "test_accuracy_mirrored" in result:
+        table.add_row(
+            "test accuracy, with mirror images", f"{result['test_accuracy_mirrored']:.2%}"
+        )
     table.add_row("generalisation gap (train - test)", f"{result['generalization_gap']:.2%}")
     table.add_row(
         "updates per test image, mean",

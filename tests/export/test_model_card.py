@@ -20,3 +20,14 @@ def test_a_card_names_its_zoo_where_that_is_not_the_checkouts(named, tmp_path, m
     text = card.make_card("nais_mnist", entry, tmp_path, zoo)
     arguments = '"nais_mnist"' if zoo == ZOO else f'"nais_mnist", zoo="{zoo}"'
     assert f"model = ki.load_pretrained({arguments})" in text
+
+
+def test_a_card_names_the_accuracy_by_mirror_images(tmp_path):
+    entry = json.loads((ZOO / "index.json").read_text())["models"]["fast_cifar10"]
+    text = card.make_card("fast_cifar10", entry, tmp_path, ZOO)
+    accuracy, mirrored = (entry["result"][f"test_accuracy{end}"] for end in ("", "_mirrored"))
+    assert mirrored > accuracy
+    assert (
+        f"| test accuracy | {accuracy:.2%} |\n| by the mean of the logits of an image and" in text
+    )
+    assert f"its mirror image | {mirrored:.2%} |\n" in text

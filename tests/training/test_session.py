@@ -162,6 +162,7 @@ def test_a_net_that_whitens_and_an_accuracy_of_mirror_images(quick, console, tmp
     logits = sum(model.predict(images, verbose=0) for images in (test, test[:, :, ::-1]))
     expected = np.mean(logits.argmax(axis=1) == data.test.labels)
     assert result["test_accuracy_mirrored"] == pytest.approx(expected)
+    assert re.search(f"with mirror images +│ +{expected:.2%}", console.export_text())
     assert result["test_accuracy"] == pytest.approx(accuracy(model, data.test, data))
 
 

@@ -116,6 +116,25 @@ def test_unit_pixels_and_no_validation(publish_command, train, tmp_path, draw_ra
 
 
 @pytest.mark.usefixtures("undescribed")
+def test_a_run_of_mixed_precision_is_published_in_float32(publish_command, train, tmp_path):
+    """Else its .keras file gives other numbers than the others: the check fails without it."""
+    run = train(model="nais_fast", mixed_precision=True, mirrored_test=True)
+    code, _, error = publish_command(run, "--zoo", tmp_path, "--name", "mixed")
+    assert (code, error) == (0, "")
+    model = ki.load_pretrained("mixed", tmp_path)
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    result = json.loads((tmp_path / "index.json").read_text())["models"]["mixed"]["result"]
+    data = ki.datasets.load("digits")
+    images = model.preprocessing(data.test.images)
+    logits = model.predict(images, verbose=0)
+    mirrored = logits + model.predict(images[:, :, ::-1], verbose=0)
+    for name, found in (("test_accuracy", logits), ("test_accuracy_mirrored", mirrored)):
+        assert result[name] == pytest.approx((found.argmax(axis=1) == data.test.labels).mean())
+    code, screen, _ = publish_command("--check", "--zoo", tmp_path, "--trust")
+    assert code == 0, screen
+
+
+@pytest.mark.usefixtures("undescribed")
 def test_folder_names_are_no_markup(publish_command, finished_run, tmp_path):
     zoo = tmp_path / "a[" / "red]"
     code, screen, error = publish_command(finished_run, "--zoo", zoo, "--format", "onnx")
