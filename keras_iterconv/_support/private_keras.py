@@ -11,6 +11,7 @@ from typing import Any
 import keras
 from keras.src.backend.common import global_state, masking
 from keras.src.backend.common.variables import AutocastScope
+from keras.src.layers.layer import CallSpec
 from keras.src.models.functional import Functional
 from keras.src.utils.python_utils import default
 
@@ -90,6 +91,19 @@ def nodes(model: keras.Model) -> Iterator:
     # Keras counts depths from the outputs.
     for depth in sorted(model._nodes_by_depth, reverse=True):
         yield from model._nodes_by_depth[depth]
+
+
+def build_for(layer: keras.layers.Layer, *args: Any) -> None:
+    """Build a layer for the arguments of a call, as the call would, but outside of its trace.
+
+    Within a trace Keras drops what `build` assigns to weights.
+
+    Args:
+        layer: The layer; one that is built stays as it is.
+        *args: The arguments, structures of symbolic tensors.
+    """
+    with layer._open_name_scope():
+        layer._maybe_build(CallSpec(layer._call_signature, layer._call_context_args, args, {}))
 
 
 def run_through_graph(model: keras.Model, inputs: Any, operation_fn: Callable) -> Any:

@@ -23,7 +23,8 @@ class ModelWithDepth(keras.layers.Wrapper):
     """
 
     def __init__(self, layer: keras.Model, output: str = "logits", **kwargs: Any):
-        super().__init__(layer, **kwargs)
+        # The model gets its inputs as they are: those of float64 stay so.
+        super().__init__(layer, **{"autocast": False, **kwargs})
         self.output_key = output
 
     def build(self, input_shape: Any = None) -> None:

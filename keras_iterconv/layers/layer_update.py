@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_iterconv._support.private_keras import set_mask
+from keras_iterconv._support.private_keras import build_for, set_mask
 from keras_iterconv.unrolling import Update
 from keras_iterconv.unrolling.samples import State
 
@@ -43,6 +43,7 @@ def output_spec(layer: keras.layers.Layer, *args: Any) -> Any:
 
     The layer does not become part of a graph of layers, as it would by a call.
     """
+    build_for(layer, *args)
     return _Call(layer)(args)
 
 

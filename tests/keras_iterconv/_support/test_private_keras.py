@@ -48,6 +48,26 @@ def test_a_walk_through_the_graph(model):
     assert "outer" in seen
 
 
+def test_a_layer_is_built_outside_of_a_trace():
+    """Else: what the `build` of an update of `Iterate` assigns is lost."""
+
+    class Halved(keras.layers.Layer):
+        def build(self, first_shape, second_shape):
+            self.scale = self.add_weight(shape=first_shape[1:] + second_shape[1:], name="scale")
+            self.scale.assign(self.scale * 0 + 0.5)
+
+        def call(self, first, second):
+            return first @ self.scale + second
+
+    layer = Halved(name="halved")
+    private_keras.build_for(layer, keras.KerasTensor((None, 2)), keras.KerasTensor((None, 3)))
+    np.testing.assert_array_equal(layer.scale, np.full((2, 3), 0.5))
+    assert layer.scale.path == "halved/scale"
+    kept = layer.scale
+    private_keras.build_for(layer, keras.KerasTensor((None, 2)), keras.KerasTensor((None, 3)))
+    assert layer.scale is kept
+
+
 def test_a_call_can_be_repeated_in_evaluation():
     """Else: chains of blocks cannot run."""
     inputs = keras.Input((3,))

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_iterconv as ki
 from keras_iterconv.unrolling import Status
@@ -35,6 +36,15 @@ def test_outputs_of_every_block_in_order():
     assert out["depth"].shape == (6, 4)
     assert set(np.ravel(out["status"])) == {Status.CONVERGED, Status.MAX_UNROLL}
     assert len(set(np.ravel(out["depth"]))) > 2
+
+
+def test_float64_stays_float64():
+    inputs = keras.Input((3,), dtype="float64")
+    model = keras.Model(inputs, ki.NAISDense(3, max_unroll=5, dtype="float64")(inputs))
+    x = tf.constant(np.random.default_rng(0).normal(size=(4, 3)))
+    found = ki.with_depth(model)(x)["outputs"]
+    assert found.dtype == "float64"
+    np.testing.assert_array_equal(found, model(x))
 
 
 def test_weights_are_shared():

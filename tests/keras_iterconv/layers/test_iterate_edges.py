@@ -342,3 +342,31 @@ def test_a_fixed_depth_in_onnx(masked):
     np.testing.assert_allclose(logits, model(images), rtol=1e-4, atol=1e-5)
     assert depth.ravel().tolist() == [4] * 4
     assert set(status.ravel()) == {int(Status.MAX_UNROLL)}
+
+
+class Assigning(keras.layers.Layer):
+    """An update whose `build` takes both shapes, and assigns to a weight that it made."""
+
+    def build(self, state_shape, inputs_shape):
+        shape = (inputs_shape[-1], state_shape[-1])
+        self.kernel = self.add_weight(shape=shape, initializer="ones", name="kernel")
+        self.kernel.assign(0.25 * self.kernel)
+
+    def call(self, state, inputs):
+        return 0.5 * state + inputs @ self.kernel
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("symbolic", [True, False])
+def test_what_build_assigns_is_kept(tied, symbolic):
+    start = keras.layers.Dense(5, kernel_initializer="zeros")
+    layer = Iterate(Assigning(), 3, initial_state=start, tied=tied)
+    x = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
+    if symbolic:
+        inputs = keras.Input((2,))
+        got = keras.Model(inputs, layer(inputs))(x)
+    else:
+        got = layer(x)
+    # 1 + 1/2 + 1/4 of what one update adds.
+    expected = np.repeat(1.75 * 0.25 * x.sum(axis=1, keepdims=True), 5, axis=1)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
