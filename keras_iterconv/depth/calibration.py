@@ -19,6 +19,7 @@ from keras_iterconv.depth.depth_settings import (
     read_settings,
     trace_again,
 )
+from keras_iterconv.depth.effect_path import effect_path
 from keras_iterconv.depth.measurement import (
     ModelSettings,
     all_adaptive,
@@ -34,6 +35,8 @@ from keras_iterconv.layers import IteratedBlock
 
 # Number of times that the interval around the best threshold is halved in one pass over the data.
 _HALVINGS = 2
+# Number of settings of a path with a threshold for each block that are measured at first.
+_STEPS = 13
 # Difference of mean updates, in standard errors and relative, below which thresholds are equal.
 _STANDARD_ERRORS, _RELATIVE = 0.5, 0.01
 # Number of timed runs of each setting, and the largest number of images in one.
@@ -62,7 +65,7 @@ def calibrate_depth(
     `with_depth` made before, keep their old graphs.
 
     The data are read some three to six times. The net runs at eight or nine settings the first
-    time, and at three or four later.
+    time, with `per_block` at up to 22, and at three or four later.
 
     Args:
         model: As in `accuracy_by_depth`.
@@ -72,9 +75,11 @@ def calibrate_depth(
             point. It is counted from the accuracy at the model's settings before the call.
         mean_updates: The largest mean number of updates of an image, in all blocks together. Give
             one of the two budgets.
-        per_block: Whether each block gets a threshold of its own. Where one for all blocks is as
-            good on these data, all get that one. Different thresholds that the model has before are
-            kept where they are the best for a budget of accuracy, whatever is given here.
+        per_block: Whether each block gets a threshold of its own: from the strictest on, the block
+            stops earlier next whose earlier stop moves the outputs least for each update saved.
+            Where one for all blocks is as good on these data, all get that one. Different
+            thresholds that the model has before are kept where they are the best for a budget of
+            accuracy, whatever is given here.
         samples: As in `accuracy_by_depth`.
 
     Returns:
@@ -132,6 +137,12 @@ def _repeatable(dataset: Any, samples: int | None) -> Callable[[], Iterator]:
     return lambda: labelled_batches(dataset, samples)
 
 
+def _thinned(path: list[ModelSettings]) -> list[ModelSettings]:
+    """Return at most `_STEPS` settings of a path, its ends among them."""
+    places = np.linspace(0, len(path) - 1, min(_STEPS, len(path))).round().astype(int)
+    return [path[place] for place in places]
+
+
 class _Search:
     """The search for the settings that meet a budget.
 
@@ -171,7 +182,8 @@ class _Search:
         if per_block:
             groups = [[i] for i in range(len(self.blocks))]
             columns = [self._columns(block) for block in self.blocks]
-            paths.append(threshold_levels(self.run, self.blocks, self.own, head, groups, columns))
+            levels = threshold_levels(self.run, self.blocks, self.own, head, groups, columns)
+            paths.append(_thinned(effect_path(self.run, self.blocks, levels, head)))
         # The model's own thresholds lose nothing, however few the data are.
         if all_adaptive(self.own) and (per_block or self.budget.compares):
             paths.append([self.own])

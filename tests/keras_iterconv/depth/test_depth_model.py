@@ -42,7 +42,7 @@ def test_float64_stays_float64():
     inputs = keras.Input((3,), dtype="float64")
     model = keras.Model(inputs, ki.NAISDense(3, max_unroll=5, dtype="float64")(inputs))
     x = tf.constant(np.random.default_rng(0).normal(size=(4, 3)))
-    found = ki.with_depth(model)(x)["outputs"]
+    found = ki.with_depth(model)(x)["logits"]
     assert found.dtype == "float64"
     np.testing.assert_array_equal(found, model(x))
 
