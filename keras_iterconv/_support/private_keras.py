@@ -102,6 +102,11 @@ def build_for(layer: keras.layers.Layer, *args: Any) -> None:
         layer: The layer; one that is built stays as it is.
         *args: The arguments, structures of symbolic tensors.
     """
+    if layer._convert_input_args:
+        policy, dtype = layer.dtype_policy, layer.input_dtype
+        args = keras.tree.map_structure(
+            lambda z: policy.convert_input(z, layer.autocast, dtype), args
+        )
     with layer._open_name_scope():
         layer._maybe_build(CallSpec(layer._call_signature, layer._call_context_args, args, {}))
 

@@ -64,8 +64,9 @@ def calibrate_depth(
     change from fixed to adaptive depth. Other models around the same blocks, and those that
     `with_depth` made before, keep their old graphs.
 
-    The data are read some three to six times. The net runs at eight or nine settings the first
-    time, with `per_block` at up to 22, and at three or four later.
+    The data are read some three to seven times. The net runs at eight or nine settings the first
+    time, with `per_block` at up to 22, and at three or four later. Before that the thresholds are
+    found by some 40 runs of a few samples, with `per_block` by up to six more for each block.
 
     Args:
         model: As in `accuracy_by_depth`.
@@ -137,9 +138,9 @@ def _repeatable(dataset: Any, samples: int | None) -> Callable[[], Iterator]:
     return lambda: labelled_batches(dataset, samples)
 
 
-def _thinned(path: list[ModelSettings]) -> list[ModelSettings]:
-    """Return at most `_STEPS` settings of a path, its ends among them."""
-    places = np.linspace(0, len(path) - 1, min(_STEPS, len(path))).round().astype(int)
+def _thinned(path: list[ModelSettings], count: int) -> list[ModelSettings]:
+    """Return at most `count` settings of a path, its ends among them."""
+    places = np.linspace(0, len(path) - 1, min(count, len(path))).round().astype(int)
     return [path[place] for place in places]
 
 
@@ -166,6 +167,8 @@ class _Search:
         self._between = [block.stopping_rule.threshold_between for block in blocks]
         self.tallies: dict[ModelSettings, DepthTally] = {}
         self.levels: list[ModelSettings] = []
+        # All settings of the path with a threshold for each block.
+        self._fine: list[ModelSettings] = []
 
     def choose(self, per_block: bool) -> ModelSettings:
         """Return the best settings within the budget.
@@ -183,7 +186,8 @@ class _Search:
             groups = [[i] for i in range(len(self.blocks))]
             columns = [self._columns(block) for block in self.blocks]
             levels = threshold_levels(self.run, self.blocks, self.own, head, groups, columns)
-            paths.append(_thinned(effect_path(self.run, self.blocks, levels, head)))
+            self._fine = effect_path(self.run, self.blocks, levels, head)
+            paths.append(_thinned(self._fine, _STEPS))
         # The model's own thresholds lose nothing, however few the data are.
         if all_adaptive(self.own) and (per_block or self.budget.compares):
             paths.append([self.own])
@@ -223,7 +227,7 @@ class _Search:
                 return None if good is None else path[good]
             place = max(good, bad)
             ends = path[place - 1], path[place]
-            new = [] if self._alike(*ends) else self._subdivide(*ends, _HALVINGS)
+            new = [] if self._alike(*ends) else self._between_ends(*ends)
             if not new:
                 return path[good]
             self.measure(new)
@@ -234,6 +238,14 @@ class _Search:
             settings._replace(threshold=block.stopping_rule.loosest_threshold)
             for block, settings in zip(self.blocks, self.own, strict=True)
         )
+
+    def _between_ends(self, first: ModelSettings, second: ModelSettings) -> list[ModelSettings]:
+        """Return some settings between two of a path: its own, where it has any."""
+        if first in self._fine and second in self._fine:
+            inner = self._fine[self._fine.index(first) + 1 : self._fine.index(second)]
+            if inner:
+                return _thinned(inner, 2**_HALVINGS - 1)
+        return self._subdivide(first, second, _HALVINGS)
 
     def _subdivide(
         self, first: ModelSettings, second: ModelSettings, halvings: int

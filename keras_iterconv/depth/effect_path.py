@@ -1,6 +1,6 @@
 """Thresholds of the blocks of a net, in the order of what stopping earlier does to the outputs."""
 
-import sys
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,9 +12,6 @@ from keras_iterconv.depth.measurement import ModelSettings
 from keras_iterconv.depth.traced_depth import TracedDepth
 from keras_iterconv.layers import IteratedBlock
 
-# Of outputs that are no longer finite.
-_WORST = sys.float_info.max
-
 
 class _Step(NamedTuple):
     """A looser threshold of one block.
@@ -22,14 +19,12 @@ class _Step(NamedTuple):
     Attributes:
         block: The index of the block.
         settings: Its settings after the step.
-        saved: The updates that the step saves, mean over samples.
-        effect: The change of the outputs that it adds.
+        price: The change of the outputs for each update that the step saves, mean over samples.
     """
 
     block: int
     settings: DepthSettings
-    saved: float
-    effect: float
+    price: float
 
 
 def effect_path(
@@ -70,7 +65,7 @@ def effect_path(
                 points.append((most - updates, _change(outputs, wanted), own))
         steps += _hull(i, points)
     path, settings = [tuple(strictest)], list(strictest)
-    for step in sorted(steps, key=lambda step: step.effect / step.saved):
+    for step in sorted(steps, key=lambda step: step.price):
         settings[step.block] = step.settings
         path.append(tuple(settings))
     return path[::-1]
@@ -87,7 +82,7 @@ def _change(
         # Of a sample that is not finite in any case nothing can be said.
         seen = np.isfinite(before)
         if not np.all(np.isfinite(after[seen])):
-            return _WORST
+            return math.inf
         scale = np.mean(before[seen] ** 2) if seen.any() else 0.0
         if scale:
             total += float(np.mean((after[seen] - before[seen]) ** 2) / scale)
@@ -97,15 +92,23 @@ def _change(
 def _hull(block: int, points: Sequence[tuple[float, float, DepthSettings]]) -> list[_Step]:
     """Return the steps along the lower hull of the effects over the updates saved.
 
-    A level above the hull is skipped: a looser one costs less for each update.
+    A level above the hull is skipped: a looser one costs less for each update. The loosest level is
+    the last step in any case, at any price where the outputs are no longer finite.
     """
     steps: list[_Step] = []
-    place, (saved, effect, _) = 0, points[0]
+    (saved, effect, settings), price = points[0], -math.inf
     while True:
-        further = [n for n in range(place + 1, len(points)) if points[n][0] > saved]
+        further = [point for point in points if point[0] > saved]
         if not further:
             return steps
-        place = min(further, key=lambda n: (points[n][1] - effect) / (points[n][0] - saved))
-        more, moved, settings = points[place]
-        steps.append(_Step(block, settings, more - saved, moved - effect))
-        saved, effect = more, moved
+        finite = [point for point in further if math.isfinite(point[1])]
+        if finite:
+            last = saved, effect
+            slopes = [(moved - last[1]) / (more - last[0]) for more, moved, _ in finite]
+            # Prices never fall along a hull, but by rounding: a later step may not come first.
+            price = max(price, min(slopes))
+            saved, effect, settings = finite[slopes.index(min(slopes))]
+        else:
+            price = math.inf
+            saved, effect, settings = max(further, key=lambda point: point[0])
+        steps.append(_Step(block, settings, price))

@@ -216,6 +216,29 @@ def test_a_threshold_a_block(data):
     assert again.own.updates <= each.own.updates
 
 
+def test_a_block_that_hardly_matters_stops_first(data):
+    """Both blocks are alike, so neither one threshold nor equal shares of both can tell them."""
+    keras.utils.set_random_seed(0)
+    data = np.random.default_rng(2).permutation(data)  # The first ones shall be like the others.
+    inputs = keras.Input((5,))
+    settings = {"max_unroll": 60, "step_size": 0.5, "shift": 0.3, "activation": "tanh"}
+    idle = ki.NAISDense(6, name="idle", **settings)(inputs)
+    busy = ki.NAISDense(6, name="busy", **settings)(inputs)
+    state = keras.layers.Concatenate()([keras.layers.Rescaling(1e-3)(idle), busy])
+    model = keras.Model(inputs, keras.layers.Dense(4)(state))
+    labels = run(model, data)[0]
+    common = ki.calibrate_depth(model, (data, labels), accuracy_loss=0.02)
+    ki.set_depth(model, threshold=None)
+    each = ki.calibrate_depth(model, (data, labels), accuracy_loss=0.02, per_block=True)
+    assert each.own.updates < 0.65 * common.own.updates
+    prediction, depth = run(model, data)
+    assert (prediction == labels).mean() >= 0.98
+    assert depth.mean() == pytest.approx(each.own.updates)
+    depth = ki.with_depth(model)(data)["depth"].numpy().mean(axis=0)
+    names = [block.name for block in ki.iterated_blocks(model)]
+    assert depth[names.index("idle")] < 0.3 * depth[names.index("busy")]
+
+
 def test_a_net_that_is_more_accurate_with_fewer_updates(make_net, data):
     model = make_net(threshold=1e-4)
     labels = count(model, data, 0.5)[0]

@@ -85,6 +85,27 @@ def test_outputs_that_are_not_finite_come_last():
     assert path_of(net)[1] == [2, 0]
 
 
+def is_monotone(path):
+    return all((np.diff(pair, axis=0) >= 0).all() for pair in itertools.pairwise(path))
+
+
+def test_outputs_that_are_not_finite_come_last_where_little_is_saved():
+    net = Net([[1.4, 1.6, 1.8, 2], [1, 2, 3, 4]], [[np.inf, np.inf, 0.3, 0], [9, 2, 1, 0]])
+    path = path_of(net)
+    assert path[:2] == [[0, 0], [2, 0]]
+    assert is_monotone(path)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_equal_prices_do_not_change_the_order_by_rounding(seed):
+    generator = np.random.default_rng(seed)
+    depths = np.sort(generator.uniform(1, 20, (2, LEVELS)), axis=1)
+    effects = (depths[:, -1:] - depths) * generator.uniform(0.1, 1, (2, 1))
+    path = path_of(Net(depths, effects))
+    assert path[0] == [0, 0]
+    assert is_monotone(path)
+
+
 def test_samples_that_are_not_finite_count_nowhere():
     net = Net([[1, 2, 3, 4], [1, 2, 3, 4]], [[0.9, 0.6, 0.3, 0], [9, 2, 1, 0]])
     expected = path_of(net)

@@ -356,6 +356,26 @@ class Assigning(keras.layers.Layer):
         return 0.5 * state + inputs @ self.kernel
 
 
+class Unbuilt(keras.layers.Layer):
+    """An update without a `build` of its own."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(3, dtype=self.dtype_policy)
+
+    def call(self, state, inputs):
+        return 0.5 * state + self.dense(inputs)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float32"])
+def test_an_update_without_build_is_built_in_half_precision(policy):
+    layer = Iterate(Unbuilt(dtype="mixed_bfloat16"), 3, dtype=policy)
+    x = np.ones((2, 3), np.float32)
+    # Keras warns of a layer that it cannot build, and warnings are errors here.
+    assert np.isfinite(layer(x)).all()
+    assert [tuple(each.shape) for each in layer.weights] == [(3, 3), (3,)]
+
+
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("symbolic", [True, False])
 def test_what_build_assigns_is_kept(tied, symbolic):
