@@ -260,7 +260,9 @@ def test_a_sample_alone_and_among_others(threshold, tied, gradient, make_problem
         _, (dx1, *_, du1) = differentiate(
             alone, threshold, gradient, g[n : n + 1], dtype=tf.float32
         )
-        assert_near([dx[n : n + 1], du[n : n + 1]], [dx1, du1], 1e-6)
+        # A product of 64 rows may sum in another order than one of a single row: some processors
+        # give 1.1e-6 for untied updates, 19 units in the last place of float32.
+        assert_near([dx[n : n + 1], du[n : n + 1]], [dx1, du1], 3e-6)
 
 
 @pytest.mark.parametrize(
