@@ -103,8 +103,7 @@ def _hull(block: int, points: Sequence[tuple[float, float, DepthSettings]]) -> l
             return steps
         finite = [point for point in further if math.isfinite(point[1])]
         if finite:
-            last = saved, effect
-            slopes = [(moved - last[1]) / (more - last[0]) for more, moved, _ in finite]
+            slopes = [(moved - effect) / (more - saved) for more, moved, _ in finite]
             # Prices never fall along a hull, but by rounding: a later step may not come first.
             price = max(price, min(slopes))
             saved, effect, settings = finite[slopes.index(min(slopes))]
